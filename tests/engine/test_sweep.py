@@ -1,0 +1,83 @@
+"""The sweep equals one full forward a row, on every family and for every reading."""
+
+import pytest
+import tiny
+import torch
+from full_passes import FullPasses
+
+import vfl
+from vfl.engine.plan import Plan
+from vfl.engine.streams import prefill
+from vfl.engine.sweep import sweep
+
+ANSWERS = ("three red cats", "a")
+
+
+def pair(vlm, size=(48, 64)):
+    """Two prompts with the same question on different pictures of one size."""
+    return [vlm.ask("how many cats are there", tiny.picture(seed=seed, size=size)) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module", params=sorted(tiny.FAMILIES))
+def vlm(request, tiny_folder):
+    vlm = vfl.load(tiny_folder(request.param), dtype="float64")
+    with torch.no_grad():  # random models may answer with the image placeholder, which a full forward can't be fed
+        vlm.parts.head.weight[vlm.parts.image_token_id] = 0
+    return vlm
+
+
+def close(ours, theirs):
+    return torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9 * max(1.0, float(theirs.abs().max())))
+
+
+@pytest.mark.parametrize("reading", ["text", "answer", "all"])
+def test_sweep_equals_full_passes(vlm, reading):
+    target, source = pair(vlm)
+    full = FullPasses(vlm, target, source, reading)
+    stream = prefill(vlm, source)
+    last = vlm.num_layers - 1
+    swaps = [[], *[[layer] for layer in range(last + 1)], [1, 2], list(range(2, last + 1)), [0, last]]
+    hides = [] if reading == "all" else [[1], [0, 1], list(range(last + 1))]
+    plans = [Plan.swap(layers, stream) for layers in swaps] + [Plan.hide(layers) for layers in hides]
+    rows = [(layers, []) for layers in swaps] + [([], layers) for layers in hides]
+    result = sweep(vlm, target, plans, answers=ANSWERS, max_new_tokens=4, reading=reading)
+    for row, (swapped, hidden) in enumerate(rows):
+        close(result.logits[row], full.logits(swapped, hidden)[-1])
+        for column, answer in enumerate(ANSWERS):
+            close(result.answer_logprobs[row, column], full.logprob(swapped, hidden, vlm.answer_ids(answer)))
+        assert result.token_ids[row] == full.generate(swapped, hidden, 4)
+    assert (result.logits[1:] - result.logits[0]).abs().max() > 1e-4, "the plans must do something"
+
+
+def test_swapping_with_itself_is_the_identity(vlm):
+    target, _ = pair(vlm)
+    own = prefill(vlm, target)
+    plans = [Plan.own(), *(Plan.swap([layer], own) for layer in range(vlm.num_layers)), Plan.suffix(0, own)]
+    logits = sweep(vlm, target, plans).logits
+    close(logits, logits[:1].expand_as(logits))
+
+
+def test_swapping_every_layer_is_asking_the_source(vlm):
+    if not vlm.shares_prefix:
+        pytest.skip("vision states depend on the question's states, which a swap does not replace")
+    target, source = pair(vlm)
+    stream = prefill(vlm, source)
+    swapped = sweep(vlm, target, [Plan.suffix(0, stream)], answers=ANSWERS)
+    asked = sweep(vlm, source, [Plan.own()], answers=ANSWERS)
+    close(swapped.logits, asked.logits)
+    close(swapped.answer_logprobs, asked.answer_logprobs)
+
+
+def test_the_baseline_is_the_plain_model(vlm):
+    target, _ = pair(vlm)
+    with torch.no_grad():
+        plain = vlm.model(**target.inputs, use_cache=False).logits[0, -1]
+    close(sweep(vlm, target, [Plan.own()]).logits[0], plain)
+
+
+def test_greedy_answers_equal_generate(vlm):
+    target, _ = pair(vlm)
+    ids = vlm.model.generate(**target.inputs, max_new_tokens=5, do_sample=False)[0, target.length :].tolist()
+    ours = sweep(vlm, target, [Plan.own()], max_new_tokens=5).token_ids[0]
+    assert ours == [token for token in ids if token not in vlm.end_ids()][: len(ours)]
+    assert len(ours) == 5 or ids[len(ours)] in vlm.end_ids()

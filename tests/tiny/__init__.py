@@ -1,0 +1,10 @@
+"""Tiny checkpoints of the real classes: `tiny.build("qwen2_vl", folder)` writes one that the Auto classes load offline.
+
+Weights are random but fixed, processors and tokenizers are the families' own with vocabularies made here. FACTS.md says
+what was observed of each family.
+"""
+
+from tiny.build import ALL, FAMILIES, build
+from tiny.pictures import SIZE, messages, picture
+
+__all__ = ["ALL", "FAMILIES", "SIZE", "build", "messages", "picture"]

@@ -1,0 +1,144 @@
+"""`vfl locate MODEL --out DIR`: find the function layers of a model."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def command(
+    model: Annotated[str | None, typer.Argument(help="Folder or hub id; the embedded test model if left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for map.json, report.html, curves.png, pairs.parquet.")
+    ] = None,
+    probes: Annotated[
+        str | None, typer.Option(help="Folder of a probe suite, or a generated style: standard, micro.")
+    ] = None,
+    functions: Annotated[str | None, typer.Option(help="Names with commas between them, such as counting,ocr.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Generated pairs a function (100).")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels of generated images (448).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of generated probes (0).")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="auto: also windows, prefixes, suffixes; single: layers only.")
+    ] = None,
+    reading: Annotated[str | None, typer.Option(help="Who sees the swap: text (default), answer, all.")] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option(help="Your own layers for a function, such as counting=10-12,14.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16, float64.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda:0 or cpu.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="Spread the model over devices, such as auto.")] = None,
+    quantize: Annotated[str | None, typer.Option(help="4bit or 8bit.")] = None,
+    attention: Annotated[str | None, typer.Option(help="sdpa (default) or eager.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="File with a chat template.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML with these settings; flags override it.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another run's results in --out.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False,
+) -> None:
+    """Find a model's function layers by swapping one image's keys and values for another's, layer by layer."""
+    from vfl.config import read_config
+    from vfl.locate.config import LocateConfig
+    from vfl.locate.run import run
+
+    given: dict[str, Any] = {
+        "model": model,
+        "out": out,
+        "probes": probes,
+        "functions": functions.split(",") if functions else None,
+        "pairs": pairs,
+        "size": size,
+        "seed": seed,
+        "mode": mode,
+        "reading": reading,
+        "layers": dict(map(parse_layers, layers)) if layers else None,
+        "dtype": dtype,
+        "device": device,
+        "device_map": device_map,
+        "quantize": quantize,
+        "attention": attention,
+        "revision": revision,
+        "chat_template": chat_template,
+        "trust_remote_code": trust_remote_code or None,
+    }
+    settings = read_config(LocateConfig, config, given)
+    fmap = run(settings, overwrite=overwrite, resume=resume)
+    console = Console()
+    console.print(table_of(fmap))
+    for name, entry in fmap.functions.items():
+        for warning in entry.warnings:
+            console.print(f"Warning: {name}: {warning}", style="yellow", markup=False, highlight=False)
+    console.print(f"Report: {settings.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    print_recovery(fmap, console)
+
+
+def table_of(fmap: Any) -> Table:
+    """The map as a table for the terminal."""
+    table = Table(title=f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)")
+    for heading in ("function", "layers", "peak", "changed at peak [95 % CI]", "followed source", "kept", "accuracy"):
+        table.add_column(heading, justify="left" if heading in ("function", "layers") else "right")
+    for name, entry in fmap.functions.items():
+        peak = entry.peak
+        table.add_row(
+            name,
+            ("distributed: " if entry.distributed else "") + (spell(entry.layers) or "none found"),
+            "-" if peak is None else str(peak),
+            "-" if peak is None else f"{entry.changed[peak]:.0%} [{entry.ci_low[peak]:.0%}, {entry.ci_high[peak]:.0%}]",
+            "-" if peak is None else f"{entry.followed_source[peak]:.0%}",
+            f"{entry.kept}/{entry.pairs}",
+            f"{entry.accuracy:.0%}",
+        )
+    return table
+
+
+def spell(layers: list[int]) -> str:
+    """[2, 3, 4, 7] -> "2-4, 7"."""
+    from vfl.engine.plan import spell_layers
+
+    return spell_layers(layers).replace(",", ", ")
+
+
+def parse_layers(text: str) -> tuple[str, list[int]]:
+    """ "counting=10-12,14" -> ("counting", [10, 11, 12, 14]).
+
+    Raises:
+        InputError: when it is not of that form.
+    """
+    from vfl.errors import InputError
+
+    name, _, spans = text.partition("=")
+    try:
+        chosen: set[int] = set()
+        for span in spans.split(","):
+            first, _, last = span.partition("-")
+            chosen |= set(range(int(first), int(last or first) + 1))
+    except ValueError as error:
+        raise InputError(f"--layers {text!r} is not of the form FUNCTION=10-12,14.") from error
+    return name, sorted(chosen)
+
+
+def print_recovery(fmap: Any, console: Console) -> None:
+    """On the embedded model the truth is known: say how much of it was recovered."""
+    from vfl.loading import EMBEDDED
+    from vfl.locate.recovered import read_truth, recoveries
+
+    truth = read_truth(EMBEDDED) if fmap.model.id == "embedded" else None
+    if truth is None:
+        return
+    table = Table(title="Planted against recovered (the embedded model is a test bed whose truth is known)")
+    for heading in ("function", "planted", "recovered", "precision", "recall"):
+        table.add_column(heading, justify="right" if heading in ("precision", "recall") else "left")
+    rows = recoveries(fmap, truth)
+    for row in rows[:-1]:
+        layers = [spell(sorted(layer for _, layer in part)) or "none" for part in (row.planted, row.recovered)]
+        table.add_row(row.name, *layers, f"{row.precision:.2f}", f"{row.recall:.2f}")
+    console.print(table)
+    console.print(
+        f"Recovered against planted: precision {rows[-1].precision:.2f}, recall {rows[-1].recall:.2f} "
+        f"over {len(rows[-1].planted)} planted layers",
+        markup=False,
+        highlight=False,
+    )

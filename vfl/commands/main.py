@@ -1,0 +1,55 @@
+"""`vfl`: find the function layers of a vision-language model.
+
+Bad input ends with one paragraph and exit code 2; `vfl --debug ...` shows the traceback instead.
+"""
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+
+from vfl import __version__
+from vfl.commands import compare, locate, models, probes, swap
+from vfl.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Find the layers in which a vision-language model recognises, counts, grounds and reads.",
+)
+app.command("locate")(locate.command)
+app.command("swap")(swap.command)
+app.command("compare")(compare.compare)
+app.command("models")(models.command)
+app.add_typer(probes.app, name="probes")
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks and debug messages."),
+) -> None:
+    """Options before the command."""
+    if version:
+        typer.echo(f"vfl {__version__}")
+        raise typer.Exit
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+def run() -> None:
+    """Entry point of the `vfl` command."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app()
+    except InputError as error:
+        if debug:
+            raise
+        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        Console(stderr=True).print("Interrupted. What was finished is kept; use --resume to go on.", markup=False)
+        sys.exit(130)

@@ -1,0 +1,90 @@
+"""Generated and user-made probe suites.
+
+vfl probes make OUT --functions counting,ocr --pairs 100 --seed 0
+vfl probes make OUT --coco annotations.json images/
+vfl probes show OUT --out sheet.png
+"""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vfl.errors import InputError
+from vfl.probes.coco import FUNCTIONS as COCO_FUNCTIONS
+from vfl.probes.coco import coco_pairs
+from vfl.probes.functions import FUNCTIONS, PAPER_FUNCTIONS
+from vfl.probes.make import make
+from vfl.probes.pair import Pair, read_suite, suite_sha256, write_suite
+from vfl.probes.sheet import contact_sheet
+from vfl.probes.style import STYLES, Style
+
+app = typer.Typer(help="Make probe suites and look at them.", no_args_is_help=True)
+
+
+@app.command("make")
+def make_command(
+    out: Annotated[Path, typer.Argument(help="Folder for the suite; must not hold one already.")],
+    functions: Annotated[
+        str | None,
+        typer.Option(help=f"Comma-separated, from: {', '.join(FUNCTIONS)}. Default: {','.join(PAPER_FUNCTIONS)}."),
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Pairs of each function.")] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    style: Annotated[str, typer.Option(help="standard: for real models; micro: for the embedded one.")] = "standard",
+    size: Annotated[int | None, typer.Option(help="Image side in pixels (style standard; default 448).")] = None,
+    objects: Annotated[
+        Path | None, typer.Option(help="Folder of your own pictures, one a class, instead of the bundled ones.")
+    ] = None,
+    coco: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="COCO annotations and image folder: pairs from photographs instead of drawn ones."),
+    ] = None,
+) -> None:
+    """Write a probe suite: OUT/probes.jsonl and its images."""
+    names = [name.strip() for name in functions.split(",")] if functions is not None else None
+    if coco is not None:
+        if size is not None or objects is not None or style != "standard":
+            raise InputError("--coco takes photographs as they are: leave out --style, --size and --objects")
+        drawn, left_out = coco_pairs(*coco, functions=names or COCO_FUNCTIONS, pairs=pairs, seed=seed)
+        made = write_suite(out, drawn)
+        for function, reasons in left_out.items():
+            listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
+            typer.echo(f"{function}: annotations left out: {listed}")
+    else:
+        made = make(out, names or PAPER_FUNCTIONS, pairs, seed, _style(style, size, objects))
+    _describe(out, made)
+
+
+@app.command("show")
+def show_command(
+    folder: Annotated[Path, typer.Argument(help="Folder with probes.jsonl.")],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("sheet.png"),
+    rows: Annotated[int, typer.Option(min=1, help="Pairs to show, taken in turn from each function.")] = 40,
+) -> None:
+    """Check a suite and draw a contact sheet of it."""
+    pairs = read_suite(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(pairs, rows).save(out, format="PNG")
+    _describe(folder, pairs)
+    typer.echo(f"wrote {out}")
+
+
+def _style(name: str, size: int | None, objects: Path | None) -> Style:
+    if name not in STYLES:
+        raise InputError(f"there is no style {name!r}; choose from: {', '.join(STYLES)}")
+    style = STYLES[name] if size is None else STYLES[name].resized(size)
+    if name == "micro" and objects is not None:
+        raise InputError(
+            "style micro draws the objects that the embedded model was trained on: leave out --objects, or use"
+            " --style standard"
+        )
+    return style if objects is None else replace(style, object_folder=objects)
+
+
+def _describe(folder: Path, pairs: list[Pair]) -> None:
+    counts = Counter(pair.function for pair in pairs)
+    listed = ", ".join(f"{count} {function}" for function, count in counts.items())
+    typer.echo(f"{folder}: {len(pairs)} pairs ({listed}), sha256 {suite_sha256(folder)[:12]}")

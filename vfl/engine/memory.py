@@ -1,0 +1,46 @@
+"""How many rows fit into a batch, and what counts as running out of memory."""
+
+import gc
+
+import psutil
+import torch
+
+from vfl.engine.streams import Frame
+from vfl.models.vlm import VLM
+
+# Rows also need room for activations that the estimate does not list (RoPE, norms, kernels' workspaces).
+_SHARE_OF_FREE = 0.5
+
+
+def guess_row_limit(vlm: VLM, frame: Frame) -> int:
+    """Rows that should fit into half of the free memory; too many are caught and halved where they run."""
+    keys = frame.keys[0]
+    config = vlm.model.config.get_text_config(decoder=True)
+    num_keys = frame.masks[0].shape[-1]
+    cached = 2 * keys.shape[1] * keys.shape[3] * frame.length * vlm.num_layers
+    # Assembled keys and values of one layer, once as cached and once repeated for all query heads.
+    assembled = 2 * num_keys * keys.shape[3] * (keys.shape[1] + config.num_attention_heads)
+    activations = frame.length * (6 * config.hidden_size + 3 * config.intermediate_size)
+    scores = frame.length * num_keys * config.num_attention_heads
+    per_row = keys.element_size() * (cached + assembled + activations + scores) + 8 * config.vocab_size
+    return max(1, min(1024, int(_SHARE_OF_FREE * free_bytes(keys.device) / per_row)))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on a device, what PyTorch holds but does not use included."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(psutil.virtual_memory().available)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA raises its own class, the CPU allocator a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def release() -> None:
+    """Give freed memory back before a smaller try."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,225 @@
+"""Rows: many plans through the decoder layers at once, each row joining at the layer where it first differs.
+
+Shapes: R rows, A rows that have joined, H key-value heads, S shared tokens before, n tokens of the rows, V vision
+tokens, D head dimension, d model width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vfl.engine.plan import Plan
+from vfl.engine.streams import Frame, first_tensor
+from vfl.models.vlm import VLM
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the rows of one sweep have in common.
+
+    Attributes:
+        shared: per layer keys and values (1, H, S, D) that every row has before its own tokens.
+        slots: (V,) positions of the vision tokens, counted from the first key.
+        readers: (n,) which of the rows' tokens read by plan; None where all do.
+    """
+
+    shared: Sequence[Pair]
+    slots: torch.Tensor
+    readers: torch.Tensor | None = None
+
+
+class RowCache:
+    """Stands in for the model's cache while rows run: hands each layer every row's own keys and values.
+
+    A layer calls `update` with the rows' new keys and values and gets all those to attend to. Where all tokens of the
+    rows read by plan, another stream's vision keys simply take the slots; where the vision tokens run along and must
+    keep their own, they are appended, and the mask says who sees which.
+    """
+
+    def __init__(self, context: Context, past: Sequence[Pair] | None) -> None:
+        self.context = context
+        self.past = past
+        self.reads: list[tuple[int, Any]] = []
+        self.new: Pair | None = None
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Pair:
+        """(A, H, n, D) new keys and values -> all keys and values of the rows."""
+        self.new = (keys, values)
+        return self._assemble(keys, layer_idx, 0), self._assemble(values, layer_idx, 1)
+
+    def _assemble(self, new: torch.Tensor, layer_idx: int, which: int) -> torch.Tensor:
+        rows = new.shape[0]
+        shared = self.context.shared[layer_idx][which]
+        parts = [shared.expand(rows, -1, -1, -1)]
+        if self.past is not None:
+            parts.append(self.past[layer_idx][which][:rows])
+        whole = torch.cat([*parts, new], dim=2)
+        if not self.reads:
+            return whole
+        slots = self.context.slots.to(whole.device)
+        others = {row: (stream.keys, stream.values)[which][layer_idx][0][:, slots] for row, stream in self.reads}
+        if self.context.readers is None:
+            for row, vision in others.items():
+                whole[row][:, slots] = vision
+            return whole
+        appended = whole[:, :, slots]
+        for row, vision in others.items():
+            appended[row] = vision
+        return torch.cat([whole, appended], dim=2)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens that the rows run: positions and masks as the model gave them to each layer.
+
+    Attributes:
+        arguments: per layer, the layer's keyword arguments.
+        masks: per layer (1, 1, n, S + past + n).
+        between: per layer, what the model adds after it, or None.
+    """
+
+    arguments: Sequence[Mapping[str, Any]]
+    masks: Sequence[torch.Tensor]
+    between: Sequence[torch.Tensor | None]
+
+
+def tokens_of(frame: Frame) -> Tokens:
+    """All tokens of a frame."""
+    return Tokens(frame.arguments, frame.masks, frame.between)
+
+
+def cut_tokens(frame: Frame, first: int, last: int) -> Tokens:
+    """Tokens first .. last - 1 of a frame, with the keys up to the last of them.
+
+    Raises:
+        NotImplementedError: when a layer takes a per-token argument that is not known here.
+    """
+    arguments = [
+        {name: _cut(name, value, frame.length, first, last) for name, value in one.items()} for one in frame.arguments
+    ]
+    end = frame.start + last
+    masks = [mask[:, :, first:last, :end] for mask in frame.masks]
+    return Tokens(arguments, masks, [None] * len(masks))
+
+
+def _cut(name: str, value: Any, length: int, first: int, last: int) -> Any:
+    if name == "position_embeddings":
+        return tuple(part[..., first:last, :] for part in value)
+    if name in ("position_ids", "cache_position") and value is not None:
+        return value[..., first:last]
+    if isinstance(value, torch.Tensor) and length in value.shape:
+        raise NotImplementedError(
+            f"The decoder layers take {name!r} of shape {tuple(value.shape)}, which holds one entry per token; "
+            "how to cut it is not known. Please report the model."
+        )
+    return value
+
+
+def run_rows(
+    vlm: VLM,
+    plans: Sequence[Plan],
+    tokens: Tokens,
+    context: Context,
+    *,
+    frame: Frame | None = None,
+    hidden: torch.Tensor | None = None,
+    past: Sequence[Pair] | None = None,
+) -> tuple[torch.Tensor, list[Pair]]:
+    """Run rows through all decoder layers.
+
+    Args:
+        vlm: the model.
+        plans: R plans, sorted by the first layer at which they differ.
+        tokens: what the rows run.
+        context: what they share.
+        frame: the baseline that rows leave at their first different layer; or
+        hidden: (R, n, d) embeddings, when every row has tokens of its own from layer 0 on.
+        past: per layer (R, H, m, D) keys and values of the rows' own earlier tokens.
+
+    Returns:
+        (R, n, d) outputs of the last layer, and per layer the rows' new keys and values (R, H, n, D).
+    """
+    num_rows, num_layers = len(plans), vlm.num_layers
+    starts = [0 if frame is None else plan.first_layer(num_layers) for plan in plans]
+    cache = RowCache(context, past)
+    own: list[Pair] = []
+    state = hidden
+    for layer_idx, layer in enumerate(vlm.layers):
+        joined = sum(start <= layer_idx for start in starts)
+        if frame is not None:
+            state = _join(state, frame.hidden[layer_idx], joined)
+            baseline = (frame.keys[layer_idx], frame.values[layer_idx])
+        if state is None:
+            own.append(_expand(baseline, num_rows))
+            continue
+        reading = [(row, plans[row].reads[layer_idx]) for row in range(joined) if layer_idx in plans[row].reads]
+        cache.reads = [(row, stream) for row, stream in reading if stream is not None]
+        mask = _mask(tokens.masks[layer_idx], reading, joined, context)
+        output = layer(
+            state,
+            attention_mask=_as_attention_mask(mask, vlm, state.dtype),
+            past_key_values=cache,
+            use_cache=True,
+            **tokens.arguments[layer_idx],
+        )
+        state = first_tensor(output)
+        added = tokens.between[layer_idx]
+        if added is not None:
+            state = state + added.to(state.device)
+        assert cache.new is not None, f"layer {layer_idx} did not use the cache"
+        new, cache.new = cache.new, None
+        if joined < num_rows:  # rows still on the baseline have its keys and values
+            rest = _expand(baseline, num_rows - joined)
+            new = (torch.cat([new[0], rest[0]]), torch.cat([new[1], rest[1]]))
+        own.append(new)
+    if frame is not None:
+        state = _join(state, frame.hidden[-1], num_rows)
+    assert state is not None
+    return state, own
+
+
+def _join(state: torch.Tensor | None, baseline: torch.Tensor, joined: int) -> torch.Tensor | None:
+    have = 0 if state is None else state.shape[0]
+    if joined == have:
+        return state
+    fresh = baseline.expand(joined - have, -1, -1)
+    return fresh if state is None else torch.cat([state.to(baseline.device), fresh])
+
+
+def _expand(pair: Pair, rows: int) -> Pair:
+    return pair[0].expand(rows, -1, -1, -1), pair[1].expand(rows, -1, -1, -1)
+
+
+def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context: Context) -> torch.Tensor:
+    """(1, 1, n, K) of the plain model -> the same, or (A, 1, n, K [+ V]) where rows are told apart."""
+    swapped = [row for row, stream in reading if stream is not None]
+    hidden = [row for row, stream in reading if stream is None]
+    apart = context.readers is not None and bool(swapped)
+    if not hidden and not apart:
+        return base
+    slots = context.slots.to(base.device)
+    num_queries = base.shape[2]
+    readers = context.readers
+    reads = (
+        torch.ones(num_queries, dtype=torch.bool, device=base.device) if readers is None else readers.to(base.device)
+    )
+    mask = base.repeat(rows, 1, 1, 1)
+    seen = base[0, 0][:, slots]  # (n, V)
+    appended = torch.zeros(rows, 1, num_queries, len(slots), dtype=torch.bool, device=base.device)
+    for row in hidden + (swapped if apart else []):
+        mask[row, 0][:, slots] = seen & ~reads[:, None]
+    if not apart:
+        return mask
+    for row in swapped:
+        appended[row, 0] = seen & reads[:, None]
+    return torch.cat([mask, appended], dim=-1)
+
+
+def _as_attention_mask(mask: torch.Tensor, vlm: VLM, dtype: torch.dtype) -> torch.Tensor:
+    if vlm.model.config.get_text_config(decoder=True)._attn_implementation == "sdpa":
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

@@ -1,0 +1,257 @@
+"""The sweep: run any plans on one prompt and return logits, log-probabilities of given answers, or generated answers.
+
+The image is prefilled once. Rows share its keys and values and everything below the layer where they first differ; only
+answer positions get logits. Where a prompt can't share its prefix, the same rows run over the whole prompt instead.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+
+from vfl.engine.memory import guess_row_limit, is_out_of_memory, release
+from vfl.engine.plan import Plan
+from vfl.engine.rows import Context, Pair, Tokens, cut_tokens, run_rows, tokens_of
+from vfl.engine.streams import Frame, VisionStream, can_share, frame_after, frame_of_prompt, prefill, slots_of
+from vfl.errors import InputError
+from vfl.models.encode import Encoded
+from vfl.models.vlm import VLM
+
+logger = logging.getLogger(__name__)
+
+Reading = Literal["text", "answer", "all"]
+READINGS: tuple[Reading, ...] = ("text", "answer", "all")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Results of R plans.
+
+    Attributes:
+        logits: (R, vocabulary) at the last prompt position, on the CPU.
+        answer_logprobs: (R, A) mean log-probability per token of each given answer, in nats.
+        texts: R generated answers; empty strings where none was asked for.
+        token_ids: their tokens, without the end token.
+        shared_prefix: False where exact full passes were run.
+    """
+
+    logits: torch.Tensor
+    answer_logprobs: torch.Tensor
+    texts: list[str]
+    token_ids: list[list[int]]
+    shared_prefix: bool
+
+
+@torch.no_grad()
+def sweep(
+    vlm: VLM,
+    encoded: Encoded,
+    plans: Sequence[Plan],
+    *,
+    answers: Sequence[str] = (),
+    max_new_tokens: int = 0,
+    reading: Reading = "text",
+    own: VisionStream | None = None,
+) -> SweepResult:
+    """Run plans on one prompt.
+
+    Args:
+        vlm: the model.
+        encoded: the prompt.
+        plans: what the text reads, a row each; results come in this order.
+        answers: answers to score under teacher forcing.
+        max_new_tokens: generate greedily up to this many tokens; 0 for none.
+        reading: who sees the plan. "text": every token after the image (default); "answer": the last prompt position
+            and the answer; "all": the vision tokens too (leaks through the vision stream, for comparison).
+        own: the prompt's own stream from `prefill`, to reuse it for several questions on one image.
+
+    Raises:
+        InputError: for streams whose vision tokens don't fit, layers the model lacks, or an unknown reading.
+    """
+    if reading not in READINGS:
+        raise InputError(f"reading={reading!r} is unknown; expected one of {', '.join(READINGS)}.")
+    if not plans:
+        raise InputError("No plans were given. Give at least Plan.own() for the baseline.")
+    for plan in plans:
+        for stream in plan.reads.values():
+            if stream is not None:
+                stream.check_swappable(encoded)
+            elif reading == "all":
+                raise InputError(f"Plan {plan.name!r} hides the image, which reading='all' does not define.")
+    stage = _stage(vlm, encoded, reading, own)
+    answer_ids = [vlm.answer_ids(answer) for answer in answers]
+    order = sorted(range(len(plans)), key=lambda row: plans[row].first_layer(vlm.num_layers))
+    ahead = max([max_new_tokens, *map(len, answer_ids)]) - 1
+    following = _following(vlm, encoded, stage, ahead) if ahead > 0 else None
+
+    def run(rows: list[int]) -> list[_Row]:
+        return _run(vlm, [plans[row] for row in rows], stage, following, answer_ids, max_new_tokens)
+
+    found = dict(zip(order, _in_batches(vlm, order, stage, run), strict=True))
+    rows = [found[row] for row in range(len(plans))]
+    return SweepResult(
+        logits=torch.stack([row.logits for row in rows]),
+        answer_logprobs=torch.stack([row.logprobs for row in rows]),
+        texts=[vlm.tokenizer.decode(row.ids, skip_special_tokens=True).strip() for row in rows],
+        token_ids=[row.ids for row in rows],
+        shared_prefix=can_share(vlm, encoded) and reading != "all",
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    logits: torch.Tensor
+    logprobs: torch.Tensor
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where the rows start: the shared past, the frame they leave, and who reads by plan."""
+
+    frame: Frame
+    context: Context
+
+
+def _stage(vlm: VLM, encoded: Encoded, reading: Reading, own: VisionStream | None) -> _Stage:
+    slots = slots_of(encoded.spans, vlm.device)
+    if not can_share(vlm, encoded) or reading == "all":
+        frame = frame_of_prompt(vlm, encoded)
+        empty = [(keys[:, :, :0], values[:, :, :0]) for keys, values in zip(frame.keys, frame.values, strict=True)]
+        readers = None
+        if reading != "all":
+            readers = torch.ones(encoded.length, dtype=torch.bool, device=vlm.device)
+            readers[: encoded.length - 1 if reading == "answer" else 0] = False
+            readers[slots] = False
+        return _Stage(frame, Context(empty, slots, readers))
+    if own is None:
+        own = prefill(vlm, encoded)
+    elif own.image_key != encoded.image_key or not torch.equal(own.ids, encoded.input_ids[:, : own.length]):
+        raise InputError(
+            "The given stream is not this prompt's own: its image or the tokens up to it differ. "
+            "Prefill it from a prompt with the same image and the same beginning."
+        )
+    past = list(zip(own.keys, own.values, strict=True))
+    start = own.length
+    if reading == "answer" and encoded.length - start > 1:
+        frame = _frame(vlm, encoded, past, start, encoded.length - 1)
+        past, start = _extend(past, frame), encoded.length - 1
+    frame = _frame(vlm, encoded, past, start, encoded.length)
+    return _Stage(frame, Context(past, slots))
+
+
+def _frame(vlm: VLM, encoded: Encoded, past: list[Pair], start: int, end: int) -> Frame:
+    return frame_after(vlm, past, encoded.input_ids[:, start:end], encoded.positions[..., start:end], start)
+
+
+def _extend(past: Sequence[Pair], frame: Frame) -> list[Pair]:
+    return [
+        (torch.cat([keys, frame.keys[i]], dim=2), torch.cat([values, frame.values[i]], dim=2))
+        for i, (keys, values) in enumerate(past)
+    ]
+
+
+def _following(vlm: VLM, encoded: Encoded, stage: _Stage, length: int) -> Frame:
+    """A frame over placeholder tokens after the prompt: gives answers their positions and masks, for any row."""
+    past = _extend(stage.context.shared, stage.frame)
+    steps = torch.arange(1, length + 1, device=vlm.device)
+    positions = encoded.positions[..., -1:] + steps
+    ids = encoded.input_ids[:, -1:].expand(1, length)
+    return frame_after(vlm, past, ids, positions, encoded.length)
+
+
+def _in_batches(vlm: VLM, rows: list[int], stage: _Stage, run: Callable[[list[int]], list[T]]) -> list[T]:
+    """Run rows in batches that fit: an out-of-memory error halves the batch and goes on, saying so."""
+    limit = vlm.row_limit or guess_row_limit(vlm, stage.frame)
+    done: list[T] = []
+    while len(done) < len(rows):
+        batch = rows[len(done) : len(done) + limit]
+        try:
+            done += run(batch)
+            continue
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(batch) == 1:
+                raise
+        # Outside of `except`, or the traceback would keep the failed batch's tensors alive.
+        release()
+        limit = vlm.row_limit = len(batch) // 2
+        logger.warning("out of memory with %d rows in a batch; going on with %d", len(batch), limit)
+    return done
+
+
+def _run(
+    vlm: VLM,
+    plans: list[Plan],
+    stage: _Stage,
+    following: Frame | None,
+    answer_ids: list[list[int]],
+    max_new_tokens: int,
+) -> list[_Row]:
+    output, prompt = run_rows(vlm, plans, tokens_of(stage.frame), stage.context, frame=stage.frame)
+    logits = _wide(vlm.logits(output[:, -1]))
+    context = Context(stage.context.shared, stage.context.slots)
+    branch = _Branch(vlm, plans, context, prompt, following)
+    scores = [branch.score(ids, logits) for ids in answer_ids]
+    logprobs = torch.stack(scores, dim=1) if scores else logits.new_zeros(len(plans), 0)
+    generated = branch.generate(logits, max_new_tokens) if max_new_tokens else [[] for _ in plans]
+    logits, logprobs = logits.cpu(), logprobs.cpu()
+    return [_Row(logits[row], logprobs[row], generated[row]) for row in range(len(plans))]
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """Rows after their prompt: each goes on with tokens of its own through all layers."""
+
+    vlm: VLM
+    plans: list[Plan]
+    context: Context
+    past: list[Pair]
+    following: Frame | None
+
+    def score(self, ids: list[int], logits: torch.Tensor) -> torch.Tensor:
+        """(R,) mean log-probability per token of an answer; `logits` (R, vocabulary) predict its first token."""
+        total = _log_softmax_at(logits, torch.tensor(ids[:1], device=logits.device))
+        if len(ids) > 1:
+            given = torch.tensor(ids, device=logits.device)
+            output, _ = self._step(given[None, :-1].expand(len(self.plans), -1), 0, self.past)
+            for position in range(len(ids) - 1):  # one position at a time: all logits at once would be large
+                total = total + _log_softmax_at(_wide(self.vlm.logits(output[:, position])), given[position + 1][None])
+        return total / len(ids)
+
+    def generate(self, logits: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
+        """Greedy answers of all rows, without the end token."""
+        ends = self.vlm.end_ids()
+        texts: list[list[int]] = [[] for _ in self.plans]
+        running = [True] * len(texts)
+        past = self.past
+        for step in range(max_new_tokens):
+            chosen = logits.argmax(dim=-1)
+            for row, token in enumerate(chosen.tolist()):
+                running[row] = running[row] and token not in ends
+                if running[row]:
+                    texts[row].append(token)
+            if step + 1 == max_new_tokens or not any(running):
+                break
+            output, new = self._step(chosen[:, None], step, past)
+            past = [
+                (torch.cat([old[0], fresh[0]], dim=2), torch.cat([old[1], fresh[1]], dim=2))
+                for old, fresh in zip(past, new, strict=True)
+            ]
+            logits = _wide(self.vlm.logits(output[:, -1]))
+        return texts
+
+    def _step(self, ids: torch.Tensor, first: int, past: list[Pair]) -> tuple[torch.Tensor, list[Pair]]:
+        assert self.following is not None
+        tokens: Tokens = cut_tokens(self.following, first, first + ids.shape[1])
+        return run_rows(self.vlm, self.plans, tokens, self.context, hidden=self.vlm.embed(ids), past=past)
+
+
+def _log_softmax_at(logits: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(logits, dim=-1)[:, token].squeeze(-1)
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

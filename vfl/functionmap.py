@@ -1,0 +1,229 @@
+"""The function map: which decoder layers of a model serve which visual function, as `map.json` (docs/map-format.md)."""
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vfl.atomic import replacing
+from vfl.errors import InputError
+
+SCHEMA_VERSION = 1
+Rate = Annotated[float, Field(ge=0, le=1)]
+logger = logging.getLogger(__name__)
+
+
+class _Strict(BaseModel):
+    # allow_inf_nan: NaN is not JSON, and a curve with a hole in it must not pass for one without.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_by_name=True, validate_by_alias=True)
+
+
+class ModelId(_Strict):
+    """The model a map belongs to; `weights_sha256` settles identity where known, else id and revision."""
+
+    id: str
+    revision: str | None = None
+    weights_sha256: str | None = None
+    family: str
+    num_layers: int = Field(ge=1)
+
+
+class Block(_Strict):
+    """Layers swapped together, and what that did to the kept pairs."""
+
+    layers: list[int] = Field(min_length=1)
+    changed: Rate
+    ci: tuple[Rate, Rate]
+    followed_source: Rate | None = None
+    control: Rate | None = None
+
+
+class FunctionEntry(_Strict):
+    """One function's curves (one number a layer, over kept pairs) and the layers chosen from them."""
+
+    layers: list[int]
+    peak: int | None
+    distributed: bool
+    pairs: int = Field(ge=1)
+    kept: int = Field(ge=1)
+    accuracy: Rate
+    changed: list[Rate]
+    followed_source: list[Rate]
+    ci_low: list[Rate]
+    ci_high: list[Rate]
+    control: list[Rate] | None
+    logprob_effect: list[float] | None
+    blocks: list[Block] = []
+    unfiltered: list[Rate] | None = None
+    stability: list[Rate] | None = None
+    chosen_by: Literal["single", "window", "range", "user", "nothing"] = "single"
+    tested_against: Literal["control", "floor"] = "control"
+    warnings: list[str] = []
+
+    @model_validator(mode="after")
+    def _layers_belong_together(self) -> Self:
+        num_layers = len(self.changed)
+        for name in ("followed_source", "ci_low", "ci_high", "control", "logprob_effect", "unfiltered"):
+            curve = getattr(self, name)
+            if curve is not None and len(curve) != num_layers:
+                raise ValueError(f"{name} has {len(curve)} layers, changed has {num_layers}")
+        if any(after <= before for before, after in pairwise(self.layers)):
+            raise ValueError(f"layers must ascend without repeats, got {self.layers}")
+        named = [*self.layers, *([] if self.peak is None else [self.peak]), *(k for b in self.blocks for k in b.layers)]
+        if outside := [k for k in named if not 0 <= k < num_layers]:
+            raise ValueError(f"layer {outside[0]} lies outside 0..{num_layers - 1}")
+        if self.stability is not None and len(self.stability) != len(self.layers):
+            raise ValueError(f"stability has {len(self.stability)} values for {len(self.layers)} layers")
+        if self.kept > self.pairs:
+            raise ValueError(f"{self.kept} pairs kept of {self.pairs}")
+        return self
+
+
+class FunctionMap(_Strict):
+    """What `vfl locate` found; load, check against the model at hand, then ask for layers.
+
+    >>> fmap = FunctionMap.load("out/map.json")  # doctest: +SKIP
+    >>> fmap = fmap.check_model(id="Qwen/Qwen2.5-VL-7B-Instruct", num_layers=28)  # doctest: +SKIP
+    >>> fmap.layers_of(["counting", "ocr"], expand=1)  # doctest: +SKIP
+    """
+
+    # `schema` itself is a method of pydantic's BaseModel.
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    model: ModelId
+    functions: dict[str, FunctionEntry] = Field(min_length=1)
+    settings: dict[str, Any] = {}
+    probes_sha256: str | None = None
+    versions: dict[str, str] = {}
+    derived_from: ModelId | None = None
+
+    @model_validator(mode="after")
+    def _depths_agree(self) -> Self:
+        for name, entry in self.functions.items():
+            if len(entry.changed) != self.model.num_layers:
+                raise ValueError(f"{name} has {len(entry.changed)} layers, the model has {self.model.num_layers}")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a map; InputError says in one line why a file is none."""
+        path = Path(path)
+        path = path / "map.json" if path.is_dir() else path
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"No function map at {path}. Write one with `vfl locate MODEL --out DIR`.") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        except ValueError as error:  # covers JSONDecodeError and UnicodeDecodeError
+            raise InputError(f"{path} is not JSON ({error}); expected the map.json that `vfl locate` writes.") from None
+        if not isinstance(content, dict) or "functions" not in content or "schema" not in content:
+            raise InputError(f"{path} is no function map: it has no 'schema' and 'functions' at its top level.")
+        if content["schema"] != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has map schema {content['schema']!r}, this version of vfl reads {SCHEMA_VERSION}. "
+                "Write the map again with this version of `vfl locate`, or install the version that wrote it."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first, *more = error.errors(include_url=False)
+            where = ".".join(map(str, first["loc"])) or "the map"
+            rest = f" (and {len(more)} more)" if more else ""
+            raise InputError(f"{path} is no valid function map: {where}: {first['msg']}{rest}.") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the map, whole or not at all."""
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """The map as JSON; lists of numbers stand on one line, so that a map can be read and compared by eye."""
+        content = self.model_dump(mode="json", by_alias=True)
+        content["model"] = self.model.model_dump(exclude_none=True)
+        if self.derived_from is None:
+            del content["derived_from"]
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        # A JSON string holds no raw line break, so this only ever joins lists, and only those without strings.
+        return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n"
+
+    def check_model(
+        self,
+        id: str,
+        num_layers: int,
+        revision: str | None = None,
+        weights_sha256: str | None = None,
+        family: str | None = None,
+        allow_other_model: bool = False,
+    ) -> "FunctionMap":
+        """Return the map for this model, or raise InputError naming both models.
+
+        With `allow_other_model` a derivative of equal depth (a fine-tuned model) is accepted: the map returned carries
+        the new model, and the one it was located on in `derived_from`.
+        """
+        here = ModelId(
+            id=id,
+            revision=revision,
+            weights_sha256=weights_sha256,
+            family=family or self.model.family,
+            num_layers=num_layers,
+        )
+        named = f"The map was located on {_name(self.model)}, the model at hand is {_name(here)}"
+        if num_layers != self.model.num_layers:
+            raise InputError(f"{named}. Depths differ, so its layers mean nothing there: run `vfl locate {id}`.")
+        if _same_model(self.model, here):
+            return self
+        if not allow_other_model:
+            raise InputError(
+                f"{named}. Run `vfl locate {id}`, or pass --allow-other-model if one was fine-tuned from the other."
+            )
+        return self.model_copy(update={"model": here, "derived_from": self.derived_from or self.model})
+
+    def layers_of(self, functions: str | Iterable[str], expand: int = 0) -> list[int]:
+        """The union of the functions' layers, ascending; `expand` adds neighbours on each side, clipped."""
+        names = [functions] if isinstance(functions, str) else list(functions)
+        if expand < 0:
+            raise InputError(f"expand is {expand}; expected 0 or more layers to add on each side.")
+        if not names:
+            raise InputError(f"No function named; the map has {', '.join(self.functions)}.")
+        if unknown := [name for name in names if name not in self.functions]:
+            raise InputError(f"The map has no function {', '.join(unknown)}; it has {', '.join(self.functions)}.")
+        if empty := [name for name in names if not self.functions[name].layers]:
+            raise InputError(
+                f"No layers were found for {', '.join(empty)} on {self.model.id}: name layers yourself, "
+                "or locate with more pairs."
+            )
+        chosen = [k for name in names for k in self.functions[name].layers]
+        return sorted({n for k in chosen for n in range(k - expand, k + expand + 1) if 0 <= n < self.model.num_layers})
+
+    def relative_peaks(self) -> dict[str, float]:
+        """Peak / (num_layers - 1) of each function that has a peak, shallowest first."""
+        depth = max(self.model.num_layers - 1, 1)
+        peaks = {name: entry.peak / depth for name, entry in self.functions.items() if entry.peak is not None}
+        return dict(sorted(peaks.items(), key=lambda item: (item[1], item[0])))
+
+    def order(self) -> list[str]:
+        """The functions from the shallowest peak to the deepest; ties by name, functions without a peak left out."""
+        return list(self.relative_peaks())
+
+
+def _same_model(a: ModelId, b: ModelId) -> bool:
+    if a.weights_sha256 and b.weights_sha256:
+        return a.weights_sha256 == b.weights_sha256
+    if a.revision and b.revision:
+        return (a.id, a.revision) == (b.id, b.revision)
+    if a.id == b.id:
+        logger.info("%s is taken for the map's model by its name: no revision or weight hash to compare.", b.id)
+        return True
+    return False
+
+
+def _name(model: ModelId) -> str:
+    facts = [f"{model.num_layers} layers"]
+    facts += [f"revision {model.revision[:12]}"] if model.revision else []
+    facts += [f"weights {model.weights_sha256[:12]}"] if model.weights_sha256 else []
+    return f"{model.id} ({', '.join(facts)})"

@@ -1,0 +1,163 @@
+"""From records to per-layer curves of one function.
+
+Legend: P kept pairs, B swapped blocks, L layers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vfl.errors import InputError
+
+Floats = NDArray[np.float64]
+Block = tuple[int, int]
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What each kept pair of one function did under each block; NaN where that swap was not run for that pair."""
+
+    function: str
+    num_layers: int
+    pairs: int
+    accuracy: float
+    pair_ids: tuple[str, ...]  # the kept ones, sorted: results do not depend on the order of the records
+    blocks: tuple[Block, ...]  # the single layers first, in order
+    changed: Floats  # (P, B) 0 | 1
+    followed: Floats  # (P, B) 0 | 1
+    control: Floats  # (P, B) 0 | 1: changed under the control swap
+    effect: Floats  # (P, B) drop of the log-odds of answer against source answer
+    unfiltered: Floats  # (L,) changed rate over all pairs, kept or not
+
+    @property
+    def kept(self) -> int:
+        return len(self.pair_ids)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Rates over kept pairs, one number a layer, all (L,)."""
+
+    changed: Floats
+    ci_low: Floats
+    ci_high: Floats
+    followed: Floats
+    followed_low: Floats
+    followed_high: Floats
+    control: Floats | None
+    effect: Floats | None
+
+
+def wilson(successes: Floats, trials: Floats) -> tuple[Floats, Floats]:
+    """Wilson's 95 % score interval of a rate, elementwise; no trials give (0, 1)."""
+    n = np.maximum(trials, 1)
+    rate = successes / n
+    centre = (rate + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 * np.sqrt(rate * (1 - rate) / n + Z_95**2 / (4 * n**2)) / (1 + Z_95**2 / n)
+    # At 0 and n successes the bound is exactly 0 and 1, which rounding would miss by 1e-17.
+    low = np.where((trials == 0) | (successes == 0), 0.0, centre - half)
+    high = np.where((trials == 0) | (successes == trials), 1.0, centre + half)
+    return low, high
+
+
+def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
+    """The records of one function as arrays.
+
+    Raises:
+        InputError: the function has no records, none of its pairs was kept, or a kept pair lacks a single-layer swap.
+    """
+    rows = records.filter(pc.field("function") == function)
+    if not rows.num_rows:
+        raise InputError(f"The records hold nothing for function {function!r}.")
+    ids = sorted(pc.unique(rows["pair_id"]).to_pylist())
+    row_of = pc.index_in(rows["pair_id"], value_set=pa.array(ids, pa.string())).to_numpy()
+    first, last = (rows[name].to_numpy().astype(int) for name in ("first", "last"))
+    swap = np.array(rows["swap"].to_pylist())
+    is_swap = swap != "none"
+    if (outside := is_swap & ((first < 0) | (last >= num_layers) | (first > last))).any():
+        k = int(np.argmax(outside))
+        swapped = f"{first[k]}..{last[k]}"
+        raise InputError(f"The records of {function} swap layers {swapped}; the model has {num_layers} layers.")
+
+    singles = [(k, k) for k in range(num_layers)]
+    wider = sorted(set(zip(first[is_swap].tolist(), last[is_swap].tolist(), strict=True)) - set(singles))
+    blocks = tuple(singles + wider)
+    number = {block: column for column, block in enumerate(blocks)}
+    column_of = np.array([number.get((a, b), -1) for a, b in zip(first.tolist(), last.tolist(), strict=True)])
+
+    def spread(values: Floats, which: str) -> Floats:
+        matrix = np.full((len(ids), len(blocks)), np.nan)
+        here = swap == which
+        matrix[row_of[here], column_of[here]] = values[here]
+        return matrix
+
+    changed = spread(_numbers(rows["changed"]), "source")
+    log_odds = _numbers(rows["logprob_answer"]) - _numbers(rows["logprob_source_answer"])
+    unswapped = np.full(len(ids), np.nan)
+    unswapped[row_of[~is_swap]] = log_odds[~is_swap]
+
+    kept_column, correct_column = np.zeros(len(ids), bool), np.zeros(len(ids))
+    kept_column[row_of] = _numbers(rows["kept"]) > 0
+    correct_column[row_of] = _numbers(rows["target_correct"])
+    kept = np.flatnonzero(kept_column)
+    if not kept.size:
+        raise InputError(
+            f"No pair of {function} was kept: the model answered none of {len(ids)} pairs correctly on both images "
+            f"({correct_column.mean():.0%} of the target images). Its layers for {function} cannot be located; "
+            "leave the function out, or use probes that the model can answer."
+        )
+    for k in range(num_layers):
+        if np.isnan(changed[kept, k]).any():
+            lacking = ids[kept[np.isnan(changed[kept, k])][0]]
+            raise InputError(
+                f"Pair {lacking} of {function} has no record of layer {k} swapped: the sweep is unfinished. "
+                "Run the same command with --resume."
+            )
+    return Outcomes(
+        function=function,
+        num_layers=num_layers,
+        pairs=len(ids),
+        accuracy=float(correct_column.mean()),
+        pair_ids=tuple(ids[p] for p in kept),
+        blocks=blocks,
+        changed=changed[kept],
+        followed=spread(_numbers(rows["followed_source"]), "source")[kept],
+        control=spread(_numbers(rows["changed"]), "control")[kept],
+        effect=(unswapped[:, None] - spread(log_odds, "source"))[kept],
+        # Pairs that were not kept may have been left out of the sweep; the rate is over those that were swept.
+        unfiltered=np.nanmean(changed[:, :num_layers], axis=0),
+    )
+
+
+def curves(data: Outcomes) -> Curves:
+    """The single-layer curves over kept pairs, with Wilson 95 % intervals."""
+    single = slice(0, data.num_layers)
+    trials = np.full(data.num_layers, float(data.kept))
+    changed, followed = data.changed[:, single].sum(0), np.nansum(data.followed[:, single], axis=0)
+    low, high = wilson(changed, trials)
+    followed_low, followed_high = wilson(followed, trials)
+    return Curves(
+        changed=changed / trials,
+        ci_low=low,
+        ci_high=high,
+        followed=followed / trials,
+        followed_low=followed_low,
+        followed_high=followed_high,
+        control=_mean_if_whole(data.control[:, single]),
+        effect=_mean_if_whole(np.where(np.isfinite(data.effect[:, single]), data.effect[:, single], np.nan)),
+    )
+
+
+def _mean_if_whole(values: Floats) -> Floats | None:
+    """Column means without NaN; None if a column has nothing else."""
+    return None if np.isnan(values).all(axis=0).any() else np.nanmean(values, axis=0)
+
+
+def _numbers(column: pa.ChunkedArray) -> Floats:
+    """Booleans and numbers as float64, empty cells as NaN."""
+    values: Floats = pc.fill_null(pc.cast(column, pa.float64()), float("nan")).to_numpy()
+    return values

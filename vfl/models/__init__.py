@@ -1,0 +1,1 @@
+"""Models: families, loading, encoding, and what is checked before a model is used."""

@@ -1,0 +1,82 @@
+"""The table of model families: one row each, found by the config's `model_type`. Adding a family is adding a row.
+
+Everything else about a model (decoder layers, positions, masks, where the vision tokens stand) is discovered on the
+loaded model and checked there, so a row only holds what no config or module says.
+"""
+
+from dataclasses import dataclass
+
+from vfl.errors import InputError
+from vfl.models import boxes
+from vfl.models.boxes import BoxConvention
+
+
+@dataclass(frozen=True)
+class Family:
+    """What holds for one family of vision-language models.
+
+    Attributes:
+        name: the family's usual name.
+        model_types: `config.model_type` values.
+        boxes: how the family writes boxes and points.
+        prefix_lm: the prompt attends to itself in both directions, so vision states depend on the question: every
+            experiment uses full passes.
+        bare_prompt: trained on plain text after the image, without a chat template.
+        note: what a user of this family should know.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    boxes: BoxConvention
+    prefix_lm: bool = False
+    bare_prompt: bool = False
+    note: str = ""
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family("Qwen2-VL", ("qwen2_vl",), boxes.QWEN2, note="M-RoPE; any grid, pairs need equal image sizes"),
+    Family("Qwen2.5-VL", ("qwen2_5_vl",), boxes.PIXEL, note="M-RoPE; boxes are pixels of the resized image"),
+    Family("Qwen3-VL", ("qwen3_vl", "qwen3_vl_moe"), boxes.THOUSANDTHS_JSON, note="M-RoPE and DeepStack"),
+    Family("LLaVA-1.5", ("llava",), boxes.UNIT, note="576 vision tokens at 336 px"),
+    Family("LLaVA-NeXT", ("llava_next",), boxes.UNIT, note="tiles; the newline embeddings belong to the span"),
+    Family(
+        "LLaVA-OneVision", ("llava_onevision",), boxes.UNIT, note="tiles; the newline embeddings belong to the span"
+    ),
+    Family("InternVL", ("internvl",), boxes.INTERNVL, note="the Transformers port (repositories ending in -hf)"),
+    Family("Idefics3", ("idefics3",), boxes.UNIT, note="tiles; the marker text between them belongs to the span"),
+    Family("SmolVLM", ("smolvlm",), boxes.UNIT, note="tiles; the marker text between them belongs to the span"),
+    Family("Gemma 3", ("gemma3",), boxes.GEMINI, note="vision tokens see each other both ways; sliding-window layers"),
+    Family(
+        "PaliGemma",
+        ("paligemma",),
+        boxes.PALIGEMMA,
+        prefix_lm=True,
+        bare_prompt=True,
+        note="prefix-LM: vision states depend on the question, so sweeps use exact full passes",
+    ),
+)
+
+_CROSS_ATTENTION = "it reads the image through cross-attention: there are no vision tokens among its keys and values"
+REFUSED = {
+    "mllama": _CROSS_ATTENTION,
+    "idefics": _CROSS_ATTENTION,
+    "blip-2": "it feeds a fixed set of query embeddings to an encoder-decoder and has no vision span to swap",
+    "florence2": "it is an encoder-decoder: the answer reads the image through cross-attention",
+}
+
+
+def family_of(model_type: str) -> Family:
+    """The row for a model type; an unknown type gets a generic row, to be confirmed by what is found on the model.
+
+    Raises:
+        InputError: for model types that can't be swept, with the reason.
+    """
+    if model_type in REFUSED:
+        raise InputError(
+            f"Models of type {model_type!r} can't be used here: {REFUSED[model_type]}. "
+            "`vfl models` lists the supported families."
+        )
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    return Family(f"generic ({model_type})", (model_type,), boxes.UNIT, note="not in the table; found by discovery")

@@ -1,0 +1,45 @@
+"""Image files that a user names: reading them, and keeping their names inside the folder they were given for."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from vfl.errors import InputError
+
+
+def open_image(path: Path, mode: str) -> Image.Image:
+    """An image file, decoded, in a Pillow mode such as "RGBA".
+
+    Raises:
+        InputError: the file is absent, or no image that can be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except FileNotFoundError as error:
+        raise InputError(f"image {path} does not exist") from error
+    # Pillow raises SyntaxError for broken PNG chunks and DecompressionBombError for absurd sizes
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"image {path} cannot be read ({error}); expected an intact PNG, JPEG or WebP file") from error
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """An image file as RGB; transparency shows white. Raises as `open_image`."""
+    rgba = open_image(path, "RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def inside(root: Path, name: str, which: str) -> Path:
+    """The file `name` in `root` (a resolved folder), refused where it would leave it, through a link as well.
+
+    Raises:
+        InputError: names `which` (what the name stands for), the name and the folder.
+    """
+    if "\0" in name:
+        raise InputError(f"{which} {name!r} is no file name")
+    path = (root / name).resolve()
+    if Path(name).is_absolute() or not path.is_relative_to(root):
+        raise InputError(f"{which} {name!r} leaves the folder; expected a relative path inside {root}")
+    if not path.is_file():
+        raise InputError(f"{which} {name!r} does not exist in {root}")
+    return path

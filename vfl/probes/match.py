@@ -1,0 +1,140 @@
+"""When two answers are the same, for each match kind of a probe pair.
+
+An answer is first read: `read` gives a value that can be compared, or None for an answer that cannot be parsed. Two
+answers are the same when both can be read and the values agree: an unparsable answer is *changed* and *not followed*.
+
+    text    casefolded words (anything but letters and digits separates). With `candidates` (the pair's choices, or its
+            two expected answers), an answer that holds exactly one candidate as a contiguous run of words reads as that
+            candidate: 'The text reads "HOUSE"' is HOUSE, "houses" is not, "house or mouse" is neither of the two.
+    number  the first integer or number word, up to ninety-nine
+    yesno   the first word that is "yes" or "no"
+    box     "[x0, y0, x1, y1]" in pixels; the same where intersection over union is above .5
+    point   "[x, y]" in pixels; the same where both lie in `box`, or, if no box is known or neither lies in it, where
+            they are within 5 % of the image's diagonal of each other
+
+Boxes and points come here in pixels: each model family's own way of writing them is read in vfl/models/boxes.py.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal
+
+MatchKind = Literal["text", "number", "yesno", "box", "point"]
+Box = tuple[float, float, float, float]
+Value = tuple[str, ...] | tuple[float, ...] | float | str
+
+IOU_SAME = 0.5  # the paper's rule for grounding
+POINT_SAME = 0.05  # of the image's diagonal
+
+_UNITS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBER_WORDS: dict[str, int] = {word: number for number, word in enumerate(_UNITS)} | {
+    " ".join((tens, unit)) if ones else tens: 10 * (position + 2) + ones
+    for position, tens in enumerate(_TENS)
+    for ones, unit in enumerate(_UNITS[:10])
+}
+# "1,000" is one number, "3, 4" are two; digits inside a word ("3D") are none
+_NUMBER = re.compile(
+    r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)|\b(?:"
+    + "|".join(re.escape(word).replace(r"\ ", r"[\s\-]+") for word in sorted(NUMBER_WORDS, key=len, reverse=True))
+    + r")\b"
+)
+_COORDINATE = r"\s*(-?\d+(?:\.\d+)?)\s*"
+
+
+def read(kind: MatchKind, answer: str, candidates: Sequence[str] = ()) -> Value | None:
+    """The value of `answer` under `kind`, or None where it cannot be parsed."""
+    if kind == "text":
+        return _read_text(answer, candidates)
+    if kind == "number":
+        return _read_number(answer)
+    if kind == "yesno":
+        return next((word for word in words(answer) if word in ("yes", "no")), None)
+    return _read_box(answer) if kind == "box" else _read_coordinates(answer, 2)
+
+
+def same(
+    kind: MatchKind,
+    first: str,
+    second: str,
+    *,
+    candidates: Sequence[str] = (),
+    box: Box | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> bool:
+    """Whether two answers are the same under `kind`; False where either cannot be parsed.
+
+    Args:
+        candidates: for "text", the answers that are to be found inside a sentence (see the module's text).
+        box: for "point", the box of the object asked for, in pixels.
+        image_size: for "point", (width, height) in pixels; needed where `box` does not decide.
+    """
+    if kind == "box":
+        boxes = _read_box(first), _read_box(second)
+        return boxes[0] is not None and boxes[1] is not None and iou(boxes[0], boxes[1]) > IOU_SAME
+    if kind == "point":
+        points = _read_coordinates(first, 2), _read_coordinates(second, 2)
+        return points[0] is not None and points[1] is not None and _same_point(points[0], points[1], box, image_size)
+    value = read(kind, first, candidates)
+    return value is not None and value == read(kind, second, candidates)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Casefolded words: letters, digits and combining marks (vowel signs of many scripts) stay, the rest separates."""
+    text = unicodedata.normalize("NFC", text).casefold()
+    return tuple("".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text).split())
+
+
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def _read_text(answer: str, candidates: Sequence[str]) -> tuple[str, ...] | None:
+    spoken = words(answer)
+    phrases = sorted({words(candidate) for candidate in candidates} - {()}, key=len, reverse=True)
+    found: set[tuple[str, ...]] = set()
+    position = 0
+    while position < len(spoken):  # longest phrase first, so "dark red" is not also "red"
+        phrase = next((p for p in phrases if spoken[position : position + len(p)] == p), None)
+        if phrase:
+            found.add(phrase)
+        position += len(phrase) if phrase else 1
+    return found.pop() if len(found) == 1 else spoken or None
+
+
+def _read_number(answer: str) -> float | None:
+    match = _NUMBER.search(answer.casefold())
+    if match is None:
+        return None
+    word = re.sub(r"[\s\-]+", " ", match.group())
+    return NUMBER_WORDS[word] if word in NUMBER_WORDS else float(match.group().replace(",", ""))
+
+
+def _read_box(answer: str) -> tuple[float, ...] | None:
+    box = _read_coordinates(answer, 4)
+    return box if box and box[0] < box[2] and box[1] < box[3] else None
+
+
+def _read_coordinates(answer: str, count: int) -> tuple[float, ...] | None:
+    match = re.fullmatch(r"\s*\[" + ",".join([_COORDINATE] * count) + r"\]\s*", answer)
+    return tuple(float(number) for number in match.groups()) if match else None
+
+
+def _same_point(a: Sequence[float], b: Sequence[float], box: Box | None, image_size: tuple[int, int] | None) -> bool:
+    inside = [box is not None and box[0] <= x <= box[2] and box[1] <= y <= box[3] for x, y in (a, b)]
+    if any(inside):
+        return all(inside)
+    if image_size is None:
+        raise ValueError("points outside a known box are compared by the image's diagonal: give image_size")
+    return math.dist(a, b) <= POINT_SAME * math.hypot(*image_size)

@@ -1,0 +1,34 @@
+"""Layers and rates in words, alike in tables, figures and pages."""
+
+from collections.abc import Sequence
+
+from vfl.functionmap import FunctionEntry
+from vfl.locate.choose import runs
+
+
+def layer_list(layers: Sequence[int]) -> str:
+    """[3, 4, 5, 9] -> "3–5, 9"; nothing -> "none"."""
+    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs(layers)) or "none"
+
+
+def percent(rate: float) -> str:
+    """0.874 -> "87 %", with a space that does not break."""
+    return f"{100 * rate:.0f}\u00a0%"
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """(0.741, 0.912) -> "74–91 %"."""
+    return f"{100 * ends[0]:.0f}–{percent(ends[1])}"
+
+
+def headline(entry: FunctionEntry) -> tuple[float, tuple[float, float], str] | None:
+    """The rate that stands for a function, its 95 % interval and the layers swapped for it; None where nothing was found.
+
+    The peak layer's own rate, or the best block's where the layers do it only together.
+    """
+    if entry.peak is None:
+        return None
+    if entry.blocks and entry.chosen_by in ("window", "range"):
+        best = max(entry.blocks, key=lambda block: block.changed)
+        return best.changed, best.ci, f"layers {layer_list(best.layers)} together"
+    return entry.changed[entry.peak], (entry.ci_low[entry.peak], entry.ci_high[entry.peak]), f"layer {entry.peak}"

@@ -1,0 +1,43 @@
+"""report.html and curves.png of a finished sweep."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from vfl.atomic import replacing
+from vfl.functionmap import FunctionMap
+from vfl.locate.records import read_records
+from vfl.probes.pair import Pair
+from vfl.report.examples import examples
+from vfl.report.figures import curves_figure
+from vfl.report.page import render_report
+
+
+def write_report(
+    out_dir: Path,
+    fmap: FunctionMap,
+    records: pa.Table | Path,
+    pairs: Sequence[Pair] = (),
+    *,
+    planted: Mapping[str, Sequence[int]] | None = None,
+    note: str = "",
+    examples_per_function: int = 2,
+) -> tuple[Path, Path]:
+    """Write report.html and curves.png into `out_dir`, each whole or not at all, and return their paths.
+
+    Args:
+        records: the sweep's rows, or the path of pairs.parquet; example answers come from them.
+        pairs: the suite; without it the examples have no pictures.
+        planted: the true layers of a model whose layers are known; drawn beside the recovered ones.
+        note: a sentence about the model under the title, such as that it is a test bed.
+    """
+    table = read_records(records) if isinstance(records, Path) else records
+    page, picture = out_dir / "report.html", out_dir / "curves.png"
+    shown = examples(fmap, table, pairs, examples_per_function)
+    html = render_report(fmap, shown, planted=planted, note=note)
+    with replacing(picture) as temporary:
+        curves_figure(fmap, planted=planted).savefig(temporary, format="png", dpi=300)
+    with replacing(page) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return page, picture
