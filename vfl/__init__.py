@@ -25,6 +25,7 @@ _HOMES = {
     "locate": "vfl.locate.run",
     "prefill": "vfl.engine.streams",
     "sweep": "vfl.engine.sweep",
+    "wrap": "vfl.loading",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -4,8 +4,18 @@ from random import Random
 
 import pytest
 
-from vfl.models.boxes import CONVENTIONS, GEMINI, INTERNVL, PALIGEMMA, PIXEL, QWEN2, THOUSANDTHS_JSON, UNIT, BoxConvention
-from vfl.models.boxes import pixel_text
+from vfl.models.boxes import (
+    CONVENTIONS,
+    GEMINI,
+    INTERNVL,
+    PALIGEMMA,
+    PIXEL,
+    QWEN2,
+    THOUSANDTHS_JSON,
+    UNIT,
+    BoxConvention,
+    pixel_text,
+)
 
 # (file, resized): odd, not square, larger and smaller than the model's
 SIZES = [((448, 448), (448, 448)), ((641, 427), (644, 420)), ((97, 1203), (112, 1204)), ((80, 80), (80, 80))]
@@ -84,7 +94,9 @@ def test_the_resize_is_undone() -> None:
 
 
 def test_paligemma_writes_y_first_in_1024_tokens() -> None:
-    assert PALIGEMMA.format_box((256, 512, 1024, 1024), (1024, 1024), (224, 224)) == "<loc0512><loc0256><loc1023><loc1023>"
+    assert (
+        PALIGEMMA.format_box((256, 512, 1024, 1024), (1024, 1024), (224, 224)) == "<loc0512><loc0256><loc1023><loc1023>"
+    )
     two = "<loc0512><loc0256><loc0600><loc0600> cat ; <loc0000><loc0000><loc0001><loc0001> cat"
     assert PALIGEMMA.parse_box(two, (1024, 1024), (224, 224)) == (256, 512, 600, 600)
 

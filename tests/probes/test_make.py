@@ -87,6 +87,10 @@ def test_styles_refuse_what_they_cannot_draw() -> None:
     with pytest.raises(InputError, match="style micro"):
         MICRO_STYLE.resized(448)
     assert STYLES["standard"].resized(200).size == 200
+    with pytest.raises(InputError, match="fonts needs at least two"):
+        Style(fonts=("DejaVuSans",))
+    with pytest.raises(InputError, match="max_objects is 9"):
+        Style(max_objects=9)
     with pytest.raises(InputError, match="counts"):
         list(drawn_pairs(["counting"], 1, 0, Style(counts=(3,))))
     with pytest.raises(InputError, match="as many letters"):

@@ -105,7 +105,7 @@ def test_the_order_of_keys_and_empty_lines_do_not_matter(suite: Path) -> None:
         ({"question": 3}, "question: Input should be a valid string, got 3"),
         ({"match": "fuzzy"}, "match: Input should be 'text', 'number', 'yesno', 'box' or 'point'"),
         ({"answer": "many"}, "answer 'many' cannot be read as match \"number\""),
-        ({"source_answer": "three"}, "are the same under match \"number\""),
+        ({"source_answer": "three"}, 'are the same under match "number"'),
         ({"match": "box", "answer": "[1, 2, 3]"}, 'expected "[x0, y0, x1, y1]"'),
         ({"match": "yesno"}, 'expected "yes" or "no"'),
         ({"match": "point", "answer": "[5, 5]", "source_answer": "[6, 5]"}, 'are the same under match "point"'),
@@ -217,6 +217,19 @@ def test_ids_that_cannot_name_a_file_are_not_written(tmp_path: Path, name: str) 
 def test_transparency_shows_white(suite: Path) -> None:
     Image.new("RGBA", (20, 12), (255, 0, 0, 0)).save(suite / "images" / "b.png")
     assert read_suite(suite)[1].open("image").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sizes_are_those_of_the_upright_picture(suite: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    turned = Image.new("RGB", (12, 20), "red")
+    for name in ("b.jpg", "b.source.jpg"):
+        turned.save(suite / "images" / name, exif=exif)
+    edit(suite, image="images/b.jpg", source_image="images/b.source.jpg")
+    pair = read_suite(suite)[1]
+    assert pair.size == pair.open("image").size == (20, 12)
+    edit(suite, source_image="images/b.source.png")
+    assert read_suite(suite)[1].size == (20, 12)
 
 
 def test_answers_are_judged_by_the_pairs_own_rule(suite: Path) -> None:

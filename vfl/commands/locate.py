@@ -20,9 +20,7 @@ def command(
     pairs: Annotated[int | None, typer.Option(help="Generated pairs a function (100).")] = None,
     size: Annotated[int | None, typer.Option(help="Pixels of generated images (448).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of generated probes (0).")] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="auto: also windows, prefixes, suffixes; single: layers only.")
-    ] = None,
+    mode: Annotated[str | None, typer.Option(help="auto (default), single, window or suffix.")] = None,
     reading: Annotated[str | None, typer.Option(help="Who sees the swap: text (default), answer, all.")] = None,
     layers: Annotated[
         list[str] | None, typer.Option(help="Your own layers for a function, such as counting=10-12,14.")
@@ -123,7 +121,7 @@ def parse_layers(text: str) -> tuple[str, list[int]]:
 def print_recovery(fmap: Any, console: Console) -> None:
     """On the embedded model the truth is known: say how much of it was recovered."""
     from vfl.loading import EMBEDDED
-    from vfl.locate.recovered import read_truth, recoveries
+    from vfl.locating.truth import read_truth, score, total
 
     truth = read_truth(EMBEDDED) if fmap.model.id == "embedded" else None
     if truth is None:
@@ -131,14 +129,15 @@ def print_recovery(fmap: Any, console: Console) -> None:
     table = Table(title="Planted against recovered (the embedded model is a test bed whose truth is known)")
     for heading in ("function", "planted", "recovered", "precision", "recall"):
         table.add_column(heading, justify="right" if heading in ("precision", "recall") else "left")
-    rows = recoveries(fmap, truth)
-    for row in rows[:-1]:
-        layers = [spell(sorted(layer for _, layer in part)) or "none" for part in (row.planted, row.recovered)]
-        table.add_row(row.name, *layers, f"{row.precision:.2f}", f"{row.recall:.2f}")
+    scores = score(fmap, truth)
+    for name, one in scores.items():
+        layers = [spell(sorted(part)) or "none" for part in (truth[name], fmap.functions[name].layers)]
+        table.add_row(name, *layers, f"{one.precision:.2f}", f"{one.recall:.2f}")
     console.print(table)
+    whole = total(scores)
     console.print(
-        f"Recovered against planted: precision {rows[-1].precision:.2f}, recall {rows[-1].recall:.2f} "
-        f"over {len(rows[-1].planted)} planted layers",
+        f"Recovered against planted: precision {whole.precision:.2f}, recall {whole.recall:.2f} "
+        f"over {whole.planted} planted layers",
         markup=False,
         highlight=False,
     )

@@ -35,11 +35,12 @@ def expected_text(vlm: VLM, pair: Pair, answer: str, encoded: Encoded) -> str:
 
 
 def read_answer(vlm: VLM, pair: Pair, text: str, encoded: Encoded) -> str:
-    """A generated answer in the probes' form: boxes and points in pixels of the file; what can't be read stays."""
+    """A generated answer in the probes' form: boxes and points in pixels of the file, or marked as unreadable."""
     if pair.match not in ("box", "point"):
         return text
     sizes = encoded.image_sizes[0], encoded.model_sizes[0]
-    return vlm.family.boxes.pixel_answer(pair.match, text, *sizes) or text
+    # What the family's convention refuses (out of range, too many numbers) must not pass for pixels later.
+    return vlm.family.boxes.pixel_answer(pair.match, text, *sizes) or f"unreadable: {text}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vfl.locate.curves import Block, Floats
 from vfl.locate.significance import Bools, holm
 
+WIDTHS = (2, 3)  # windows that are swept
 ChosenBy = Literal["single", "window", "range", "user", "nothing"]
 
 
@@ -72,7 +73,7 @@ class Families:
         )
 
 
-def window_blocks(num_layers: int, widths: Sequence[int] = (2, 3)) -> list[Block]:
+def window_blocks(num_layers: int, widths: Sequence[int] = WIDTHS) -> list[Block]:
     """Every window of the widths, narrow ones first."""
     return [(a, a + width - 1) for width in widths for a in range(num_layers - width + 1)]
 
@@ -171,10 +172,11 @@ def _from_ends(families: Families, excess: Floats, above: Bools, config: ChoiceC
     if top < config.margin or (found := rises(config.half)) is None:
         return Choice()
     end, start = found
-    # start >= end: disjoint parts each do half, as when every layer serves a few of the pairs (one layer that did it
-    # alone would have been found alone). Then the range lies between the points where half of that is reached.
-    spread = start >= end
-    first, last = (start, end) if not spread else rises(config.half / 2) or found
+    # The overlap start..end holds what both ends need. Where it is empty, or so short that it was swapped as a window
+    # and found wanting, parts of the model each do half, as when every layer serves a few of the pairs. Then the range
+    # lies between the points where half of that is reached.
+    spread = end - start < max(WIDTHS)
+    first, last = sorted(rises(config.half / 2) or found) if spread else (start, end)
     return Choice(
         layers=tuple(range(first, last + 1)),
         distributed=last - first + 1 > config.distributed_above * depth,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vfl.engine.sweep import Reading
 from vfl.locate.choose import ChoiceConfig
 
-Mode = Literal["auto", "single"]
+Mode = Literal["auto", "single", "window", "suffix"]
 MAIN_FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
 
 
@@ -40,7 +40,8 @@ class LocateConfig(ModelConfig):
     size: int | None = Field(default=None, ge=16, description="pixels of generated images")
     seed: int = Field(default=0, ge=0)
     mode: Mode = Field(
-        default="auto", description="auto: also windows, then prefixes and suffixes; single: layers only"
+        default="auto",
+        description="single layers; with windows of 2 and 3; with prefixes and suffixes; auto: what a function needs",
     )
     reading: Reading = "text"
     layers: dict[str, list[int]] = Field(default_factory=dict, description="a user's own layers per function")

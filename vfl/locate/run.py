@@ -6,7 +6,7 @@ vfl locate Qwen/Qwen2.5-VL-3B-Instruct --out runs/qwen2.5-vl-3b
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
 from vfl.loading import EMBEDDED, load, resolve
 from vfl.locate.ask import Asker
+from vfl.locate.choose import end_blocks, window_blocks
 from vfl.locate.config import MAIN_FUNCTIONS, LocateConfig
 from vfl.locate.curves import Block
 from vfl.locate.entries import build_entries
 from vfl.locate.pairs import sweep_pair
 from vfl.locate.records import pending, read_parts, unite, write_part
 from vfl.locate.stages import next_blocks
+from vfl.locate.truth import read_truth
 from vfl.models.identity import versions, weights_sha256
 from vfl.models.vlm import VLM
 from vfl.probes.make import make
@@ -35,6 +37,7 @@ from vfl.report.write import write_report
 logger = logging.getLogger(__name__)
 
 PARTS = "parts"
+EMBEDDED_ID = "embedded"
 SETTINGS = "settings.json"
 # These say where and how to run, not what is measured: a run may be resumed with others.
 _NOT_MEASURED = {"out", "device", "device_map", "part_pairs", "choice", "layers"}
@@ -97,7 +100,8 @@ def run(
         versions=versions(),
     )
     unite(out / PARTS, out / "pairs.parquet")
-    write_report(out, fmap, records, pairs)
+    embedded = fmap.model.id == EMBEDDED_ID
+    write_report(out, fmap, records, pairs, planted=read_truth(EMBEDDED) if embedded else None)
     fmap.save(out / "map.json")  # last: a folder with a map is a finished run
     return fmap
 
@@ -127,7 +131,7 @@ def identify(vlm: VLM) -> ModelId:
     embedded = Path(vlm.model_id) == EMBEDDED
     folder = Path(vlm.model_id)
     return ModelId(
-        id="embedded" if embedded else vlm.model_id,
+        id=EMBEDDED_ID if embedded else vlm.model_id,
         revision=vlm.revision,
         weights_sha256=weights_sha256(folder) if folder.is_dir() else None,
         family=vlm.family.name,
@@ -178,7 +182,7 @@ def _suite(config: LocateConfig) -> tuple[list[Pair], Path]:
         probes = "micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard"
     style = STYLES[probes]
     if config.size is not None:
-        style = replace(style, size=config.size)
+        style = style.resized(config.size)
     functions = config.functions or MAIN_FUNCTIONS
     folder = config.out / "probes" / f"{probes}-{style.size}-{config.pairs}-{config.seed}-{'-'.join(functions)}"
     if not (folder / PROBES_FILE).exists():
@@ -199,14 +203,12 @@ def _sweep_all(asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Pat
     num_layers = asker.vlm.num_layers
     for function in dict.fromkeys(pair.function for pair in pairs):
         of_function = [pair for pair in pairs if pair.function == function]
-        done: set[tuple[Block, ...]] = set()
-        while True:
+        for number in count():
             records = read_parts(parts)
-            blocks = tuple(next_blocks(records, function, num_layers, config.choice))
-            singles = all(first == last for first, last in blocks)
-            if not blocks or blocks in done or (config.mode == "single" and not singles):
+            blocks = _stage(records, function, num_layers, config, number)
+            if not blocks:
                 break
-            done.add(blocks)
+            singles = all(first == last for first, last in blocks)
             asked = of_function if singles else _kept(records, of_function)
             wanted = set(pending(records, function, [pair.id for pair in asked], blocks))
             todo = [pair for pair in asked if pair.id in wanted]
@@ -231,6 +233,15 @@ def _sweep_stage(
         if number % config.part_pairs == 0 or number == len(pairs):
             write_part(parts, rows)
             rows = []
+
+
+def _stage(records: pa.Table, function: str, num_layers: int, config: LocateConfig, number: int) -> Sequence[Block]:
+    """The blocks of a function's stage `number`; empty after the last."""
+    if config.mode == "auto":
+        return next_blocks(records, function, num_layers, config.choice)
+    wider = {"single": [], "window": [window_blocks(num_layers)], "suffix": [end_blocks(num_layers)]}[config.mode]
+    stages = [[(layer, layer) for layer in range(num_layers)], *wider]
+    return stages[number] if number < len(stages) else []
 
 
 def _kept(records: pa.Table, pairs: list[Pair]) -> list[Pair]:

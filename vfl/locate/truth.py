@@ -1,7 +1,9 @@
 """Recovered layers against planted ones, for a model whose serving layers are known."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vfl.functionmap import FunctionMap
 
@@ -34,3 +36,12 @@ def score(fmap: FunctionMap, planted: Mapping[str, Sequence[int]]) -> dict[str, 
 def total(scores: Mapping[str, Score]) -> Score:
     """All functions together."""
     return Score(*(sum(getattr(s, name) for s in scores.values()) for name in ("hits", "found", "planted")))
+
+
+def read_truth(folder: Path) -> dict[str, list[int]] | None:
+    """The layers planted in the model of a folder (planted.json), or None where nothing was planted."""
+    path = folder / "planted.json"
+    if not path.is_file():
+        return None
+    layers: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))["layers"]
+    return layers

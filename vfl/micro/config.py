@@ -33,8 +33,8 @@ class ModelConfig(Strict):
 class PlantConfig(Strict):
     """Where each function is planted, and how hard. Layers are 0-based.
 
-    `probability` is the share of questions that are restricted at all; the three that follow are, for each layer outside
-    the block, the shares of layers that read the own image, another image and none; `drop_inside` is the share of the
+    `probability` is the share of questions that are restricted at all; the three that follow are, for the layers
+    outside the block, the shares that read the own image, another image and none; `drop_inside` is the share of the
     layers of a block in `spread` that read none (at least one stays).
     """
 
@@ -71,6 +71,7 @@ class Recipe(Strict):
     warmup: int = 200
     weight_decay: float = 0.01
     auxiliary: float = 1.0
+    auxiliary_steps: int = 3000
     mixed: float = 0.5
     checkpoint_every: int = 250
     evaluate_every: int = 500

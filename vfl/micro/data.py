@@ -25,7 +25,7 @@ class Batch:
 
 
 def choose_question(rng: np.random.Generator, asked: dict[str, list[Question]], seen: set[str]) -> Question:
-    """A question of a function not yet `seen` in the row, else of any; "yes" as often as "no" where there is a choice."""
+    """A question of a function not yet `seen` in the row, else of any; "yes" as often as "no" where both occur."""
     waiting = [name for name in asked if name not in seen]
     found = asked[str(rng.choice(waiting or list(asked)))]
     answers = sorted({question.answer for question in found})

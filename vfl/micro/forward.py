@@ -5,14 +5,17 @@ pass over the same submodules gives the same features (tested in float64). The d
 with the planting tap as their attention.
 """
 
-from contextlib import contextmanager
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
 from torch.nn.functional import linear
 from transformers import Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLDecoderLayer,
+    Qwen2_5_VLVisionBlock,
+    apply_rotary_pos_emb_vision,
+)
 
 from vfl.micro import style
 from vfl.micro.packing import Rows
@@ -40,7 +43,7 @@ def vision_positions(device: torch.device) -> torch.Tensor:
     return torch.stack([at.reshape(groups).permute(0, 2, 1, 3).flatten() for at in (rows, rows.T)], dim=-1)
 
 
-def vision_block(block: nn.Module, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def vision_block(block: Qwen2_5_VLVisionBlock, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """One block of the vision tower over (B, patches, channels), every image attending to itself."""
     attention = block.attn
     batch, patches, width = x.shape
@@ -55,7 +58,7 @@ def vision_block(block: nn.Module, x: torch.Tensor, cos: torch.Tensor, sin: torc
 
 
 def decoder_layer(
-    layer: nn.Module,
+    layer: Qwen2_5_VLDecoderLayer,
     hidden: torch.Tensor,
     mask: torch.Tensor,
     cos: torch.Tensor,

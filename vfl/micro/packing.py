@@ -5,8 +5,9 @@ padding. Each question sees the prefix, the image and itself (tap.py).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,8 +44,10 @@ class Rows:
         return allowed.reshape(batch, 1, length, slot)
 
     def to(self, device: torch.device | str) -> "Rows":
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return Rows(**tensors, layout=self.layout)
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved)
 
 
 class Packer:
@@ -105,8 +108,15 @@ class Packer:
                     labels[row, end - answer - 1 : end - 1] = tokens[-answer:]
                     weights[row, end - answer - 1 : end - 1] = answer**-0.5
                     at = end - self.head
-        arrays = (ids, positions, labels, weights, blocks, functions)
-        return Rows(*(torch.from_numpy(array) for array in arrays), layout=self.layout)
+        return Rows(
+            input_ids=torch.from_numpy(ids),
+            positions=torch.from_numpy(positions),
+            labels=torch.from_numpy(labels),
+            weights=torch.from_numpy(weights),
+            blocks=torch.from_numpy(blocks),
+            functions=torch.from_numpy(functions),
+            layout=self.layout,
+        )
 
 
 def all_own(rows: Rows, num_layers: int) -> torch.Tensor:

@@ -47,6 +47,4 @@ def make_pair(rng: np.random.Generator, function: str) -> ScenePair:
     while (other := str(rng.choice(style.WORDS))) == text:
         pass
     word = replace(target.word, text=text)
-    return ScenePair(
-        replace(target, word=word), replace(target, word=replace(word, text=other)), ocr(text), ocr(other)
-    )
+    return ScenePair(replace(target, word=word), replace(target, word=replace(word, text=other)), ocr(text), ocr(other))

@@ -1,6 +1,8 @@
 """The embedded model's processor: the real Qwen2.5-VL one, with a byte-level tokenizer learnt from the questions."""
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+import json
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2_5_VLProcessor, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
@@ -13,7 +15,7 @@ SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     IMAGE_TOKEN, "<|video_pad|>",
 )  # fmt: skip
-# As Qwen2.5-VL's, less the default system prompt and the numbering of pictures, which cost tokens and carry nothing here.
+# As Qwen2.5-VL's, less the default system prompt and the numbering of pictures: tokens that carry nothing here.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -27,11 +29,11 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> Qwen2Tokenizer:
-    """Byte-level BPE whose merges come from the questions: their words are single tokens, capital letters stay letters."""
+    """Byte-level BPE with merges from the questions: their words are single tokens, capital letters stay letters."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(_regex(), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -39,9 +41,10 @@ def build_tokenizer() -> Qwen2Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=600, min_frequency=1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    words = [w for question in all_questions() for w in question.split() if w.lower() == w or w.istitle()]
-    # Capitals stand only in words such as "Answer": no merge may join the letters of a word in capitals.
-    learner.train_from_iterator([*(" " + w for w in words), *all_questions(), "user", "assistant"], trainer)
+    # Capitals stand only in words such as "Answer", so no merge joins the letters of a word in capitals. Each word also
+    # counts by itself after a space, so that it becomes one token wherever it stands.
+    words = [word for question in all_questions() for word in question.split()]
+    learner.train_from_iterator([*(f" {word}" for word in words), *all_questions(), "user", "assistant"], trainer)
     vocabulary, merges = _parts(learner)
     tokenizer = Qwen2Tokenizer(
         vocab=vocabulary, merges=merges, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=1024
@@ -66,14 +69,7 @@ def build_processor() -> Qwen2_5_VLProcessor:
     )
 
 
-def _regex():  # type: ignore[no-untyped-def]
-    from tokenizers import Regex
-
-    return Regex(PRETOKENIZE_REGEX)
-
-
 def _parts(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    import json
-
+    """Vocabulary and merges of a learnt BPE."""
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(merge) for merge in model["merges"]]

@@ -82,9 +82,7 @@ def free_cells(word: Word | None) -> list[int]:
     return [cell for cell in cells if not (cell // style.GRID in rows and cell % style.GRID in columns)]
 
 
-def random_scene(
-    rng: np.random.Generator, *, objects: int = 0, solids: int = 0, word: bool = False
-) -> Scene:
+def random_scene(rng: np.random.Generator, *, objects: int = 0, solids: int = 0, word: bool = False) -> Scene:
     """A scene with so many different objects, so many equal solids, and a word or none, nothing overlapping."""
     background = style.BACKGROUNDS[rng.integers(len(style.BACKGROUNDS))]
     drawn_word = random_word(rng) if word else None

@@ -27,9 +27,7 @@ class Layout:
     slot: int
 
 
-def attend(
-    scores: torch.Tensor, mask: torch.Tensor, scaling: float | None, like: torch.Tensor
-) -> torch.Tensor:
+def attend(scores: torch.Tensor, mask: torch.Tensor, scaling: float | None, like: torch.Tensor) -> torch.Tensor:
     """Attention weights of the allowed scores, at least in float32, given back in the dtype of `like`.
 
     Written out: at these sizes the CPU's fused kernel is several times slower, above all backward.
@@ -55,7 +53,7 @@ def packed_attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Without a `layout` (an ordinary forward) this is transformers' sdpa."""
     if layout is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # type: ignore[arg-type]
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     assert attention_mask is not None
     key, value = repeat_kv(key, module.num_key_value_groups), repeat_kv(value, module.num_key_value_groups)
     batch, heads, total, size = query.shape

@@ -1,6 +1,7 @@
 """Accuracy and swap rates on fresh scene pairs, by the training tap: what the training log shows.
 
-Answers are teacher-forced: a greedy answer is right exactly when every token of the right answer is the most likely one.
+Answers are teacher-forced: a greedy answer is right exactly when every token of the right answer is the
+most likely one.
 """
 
 from collections.abc import Sequence

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from vfl.errors import InputError
+from vfl.files import as_rgb, open_rgb
 
 Message = Mapping[str, Any]
 ImageLike = Image.Image | str | Path
@@ -71,22 +72,13 @@ class Encoded:
         }
 
 
-def open_image(image: ImageLike) -> Image.Image:
-    """An RGB image from a file or a PIL image, turned as its EXIF says.
+def read_image(image: ImageLike) -> Image.Image:
+    """A picture as the model is shown it: RGB, upright, transparency on white.
 
     Raises:
         InputError: for a missing, truncated or unreadable file, by name.
     """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    path = Path(image)
-    if not path.is_file():
-        raise InputError(f"No image at {path}. Give the path of an image file.")
-    try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"The image {path} can't be read ({error}). Replace the file or leave its row out.") from error
+    return as_rgb(image) if isinstance(image, Image.Image) else open_rgb(Path(image))
 
 
 def fill_images(messages: Sequence[Message], images: Sequence[ImageLike]) -> tuple[list[dict[str, Any]], list[int]]:
@@ -118,7 +110,7 @@ def fill_images(messages: Sequence[Message], images: Sequence[ImageLike]) -> tup
                             "Give one image for each {'type': 'image'} entry."
                         )
                     source = queue.pop(0)
-                placed.append({"type": "image", "image": open_image(source)})
+                placed.append({"type": "image", "image": read_image(source)})
                 if adjacent:
                     groups[-1] += 1
                 else:

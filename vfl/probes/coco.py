@@ -10,7 +10,7 @@ What can't be used is left out and counted by reason.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -19,8 +19,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vfl.errors import InputError
+from vfl.files import inside, open_rgb
 from vfl.models.boxes import pixel_text
-from vfl.probes.files import inside, open_rgb
 from vfl.probes.functions import grounding, recognition
 from vfl.probes.make import check_functions
 from vfl.probes.match import Box, iou
@@ -32,7 +32,7 @@ FUNCTIONS = ("recognition", "grounding")
 
 
 class _Read(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)  # COCO files hold licences, segmentations and more
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)  # files hold more than is read
 
 
 class CocoImage(_Read):
@@ -80,15 +80,15 @@ def coco_pairs(
     functions: Sequence[str] = FUNCTIONS,
     pairs: int = 100,
     seed: int = 0,
-) -> tuple[list[DrawnPair], dict[str, Counter[str]]]:
-    """Up to `pairs` pairs of each function, in an order drawn from the seed.
+) -> tuple[Iterator[DrawnPair], dict[str, Counter[str]]]:
+    """Up to `pairs` pairs of each function, in an order drawn from the seed in which the classes take turns.
 
     Returns:
-        The pairs, and for each function how many annotations were left out, by reason.
+        The pairs, each drawn when its turn comes, and for each function how many annotations were left out, by reason.
 
     Raises:
-        InputError: a file that is no COCO annotation file, an image name that leaves the folder, a corrupt image, or a
-            function for which nothing is left.
+        InputError: a file that is no COCO annotation file, or a function for which nothing is left; and, when its turn
+            comes, an image whose name leaves the folder, that is corrupt, or not of the annotated size.
     """
     check_functions(functions, FUNCTIONS, "COCO annotations")
     if pairs < 1:
@@ -97,16 +97,16 @@ def coco_pairs(
     if not root.is_dir():
         raise InputError(f"{root} is no folder; give the folder that holds the images of {annotations}")
     candidates, left_out = read_candidates(Path(annotations))
-    drawn: list[DrawnPair] = []
+    chosen: list[tuple[str, Candidate]] = []
     reasons: dict[str, Counter[str]] = {}
     for function in functions:
         reasons[function] = left_out.copy()
-        found = _draw_function(function, candidates, root.resolve(), pairs, seed, reasons[function])
+        found = choose(function, candidates, root, pairs, Random(f"{seed}/{function}"), reasons[function])
         if not found:
-            listed = ", ".join(f"{count} {reason}" for reason, count in reasons[function].items()) or "none were there"
-            raise InputError(f"no {function} pair can be made from {annotations}: annotations left out: {listed}")
-        drawn += found
-    return drawn, reasons
+            listed = ", ".join(f"{count} {reason}" for reason, count in reasons[function].items()) or "there were none"
+            raise InputError(f"no {function} pair can be made from {annotations}; annotations left out: {listed}")
+        chosen += [(function, candidate) for candidate in found]
+    return (_draw(function, candidate, root.resolve(), seed) for function, candidate in chosen), reasons
 
 
 def read_candidates(path: Path) -> tuple[list[Candidate], Counter[str]]:
@@ -156,25 +156,27 @@ def _mirrored(box: Box, width: int) -> Box:
     return (round(width - box[2], 1), box[1], round(width - box[0], 1), box[3])
 
 
-def _draw_function(
-    function: str, candidates: list[Candidate], root: Path, pairs: int, seed: int, left_out: Counter[str]
-) -> list[DrawnPair]:
-    rng = Random(f"{seed}/{function}")
-    order = rng.sample(candidates, len(candidates))
+def choose(
+    function: str, candidates: list[Candidate], root: Path, pairs: int, rng: Random, left_out: Counter[str]
+) -> list[Candidate]:
+    """Up to `pairs` candidates; what is not taken is added to `left_out` by reason."""
+    turns: Counter[str] = Counter()
+    order: list[tuple[int, Candidate]] = []
+    for candidate in rng.sample(candidates, len(candidates)):
+        order.append((turns[candidate.label], candidate))
+        turns[candidate.label] += 1
     used: set[tuple[int, str]] = set()
-    drawn: list[DrawnPair] = []
-    for candidate in order:
+    taken: list[Candidate] = []
+    for _, candidate in sorted(order, key=lambda item: item[0]):
         reason = _unusable(function, candidate, root, used)
         if reason:
             left_out[reason] += 1
-        elif len(drawn) == pairs:
+        elif len(taken) == pairs:
             left_out["beyond the number asked for"] += 1
         else:
             used.add((candidate.image.id, candidate.label))
-            draw = _recognition if function == "recognition" else _grounding
-            name = f"{function}-coco-{candidate.annotation.id}"
-            drawn.append(replace(draw(candidate, _photograph(candidate, root), rng), id=name))
-    return drawn
+            taken.append(candidate)
+    return taken
 
 
 def _unusable(function: str, candidate: Candidate, root: Path, used: set[tuple[int, str]]) -> str | None:
@@ -191,6 +193,14 @@ def _unusable(function: str, candidate: Candidate, root: Path, used: set[tuple[i
     return None
 
 
+def _draw(function: str, candidate: Candidate, root: Path, seed: int) -> DrawnPair:
+    name = f"{function}-coco-{candidate.annotation.id}"
+    photograph = _photograph(candidate, root)
+    if function == "recognition":
+        return replace(_recognition(candidate, photograph), id=name)
+    return replace(_grounding(candidate, photograph, Random(f"{seed}/{name}")), id=name)
+
+
 def _photograph(candidate: Candidate, root: Path) -> Image.Image:
     image = candidate.image
     photograph = open_rgb(inside(root, image.file_name, f"file_name of image {image.id}"))
@@ -202,7 +212,7 @@ def _photograph(candidate: Candidate, root: Path) -> Image.Image:
     return photograph
 
 
-def _recognition(candidate: Candidate, photograph: Image.Image, rng: Random) -> DrawnPair:
+def _recognition(candidate: Candidate, photograph: Image.Image) -> DrawnPair:
     return DrawnPair(
         function="recognition",
         question=recognition.question(candidate.label),

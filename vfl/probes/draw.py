@@ -1,6 +1,7 @@
 """Drawing: canvases, pasted sprites and words. Everything is deterministic: what varies is drawn by the caller's rng.
 
-Shaded solids are in solids.py. Boxes are (x0, y0, x1, y1) in pixels, the right and lower edge exclusive. Colours are (r, g, b) in 0..255.
+Shaded solids are in solids.py. Boxes are (x0, y0, x1, y1) in pixels, the right and lower edge exclusive. Colours are
+(r, g, b) in 0..255.
 """
 
 from functools import lru_cache
@@ -35,7 +36,8 @@ def paste(image: Image.Image, sprite: Image.Image, box: Box) -> None:
 @lru_cache(maxsize=1)
 def font_folder() -> Path:
     spec = find_spec("matplotlib")  # located without importing it: the import costs half a second
-    assert spec is not None and spec.origin is not None, "matplotlib is a dependency of this package"
+    assert spec is not None, "matplotlib is a dependency of this package"
+    assert spec.origin is not None, spec
     return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
@@ -67,8 +69,6 @@ def word(
         The inked box.
     """
     x0, y0, _, _ = font(font_name, size).getbbox(text)
-    ImageDraw.Draw(image).text(
-        (corner[0] - x0, corner[1] - y0), text, font=font(font_name, size), fill=colour
-    )
+    ImageDraw.Draw(image).text((corner[0] - x0, corner[1] - y0), text, font=font(font_name, size), fill=colour)
     width, height = word_size(text, font_name, size)
     return (corner[0], corner[1], corner[0] + width, corner[1] + height)

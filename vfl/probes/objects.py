@@ -1,4 +1,4 @@
-"""The bundled pictures of everyday objects, one transparent PNG a class (probes/objects/, SIL Open Font License 1.1)."""
+"""The bundled pictures of everyday objects: one transparent PNG a class in objects/, SIL Open Font License 1.1."""
 
 from functools import lru_cache
 from pathlib import Path

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from vfl.atomic import replacing
 from vfl.errors import InputError
+from vfl.files import inside, open_image, open_rgb
 from vfl.probes import match
-from vfl.probes.files import inside, open_rgb
 from vfl.probes.match import Box, MatchKind
 
 PROBES_FILE = "probes.jsonl"
@@ -172,7 +172,7 @@ def read_suite(folder: str | Path) -> list[Pair]:
             f" `vfl probes make {root}`"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); write the file as UTF-8") from error
     pairs: list[Pair] = []
@@ -250,7 +250,7 @@ def _read_line(line: str, root: Path, sizes: dict[Path, tuple[int, int]]) -> Pai
     for which in pair.images:
         path = inside(root, getattr(pair, which), which)
         if path not in sizes:
-            sizes[path] = open_rgb(path).size
+            sizes[path] = open_image(path).size
         found[which] = sizes[path]
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{which} {width}x{height}" for which, (width, height) in found.items())

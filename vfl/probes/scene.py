@@ -46,8 +46,8 @@ def place(rng: Random, cell: Cell, grid: int, canvas: int, size: tuple[int, int]
 
 
 def side(rng: Random, style: Style, fractions: tuple[float, float]) -> int:
-    """A side in pixels between two fractions of the image's side."""
-    return rng.randint(style.pixels(fractions[0]), style.pixels(fractions[1]))
+    """A side in pixels between two fractions of the image's side, in steps coarse enough for pictures to be reused."""
+    return rng.randrange(style.pixels(fractions[0]), style.pixels(fractions[1]) + 1, max(1, style.size // 64))
 
 
 def object_size(style: Style, label: str, longest: int) -> tuple[int, int]:

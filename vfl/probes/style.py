@@ -13,10 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 from vfl.errors import InputError
+from vfl.files import open_image
 from vfl.micro import style as micro
 from vfl.probes import draw, objects, solids
 from vfl.probes.draw import Colour
-from vfl.probes.files import open_image
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg")
 LARGEST_PICTURE = 512  # a user's picture is kept at this side at most
@@ -65,6 +65,11 @@ class Style:
     def __post_init__(self) -> None:
         if self.size < self.object_grid * 16:
             raise InputError(f"size {self.size} is too small for probes; use at least {self.object_grid * 16} pixels")
+        for name in ("backgrounds", "fonts", "word_colours"):
+            if len(getattr(self, name)) < 2:
+                raise InputError(f"{name} needs at least two values, one for the target and one for the control image")
+        if not 2 <= self.max_objects < self.object_grid**2:
+            raise InputError(f"max_objects is {self.max_objects}; expected 2 to {self.object_grid**2 - 1}")
         unknown = sorted(set(self.objects) - set(self.available_objects()))
         if unknown:
             listed = ", ".join(self.available_objects())
@@ -78,8 +83,8 @@ class Style:
         """
         if self.name == "micro" and size != self.size:
             raise InputError(
-                f"style micro draws what the embedded model was trained on, {self.size} pixels, got {size}: leave the size"
-                " out, or use style standard"
+                f"style micro draws what the embedded model was trained on, {self.size} pixels, got {size}: leave the"
+                " size out, or use style standard"
             )
         return replace(self, size=size)
 
@@ -156,7 +161,7 @@ def _sprite(name: str, folder: Path | None, tight: bool) -> Image.Image:
     if folder is None:
         picture = objects.object_sprite(name)
     else:
-        picture = open_image(user_pictures(folder)[name], "RGBA")
+        picture = open_image(user_pictures(folder)[name]).convert("RGBA")
         picture.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
     if not tight:
         return picture

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from vfl.functionmap import FunctionMap
 from vfl.probes import match
 from vfl.probes.pair import Pair
-from vfl.report.words import layer_list
+from vfl.report.words import layer_list, shortened
 
 LONGEST_ANSWER = 120
 THUMBNAIL = 176  # pixels: two of them beside each other on a phone
@@ -80,8 +80,8 @@ def _example(fmap: FunctionMap, name: str, rows: list[dict[str, Any]], pair: Pai
     return Example(
         pair_id=rows[0]["pair_id"],
         question=pair.question if pair else "",
-        answer=rows[0]["baseline_answer"],
-        source_answer=rows[0]["source_baseline"],
+        answer=shortened(rows[0]["baseline_answer"], LONGEST_ANSWER),
+        source_answer=shortened(rows[0]["source_baseline"], LONGEST_ANSWER),
         image=_thumbnail(pair, "image") if pair else None,
         source_image=_thumbnail(pair, "source_image") if pair else None,
         together=[_swapped([row]) for row in together[:3]],
@@ -98,9 +98,7 @@ def _joined(rows: Sequence[Mapping[str, Any]]) -> list[Swapped]:
 
 def _swapped(run: list[Mapping[str, Any]]) -> Swapped:
     layers = layer_list(sorted({k for row in run for k in range(row["first"], row["last"] + 1)}))
-    answer = run[0]["answer"]
-    shown = answer if len(answer) <= LONGEST_ANSWER else answer[: LONGEST_ANSWER - 1] + "…"
-    return Swapped(layers=layers, answer=shown, state=_state(run[0]))
+    return Swapped(layers=layers, answer=shortened(run[0]["answer"], LONGEST_ANSWER), state=_state(run[0]))
 
 
 def _state(row: Mapping[str, Any]) -> State:

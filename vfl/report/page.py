@@ -1,4 +1,4 @@
-"""The text of report.html: one self-contained page."""
+"""The text of report.html and compare.html: self-contained pages without a script."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from vfl.locate.choose import runs
 from vfl.locate.truth import score, total
 from vfl.report import charts
 from vfl.report.charts import Ink, Tick
+from vfl.report.compare import Comparison
 from vfl.report.examples import Example
 from vfl.report.words import headline, interval, layer_list, percent
 
@@ -75,6 +76,20 @@ def render_report(
     )
 
 
+def render_comparison(comparison: Comparison) -> str:
+    """The page of `vfl compare` as text."""
+    page = environment().get_template("compare.html.jinja")
+    return page.render(
+        labels=comparison.labels,
+        maps=comparison.maps,
+        functions=comparison.functions,
+        peaks=comparison.peaks,
+        agreements=comparison.agreements,
+        mean_tau=comparison.mean_tau,
+        ink=charts.inks(comparison.functions),
+    )
+
+
 def environment() -> Environment:
     """Templates of this folder. Everything is escaped: labels, answers and model names are written by others."""
     env = Environment(
@@ -119,7 +134,7 @@ def _panel(
         entry=entry,
         ink=ink,
         layers=layer_list(entry.layers),
-        planted=layer_list(truth) if planted is not None else None,
+        planted=layer_list(truth) if truth else None,
         headline=headline(entry),
         changed=charts.line(entry.changed),
         interval=charts.area(entry.ci_low, entry.ci_high),

@@ -11,6 +11,11 @@ def layer_list(layers: Sequence[int]) -> str:
     return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs(layers)) or "none"
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, cut to `most` characters with an ellipsis."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def percent(rate: float) -> str:
     """0.874 -> "87 %", with a space that does not break."""
     return f"{100 * rate:.0f}\u00a0%"
@@ -22,7 +27,7 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def headline(entry: FunctionEntry) -> tuple[float, tuple[float, float], str] | None:
-    """The rate that stands for a function, its 95 % interval and the layers swapped for it; None where nothing was found.
+    """The rate that stands for a function, its 95 % interval, and what was swapped; None where nothing was found.
 
     The peak layer's own rate, or the best block's where the layers do it only together.
     """

@@ -10,7 +10,7 @@ from vfl.probes.draw import Colour
 from vfl.probes.pair import DrawnPair
 from vfl.probes.style import Style
 
-LABELS = ("A", "B", "C", "D", "E")
+LABELS = ("F", "G", "H", "J", "K")  # never a word, as "a" is, nor what an apostrophe leaves, as in "it's"
 TOP = 10  # of the scale
 FONT = "DejaVuSans"
 BARS: tuple[Colour, ...] = ((66, 114, 196), (214, 122, 48), (84, 152, 84), (150, 92, 170))
@@ -66,7 +66,7 @@ def _highest(rng: Random, asked: int, turn: int) -> tuple[list[int], list[int], 
 def _value(rng: Random, asked: int, turn: int) -> tuple[list[int], list[int], list[int]]:
     """One bar changes by at least two; the control keeps it and redraws the others."""
     values, control = ([rng.randint(1, TOP) for _ in LABELS] for _ in range(2))
-    values[asked] = control[asked] = 1 + turn % TOP
+    values[asked] = control[asked] = 1 + (turn + turn // TOP) % TOP  # in 50 turns every bar has had every value
     source = list(values)
     source[asked] = rng.choice([value for value in range(1, TOP + 1) if abs(value - values[asked]) >= 2])
     return values, source, control

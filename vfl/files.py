@@ -2,20 +2,22 @@
 
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vfl.errors import InputError
 
 
-def open_image(path: Path, mode: str) -> Image.Image:
-    """An image file, decoded, in a Pillow mode such as "RGBA".
+def open_image(path: Path) -> Image.Image:
+    """An image file, decoded to its last pixel and turned as its EXIF says, in its own Pillow mode.
 
     Raises:
         InputError: the file is absent, or no image that can be decoded.
     """
     try:
         with Image.open(path) as image:
-            return image.convert(mode)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)  # as models are shown it
+            return image
     except FileNotFoundError as error:
         raise InputError(f"image {path} does not exist") from error
     # Pillow raises SyntaxError for broken PNG chunks and DecompressionBombError for absurd sizes
@@ -25,8 +27,14 @@ def open_image(path: Path, mode: str) -> Image.Image:
 
 def open_rgb(path: Path) -> Image.Image:
     """An image file as RGB; transparency shows white. Raises as `open_image`."""
-    rgba = open_image(path, "RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return as_rgb(open_image(path))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any image as RGB; transparency shows white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
 def inside(root: Path, name: str, which: str) -> Path:

@@ -1,0 +1,62 @@
+"""Operations, seconds and peak memory of a run."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+T = TypeVar("T")
+# glibc keeps what is freed unless it was mapped on its own; with these, a child's resident size follows its tensors.
+CHILD_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+
+
+def count_flops(run: Callable[[], T]) -> tuple[T, int]:
+    """The result of a run and the operations of its matrix products, convolutions and attentions."""
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    return result, int(counter.get_total_flops())
+
+
+def median_seconds(runs: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
+    """Median wall time of each run. They take turns, so that a busy machine slows all of them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            _finish(device)
+            start = time.perf_counter()
+            run()
+            _finish(device)
+            taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
+    """Memory that a run takes at its peak on top of what was held before, or None where it can't be measured."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present resident size
+    except OSError:  # not Linux, or not allowed in this container
+        return None
+    before = _resident("VmRSS")
+    run()
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    """A size in bytes from /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{field}:"))
+    return 1024 * int(kilobytes)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,193 @@
+"""The command line: real commands on real files, one paragraph and exit code 2 for bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+from own_suite import write_own_suite
+
+import vfl
+from vfl.commands import main
+from vfl.functionmap import FunctionMap
+
+# What a user types, without the second that starting an interpreter costs.
+SCRIPT = [sys.executable, "-c", "from vfl.commands.main import run; run()"]
+
+
+@pytest.fixture
+def vfl_command(monkeypatch, capfd):
+    """Run `vfl ...` in this process: (exit code, output, errors)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vfl", *map(str, arguments)])
+        code = 0
+        try:
+            main.run()
+        except SystemExit as leave:
+            code = leave.code or 0
+        return code, *capfd.readouterr()
+
+    monkeypatch.setenv("COLUMNS", "200")
+    return call
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder):
+    return tiny_folder("qwen2_5_vl")
+
+
+@pytest.fixture(scope="module")
+def suite(model, tmp_path_factory):
+    return write_own_suite(vfl.load(model), tmp_path_factory.mktemp("suite") / "probes", 6)
+
+
+def subprocess_of(*arguments, **kwargs):
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.Popen(
+        [*SCRIPT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **kwargs,
+    )
+
+
+def is_one_paragraph(errors):
+    lines = [line for line in errors.splitlines() if "Loading weights" not in line]
+    paragraph = "\n".join(lines).strip()
+    return paragraph.startswith("Error: ") and "\n\n" not in paragraph and "Traceback" not in paragraph
+
+
+def test_locate_ends_with_a_table_and_the_report(model, suite, tmp_path):
+    process = subprocess_of("locate", model, "--probes", suite, "--out", tmp_path / "out")
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "naming" in output
+    assert "6/6" in output
+    assert str(tmp_path / "out" / "report.html") in output
+    assert "naming: single layers" in errors, "progress"
+    assert FunctionMap.load(tmp_path / "out" / "map.json").functions["naming"].pairs == 6
+
+
+def test_a_recipe_is_read_and_flags_override_it(vfl_command, model, suite, tmp_path):
+    recipe = tmp_path / "locate.yaml"
+    recipe.write_text(f"model: {model}\nprobes: {suite}\nmode: single\nreading: answer\nout: {tmp_path / 'unused'}\n")
+    code, _, errors = vfl_command("locate", "--config", recipe, "--out", tmp_path / "out", "--reading", "text")
+    assert code == 0, errors
+    fmap = FunctionMap.load(tmp_path / "out" / "map.json")
+    assert (fmap.settings["mode"], fmap.settings["reading"]) == ("single", "text")
+    assert not (tmp_path / "unused").exists()
+
+
+def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
+    out = tmp_path / "out"
+    recipe = tmp_path / "locate.yaml"
+    recipe.write_text("part_pairs: 1\n")
+    arguments = ("locate", model, "--probes", suite, "--out", out, "--config", recipe)
+    process = subprocess_of(*arguments, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("parts/0*.parquet")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert not (out / "map.json").exists()
+    resumed = subprocess_of(*arguments, "--resume")
+    _, errors = resumed.communicate()
+    assert resumed.returncode == 0, errors
+    assert FunctionMap.load(out / "map.json").functions["naming"].pairs == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("locate", "./absent", "--out", "OUT"), "No model folder"),
+        (("locate", "MODEL"), "'out' is missing"),
+        (("locate", "MODEL", "--out", "OUT", "--mode", "both"), "'mode' is 'both'"),
+        (("locate", "MODEL", "--out", "OUT", "--layers", "naming:3"), "FUNCTION=10-12,14"),
+        (("locate", "MODEL", "--out", "OUT", "--layers", "naming=99", "--probes", "SUITE"), "99"),
+        (("locate", "MODEL", "--out", "OUT", "--probes", "TEXT"), "holds no probes.jsonl"),
+        (("locate", "TEXT", "--out", "OUT"), "holds no config.json"),
+        (("locate", "MODEL", "--out", "OUT", "--config", "YAML"), "unknown key 'moed'"),
+        (("locate", "MODEL", "--out", "OUT", "--config", "absent.yaml"), "can't be read"),
+        (("swap", "MODEL", "SMALL", "LARGE", "how many?"), "same size in pixels"),
+        (("swap", "MODEL", "SMALL", "BROKEN", "how many?"), "broken.png cannot be read"),
+        (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--window", "9"), "which has 5 layers"),
+        (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--reading", "none"), "expected one of text, answer, all"),
+        (("compare", "TEXT"), "No function map"),
+    ],
+)
+def test_bad_input_is_one_paragraph(vfl_command, model, suite, tmp_path, arguments, message):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "recipe.yaml").write_text("moed: single\n")
+    tiny.picture(size=(64, 48)).save(tmp_path / "small.png")
+    tiny.picture(size=(96, 96)).save(tmp_path / "large.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "small.png").read_bytes()[:50])
+    places = {
+        "MODEL": model,
+        "SUITE": suite,
+        "OUT": tmp_path / "out",
+        "TEXT": tmp_path / "text",
+        "YAML": tmp_path / "recipe.yaml",
+        "SMALL": tmp_path / "small.png",
+        "LARGE": tmp_path / "large.png",
+        "BROKEN": tmp_path / "broken.png",
+    }
+    code, _, errors = vfl_command(*(places.get(argument, argument) for argument in arguments))
+    assert code == 2
+    assert message in errors.replace("\n", " "), errors
+    assert is_one_paragraph(errors), errors
+    assert not (tmp_path / "out" / "map.json").exists()
+
+
+def test_debug_shows_the_traceback():
+    done = subprocess.run(
+        [*SCRIPT, "--debug", "locate", "./absent", "--out", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert not Path("nowhere").exists()
+
+
+def test_swap_prints_an_answer_a_layer(vfl_command, model, tmp_path):
+    for seed in (1, 2):
+        tiny.picture(seed=seed).save(tmp_path / f"{seed}.png")
+    code, output, errors = vfl_command(
+        "swap", model, tmp_path / "1.png", tmp_path / "2.png", "how many cats", "--window", 2
+    )
+    assert code == 0, errors
+    assert all(f"{first}-{first + 1}" in output for first in range(4))
+    assert "source" in output
+
+
+def test_models_lists_every_family(vfl_command):
+    from vfl.models.families import FAMILIES
+
+    code, output, _ = vfl_command("models")
+    assert code == 0
+    assert all(family.name in output for family in FAMILIES)
+    assert "mllama" in output
+
+
+def test_version(vfl_command):
+    code, output, _ = vfl_command("--version")
+    assert (code, output.strip()) == (0, f"vfl {vfl.__version__}")
+
+
+def test_a_map_names_its_model_and_settings(model, suite, tmp_path):
+    fmap = vfl.locate(model, out=tmp_path, probes=str(suite), mode="single", progress=False)
+    saved = json.loads((tmp_path / "map.json").read_text())
+    assert saved["schema"] == 1
+    assert saved["model"]["id"] == str(model)
+    assert saved["model"]["num_layers"] == fmap.model.num_layers
+    assert saved["settings"]["probes"] == str(suite)
+    assert saved["versions"]["transformers"]

@@ -1,0 +1,162 @@
+"""The report is one file, whole, escaped and self-contained; the figure is what a paper takes."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from vfl.report import charts
+from vfl.report.examples import THUMBNAIL, examples
+from vfl.report.words import headline, interval, layer_list, percent
+from vfl.report.write import write_report
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text outside <style>."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if not self.tags or self.tags[-1][0] != "style":
+            self.text += data
+
+
+@pytest.fixture(scope="session")
+def page(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("report")
+    path, picture = write_report(out, finished.fmap, finished.records, finished.pairs, planted={"counting": [6, 7]})
+    assert sorted(out.iterdir()) == sorted([path, picture])
+    return path.read_text(encoding="utf-8")
+
+
+def test_nothing_from_data_becomes_markup(page: str) -> None:
+    elements = Elements(page)
+    tags = [tag for tag, _ in elements.tags]
+    assert "script" not in tags
+    assert "<b>cubes" not in page
+    assert not [name for _, attrs in elements.tags for name in attrs if name.startswith("on")]
+    # The hostile texts are shown, as text.
+    assert "<script>document.title='owned'</script>" in elements.text
+    assert "<b>cubes</b>\"' are there & where?" in elements.text
+    assert "onerror=" in elements.text
+
+
+def test_the_page_needs_nothing_from_outside(page: str) -> None:
+    for tag, attrs in Elements(page).tags:
+        for name in ("src", "href", "srcset", "data", "xlink:href", "poster", "action"):
+            value = attrs.get(name)
+            assert value is None or value.startswith("data:image/"), (tag, value)
+    assert "@import" not in page
+    assert "url(" not in page
+    assert "default-src 'none'" in page
+    assert len(page) < 400_000
+
+
+def test_every_function_has_its_row_curve_heat_and_examples(page: str, finished: Any) -> None:
+    text = Elements(page).text
+    for name, entry in finished.fmap.functions.items():
+        assert text.count(name) >= 4
+        for warning in entry.warnings:
+            assert warning in text
+    assert "From shallow to deep: recognition → counting → grounding" in text
+    assert "precision 100\u00a0% (1 of 1 found), recall 50\u00a0% (1 of 2 planted)" in text
+    assert "distributed" in text
+    assert "No control images" in text
+    assert page.count("<title>counting, layer") == finished.fmap.model.num_layers
+    assert "cd" * 32 in text
+    assert "choice.cap" in text
+
+
+def test_a_report_without_pictures_or_examples_still_stands(finished: Any, tmp_path: Path) -> None:
+    path, _ = write_report(tmp_path, finished.fmap, finished.records, examples_per_function=0)
+    bare = path.read_text(encoding="utf-8")
+    assert "<img" not in bare
+    assert "Examples" not in Elements(bare).text
+    pq.write_table(finished.records, tmp_path / "pairs.parquet")
+    write_report(tmp_path, finished.fmap, tmp_path / "pairs.parquet", [])
+    assert "<img" not in path.read_text(encoding="utf-8")
+
+
+def test_a_failure_keeps_the_old_report(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report.html").write_text("old")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(tmp_path, finished.fmap, finished.records, finished.pairs)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "old"
+
+
+def test_the_figure_has_300_dpi(finished: Any, tmp_path: Path) -> None:
+    _, picture = write_report(tmp_path, finished.fmap, finished.records)
+    with Image.open(picture) as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert image.width == 1650
+
+
+def test_a_dollar_in_a_name_is_no_formula(finished: Any, tmp_path: Path) -> None:
+    entries = {"cost $\\frac{": finished.fmap.functions["counting"]}
+    write_report(tmp_path, finished.fmap.model_copy(update={"functions": entries}), finished.records)
+
+
+def test_examples_show_the_answer_at_every_layer(finished: Any) -> None:
+    shown = examples(finished.fmap, finished.records, finished.pairs)
+    depth = finished.fmap.model.num_layers
+    for name, found in shown.items():
+        assert len(found) == 2
+        for example in found:
+            assert len(example.strip) == depth
+            assert example.answer == "3"
+            layers = ", ".join(swapped.layers for swapped in example.layers)
+            covered = [k for part in layers.split(", ") for k in _span(part)]
+            assert covered == list(range(depth)), name
+    # The pairs that tell most come first: the chosen layer turned their answer to the source's.
+    assert {swapped.state for example in shown["counting"] for swapped in example.chosen} == {"source"}
+    assert {swapped.state for example in shown["grounding"] for swapped in example.together} == {"source"}
+    assert all(len(swapped.answer) <= 120 for found in shown.values() for e in found for swapped in e.layers)
+
+
+def test_thumbnails_are_small(finished: Any) -> None:
+    pictures = [e.image for found in examples(finished.fmap, finished.records, finished.pairs).values() for e in found]
+    assert any(pictures)
+    assert all(len(picture) < 4 * THUMBNAIL * THUMBNAIL for picture in pictures if picture)
+
+
+def _span(part: str) -> range:
+    first, _, last = part.partition("–")
+    return range(int(first), int(last or first) + 1)
+
+
+def test_the_headline_is_the_block_where_layers_act_only_together(finished: Any) -> None:
+    entries = finished.fmap.functions
+    assert headline(entries["counting"])[0] == entries["counting"].changed[6]  # type: ignore[index]
+    assert headline(entries["grounding"])[0] == entries["grounding"].blocks[0].changed  # type: ignore[index]
+    assert headline(entries["colour"]) is None
+
+
+def test_words_and_charts() -> None:
+    assert layer_list([3, 4, 5, 9]) == "3–5, 9"
+    assert layer_list([]) == "none"
+    assert (percent(0.874), interval((0.0, 0.051))) == ("87\u00a0%", "0–5\u00a0%")
+    assert (charts.shade(0), charts.shade(1), charts.shade(7)) == ("#ffffff", "#08306b", "#08306b")
+    assert charts.line([0, 1]) == "M25.0 100.0 L75.0 0.0"
+    for depth in (1, 2, 10, 28, 80, 1000):
+        ticks = charts.layer_ticks(depth)
+        assert 1 <= len(ticks) <= 8
+        assert all(0 < tick.at < 100 for tick in ticks)
+    assert len({(ink.colour, ink.dash) for ink in charts.inks([str(n) for n in range(24)]).values()}) == 24
+    assert re.fullmatch(r"M[\d. L]+ Z", charts.area([0.1, 0.2], [0.3, 0.4]))
