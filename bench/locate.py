@@ -48,14 +48,14 @@ def main() -> None:
         return
     names = [name for name in NAMES if name not in LIBRARIES or installed(name)]
     versions = {name: installed(name) for name in LIBRARIES}
-    peaks = {name: peaks_of_child(name, arguments) for name in names} if vlm.device.type == "cpu" else {}
+    on_cpu, timed = vlm.device.type == "cpu", arguments.repeats > 0
+    peaks = {name: peaks_of_child(name, arguments) for name in names} if on_cpu and timed else {}
     results = []
     for length in arguments.answer_tokens:
         one = measure(task(vlm, shape, length), names, arguments.repeats)
-        for name in names:
-            one["contenders"][name]["peak_bytes"] = (
-                peaks[name][str(length)] if peaks else peak_of(vlm, shape, length, name)
-            )
+        for name in names if timed else ():
+            peak = peaks[name][str(length)] if on_cpu else peak_of(vlm, shape, length, name)
+            one["contenders"][name]["peak_bytes"] = peak
         results.append(one)
     found = {"settings": settings(arguments, shape, vlm), "libraries": versions, "results": results}
     print(table(found, TARGET))
@@ -76,7 +76,7 @@ def measure(one: Task, names: list[str], repeats: int) -> dict[str, Any]:
     seconds = median_seconds(runs, repeats, one.vlm.device)
     floor, forward = floor_flops(one, tower), forward_flops(one)
     contenders = {
-        name: {"flops": flops, "forwards": flops / forward, "seconds": seconds[name]}
+        name: {"flops": flops, "forwards": flops / forward, "seconds": seconds.get(name)}
         for name, (_, flops) in counted.items()
     }
     return {
@@ -145,7 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--full-shape", action="store_true", help="32 layers of width 4096 in bfloat16, on a GPU")
     parser.add_argument("--device", help="default: the GPU with --full-shape, else the CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16", "float64"])
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each contender")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs; 0: compare and count only")
     parser.add_argument("--rows", type=int, help="most rows in a batch of the engine; default: what fits in memory")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--memory-of", choices=NAMES, help=argparse.SUPPRESS)

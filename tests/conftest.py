@@ -26,3 +26,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return folders[family]
 
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """With VFL_REQUIRE_TOOLS set, a test that needs a browser or a compiler fails where it would skip."""
+    report = yield
+    if report.skipped and item.get_closest_marker("tool") and os.environ.get("VFL_REQUIRE_TOOLS"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, but VFL_REQUIRE_TOOLS is set: {report.longrepr}"
+    return report

@@ -7,7 +7,7 @@ import tiny
 
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
-from vfl.locate.ask import MAX_NEW_TOKENS
+from vfl.locating.ask import MAX_NEW_TOKENS
 from vfl.models.vlm import VLM
 from vfl.probes import match
 

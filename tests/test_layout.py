@@ -49,7 +49,7 @@ def test_importing_the_package_does_not_wait_for_torch():
 
 def test_public_names_are_there_whatever_was_imported_first():
     code = """
-import vfl.locating.run, vfl.engine.sweep, vfl
+import vfl.localize, vfl.locating.sweeping, vfl.engine.sweep, vfl
 assert all(hasattr(vfl, name) for name in vfl.__all__)
 assert callable(vfl.locate) and callable(vfl.sweep) and callable(vfl.load) and callable(vfl.prefill)
 """

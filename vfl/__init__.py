@@ -22,7 +22,7 @@ _HOMES = {
     "VLM": "vfl.models.vlm",
     "VisionStream": "vfl.engine.streams",
     "load": "vfl.loading",
-    "locate": "vfl.locate.run",
+    "locate": "vfl.localize",
     "prefill": "vfl.engine.streams",
     "sweep": "vfl.engine.sweep",
     "wrap": "vfl.loading",

@@ -22,7 +22,7 @@ def count_flops(run: Callable[[], T]) -> tuple[T, int]:
 
 
 def median_seconds(runs: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median wall time of each run. They take turns, so that a busy machine slows all of them alike."""
+    """Median wall time of each run; empty without repeats. They take turns: a busy machine slows all of them alike."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -31,7 +31,7 @@ def median_seconds(runs: Mapping[str, Callable[[], object]], repeats: int, devic
             run()
             _finish(device)
             taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+    return {name: statistics.median(seconds) for name, seconds in taken.items() if seconds}
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:

@@ -24,7 +24,7 @@ def _settings(settings: Found) -> str:
     return (
         f"LLaVA-1.5 with random weights: {settings['layers']} layers, width {settings['width']}, "
         f"{settings['heads']} heads, {settings['vision_tokens']} vision and {settings['text_tokens']} text tokens\n"
-        f"{settings['dtype']} on {settings['device']}; {versions}; median of {settings['repeats']}"
+        f"{settings['dtype']} on {settings['device']}; {versions}; median of {settings['repeats']} runs"
     )
 
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import tiny
@@ -123,7 +122,7 @@ def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
         (("swap", "MODEL", "SMALL", "BROKEN", "how many?"), "broken.png cannot be read"),
         (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--window", "9"), "which has 5 layers"),
         (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--reading", "none"), "expected one of text, answer, all"),
-        (("compare", "TEXT"), "No function map"),
+        (("compare", "TEXT", "TEXT"), "No function map"),
     ],
 )
 def test_bad_input_is_one_paragraph(vfl_command, model, suite, tmp_path, arguments, message):
@@ -149,13 +148,16 @@ def test_bad_input_is_one_paragraph(vfl_command, model, suite, tmp_path, argumen
     assert not (tmp_path / "out" / "map.json").exists()
 
 
-def test_debug_shows_the_traceback():
+def test_debug_shows_the_traceback(tmp_path):
     done = subprocess.run(
-        [*SCRIPT, "--debug", "locate", "./absent", "--out", "nowhere"], capture_output=True, text=True, check=False
+        [*SCRIPT, "--debug", "locate", "./absent", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert not Path("nowhere").exists()
+    assert not (tmp_path / "out").exists(), "nothing is written before the model is found"
 
 
 def test_swap_prints_an_answer_a_layer(vfl_command, model, tmp_path):

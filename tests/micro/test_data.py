@@ -11,7 +11,7 @@ from vfl.micro.packing import IGNORE, Packer
 from vfl.micro.pairs import make_pair
 from vfl.micro.planting import draw_question
 from vfl.micro.questions import FUNCTIONS, questions
-from vfl.micro.scenes import Scene, cell_contents, mixed_scene, paint, plain_scene
+from vfl.micro.scenes import Scene, cell_box, cell_contents, mixed_scene, paint, plain_scene
 from vfl.micro.tap import NONE, OWN
 from vfl.models.boxes import PIXEL
 from vfl.probes.make import drawn_pairs
@@ -58,7 +58,7 @@ def test_answers_are_what_the_picture_shows(seed: int) -> None:
     assert [question.answer for question in asked["counting"]] == ([str(len(scene.solids))] if scene.solids else [])
     for (_, cell), question in zip(scene.objects, asked["grounding"], strict=True):
         box = PIXEL.parse_box(question.answer, (style.SIZE, style.SIZE), (style.SIZE, style.SIZE))
-        assert box == scene.box(cell)
+        assert box == cell_box(cell)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

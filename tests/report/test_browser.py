@@ -13,7 +13,10 @@ from vfl.report.compare import compare_maps
 from vfl.report.write import write_comparison, write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the pages were not rendered")
+pytestmark = [
+    pytest.mark.tool,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the pages were not rendered"),
+]
 
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -57,9 +60,8 @@ def laid_out(pages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         (out / f"{name}.html").write_text(content.replace("</body>", PROBE.replace("NAME", name)), encoding="utf-8")
         for width in WIDTHS:
             frames += f'<iframe src="{name}.html" style="width:{width}px;height:800px;border:0"></iframe>'
-    (out / "frame.html").write_text(
-        f'<pre></pre><script>onmessage = e => document.querySelector("pre").textContent += e.data + "\\n"</script>{frames}'
-    )
+    listen = 'onmessage = e => document.querySelector("pre").textContent += e.data + "\\n"'
+    (out / "frame.html").write_text(f"<pre></pre><script>{listen}</script>{frames}")
     window = f"--window-size={max(WIDTHS) + 100},1000"
     address = (out / "frame.html").as_uri()
     return chromium(out / "profile", window, "--virtual-time-budget=5000", "--dump-dom", address)

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
-from vfl.locate.choose import ChoiceConfig
-from vfl.locate.entries import build_entries
+from vfl.locating.choose import ChoiceConfig
+from vfl.locating.entries import build_entries
 from vfl.report.compare import compare_maps
 from vfl.report.write import write_comparison
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def command(
@@ -39,8 +40,8 @@ def command(
 ) -> None:
     """Find a model's function layers by swapping one image's keys and values for another's, layer by layer."""
     from vfl.config import read_config
-    from vfl.locate.config import LocateConfig
-    from vfl.locate.run import run
+    from vfl.localize import run
+    from vfl.locating.config import LocateConfig
 
     given: dict[str, Any] = {
         "model": model,
@@ -52,7 +53,7 @@ def command(
         "seed": seed,
         "mode": mode,
         "reading": reading,
-        "layers": dict(map(parse_layers, layers)) if layers else None,
+        "layers": dict(map(function_layers, layers)) if layers else None,
         "dtype": dtype,
         "device": device,
         "device_map": device_map,
@@ -63,7 +64,12 @@ def command(
         "trust_remote_code": trust_remote_code or None,
     }
     settings = read_config(LocateConfig, config, given)
-    fmap = run(settings, overwrite=overwrite, resume=resume)
+    try:
+        fmap = run(settings, overwrite=overwrite, resume=resume)
+    except KeyboardInterrupt:
+        message = f"Interrupted. What was finished is kept in {settings.out}; go on with the same command and --resume."
+        Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
     console = Console()
     console.print(table_of(fmap))
     for name, entry in fmap.functions.items():
@@ -75,51 +81,34 @@ def command(
 
 def table_of(fmap: Any) -> Table:
     """The map as a table for the terminal."""
+    from vfl.layers import layer_list
+    from vfl.report.words import headline, interval, percent
+
     table = Table(title=f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)")
-    for heading in ("function", "layers", "peak", "changed at peak [95 % CI]", "followed source", "kept", "accuracy"):
-        table.add_column(heading, justify="left" if heading in ("function", "layers") else "right")
+    for heading in ("function", "layers", "answers changed by", "changed", "95 % CI", "kept", "accuracy"):
+        table.add_column(heading, justify="right" if heading in ("changed", "95 % CI", "kept", "accuracy") else "left")
     for name, entry in fmap.functions.items():
-        peak = entry.peak
-        table.add_row(
-            name,
-            ("distributed: " if entry.distributed else "") + (spell(entry.layers) or "none found"),
-            "-" if peak is None else str(peak),
-            "-" if peak is None else f"{entry.changed[peak]:.0%} [{entry.ci_low[peak]:.0%}, {entry.ci_high[peak]:.0%}]",
-            "-" if peak is None else f"{entry.followed_source[peak]:.0%}",
-            f"{entry.kept}/{entry.pairs}",
-            f"{entry.accuracy:.0%}",
-        )
+        rate, ends, swapped = headline(entry) or (None, None, "-")
+        layers = layer_list(entry.layers) + (" (distributed)" if entry.distributed else "")
+        row = (name, layers, swapped, percent(rate) if rate is not None else "-", interval(ends) if ends else "-")
+        table.add_row(*map(Text, (*row, f"{entry.kept}/{entry.pairs}", percent(entry.accuracy))))
     return table
 
 
-def spell(layers: list[int]) -> str:
-    """[2, 3, 4, 7] -> "2-4, 7"."""
-    from vfl.engine.plan import spell_layers
-
-    return spell_layers(layers).replace(",", ", ")
-
-
-def parse_layers(text: str) -> tuple[str, list[int]]:
-    """ "counting=10-12,14" -> ("counting", [10, 11, 12, 14]).
-
-    Raises:
-        InputError: when it is not of that form.
-    """
+def function_layers(text: str) -> tuple[str, list[int]]:
+    """ "counting=10-12,14" -> ("counting", [10, 11, 12, 14])."""
     from vfl.errors import InputError
+    from vfl.layers import parse_layers
 
-    name, _, spans = text.partition("=")
-    try:
-        chosen: set[int] = set()
-        for span in spans.split(","):
-            first, _, last = span.partition("-")
-            chosen |= set(range(int(first), int(last or first) + 1))
-    except ValueError as error:
-        raise InputError(f"--layers {text!r} is not of the form FUNCTION=10-12,14.") from error
-    return name, sorted(chosen)
+    name, equals, spans = text.partition("=")
+    if not equals:
+        raise InputError(f"--layers {text!r} is not of the form FUNCTION=10-12,14.")
+    return name, parse_layers(spans)
 
 
 def print_recovery(fmap: Any, console: Console) -> None:
     """On the embedded model the truth is known: say how much of it was recovered."""
+    from vfl.layers import layer_list
     from vfl.loading import EMBEDDED
     from vfl.locating.truth import read_truth, score, total
 
@@ -131,7 +120,7 @@ def print_recovery(fmap: Any, console: Console) -> None:
         table.add_column(heading, justify="right" if heading in ("precision", "recall") else "left")
     scores = score(fmap, truth)
     for name, one in scores.items():
-        layers = [spell(sorted(part)) or "none" for part in (truth[name], fmap.functions[name].layers)]
+        layers = map(layer_list, (sorted(truth[name]), fmap.functions[name].layers))
         table.add_row(name, *layers, f"{one.precision:.2f}", f"{one.recall:.2f}")
     console.print(table)
     whole = total(scores)

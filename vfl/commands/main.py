@@ -48,8 +48,3 @@ def run() -> None:
             raise
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        Console(stderr=True).print("Interrupted. What was finished is kept; use --resume to go on.", markup=False)
-        sys.exit(130)

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from vfl.engine.streams import VisionStream
 from vfl.errors import InputError
+from vfl.layers import layer_list
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +38,13 @@ class Plan:
     def swap(cls, layers: Iterable[int], stream: VisionStream) -> "Plan":
         """Visual token swapping (arXiv 2509.24791): another image's keys and values at `layers`."""
         chosen = sorted(set(layers))
-        return cls(dict.fromkeys(chosen, stream), f"swap {spell_layers(chosen)}")
+        return cls(dict.fromkeys(chosen, stream), f"swap {layer_list(chosen)}")
 
     @classmethod
     def hide(cls, layers: Iterable[int]) -> "Plan":
         """No vision tokens among the keys at `layers`."""
         chosen = sorted(set(layers))
-        return cls(dict.fromkeys(chosen, None), f"hide {spell_layers(chosen)}")
+        return cls(dict.fromkeys(chosen, None), f"hide {layer_list(chosen)}")
 
     @classmethod
     def window(cls, first: int, width: int, stream: VisionStream) -> "Plan":
@@ -65,7 +66,7 @@ class Plan:
         both = self.reads.keys() & other.reads.keys()
         if both:
             raise InputError(
-                f"Both plans change what is read at layers {spell_layers(sorted(both))}: {self.name} | {other.name}. "
+                f"Both plans change what is read at layers {layer_list(sorted(both))}: {self.name} | {other.name}. "
                 "Give each layer one reading."
             )
         return Plan({**self.reads, **other.reads}, f"{self.name} | {other.name}")
@@ -82,14 +83,3 @@ class Plan:
                 f"Plan {self.name!r} names layers {outside}, but the model has {num_layers}: 0 to {num_layers - 1}."
             )
         return min(self.reads, default=num_layers)
-
-
-def spell_layers(layers: list[int]) -> str:
-    """[2, 3, 4, 7] -> "2-4,7"."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

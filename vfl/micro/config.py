@@ -22,8 +22,8 @@ class ModelConfig(Strict):
     layers: int = 10
     heads: int = 4
     kv_heads: int = 2
-    rope_theta: float = 10.0
-    mrope_section: tuple[int, int, int] = (2, 7, 7)
+    rope_theta: float = 10000.0
+    mrope_section: tuple[int, int, int] = (4, 6, 6)
     vision_width: int = 96
     vision_feed_forward: int = 192
     vision_depth: int = 2
@@ -72,6 +72,10 @@ class Recipe(Strict):
     weight_decay: float = 0.01
     auxiliary: float = 1.0
     auxiliary_steps: int = 3000
+    naming: float = 1.0
+    naming_steps: tuple[int, int] = (0, 4000)
+    finding: float = 1.0
+    finding_steps: tuple[int, int] = (0, 4000)
     mixed: float = 0.5
     checkpoint_every: int = 250
     evaluate_every: int = 500

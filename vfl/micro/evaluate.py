@@ -15,9 +15,9 @@ from pathlib import Path
 
 from vfl.errors import InputError
 from vfl.loading import load
-from vfl.locate.ask import Asker
-from vfl.locate.pairs import sweep_pair
-from vfl.locate.truth import read_truth
+from vfl.locating.ask import Asker
+from vfl.locating.pairs import sweep_pair
+from vfl.locating.truth import read_truth
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
 

@@ -105,6 +105,10 @@ class Forward:
             hidden = self.decoder_layer(layer, hidden, mask, cos, sin, rows.layout, reading, other)
         return self.text.norm(hidden)
 
+    def name(self, features: torch.Tensor) -> torch.Tensor:
+        """What the model's own output layer would call each vision token: (B, vision tokens, vocabulary)."""
+        return self.model.lm_head(self.text.norm(features)).float()
+
     def answer_logits(self, hidden: torch.Tensor, rows: Rows) -> torch.Tensor:
         """Logits at the positions that predict an answer token, in row-major order: (answer tokens, vocabulary)."""
         return self.model.lm_head(hidden[rows.labels >= 0]).float()

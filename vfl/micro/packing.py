@@ -32,6 +32,7 @@ class Rows:
     weights: torch.Tensor  # (B, T) of each label in the loss
     blocks: torch.Tensor  # (B, N C) number of the question, from 1; 0 padding
     functions: torch.Tensor  # (B, N C) index of the question's function, -1 padding
+    cells: torch.Tensor  # (B, T) at the word for an object that is asked for: its cell, or ABSENT; else IGNORE
     layout: Layout
 
     def mask(self) -> torch.Tensor:
@@ -90,6 +91,7 @@ class Packer:
         weights = np.zeros((batch, total), dtype=np.float32)
         blocks = np.zeros((batch, self.slots * slot), dtype=np.int64)
         functions = np.full((batch, self.slots * slot), -1, dtype=np.int64)
+        cells = np.full((batch, total), IGNORE, dtype=np.int64)
         ids[:, : self.head], positions[:, :, : self.head] = self.head_ids, self.head_positions[:, None]
         for row, filled in enumerate(asked):
             number = 0
@@ -106,6 +108,9 @@ class Packer:
                     positions[:, row, at:end] = self.first_position + np.arange(len(tokens))
                     # The token before an answer token predicts it. Long answers must not drown the one-token ones.
                     labels[row, end - answer - 1 : end - 1] = tokens[-answer:]
+                    if question.label is not None:
+                        word = self.tokenizer(f" {question.label}")["input_ids"][0]
+                        cells[row, at + tokens.index(word)] = question.cell
                     weights[row, end - answer - 1 : end - 1] = answer**-0.5
                     at = end - self.head
         return Rows(
@@ -115,6 +120,7 @@ class Packer:
             weights=torch.from_numpy(weights),
             blocks=torch.from_numpy(blocks),
             functions=torch.from_numpy(functions),
+            cells=torch.from_numpy(cells),
             layout=self.layout,
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vfl.micro import style
-from vfl.micro.questions import Question, counting, grounding, ocr, recognition
+from vfl.micro.questions import ABSENT, Question, counting, grounding, ocr, recognition
 from vfl.micro.scenes import Scene, random_scene
 
 
@@ -23,8 +23,8 @@ def make_pair(rng: np.random.Generator, function: str) -> ScenePair:
     """As the probe generator: blank canvas, another count, another place, another word."""
     if function == "recognition":
         target = random_scene(rng, objects=1)
-        name = target.objects[0][0]
-        return ScenePair(target, replace(target, objects=()), recognition(name, True), recognition(name, False))
+        name, cell = target.objects[0]
+        return ScenePair(target, replace(target, objects=()), recognition(name, cell), recognition(name, ABSENT))
     if function == "counting":
         fewer, more = sorted(rng.choice(style.COUNTS, size=2, replace=False).tolist())
         big = random_scene(rng, solids=more)
@@ -39,7 +39,7 @@ def make_pair(rng: np.random.Generator, function: str) -> ScenePair:
         taken = {other for _, other in target.objects}
         place = int(rng.choice([other for other in range(style.GRID**2) if other not in taken]))
         source = replace(target, objects=((name, place), *target.objects[1:]))
-        return ScenePair(target, source, grounding(name, target.box(cell)), grounding(name, source.box(place)))
+        return ScenePair(target, source, grounding(name, cell), grounding(name, place))
     assert function == "ocr", function
     target = random_scene(rng, word=True)
     assert target.word is not None

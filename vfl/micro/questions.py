@@ -3,24 +3,29 @@
 from dataclasses import dataclass
 
 from vfl.micro import style
-from vfl.micro.scenes import Scene
+from vfl.micro.scenes import Scene, cell_box
 from vfl.models.boxes import PIXEL, pixel_text
 from vfl.probes.solids import KINDS, PLURALS
 
+ABSENT = style.GRID**2  # the "cell" of an object that is not there
 FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
 
 
 @dataclass(frozen=True)
 class Question:
+    """`label` is the object that is asked for, `cell` where it is: ABSENT if nowhere."""
+
     function: str
     text: str
     answer: str
+    label: str | None = None
+    cell: int | None = None
 
 
-def recognition(label: str, present: bool) -> Question:
+def recognition(label: str, cell: int) -> Question:
     article = "an" if label[0] in "aeiou" else "a"
     text = f"Is there {article} {label} in the image? Answer yes or no."
-    return Question("recognition", text, "yes" if present else "no")
+    return Question("recognition", text, "no" if cell == ABSENT else "yes", label, cell)
 
 
 def counting(kind: str, count: int) -> Question:
@@ -28,8 +33,9 @@ def counting(kind: str, count: int) -> Question:
     return Question("counting", text, str(count))
 
 
-def grounding(label: str, box: tuple[int, int, int, int]) -> Question:
-    return Question("grounding", PIXEL.box_prompt(f"Where is the {label}?", label), pixel_text(box))
+def grounding(label: str, cell: int) -> Question:
+    text = PIXEL.box_prompt(f"Where is the {label}?", label)
+    return Question("grounding", text, pixel_text(cell_box(cell)), label, cell)
 
 
 def ocr(word: str) -> Question:
@@ -37,24 +43,22 @@ def ocr(word: str) -> Question:
 
 
 def questions(scene: Scene) -> dict[str, list[Question]]:
-    """Every question that this scene answers, by function; recognition's with "yes" come first."""
-    present = [name for name, _ in scene.objects]
-    absent = [name for name in style.OBJECTS if name not in present]
+    """Every question that this scene answers, by function."""
+    present = dict(scene.objects)
     return {
-        "recognition": [recognition(name, True) for name in present] + [recognition(name, False) for name in absent],
+        "recognition": [recognition(name, present.get(name, ABSENT)) for name in style.OBJECTS],
         "counting": [counting(scene.kind, len(scene.solids))] if scene.kind else [],
-        "grounding": [grounding(name, scene.box(cell)) for name, cell in scene.objects],
+        "grounding": [grounding(name, cell) for name, cell in scene.objects],
         "ocr": [ocr(scene.word.text)] if scene.word else [],
     }
 
 
 def all_questions() -> list[str]:
     """Every question's text once: what the tokenizer is learnt from."""
-    box = (0, 0, style.CELL, style.CELL)
     return [
-        *(recognition(name, True).text for name in style.OBJECTS),
+        *(recognition(name, ABSENT).text for name in style.OBJECTS),
         *(counting(kind, 1).text for kind in KINDS),
-        *(grounding(name, box).text for name in style.OBJECTS),
+        *(grounding(name, 0).text for name in style.OBJECTS),
         ocr("").text,
         *["yes", "no"] * 9,  # often enough to become single tokens
     ]

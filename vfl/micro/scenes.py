@@ -11,7 +11,7 @@ from PIL import Image
 from vfl.micro import style
 from vfl.probes import draw
 from vfl.probes.objects import object_sprite
-from vfl.probes.solids import COLOURS, KINDS, solid
+from vfl.probes.solids import COLOURS, KINDS, PLURALS, solid
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -39,20 +39,22 @@ class Scene:
     solids: tuple[tuple[int, str], ...] = ()
     word: Word | None = None
 
-    def box(self, cell: int) -> draw.Box:
-        row, column = divmod(cell, style.GRID)
-        x, y = column * style.CELL, row * style.CELL
-        return (x, y, x + style.CELL, y + style.CELL)
+
+def cell_box(cell: int) -> draw.Box:
+    """The pixels of a cell."""
+    row, column = divmod(cell, style.GRID)
+    x, y = column * style.CELL, row * style.CELL
+    return (x, y, x + style.CELL, y + style.CELL)
 
 
 def paint(scene: Scene) -> Image.Image:
     """The scene as an RGB image of style.SIZE pixels."""
     image = draw.blank(style.SIZE, scene.background)
     for name, cell in scene.objects:
-        draw.paste(image, object_sprite(name), scene.box(cell))
+        draw.paste(image, object_sprite(name), cell_box(cell))
     for cell, colour in scene.solids:
         assert scene.kind is not None
-        draw.paste(image, solid(scene.kind, style.SOLID_SIZE, COLOURS[colour]), scene.box(cell))
+        draw.paste(image, solid(scene.kind, style.SOLID_SIZE, COLOURS[colour]), cell_box(cell))
     if scene.word is not None:
         word = scene.word
         draw.word(image, word.text, word.corner, word.font, style.FONT_SIZE, word.colour)
@@ -146,5 +148,7 @@ def cell_contents(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     return contents, places
 
 
+# The word for each content, as the questions and answers write it; nothing has none.
+CONTENT_NAMES = ("", *(f" {name}" for name in style.OBJECTS), *(f" {PLURALS[kind]}" for kind in KINDS), *LETTERS)
 NUM_CONTENTS = 1 + len(style.OBJECTS) + len(KINDS) + len(LETTERS)
 NUM_PLACES = 4

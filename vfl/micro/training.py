@@ -12,10 +12,10 @@ from vfl.micro.config import Recipe
 from vfl.micro.data import Batch, make_batch
 from vfl.micro.forward import Forward
 from vfl.micro.model import build_model
-from vfl.micro.packing import Packer
+from vfl.micro.packing import Packer, Rows
 from vfl.micro.processor import build_processor
 from vfl.micro.questions import FUNCTIONS
-from vfl.micro.scenes import NUM_CONTENTS, NUM_PLACES
+from vfl.micro.scenes import CONTENT_NAMES, NUM_CONTENTS, NUM_PLACES
 from vfl.micro.style import GRID
 
 # What may differ between a checkpoint and the recipe that goes on from it.
@@ -35,6 +35,12 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * min(1.0, max(0.02, 2.0 * (1.0 - done)))
 
 
+def share_left(step: int, span: tuple[int, int]) -> float:
+    """1 at the first step of `span`, falling in a straight line to 0 at its end; 0 outside."""
+    start, end = span
+    return (end - step) / (end - start) if start <= step < end else 0.0
+
+
 class Training:
     """The state of a run: model, auxiliary head, optimizer and the step they stand at."""
 
@@ -45,8 +51,10 @@ class Training:
         self.model = build_model(recipe.model, self.processor.tokenizer, recipe.seed).to(device)
         # What each cell holds, its place in the word, its column and row, read off the vision tower.
         self.auxiliary = nn.Linear(recipe.model.width, NUM_CONTENTS + NUM_PLACES + 2 * GRID).to(device)
+        self.finder = nn.Linear(recipe.model.width, GRID**2 + 1).to(device)
+        self.content_names = torch.tensor([-1, *map(self._token, CONTENT_NAMES[1:])], device=device)
         self.forward = Forward(self.model, compiled=recipe.compile)
-        parameters = [*self.model.parameters(), *self.auxiliary.parameters()]
+        parameters = [*self.model.parameters(), *self.auxiliary.parameters(), *self.finder.parameters()]
         matrices = [p for p in parameters if p.ndim > 1]
         others = [p for p in parameters if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -66,6 +74,27 @@ class Training:
         ]
         return torch.stack(losses).sum()
 
+    def naming_loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Each filled cell's vision token names its content through the model's own output layer.
+
+        So the word in a question resembles what it asks for, and matching the two has a start.
+        """
+        names = self.content_names[batch.contents.to(self.device)]
+        return cross_entropy(self.forward.name(features)[names >= 0], names[names >= 0])
+
+    def finding_loss(self, hidden: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """The word for an object that is asked for knows its cell, or that it is absent, after the last layer.
+
+        Without this first half of the way, the second, from the word to the answer, has nothing to carry.
+        """
+        asked = rows.cells >= 0
+        return cross_entropy(self.finder(hidden[asked]).float(), rows.cells[asked])
+
+    def _token(self, name: str) -> int:
+        ids = self.processor.tokenizer(name)["input_ids"]
+        assert len(ids) == 1, (name, ids)
+        return int(ids[0])
+
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss, and the share of right answer tokens of each function."""
         recipe = self.recipe
@@ -81,6 +110,10 @@ class Training:
             fading = recipe.auxiliary * max(0.0, 1.0 - self.step / max(1, recipe.auxiliary_steps))
             if fading > 0:
                 loss = loss + fading * self.auxiliary_loss(features, batch)
+            if (naming := recipe.naming * share_left(self.step, recipe.naming_steps)) > 0:
+                loss = loss + naming * self.naming_loss(features, batch)
+            if (finding := recipe.finding * share_left(self.step, recipe.finding_steps)) > 0:
+                loss = loss + finding * self.finding_loss(hidden, rows)
         asked = rows.functions[answers[:, self.packer.head :]]
         right = (logits.argmax(-1) == labels).float()
         shares = {name: float(right[asked == index].mean()) for index, name in enumerate(FUNCTIONS)}
@@ -106,6 +139,7 @@ class Training:
                 "step": self.step,
                 "model": self.model.state_dict(),
                 "auxiliary": self.auxiliary.state_dict(),
+                "finder": self.finder.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "rng": torch.get_rng_state(),
             },
@@ -128,5 +162,6 @@ class Training:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.auxiliary.load_state_dict(state["auxiliary"])
+        self.finder.load_state_dict(state["finder"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])

@@ -183,12 +183,13 @@ class VLM:
 
     def _positions(self, inputs: dict[str, Any]) -> torch.Tensor:
         length = inputs["input_ids"].shape[1]
-        if not hasattr(self.parts.body, "get_rope_index"):
+        body: Any = self.parts.body
+        if not hasattr(body, "get_rope_index"):
             return torch.arange(length, device=self.device)[None] + self.first_position
         # M-RoPE: the model would compute these itself, but would also keep them as state that a second image changes.
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
         given = {name: inputs[name] for name in names if name in inputs}
-        positions: torch.Tensor = self.parts.body.get_rope_index(**given)[0]
+        positions: torch.Tensor = body.get_rope_index(**given)[0]
         return positions
 
     def _model_sizes(self, inputs: dict[str, Any], sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vfl.functionmap import FunctionMap
-from vfl.locate.choose import runs
+from vfl.layers import runs
 from vfl.report.charts import inks
 from vfl.report.compare import Comparison
 from vfl.report.words import layer_list, shortened

@@ -7,8 +7,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vfl.functionmap import FunctionEntry, FunctionMap
-from vfl.locate.choose import runs
-from vfl.locate.truth import score, total
+from vfl.layers import runs
+from vfl.locating.truth import score, total
 from vfl.report import charts
 from vfl.report.charts import Ink, Tick
 from vfl.report.compare import Comparison

@@ -1,14 +1,7 @@
 """Layers and rates in words, alike in tables, figures and pages."""
 
-from collections.abc import Sequence
-
 from vfl.functionmap import FunctionEntry
-from vfl.locate.choose import runs
-
-
-def layer_list(layers: Sequence[int]) -> str:
-    """[3, 4, 5, 9] -> "3–5, 9"; nothing -> "none"."""
-    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs(layers)) or "none"
+from vfl.layers import layer_list
 
 
 def shortened(text: str, most: int) -> str:

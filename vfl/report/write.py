@@ -8,7 +8,7 @@ import pyarrow as pa
 from vfl.atomic import replacing
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
-from vfl.locate.records import read_records
+from vfl.locating.records import read_records
 from vfl.probes.pair import Pair
 from vfl.report.compare import Comparison
 from vfl.report.examples import examples

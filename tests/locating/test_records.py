@@ -8,7 +8,7 @@ import pytest
 from fake_records import Fake, records, sharp
 
 from vfl.errors import InputError
-from vfl.locate.records import SCHEMA, checked, pending, read_parts, read_records, table_of, unite, write_part
+from vfl.locating.records import SCHEMA, checked, pending, read_parts, read_records, table_of, unite, write_part
 
 TABLE = records({"ocr": Fake(sharp(2), pairs=6), "counting": Fake(sharp(1), pairs=6)}, num_layers=4)
 

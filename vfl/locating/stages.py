@@ -3,9 +3,10 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vfl.locate.choose import ChoiceConfig, end_blocks, runs, window_blocks
-from vfl.locate.curves import Block, outcomes
-from vfl.locate.entries import choice_of
+from vfl.layers import runs
+from vfl.locating.choose import ChoiceConfig, end_blocks, window_blocks
+from vfl.locating.curves import Block, outcomes
+from vfl.locating.entries import choice_of
 
 
 def next_blocks(records: pa.Table, function: str, num_layers: int, choice: ChoiceConfig | None = None) -> list[Block]:

@@ -1,15 +1,15 @@
 """The layer rule: from significance per block to the layers of a function (docs/map-format.md states it in words)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from vfl.locate.curves import Block, Floats
-from vfl.locate.significance import Bools, holm
+from vfl.layers import runs
+from vfl.locating.curves import Block, Floats
+from vfl.locating.significance import Bools, holm
 
 WIDTHS = (2, 3)  # windows that are swept
 ChosenBy = Literal["single", "window", "range", "user", "nothing"]
@@ -113,12 +113,6 @@ def choose(families: Families, excess: Floats, above: Bools, config: ChoiceConfi
         chosen_by="window" if in_windows - set(singles) else "single",
         named=tuple(families.blocks[c] for c in windows),
     )
-
-
-def runs(layers: Sequence[int]) -> Iterator[list[int]]:
-    """Split ascending layers into contiguous runs."""
-    for _, group in groupby(enumerate(layers), key=lambda item: item[1] - item[0]):
-        yield [k for _, k in group]
 
 
 def layers_in(block: Block) -> range:

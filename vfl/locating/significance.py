@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from vfl.locate.curves import Floats, Outcomes
+from vfl.locating.curves import Floats, Outcomes
 
 Bools = NDArray[np.bool_]
 

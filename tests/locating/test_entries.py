@@ -11,9 +11,9 @@ from fake_records import Fake, additive, records, redundant, sharp
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry
-from vfl.locate.choose import ChoiceConfig, end_blocks, runs, window_blocks
-from vfl.locate.entries import build_entries, kept_counts
-from vfl.locate.stages import next_blocks
+from vfl.locating.choose import ChoiceConfig, end_blocks, runs, window_blocks
+from vfl.locating.entries import build_entries, kept_counts
+from vfl.locating.stages import next_blocks
 
 L = 28
 FAST = ChoiceConfig(bootstrap=60)

@@ -7,8 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 from own_suite import write_own_suite
-from vfl.locating import run as run_module
-from vfl.locating.ask import MAX_NEW_TOKENS, question_of
 
 import vfl
 from vfl.engine.plan import Plan
@@ -16,6 +14,8 @@ from vfl.engine.streams import prefill
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
+from vfl.locating import sweeping
+from vfl.locating.ask import MAX_NEW_TOKENS, question_of
 from vfl.probes.pair import read_suite
 
 NUM_PAIRS = 12
@@ -76,7 +76,7 @@ def test_a_control_that_is_the_target_itself_changes_nothing(finished):
 
 
 def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(finished, vlm, suite, tmp_path, monkeypatch):
-    done, real = [], run_module.sweep_pair
+    done, real = [], sweeping.sweep_pair
 
     def interrupted(asker, pair, blocks, **kwargs):
         if len(done) == 7:
@@ -84,7 +84,7 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(finished, vlm,
         done.append(pair.id)
         return real(asker, pair, blocks, **kwargs)
 
-    monkeypatch.setattr(run_module, "sweep_pair", interrupted)
+    monkeypatch.setattr(sweeping, "sweep_pair", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vfl.locate(vlm, out=tmp_path, probes=str(suite), **QUIET)
     assert not (tmp_path / "map.json").exists()
@@ -96,7 +96,7 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(finished, vlm,
 
     asked = []
     monkeypatch.setattr(
-        run_module,
+        sweeping,
         "sweep_pair",
         lambda asker, pair, blocks, **kw: (asked.append((pair.id, tuple(blocks))), real(asker, pair, blocks, **kw))[1],
     )
@@ -145,6 +145,22 @@ def test_no_pair_answered_correctly_is_an_error_and_leaves_no_map(vlm, suite, tm
     with pytest.raises(InputError, match="No pair was answered correctly"):
         vfl.locate(vlm, out=tmp_path / "out", probes=str(wrong), **QUIET)
     assert not (tmp_path / "out" / "map.json").exists()
+
+
+def test_a_function_without_a_kept_pair_is_left_out_and_named(finished, vlm, suite, tmp_path, caplog):
+    both = tmp_path / "both"
+    shutil.copytree(suite, both)
+    lines = [json.loads(line) for line in (both / "probes.jsonl").read_text().splitlines()]
+    wrong = [
+        line | {"id": f"wrong-{i}", "function": "impossible", "answer": "never this", "source_answer": "nor that"}
+        for i, line in enumerate(lines[:2])
+    ]
+    (both / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines + wrong))
+    fmap = vfl.locate(vlm, out=tmp_path / "out", probes=str(both), mode="single", **QUIET)
+    assert list(fmap.functions) == ["naming"]
+    assert fmap.settings["unanswered"] == ["impossible"]
+    assert "impossible" in caplog.text
+    assert "impossible" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_functions_that_a_suite_lacks_are_refused(vlm, suite, tmp_path):

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.engine.sweep import Reading
-from vfl.locate.choose import ChoiceConfig
+from vfl.locating.choose import ChoiceConfig
 
 Mode = Literal["auto", "single", "window", "suffix"]
 MAIN_FUNCTIONS = ("recognition", "counting", "grounding", "ocr")

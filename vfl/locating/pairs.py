@@ -7,8 +7,8 @@ from vfl.engine.plan import Plan
 from vfl.engine.streams import VisionStream
 from vfl.engine.sweep import Reading, sweep
 from vfl.errors import InputError
-from vfl.locate.ask import MAX_NEW_TOKENS, Asked, Asker, expected_text, read_answer
-from vfl.locate.curves import Block
+from vfl.locating.ask import MAX_NEW_TOKENS, Asked, Asker, expected_text, read_answer
+from vfl.locating.curves import Block
 from vfl.probes.pair import Pair
 
 

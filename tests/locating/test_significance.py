@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from vfl.locate.curves import Outcomes
-from vfl.locate.significance import holm, levels
+from vfl.locating.curves import Outcomes
+from vfl.locating.significance import holm, levels
 
 
 def sample(changed: np.ndarray, control: np.ndarray) -> Outcomes:

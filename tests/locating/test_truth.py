@@ -3,9 +3,9 @@
 from fake_records import Fake, records, sharp
 
 from vfl.functionmap import FunctionMap, ModelId
-from vfl.locate.choose import ChoiceConfig
-from vfl.locate.entries import build_entries
-from vfl.locate.truth import Score, score, total
+from vfl.locating.choose import ChoiceConfig
+from vfl.locating.entries import build_entries
+from vfl.locating.truth import Score, score, total
 
 
 def test_scores_count_layers() -> None:

@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 from vfl import functionmap
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry
-from vfl.locate.choose import Choice, ChoiceConfig, Families, choose, layers_in, runs, significant
-from vfl.locate.curves import Block, Floats, Outcomes, curves, outcomes, wilson
-from vfl.locate.records import checked, read_records
-from vfl.locate.significance import levels
+from vfl.layers import layer_list, runs
+from vfl.locating.choose import Choice, ChoiceConfig, Families, choose, layers_in, significant
+from vfl.locating.curves import Block, Floats, Outcomes, curves, outcomes, wilson
+from vfl.locating.records import checked, read_records
+from vfl.locating.significance import levels
 
 
 def build_entries(
@@ -86,7 +87,7 @@ def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None)
             "function is spread over more layers than were swapped together, or its answers do not need the image."
         )
     elif shaky := [k for k, share in zip(layers, stability or [], strict=False) if share < 0.5]:
-        warnings.append(f"Layers {_ranges(shaky)} are chosen again in fewer than half of the bootstrap resamples.")
+        warnings.append(f"Layers {layer_list(shaky)} are chosen again in fewer than half of the bootstrap resamples.")
     peak = _peak(layers, single.excess[0], single.effect[0])
     return FunctionEntry(
         layers=layers,
@@ -140,7 +141,7 @@ def _verified(
 ) -> tuple[Choice, list[str]]:
     """A range found by prefixes and suffixes must do together what its layers do not do alone."""
     block = (choice.layers[0], choice.layers[-1])
-    name = f"layers {_ranges(choice.layers)}"
+    name = f"layers {layer_list(choice.layers)}"
     warnings = []
     if choice.spread:
         warnings.append(
@@ -207,8 +208,3 @@ def _rounded(value: float) -> float:
 
 def _list(values: Floats) -> list[float]:
     return [_rounded(value) for value in values]
-
-
-def _ranges(layers: Sequence[int]) -> str:
-    """[3, 4, 5, 9] -> "3-5, 9"."""
-    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs(layers))
