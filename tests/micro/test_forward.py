@@ -5,9 +5,13 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
+import vfl
+from vfl.micro.checkpoint import write_folder
+from vfl.micro.config import Recipe
 from vfl.micro.data import fill_slots
 from vfl.micro.forward import Forward, patchify, tapped
 from vfl.micro.packing import Packer, all_own
+from vfl.micro.questions import grounding
 from vfl.micro.scenes import Scene, mixed_scene, paint
 from vfl.micro.tap import NONE, OTHER
 
@@ -92,3 +96,29 @@ def test_the_tap_is_gone_afterwards(model: Qwen2_5_VLForConditionalGeneration) -
     with pytest.raises(KeyError):
         fail_inside()
     assert config._attn_implementation == before
+
+
+def test_reading_the_other_image_is_what_the_sweep_calls_a_swap(
+    model: Qwen2_5_VLForConditionalGeneration, recipe: Recipe, packer: Packer, scenes: list[Scene]
+) -> None:
+    """The planted truth and the sweep speak of the same intervention."""
+    write_folder(recipe.output, model, packer.processor, recipe, 0)
+    vlm = vfl.load(recipe.output, dtype="float64")
+    question = grounding("cat", 0)
+    mine, theirs = (vlm.ask(question.text, paint(scene)) for scene in scenes)
+    stream = vfl.prefill(vlm, theirs)
+    layers = [[], [1], [0, 2], [0, 1, 2]]
+    swept = vfl.sweep(vlm, mine, [vfl.Plan.swap(chosen, stream) for chosen in layers]).logits
+
+    rows = packer.single().pack([[[question]], [[question]]])
+    first_answer = int((rows.labels[0] >= 0).nonzero()[0])
+    with torch.no_grad(), tapped(model):
+        forward = Forward(model)
+        features = forward.vision(images_of(scenes))
+        for chosen, expected in zip(layers, swept, strict=True):
+            readings = all_own(rows, 3)
+            readings[chosen] = OTHER
+            hidden = forward.decode(features, rows, readings, torch.tensor([1, 0]))
+            logits = model.lm_head(hidden[0, first_answer])
+            torch.testing.assert_close(logits, expected.to(logits), atol=1e-5, rtol=0)
+    assert (swept[0] - swept[-1]).abs().max() > 1e-3

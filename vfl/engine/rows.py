@@ -45,31 +45,39 @@ class RowCache:
         self.past = past
         self.reads: list[tuple[int, Any]] = []
         self.new: Pair | None = None
+        self._buffers: dict[int, torch.Tensor] = {}
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Pair:
-        """(A, H, n, D) new keys and values -> all keys and values of the rows."""
+        """(A, H, n, D) new keys and values -> all keys and values of the rows; valid until the next call."""
         self.new = (keys, values)
         return self._assemble(keys, layer_idx, 0), self._assemble(values, layer_idx, 1)
 
     def _assemble(self, new: torch.Tensor, layer_idx: int, which: int) -> torch.Tensor:
-        rows = new.shape[0]
-        shared = self.context.shared[layer_idx][which]
-        parts = [shared.expand(rows, -1, -1, -1)]
+        parts = [self.context.shared[layer_idx][which]]
         if self.past is not None:
-            parts.append(self.past[layer_idx][which][:rows])
-        whole = torch.cat([*parts, new], dim=2)
-        if not self.reads:
-            return whole
-        slots = self.context.slots.to(whole.device)
-        others = {row: (stream.keys, stream.values)[which][layer_idx][0][:, slots] for row, stream in self.reads}
-        if self.context.readers is None:
-            for row, vision in others.items():
-                whole[row][:, slots] = vision
-            return whole
-        appended = whole[:, :, slots]
-        for row, vision in others.items():
-            appended[row] = vision
-        return torch.cat([whole, appended], dim=2)
+            parts.append(self.past[layer_idx][which][: new.shape[0]])
+        parts.append(new)
+        slots = self.context.slots.to(new.device)
+        ends = [sum(part.shape[2] for part in parts[: i + 1]) for i in range(len(parts))]
+        apart = bool(self.reads) and self.context.readers is not None
+        whole = self._buffer(which, new, ends[-1] + (len(slots) if apart else 0))
+        for part, end in zip(parts, ends, strict=True):
+            whole[:, :, end - part.shape[2] : end] = part
+        if apart:
+            whole[:, :, ends[-1] :] = whole[:, :, slots]
+        place = slice(ends[-1], None) if apart else slots
+        for row, stream in self.reads:
+            vision = (stream.keys, stream.values)[which][layer_idx][0]
+            whole[row][:, place] = vision[:, slots.to(vision.device)].to(new.device)
+        return whole
+
+    def _buffer(self, which: int, like: torch.Tensor, length: int) -> torch.Tensor:
+        """(A, H, length, D): the last layer's where it fits, since taking fresh memory costs more than filling it."""
+        shape = (like.shape[0], like.shape[1], length, like.shape[3])
+        buffer = self._buffers.get(which)
+        if buffer is None or buffer.shape != shape or buffer.device != like.device or buffer.dtype != like.dtype:
+            buffer = self._buffers[which] = like.new_empty(shape)
+        return buffer
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def run_rows(
         mask = _mask(tokens.masks[layer_idx], reading, joined, context)
         output = layer(
             state,
-            attention_mask=_as_attention_mask(mask, vlm, state.dtype),
+            attention_mask=as_attention_mask(mask, vlm, state.dtype),
             past_key_values=cache,
             use_cache=True,
             **tokens.arguments[layer_idx],
@@ -219,7 +227,8 @@ def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context
     return torch.cat([mask, appended], dim=-1)
 
 
-def _as_attention_mask(mask: torch.Tensor, vlm: VLM, dtype: torch.dtype) -> torch.Tensor:
+def as_attention_mask(mask: torch.Tensor, vlm: VLM, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask (True = attend) as the model's attention takes it: boolean for sdpa, additive for eager."""
     if vlm.model.config.get_text_config(decoder=True)._attn_implementation == "sdpa":
         return mask
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

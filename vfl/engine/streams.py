@@ -114,10 +114,10 @@ def prefill(vlm: VLM, encoded: Encoded) -> VisionStream:
 
 
 @torch.no_grad()
-def frame_of_prompt(vlm: VLM, encoded: Encoded) -> Frame:
-    """A frame over the whole prompt, image included (exact full passes start here)."""
+def frame_of_prompt(vlm: VLM, encoded: Encoded, end: int | None = None) -> Frame:
+    """A frame over the prompt, image included, or its first `end` tokens (exact full passes start here)."""
     with watch(vlm.layers) as watched:
-        cache = _run_body(vlm, encoded, encoded.length)
+        cache = _run_body(vlm, encoded, end or encoded.length)
     return watched.frame(0, cache)
 
 

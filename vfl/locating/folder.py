@@ -53,4 +53,4 @@ def claim(config: LocateConfig, *, overwrite: bool, resume: bool) -> None:
 
 def settings_of(config: LocateConfig) -> dict[str, Any]:
     """What is saved of a configuration: everything but where its results go."""
-    return config.model_dump(mode="json", exclude={"out"})
+    return config.model_dump(mode="json", exclude={"out"}, exclude_none=True)

@@ -108,7 +108,7 @@ class Packer:
                     positions[:, row, at:end] = self.first_position + np.arange(len(tokens))
                     # The token before an answer token predicts it. Long answers must not drown the one-token ones.
                     labels[row, end - answer - 1 : end - 1] = tokens[-answer:]
-                    if question.label is not None:
+                    if question.cell is not None:
                         word = self.tokenizer(f" {question.label}")["input_ids"][0]
                         cells[row, at + tokens.index(word)] = question.cell
                     weights[row, end - answer - 1 : end - 1] = answer**-0.5

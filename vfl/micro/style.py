@@ -24,7 +24,7 @@ WORDS = (
 )  # fmt: skip
 FONTS = ("DejaVuSansMono", "DejaVuSansMono-Bold")
 FONT_SIZE = 26  # pixels per em: one letter is 15.7 pixels wide, about a cell
-# The left upper corner of a word's inked box stays in these ranges (inclusive).
+# The left upper corner of a word's box stays in these ranges (inclusive).
 WORD_X = (8, 24)
 WORD_Y = (8, 48)
 WORD_COLOURS = ((0, 0, 0), (40, 40, 120), (120, 30, 30))

@@ -55,7 +55,7 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def word_size(text: str, font_name: str, size: int) -> tuple[int, int]:
-    """Width and height in pixels of the drawn word: the inked box."""
+    """Width and height in pixels of the drawn word: its advance by the height of its ink."""
     x0, y0, x1, y1 = font(font_name, size).getbbox(text)
     return int(x1 - x0), int(y1 - y0)
 
@@ -63,10 +63,10 @@ def word_size(text: str, font_name: str, size: int) -> tuple[int, int]:
 def word(
     image: Image.Image, text: str, corner: tuple[int, int], font_name: str, size: int, colour: Colour = (0, 0, 0)
 ) -> Box:
-    """Draws a word whose inked box starts at `corner` (left, top).
+    """Draws a word whose box starts at `corner` (left, top).
 
     Returns:
-        The inked box.
+        The box: the word's advance wide, its ink high.
     """
     x0, y0, _, _ = font(font_name, size).getbbox(text)
     ImageDraw.Draw(image).text((corner[0] - x0, corner[1] - y0), text, font=font(font_name, size), fill=colour)

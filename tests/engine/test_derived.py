@@ -1,0 +1,123 @@
+"""Derived streams equal full forwards with the same edit, and are the plain stream where they edit nothing."""
+
+import pytest
+import tiny
+import torch
+from full_passes import tapped
+
+import vfl
+from vfl.engine.derived import blind_to_text, late_entry, mean_stream, vision_embeddings
+from vfl.engine.plan import Plan
+from vfl.engine.streams import prefill
+from vfl.engine.sweep import sweep
+from vfl.errors import InputError
+
+
+@pytest.fixture(scope="module", params=sorted(set(tiny.FAMILIES) - {"paligemma"}))
+def vlm(request, tiny_folder):
+    return vfl.load(tiny_folder(request.param), dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def target(vlm):
+    return vlm.ask("how many cats are there", tiny.picture(seed=1))
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9 * max(1.0, float(theirs.abs().max())))
+
+
+def same_stream(one, other):
+    for ours, theirs in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
+        close(ours, theirs)
+
+
+def edited_forward(vlm, encoded, hidden_below, edit):
+    """Logits of a full forward: the text can't see the image below a layer, and `edit(layer, state, mask)` applies."""
+    slots = torch.cat([torch.arange(span.start, span.end) for span in encoded.spans])
+    readers = torch.ones(encoded.length, dtype=torch.bool)
+    readers[slots] = False
+
+    def before(layer_idx):
+        def hook(module, args, kwargs):
+            state, mask = args[0] if args else kwargs["hidden_states"], kwargs.get("attention_mask")
+            if mask is None:
+                mask = torch.ones(encoded.length, encoded.length, dtype=torch.bool).tril()[None, None]
+            state, mask = edit(layer_idx, state.clone(), mask.clone())
+            kwargs = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+            return (state, *args[1:]), kwargs | {"attention_mask": mask}
+
+        return hook
+
+    handles = [
+        layer.register_forward_pre_hook(before(i), with_kwargs=True, prepend=True) for i, layer in enumerate(vlm.layers)
+    ]
+    try:
+        with tapped(vlm) as tap, torch.no_grad():
+            tap.slots, tap.readers, tap.edits = slots, readers, dict.fromkeys(range(hidden_below))
+            return vlm.model(**encoded.inputs, position_ids=encoded.positions, use_cache=False).logits[0, -1]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_late_entry_equals_a_forward_whose_raw_embeddings_enter_there(vlm, target, first):
+    (span,) = target.spans
+    raw = {}
+
+    def edit(layer_idx, state, mask):
+        if layer_idx == 0:
+            raw["embeddings"] = state[:, span.start : span.end].clone()
+        if layer_idx == first:
+            state[:, span.start : span.end] = raw["embeddings"]
+        return state, mask
+
+    stream = late_entry(vlm, target, first)
+    plan = Plan.hide(range(first)) | Plan.swap(range(first, vlm.num_layers), stream)
+    close(sweep(vlm, target, [plan]).logits[0], edited_forward(vlm, target, first, edit))
+
+
+@pytest.mark.parametrize("below", [0, 2])
+def test_a_blind_stream_equals_a_forward_with_those_masks(vlm, target, below):
+    (span,) = target.spans
+
+    def edit(layer_idx, state, mask):
+        if layer_idx < below:
+            mask[..., span.start : span.end, : span.start] = False
+        return state, mask
+
+    plan = Plan.hide(range(below)) | Plan.swap(range(below, vlm.num_layers), blind_to_text(vlm, target, below))
+    close(sweep(vlm, target, [plan]).logits[0], edited_forward(vlm, target, below, edit))
+
+
+def test_streams_that_edit_nothing_are_the_plain_stream(vlm, target):
+    own = prefill(vlm, target)
+    same_stream(late_entry(vlm, target, 0), own)
+    same_stream(blind_to_text(vlm, target, 0), own)
+
+
+def test_the_mean_stream_does_not_depend_on_the_image(vlm, target):
+    embeddings = vision_embeddings(vlm, target)
+    assert embeddings.shape[0] == int((target.input_ids == vlm.parts.image_token_id).sum())
+    mean = embeddings.mean(0)
+    other = vlm.ask("how many cats are there", tiny.picture(seed=2))
+    first, second = mean_stream(vlm, target, mean), mean_stream(vlm, other, mean)
+    if "DeepStack" in vlm.family.note:  # its features enter between the layers and are still the image's own
+        assert not torch.equal(first.keys[-1], second.keys[-1])
+    else:
+        same_stream(first, second)
+    assert not any(module._forward_pre_hooks for module in vlm.model.modules())
+
+
+@pytest.mark.parametrize("make", [late_entry, blind_to_text])
+def test_layers_that_the_model_lacks_are_refused(vlm, target, make):
+    with pytest.raises(InputError, match=f"the model has {vlm.num_layers}"):
+        make(vlm, target, vlm.num_layers + 1)
+
+
+@pytest.mark.parametrize("make", [late_entry, blind_to_text])
+def test_a_prefix_lm_has_no_such_streams(tiny_folder, make):
+    vlm = vfl.load(tiny_folder("paligemma"))
+    with pytest.raises(InputError, match="see the question"):
+        make(vlm, vlm.ask("how many", tiny.picture()), 1)
