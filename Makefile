@@ -9,7 +9,7 @@ WORKERS ?= 2
 .PHONY: demo test test-slow quality style bench clean
 
 demo: $(STAMP)
-	$(BIN)/vfl locate --out demo --overwrite
+	$(BIN)/vfl locate --out demo --pairs 60 --overwrite
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not gpu"

@@ -92,7 +92,8 @@ def run(
         pairs = read_suite(suite)
     records = sweep_all(Asker(vlm), pairs, config, out / PARTS, progress=progress)
     answered, unanswered = _answered(records)
-    entries = build_entries(answered, vlm.num_layers, config.choice, config.layers or None)
+    found = build_entries(answered, vlm.num_layers, config.choice, config.layers or None)
+    entries = {name: found[name] for name in dict.fromkeys(pair.function for pair in pairs) if name in found}
     model = identify(vlm)
     fmap = FunctionMap(
         model=model,

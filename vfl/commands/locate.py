@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -84,13 +85,13 @@ def table_of(fmap: Any) -> Table:
     from vfl.layers import layer_list
     from vfl.report.words import headline, interval, percent
 
-    table = Table(title=f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)")
-    for heading in ("function", "layers", "answers changed by", "changed", "95 % CI", "kept", "accuracy"):
-        table.add_column(heading, justify="right" if heading in ("changed", "95 % CI", "kept", "accuracy") else "left")
+    table = Table(title=f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)", box=SIMPLE_HEAD)
+    for heading in ("function", "layers", "changed", "95 % CI", "kept", "accuracy"):
+        table.add_column(heading, justify="left" if heading in ("function", "layers") else "right", no_wrap=True)
     for name, entry in fmap.functions.items():
-        rate, ends, swapped = headline(entry) or (None, None, "-")
-        layers = layer_list(entry.layers) + (" (distributed)" if entry.distributed else "")
-        row = (name, layers, swapped, percent(rate) if rate is not None else "-", interval(ends) if ends else "-")
+        rate, ends, _ = headline(entry) or (None, None, "")
+        layers = layer_list(entry.layers) + (", distributed" if entry.distributed else "")
+        row = (name, layers, percent(rate) if rate is not None else "-", interval(ends) if ends else "-")
         table.add_row(*map(Text, (*row, f"{entry.kept}/{entry.pairs}", percent(entry.accuracy))))
     return table
 
@@ -115,7 +116,7 @@ def print_recovery(fmap: Any, console: Console) -> None:
     truth = read_truth(EMBEDDED) if fmap.model.id == "embedded" else None
     if truth is None:
         return
-    table = Table(title="Planted against recovered (the embedded model is a test bed whose truth is known)")
+    table = Table(title="Planted against recovered (a test bed, so the truth is known)", box=SIMPLE_HEAD)
     for heading in ("function", "planted", "recovered", "precision", "recall"):
         table.add_column(heading, justify="right" if heading in ("precision", "recall") else "left")
     scores = score(fmap, truth)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from vfl.engine.rows import as_attention_mask
-from vfl.engine.streams import Frame, VisionStream, can_share, first_tensor, frame_of_prompt, prefill, slots_of
+from vfl.engine.rows import run_layer, tokens_of
+from vfl.engine.streams import Frame, VisionStream, can_share, frame_of_prompt, prefill, slots_of
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -119,17 +119,7 @@ def _rerun(
     keep = _Keep()
     for layer_idx in range(first, vlm.num_layers):
         mask = masked(layer_idx, frame.masks[layer_idx])
-        output = vlm.layers[layer_idx](
-            state,
-            attention_mask=as_attention_mask(mask, vlm, state.dtype),
-            past_key_values=keep,
-            use_cache=True,
-            **frame.arguments[layer_idx],
-        )
-        state = first_tensor(output)
-        added = frame.between[layer_idx]
-        if added is not None:
-            state = state + added.to(state.device)
+        state = run_layer(vlm, layer_idx, state, mask, keep, tokens_of(frame))
     pairs = [keep.pairs.get(i, (frame.keys[i], frame.values[i])) for i in range(vlm.num_layers)]
     return VisionStream(
         keys=tuple(keys for keys, _ in pairs),

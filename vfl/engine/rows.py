@@ -156,7 +156,7 @@ def run_rows(
     cache = RowCache(context, past)
     own: list[Pair] = []
     state = hidden
-    for layer_idx, layer in enumerate(vlm.layers):
+    for layer_idx in range(num_layers):
         joined = sum(start <= layer_idx for start in starts)
         if frame is not None:
             state = _join(state, frame.hidden[layer_idx], joined)
@@ -167,17 +167,7 @@ def run_rows(
         reading = [(row, plans[row].reads[layer_idx]) for row in range(joined) if layer_idx in plans[row].reads]
         cache.reads = [(row, stream) for row, stream in reading if stream is not None]
         mask = _mask(tokens.masks[layer_idx], reading, joined, context)
-        output = layer(
-            state,
-            attention_mask=as_attention_mask(mask, vlm, state.dtype),
-            past_key_values=cache,
-            use_cache=True,
-            **tokens.arguments[layer_idx],
-        )
-        state = first_tensor(output)
-        added = tokens.between[layer_idx]
-        if added is not None:
-            state = state + added.to(state.device)
+        state = run_layer(vlm, layer_idx, state, mask, cache, tokens)
         assert cache.new is not None, f"layer {layer_idx} did not use the cache"
         new, cache.new = cache.new, None
         if joined < num_rows:  # rows still on the baseline have its keys and values
@@ -188,6 +178,30 @@ def run_rows(
         state = _join(state, frame.hidden[-1], num_rows)
     assert state is not None
     return state, own
+
+
+def run_layer(
+    vlm: VLM, layer_idx: int, state: torch.Tensor, mask: torch.Tensor, cache: Any, tokens: Tokens
+) -> torch.Tensor:
+    """One decoder layer over (A, n, d), with what the model adds after it (DeepStack).
+
+    Args:
+        vlm: the model.
+        layer_idx: which layer.
+        state: (A, n, d) its input.
+        mask: (1 or A, 1, n, K), True = attend.
+        cache: its `update` gives the layer the keys and values to attend to.
+        tokens: positions and other arguments of the n tokens.
+    """
+    output = vlm.layers[layer_idx](
+        state,
+        attention_mask=_as_attention_mask(mask, vlm, state.dtype),
+        past_key_values=cache,
+        use_cache=True,
+        **tokens.arguments[layer_idx],
+    )
+    state, added = first_tensor(output), tokens.between[layer_idx]
+    return state if added is None else state + added.to(state.device)
 
 
 def _join(state: torch.Tensor | None, baseline: torch.Tensor, joined: int) -> torch.Tensor | None:
@@ -227,7 +241,7 @@ def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context
     return torch.cat([mask, appended], dim=-1)
 
 
-def as_attention_mask(mask: torch.Tensor, vlm: VLM, dtype: torch.dtype) -> torch.Tensor:
+def _as_attention_mask(mask: torch.Tensor, vlm: VLM, dtype: torch.dtype) -> torch.Tensor:
     """A boolean mask (True = attend) as the model's attention takes it: boolean for sdpa, additive for eager."""
     if vlm.model.config.get_text_config(decoder=True)._attn_implementation == "sdpa":
         return mask
