@@ -88,7 +88,7 @@ def measure(one: Task, names: list[str], repeats: int) -> dict[str, Any]:
         "forward_flops": forward,
         "tower_flops": tower,
         "floor_flops": floor,
-        "above_floor": contenders[ENGINE]["flops"] / floor - 1,
+        "above_floor": counted[ENGINE][1] / floor - 1,
         "contenders": contenders,
     }
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from vfl.micro import style
 from vfl.micro.config import Recipe
 from vfl.micro.data import make_batch
 from vfl.micro.packing import IGNORE, Packer
@@ -14,6 +13,7 @@ from vfl.micro.questions import FUNCTIONS, questions
 from vfl.micro.scenes import Scene, cell_box, cell_contents, mixed_scene, paint, plain_scene
 from vfl.micro.tap import NONE, OWN
 from vfl.models.boxes import PIXEL
+from vfl.probes import micro_limits as style
 from vfl.probes.make import drawn_pairs
 from vfl.probes.style import MICRO_STYLE
 

@@ -50,12 +50,22 @@ def test_checkpoints_of_another_recipe_and_earlier_runs_are_refused(recipe: Reci
         train(recipe.model_copy(update={"seed": 5}), resume=True)
 
 
+def test_a_folder_of_other_things_is_not_replaced(recipe: Recipe) -> None:
+    recipe.output.mkdir()
+    (recipe.output / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds no model"):
+        train(recipe)
+    assert (recipe.output / "thesis.txt").exists()
+
+
 def test_the_shipped_recipe_is_read_and_unknown_keys_are_not(tmp_path: Path) -> None:
     recipe = read_recipe(RECIPE)
     assert recipe.planted
     assert overridden(recipe, ["planted=false", "plant_steps=10"]).steps == recipe.free_steps + 10
     with pytest.raises(InputError, match="KEY=VALUE"):
         overridden(recipe, ["colour=red"])
+    with pytest.raises(InputError, match="batch"):
+        overridden(recipe, ["batch=many"])
     bad = tmp_path / "bad.yaml"
     bad.write_text(RECIPE.read_text() + "colour: red\n")
     with pytest.raises(InputError, match="colour"):

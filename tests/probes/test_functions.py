@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from vfl.micro import questions
-from vfl.micro import style as micro
+from vfl.probes import micro_limits as micro
 from vfl.probes import scene, solids
 from vfl.probes.functions import FUNCTIONS, PAPER_FUNCTIONS, chart, colour
 from vfl.probes.make import draw_one

@@ -46,5 +46,5 @@ def run() -> None:
     except InputError as error:
         if debug:
             raise
-        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
+        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
+from vfl.errors import InputError
 from vfl.micro.config import Recipe
 
 
@@ -22,6 +23,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return loaded
+
+
+def check_output(folder: Path) -> None:
+    """Refuses a folder whose contents a finished run must not replace.
+
+    Raises:
+        InputError: it exists and holds something else than a model.
+    """
+    if folder.exists() and not (folder / "model.safetensors").is_file():
+        raise InputError(f"output {folder} exists and holds no model; name a new folder, or one of an earlier run")
 
 
 def write_folder(

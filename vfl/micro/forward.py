@@ -17,10 +17,10 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     apply_rotary_pos_emb_vision,
 )
 
-from vfl.micro import style
 from vfl.micro.packing import Rows
 from vfl.micro.processor import MERGE, PATCH
 from vfl.micro.tap import NAME, Layout, attend
+from vfl.probes import micro_limits as style
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])

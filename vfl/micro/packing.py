@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLProcessor
 
-from vfl.micro import style
 from vfl.micro.questions import FUNCTIONS, Question
 from vfl.micro.tap import OWN, Layout
+from vfl.probes import micro_limits as style
 
 PREFIX = "<|im_start|>user\n<|vision_start|>"
 NUM_VISION = style.GRID**2

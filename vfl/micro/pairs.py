@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vfl.micro import style
 from vfl.micro.questions import ABSENT, Question, counting, grounding, ocr, recognition
 from vfl.micro.scenes import Scene, random_scene
+from vfl.probes import micro_limits as style
 
 
 @dataclass(frozen=True)

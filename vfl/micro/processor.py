@@ -6,8 +6,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import Qwen2_5_VLProcessor, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from vfl.micro import style
 from vfl.micro.questions import all_questions
+from vfl.probes import micro_limits as style
 
 PATCH, MERGE = 8, 2
 IMAGE_TOKEN = "<|image_pad|>"

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from vfl.micro import style
 from vfl.micro.scenes import Scene, cell_box
 from vfl.models.boxes import PIXEL, pixel_text
+from vfl.probes import micro_limits as style
 from vfl.probes.solids import KINDS, PLURALS
 
 ABSENT = style.GRID**2  # the "cell" of an object that is not there

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vfl.micro import style
 from vfl.probes import draw
+from vfl.probes import micro_limits as style
 from vfl.probes.objects import object_sprite
 from vfl.probes.solids import COLOURS, KINDS, PLURALS, solid
 

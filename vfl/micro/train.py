@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 import yaml
+from pydantic import ValidationError
 
 from vfl.errors import InputError
-from vfl.micro.checkpoint import write_folder
+from vfl.micro.checkpoint import check_output, write_folder
 from vfl.micro.config import Recipe, read_recipe
 from vfl.micro.forward import Forward, tapped
 from vfl.micro.questions import FUNCTIONS
@@ -46,6 +47,7 @@ def train(recipe: Recipe, resume: bool = False, stop_at: int | None = None) -> T
     """Runs a recipe; `stop_at` ends early with a checkpoint, as an interruption would."""
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    check_output(recipe.output)  # now, and not after an hour
     training = Training(recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     path = recipe.work / "checkpoint.pt"
     if resume and path.exists():
@@ -85,7 +87,10 @@ def overridden(recipe: Recipe, settings: list[str]) -> Recipe:
         if not separator or key not in Recipe.model_fields:
             raise InputError(f"--set {setting}: expected KEY=VALUE with KEY one of {', '.join(Recipe.model_fields)}")
         changes[key] = yaml.safe_load(value)
-    return Recipe.model_validate({**recipe.model_dump(), **changes})
+    try:
+        return Recipe.model_validate({**recipe.model_dump(), **changes})
+    except ValidationError as error:
+        raise InputError(f"--set {' '.join(settings)}: {error}") from error
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from vfl.micro.packing import Packer, Rows
 from vfl.micro.processor import build_processor
 from vfl.micro.questions import FUNCTIONS
 from vfl.micro.scenes import CONTENT_NAMES, NUM_CONTENTS, NUM_PLACES
-from vfl.micro.style import GRID
+from vfl.probes.micro_limits import GRID
 
 # What may differ between a checkpoint and the recipe that goes on from it.
 FREE = ("output", "work", "threads", "checkpoint_every", "evaluate_every", "compile")
