@@ -1,8 +1,8 @@
 """What generated probes look like: sizes, places, colours, fonts and words.
 
 Two styles ship. `Style()` is for real vision-language models: large pictures, all bundled objects, varied fonts.
-`MICRO_STYLE` keeps inside what the embedded model was trained on (micro_limits.py) and draws only the functions that this
-model answers. Lengths given as fractions are fractions of the image's side.
+`MICRO_STYLE` keeps inside what the embedded model was trained on (micro_limits.py) and draws only the functions that
+it answers. Lengths given as fractions are fractions of the image's side.
 """
 
 import string
