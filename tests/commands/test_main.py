@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import tiny
@@ -172,12 +173,16 @@ def test_swap_prints_an_answer_a_layer(vfl_command, model, tmp_path):
 
 
 def test_models_lists_every_family(vfl_command):
-    from vfl.models.families import FAMILIES
+    from vfl.models.families import FAMILIES, TESTED
 
     code, output, _ = vfl_command("models")
     assert code == 0
     assert all(family.name in output for family in FAMILIES)
     assert "mllama" in output
+    pinned = (Path(__file__).parents[2] / "constraints.txt").read_text()
+    for name, tested in TESTED.items():
+        assert f"{name} {tested}" in output
+        assert f"{name}=={tested}\n" in pinned
 
 
 def test_version(vfl_command):

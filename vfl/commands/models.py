@@ -8,7 +8,7 @@ from rich.table import Table
 
 def command() -> None:
     """Print the families of models, what holds for each, and the versions they were tested with."""
-    from vfl.models.families import FAMILIES, REFUSED
+    from vfl.models.families import FAMILIES, REFUSED, TESTED
 
     table = Table(title="Supported model families")
     for heading in ("family", "model_type", "sweeps", "boxes", "note"):
@@ -20,8 +20,9 @@ def command() -> None:
     console.print(table)
     console.print(f"Refused: {', '.join(REFUSED)} (no vision tokens among their keys and values).", markup=False)
     console.print(
-        "Others are tried by discovery and checked at load. "
-        f"Installed: transformers {version('transformers')}, torch {version('torch')}.",
+        "Others are tried by discovery and checked at load. Every family is tested with "
+        + ", ".join(f"{name} {tested} (installed: {version(name)})" for name, tested in TESTED.items())
+        + ".",
         markup=False,
         highlight=False,
     )

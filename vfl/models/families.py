@@ -56,6 +56,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+# Versions that the tests of all families ran with (constraints.txt).
+TESTED = {"transformers": "5.23.0", "torch": "2.15.0"}
+
 _CROSS_ATTENTION = "it reads the image through cross-attention: there are no vision tokens among its keys and values"
 REFUSED = {
     "mllama": _CROSS_ATTENTION,
