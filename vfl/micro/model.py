@@ -21,9 +21,9 @@ def build_model(settings: ModelConfig, tokenizer: Qwen2Tokenizer, seed: int) -> 
             "max_position_embeddings": 1024,
             "use_sliding_window": False,
             "tie_word_embeddings": True,
-            # Much smaller than Qwen's million, for positions are below a hundred. A base of 10, where no frequency is slow
-            # enough to match by content, stalled at grounding for 3,000 steps; the auxiliary losses on naming and
-            # finding came with the change, so which of the two helped was not separated.
+            # Much smaller than Qwen's million, for positions are below a hundred. A base of 10, where no frequency is
+            # slow enough to match by content, stalled at grounding for 3,000 steps; the auxiliary losses on naming
+            # and finding came with the change, so which of the two helped was not separated.
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": settings.rope_theta,
