@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vfl.errors import InputError
+from vfl.config import read_config
 from vfl.micro.questions import FUNCTIONS
 
 
@@ -91,12 +90,5 @@ class Recipe(Strict):
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file.
-
-    Raises:
-        InputError: unreadable, or a key or value that the recipe does not know.
-    """
-    try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise InputError(f"{path} is no recipe of the embedded model: {error}") from error
+    """The recipe in a YAML file. Raises InputError for what the recipe does not know, as `read_config` does."""
+    return read_config(Recipe, path, {})

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 import yaml
-from pydantic import ValidationError
 
+from vfl.config import validated
 from vfl.errors import InputError
 from vfl.micro.checkpoint import check_output, write_folder
 from vfl.micro.config import Recipe, read_recipe
@@ -87,10 +87,7 @@ def overridden(recipe: Recipe, settings: list[str]) -> Recipe:
         if not separator or key not in Recipe.model_fields:
             raise InputError(f"--set {setting}: expected KEY=VALUE with KEY one of {', '.join(Recipe.model_fields)}")
         changes[key] = yaml.safe_load(value)
-    try:
-        return Recipe.model_validate({**recipe.model_dump(), **changes})
-    except ValidationError as error:
-        raise InputError(f"--set {' '.join(settings)}: {error}") from error
+    return validated(Recipe, {**recipe.model_dump(), **changes}, source=f"--set {' '.join(settings)}")
 
 
 def main() -> None:
