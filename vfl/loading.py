@@ -47,12 +47,44 @@ def load(
     Raises:
         InputError: for what can't be found, loaded or supported; the message says why and what to do.
     """
+    if attention not in ("sdpa", "eager"):
+        raise InputError(f"attention={attention!r} can't be used: hiding tokens needs masks. Expected sdpa or eager.")
+    loaded, processor, name = read_pretrained(
+        model,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        quantize=quantize,
+        attention=attention,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    return wrap(loaded, processor, model_id=name, chat_template=chat_template)
+
+
+def read_pretrained(
+    model: str | Path | None,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    quantize: Literal["4bit", "8bit"] | None = None,
+    attention: str = "sdpa",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    place: bool = True,
+) -> tuple[PreTrainedModel, Any, str]:
+    """Model, processor and name from a folder or the hub, nothing checked yet but that all weights are there.
+
+    Args: as of `load`; place=False leaves the model where it was read, for launchers that place it themselves.
+
+    Raises:
+        InputError: for what can't be found or loaded; the message says why and what to do.
+    """
     import_torchvision()
     name, local = resolve(model)
     if dtype != "auto" and dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is unknown; expected auto, {', '.join(DTYPES)}.")
-    if attention not in ("sdpa", "eager"):
-        raise InputError(f"attention={attention!r} can't be used: hiding tokens needs masks. Expected sdpa or eager.")
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if target.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={device!r} was asked for, but PyTorch sees no CUDA device. Use device='cpu'.")
@@ -91,9 +123,9 @@ def load(
             f"{len(info['missing_keys'])} weights of {name!r} are not in its files ({some} ...), so they would be "
             "random. Check that the folder holds the full model, not an adapter, and its Transformers version."
         )
-    if device_map is None:
+    if place and device_map is None:
         loaded = loaded.to(target)
-    return wrap(loaded, processor, model_id=str(name), chat_template=chat_template)
+    return loaded, processor, str(name)
 
 
 def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template: str | None = None) -> VLM:
@@ -102,13 +134,26 @@ def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template
     Raises:
         InputError: when the model can't be swept, with what was not found on it.
     """
+    vlm = describe(model.eval(), processor, model_id=model_id, chat_template=chat_template)
+    check(vlm)
+    for note in vlm.notes:
+        logger.warning("%s: %s", model_id, note)
+    return vlm
+
+
+def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template: str | None = None) -> VLM:
+    """A VLM with its parts found and nothing run: for training, where weights may still be spread over ranks.
+
+    Raises:
+        InputError: when parts are not found, with what was not found on it.
+    """
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise InputError(
             f"{model_id} has a {type(processor).__name__}, not a processor with tokenizer and image processor: it is "
             "text-only or its preprocessor_config.json is missing."
         )
-    vlm = VLM(
-        model=model.eval(),
+    return VLM(
+        model=model,
         processor=processor,
         family=family_of(model.config.model_type),
         parts=discover(model),
@@ -116,10 +161,6 @@ def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template
         revision=getattr(model.config, "_commit_hash", None),
         chat_template=chat_template,
     )
-    check(vlm)
-    for note in vlm.notes:
-        logger.warning("%s: %s", model_id, note)
-    return vlm
 
 
 def resolve(model: str | Path | None) -> tuple[str, bool]:
