@@ -19,18 +19,50 @@ def read_config(kind: type[M], file: Path | None, overrides: Mapping[str, Any]) 
         InputError: for an unreadable file, an unknown key or a value of the wrong kind: names the key, what was given
             and what is allowed.
     """
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise InputError(f"The configuration {file} can't be read: {error.strerror}. Check the path.") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values, dict):
-            raise InputError(f"{file} holds a {type(values).__name__}; expected keys and values.")
+    values = {} if file is None else read_yaml(file)
     values |= {key: value for key, value in overrides.items() if value is not None}
     return validated(kind, values, source=str(file) if file else "settings")
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        InputError: when it can't be read, is not YAML, or holds something else.
+    """
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise InputError(f"The configuration {file} can't be read: {error.strerror}. Check the path.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{file} holds a {type(values).__name__}; expected keys and values.")
+    return values
+
+
+def set_dotted(values: dict[str, Any], override: str) -> None:
+    """Set `layers.arm=random` in nested values; what stands right of the first "=" is YAML.
+
+    Raises:
+        InputError: when it is not of that form, or a key on the way holds something other than keys.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"{override!r} is no setting; write key=value, such as trainer.max_steps=100.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"The value in {override!r} is not YAML: {' '.join(str(error).split())}") from error
+    *path, last = key.split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if inner is None:
+            inner = values[part] = {}
+        if not isinstance(inner, dict):
+            raise InputError(f"{override!r} sets a key inside {part!r}, which is {inner!r}; give {part} as keys first.")
+        values = inner
+    values[last] = value
 
 
 def validated(kind: type[M], values: Mapping[str, Any], *, source: str) -> M:

@@ -104,6 +104,18 @@ def test_every_answer_of_a_conversation_is_marked(vlm):
         assert torch.isfinite(vlm.model(**batch.inputs).logits).all()
 
 
+def test_answers_of_the_prompt_are_given(vlm):
+    if vlm.family.prefix_lm:
+        return
+    turns = [user("How many cups?", picture(0)), assistant("three"), user("Which colour?"), assistant("blue")]
+    encoder = encoder_of(vlm)
+    given, learned = encoder.encode([turns], [2]), encoder.encode([turns])
+    text = vlm.tokenizer.decode(given.inputs["input_ids"][0][given.answers[0]].tolist())
+    assert "blue" in text
+    assert "three" not in text
+    assert int(given.answers.sum()) < int(learned.answers.sum())
+
+
 def test_a_conversation_needs_an_answer(vlm):
     with pytest.raises(InputError, match="answer"):
         encoder_of(vlm).encode([[user("How many cups?", picture(0))]])

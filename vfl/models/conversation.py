@@ -91,22 +91,32 @@ class ConversationEncoder:
         pad = self.tokenizer.pad_token_id
         self._pad = self.tokenizer.eos_token_id if pad is None else pad
 
-    def encode(self, conversations: Sequence[Sequence[Message]]) -> Batch:
+    def encode(self, conversations: Sequence[Sequence[Message]], prompt_turns: Sequence[int] | None = None) -> Batch:
         """One batch, images in place (PIL) in every conversation.
+
+        Args:
+            conversations: B of them.
+            prompt_turns: for each, how many first turns are given, answers among them included; default: none.
 
         Raises:
             InputError: for a conversation without an answer, or a model without a chat template.
         """
-        cut = [self.cut(messages) for messages in conversations]
+        given = prompt_turns or [0] * len(conversations)
+        cut = [self.cut(messages, turns) for messages, turns in zip(conversations, given, strict=True)]
         shown = [segment for segments in cut for segment in segments if segment.images]
         processed, pixels = self._process(shown)
         transcripts = [self._transcribe(segments, processed) for segments in cut]
         return self._collate(transcripts, pixels)
 
-    def cut(self, messages: Sequence[Message]) -> list[Segment]:
+    def fingerprint(self) -> str:
+        """Tells whether another encoder gives the same tokens: the processor's settings and chat template."""
+        images = self.processor.image_processor.to_json_string()
+        return "\n".join([images, self.tokenizer.name_or_path, self.template or self.processor.chat_template or ""])
+
+    def cut(self, messages: Sequence[Message], prompt_turns: int = 0) -> list[Segment]:
         """The conversation as prompt and answer segments; see `vfl.models.turns`."""
         if self.template is not None or self.processor.chat_template is not None:
-            segments = cut_turns(self.processor, messages, self.template)
+            segments = cut_turns(self.processor, messages, self.template, prompt_turns)
             if self.family.prefix_lm and sum(segment.answer for segment in segments) > 1:
                 raise InputError(
                     f"{self.family.name} takes one question and one answer a row: its prompt attends to itself in both "

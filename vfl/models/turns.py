@@ -29,12 +29,15 @@ class Segment:
     lead: str = ""
 
 
-def cut_turns(processor: Any, messages: Sequence[Message], template: str | None = None) -> list[Segment]:
+def cut_turns(
+    processor: Any, messages: Sequence[Message], template: str | None = None, prompt_turns: int = 0
+) -> list[Segment]:
     """Segments of a conversation whose images are in place; what follows the last answer is left out.
 
     Args:
         processor: with a chat template, unless `template` is given.
         messages: turns whose contents are text or lists of entries; image entries hold a PIL image.
+        prompt_turns: the first turns that are given, answers among them included.
 
     Raises:
         InputError: for a conversation without an answer, an empty one, or a template that rewrites earlier turns.
@@ -46,7 +49,7 @@ def cut_turns(processor: Any, messages: Sequence[Message], template: str | None 
     for index, message in enumerate(messages):
         waiting += images_of(message)
         after = _render(processor, messages[: index + 1], template)
-        if message["role"] == "assistant":
+        if message["role"] == "assistant" and index >= prompt_turns:
             if waiting and images_of(message):
                 raise InputError("An answer holds an image; models here answer in text. Leave such rows out.")
             prompt = _render(processor, messages[:index], template, generation=True)

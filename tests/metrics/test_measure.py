@@ -1,0 +1,84 @@
+"""Metrics by name: all of them, on every family, as JSON; what can't be measured is refused before anything runs."""
+
+import json
+
+import pytest
+import torch
+
+from vfl.errors import InputError
+from vfl.metrics.measure import KNOWN, OF_PROMPTS, measure_named
+from vfl.metrics.prompts import prompts_of
+
+
+@pytest.fixture(scope="module")
+def measured(vlm, pairs):
+    return measure_named(vlm, KNOWN, pairs)
+
+
+def test_every_metric_is_plain_data_with_n_and_intervals(measured, pairs):
+    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+    assert list(measured) == list(KNOWN)
+    for name, found in measured.items():
+        assert found["n"] == len(pairs), name
+        assert found["scalars"], name
+        assert found["options"], name
+        for entry in found["scalars"].values():
+            assert entry.keys() == {"value", "low", "high", "n"}, name
+        for curve in found["curves"].values():
+            assert curve.keys() == {"axis", "at", "value", "low", "high", "n"}, name
+            assert len(curve["at"]) == len(curve["value"]) == len(curve["low"]) == len(curve["high"]), name
+            for low, value, high in zip(curve["low"], curve["value"], curve["high"], strict=True):
+                assert low is None or low - 1e-9 <= value <= high + 1e-9, name
+
+
+@pytest.mark.usefixtures("untouched")
+def test_measuring_twice_is_the_same_and_leaves_the_model_and_the_random_state_alone(vlm, pairs, measured):
+    before = torch.random.get_rng_state()
+    assert measure_named(vlm, KNOWN, pairs) == measured
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_names_say_which_function_is_called_with_which_options(vlm, pairs):
+    options = {"cosine": {"eps": 0.3}, "drop": {"ks": [0, 1]}}
+    found = measure_named(vlm, ["drop", "cosine"], pairs, options=options)
+    assert list(found) == ["drop", "cosine"]
+    assert found["cosine"] == OF_PROMPTS["cosine"](vlm, prompts_of(vlm, pairs), eps=0.3)
+    assert found["drop"]["options"]["ks"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["cosine", "cosinus"], None, "'cosinus'; choose from cosine, proximal"),
+        (["cosine"], {"vra": {}}, "'vra'; choose from"),
+        (["cosine"], {"var": {}}, "var, not measured here"),
+        (["cosine"], {"cosine": {"epsilon": 1}}, "no option epsilon; it takes eps"),
+    ],
+)
+def test_unknown_names_and_options_are_refused(vlm, pairs, names, options, message):
+    with pytest.raises(InputError, match=message):
+        measure_named(vlm, names, pairs, options=options)
+
+
+def test_no_pairs_and_training_mode_are_refused(vlm, pairs):
+    with pytest.raises(InputError, match="No probe pairs"):
+        measure_named(vlm, ["cosine"], [])
+    vlm.model.train()
+    try:
+        with pytest.raises(InputError, match="training mode"):
+            measure_named(vlm, ["cosine"], pairs)
+    finally:
+        vlm.model.eval()
+
+
+@pytest.mark.usefixtures("failing_layer")
+@pytest.mark.parametrize("name", KNOWN)
+def test_nothing_is_left_after_an_exception(vlm, pairs, name):
+    def hooks():
+        return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules()]
+
+    before = hooks()
+    with pytest.raises(RuntimeError, match="a layer failed"):
+        measure_named(vlm, [name], pairs)
+    assert hooks() == before
+    assert vlm.parts.decoder.config._attn_implementation == "sdpa"

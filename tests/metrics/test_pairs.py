@@ -1,0 +1,97 @@
+"""Swapping and dropping on probe pairs: against the sweep asked by hand."""
+
+import json
+from itertools import product
+
+import pytest
+
+from vfl.engine.plan import Plan
+from vfl.engine.streams import prefill
+from vfl.engine.sweep import sweep
+from vfl.errors import InputError
+from vfl.locating.ask import MAX_NEW_TOKENS, question_of
+from vfl.metrics.drop import drop
+from vfl.metrics.swap import swap
+
+
+def answers(vlm, pair, which, plans):
+    encoded = vlm.ask(question_of(vlm, pair), pair.path(which))
+    answer = pair.source_answer if which == "source_image" else pair.answer
+    return sweep(vlm, encoded, plans, answers=[answer], max_new_tokens=MAX_NEW_TOKENS[pair.match])
+
+
+def test_drop_is_accuracy_with_the_last_layers_hidden(vlm, pairs, untouched):
+    found = drop(vlm, pairs)
+    json.dumps(found, allow_nan=False)
+    assert found["n"] == len(pairs)
+    for function in ("naming", "reading"):
+        mine = [pair for pair in pairs if pair.function == function]
+        curve = found["curves"][f"{function}/accuracy"]
+        assert curve["axis"] == "k"
+        assert curve["at"] == list(range(vlm.num_layers + 1))
+        assert curve["n"] == 2 * len(mine)
+        plans = [Plan.hide(range(vlm.num_layers - k, vlm.num_layers)) for k in curve["at"]]
+        right, logprob = [], []
+        for pair, which in product(mine, ("image", "source_image")):
+            asked = answers(vlm, pair, which, plans)
+            right.append([pair.correct(text, which) for text in asked.texts])
+            logprob.append(asked.answer_logprobs[:, 0].tolist())
+        assert curve["value"] == [sum(at_k) / len(right) for at_k in zip(*right, strict=True)]
+        expected = [sum(at_k) / len(right) for at_k in zip(*logprob, strict=True)]
+        assert found["curves"][f"{function}/logprob"]["value"] == pytest.approx(expected)
+        # the suite's answers are the model's own
+        assert found["scalars"][f"{function}/accuracy"]["value"] == curve["value"][0] == 1
+        assert found["scalars"][f"{function}/blind"]["value"] == curve["value"][-1]
+
+
+def test_a_blind_model_gives_both_images_of_a_pair_one_answer(vlm, pairs):
+    """So at k = L at most one of the two is right."""
+    for function in ("naming", "reading"):
+        assert drop(vlm, pairs)["scalars"][f"{function}/blind"]["value"] <= 0.5
+
+
+def test_some_ks_only_and_the_tolerated_one(vlm, pairs):
+    whole, some = drop(vlm, pairs), drop(vlm, pairs, ks=[vlm.num_layers, 2], tolerance=0.0)
+    curve = some["curves"]["naming/accuracy"]
+    assert curve["at"] == some["options"]["ks"] == [0, 2, vlm.num_layers]
+    assert curve["value"] == [whole["curves"]["naming/accuracy"]["value"][k] for k in curve["at"]]
+    held = some["scalars"]["naming/tolerated"]["value"]
+    assert held == max(k for k, value in zip(curve["at"], curve["value"], strict=True) if value >= curve["value"][0])
+    assert drop(vlm, pairs, tolerance=1.0)["scalars"]["naming/tolerated"]["value"] == vlm.num_layers
+    with pytest.raises(InputError, match=f"the model has {vlm.num_layers}"):
+        drop(vlm, pairs, ks=[vlm.num_layers + 1])
+
+
+def test_swap_is_the_share_of_answers_that_change(vlm, pairs, untouched):
+    found = swap(vlm, pairs)
+    json.dumps(found, allow_nan=False)
+    for function in ("naming", "reading"):
+        mine = [pair for pair in pairs if pair.function == function]
+        curve = found["curves"][f"{function}/changed"]
+        assert curve["n"] == len(mine)
+        changed = [0] * vlm.num_layers
+        for pair in mine:
+            source = prefill(vlm, vlm.ask(question_of(vlm, pair), pair.path("source_image")))
+            plans = [Plan.own(), *(Plan.swap([layer], source) for layer in range(vlm.num_layers))]
+            baseline, *swapped = answers(vlm, pair, "image", plans).texts
+            changed = [c + pair.changed(text, baseline) for c, text in zip(changed, swapped, strict=True)]
+        assert curve["value"] == [c / len(mine) for c in changed]
+        assert not any(found["curves"][f"{function}/control"]["value"]), "the control image is the target"
+        assert found["scalars"][f"{function}/accuracy"]["value"] == 1
+        assert found["scalars"][f"{function}/kept"]["value"] == 1
+        peak = int(found["scalars"][f"{function}/peak"]["value"])
+        assert found["scalars"][f"{function}/peak_changed"]["value"] == max(curve["value"]) == curve["value"][peak]
+
+
+def test_a_function_that_the_model_cannot_answer_has_no_curve(vlm, pairs):
+    wrong = [pair.model_copy(update={"answer": "never said"}) if pair.function == "naming" else pair for pair in pairs]
+    found = swap(vlm, wrong)
+    assert found["scalars"]["naming/accuracy"]["value"] == found["scalars"]["naming/kept"]["value"] == 0
+    assert "naming/changed" not in found["curves"]
+    assert "reading/changed" in found["curves"]
+
+
+@pytest.mark.parametrize("metric", [swap, drop])
+def test_no_pairs_are_refused(vlm, metric):
+    with pytest.raises(InputError, match="without probe pairs"):
+        metric(vlm, [])

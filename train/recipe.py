@@ -1,0 +1,92 @@
+"""The recipe of a training run: YAML, overridden by `key.inner=value` arguments, saved beside the results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from vfl.config import read_yaml, set_dotted, validated
+from vfl.train.layers import LayerChoice
+
+
+class _Strict(BaseModel):
+    # protected_namespaces: `model` and its like are keys here, not pydantic's.
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+class DataConfig(_Strict):
+    """Rows to train on; formats are those of `vfl.data`."""
+
+    train: Annotated[tuple[Path, ...], BeforeValidator(_several), Field(min_length=1)]
+    images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
+    format: str = Field(default="auto", description="auto, or the kind of rows: see docs/data-formats.md")
+    max_length: int | None = Field(default=None, ge=1, description="most tokens of a row, image tokens included")
+    on_bad_row: Literal["error", "skip"] = "error"
+    on_long_row: Literal["error", "skip"] = "error"
+    allow_remote: bool = False
+
+
+class EvaluationConfig(_Strict):
+    """What is measured before, during and after training."""
+
+    probes: str | None = Field(default=None, description="micro, standard, or the folder of a probe suite")
+    functions: tuple[str, ...] | None = None
+    pairs: int = Field(default=20, ge=1, description="generated pairs a function")
+    seed: int = Field(default=1, ge=0, description="of generated probes; not the one the map was located with")
+    data: dict[str, "EvaluationData"] = Field(default_factory=dict, description="your own sets, by name")
+    metrics: tuple[str, ...] = Field(default=(), description="names of `vfl.metrics`")
+    metric_pairs: int = Field(default=4, ge=1, description="probe pairs a function that metrics are measured on")
+    batch: int = Field(default=16, ge=1)
+    every: int | None = Field(default=None, ge=1, description="optimizer steps; None: only before and after")
+
+
+class EvaluationData(_Strict):
+    """One of the user's own evaluation sets."""
+
+    path: Path
+    images: Path | None = None
+    format: str = "auto"
+    column: str | None = Field(default=None, description="accuracy per value of this column")
+
+
+class Recipe(_Strict):
+    """A training run. `lora` and `trainer` go to PEFT's LoraConfig and TRL's SFTConfig or DPOConfig as they are."""
+
+    model: str | None = Field(default=None, description="folder or hub id; the embedded test model when left out")
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    quantize: Literal["4bit", "8bit"] | None = None
+    chat_template: Path | None = None
+    trust_remote_code: bool = False
+    out: Path
+    method: Literal["sft", "dpo"] = "sft"
+    data: DataConfig
+    layers: LayerChoice
+    match: Literal["parameters"] | None = Field(
+        default=None, description="scale the rank to as many trainable parameters as full-LoRA"
+    )
+    lora: dict[str, Any] = Field(default_factory=dict)
+    also_adapt: tuple[Literal["vision", "projector"], ...] = ()
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = Field(default=0, ge=0)
+
+
+def read_recipe(file: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A validated recipe from a YAML file and `key=value` arguments; values are YAML, keys may be dotted.
+
+    Raises:
+        InputError: for an unreadable file, an unknown key or a value of the wrong kind, named with what is allowed.
+    """
+    values = read_yaml(file)
+    for override in overrides:
+        set_dotted(values, override)
+    return validated(Recipe, values, source=str(file))

@@ -1,0 +1,192 @@
+"""The Linear modules of a vision-language model, tower by tower, under their full names."""
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from vfl.errors import InputError
+from vfl.models.discover import discover
+
+logger = logging.getLogger(__name__)
+
+Tower = Literal["language", "vision", "projector", "other"]
+Also = Literal["vision", "projector"]
+ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALL_LINEAR = "all-linear"
+
+
+def target_names(
+    model: PreTrainedModel,
+    layers: Sequence[int],
+    short_names: Sequence[str] | str = ATTENTION_AND_MLP,
+    also: Sequence[str] = (),
+) -> list[str]:
+    """Full names of the Linear modules to adapt.
+
+    Args:
+        model: on any device, "meta" included.
+        layers: decoder layers, from 0.
+        short_names: names inside a layer ("q_proj" or "self_attn.q_proj"), or "all-linear" for every Linear there.
+        also: "vision" and "projector" add the Linear modules of these.
+
+    Raises:
+        InputError: for a name that no Linear module of these layers has, and for modules that may not be adapted.
+    """
+    parts = discover(model)
+    names = [
+        f"{parts.decoder_name}.layers.{layer}.{name}"
+        for layer in layers
+        for name in _inside(parts.layers[layer], short_names)
+    ]
+    if isinstance(short_names, str):
+        if not names:
+            raise InputError(f"The layers of {type(model).__name__} hold no Linear module.")
+    else:
+        _check_found(model, parts.layers, layers, short_names)
+    if unknown := [name for name in also if name not in get_args(Also)]:
+        raise InputError(f"also_adapt names {', '.join(unknown)}; expected {' or '.join(get_args(Also))}.")
+    for tower in dict.fromkeys(also):
+        names += _linear_of(model, tower)
+    return names
+
+
+def tower_of(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Tower]:
+    """The tower of each module name: "language" is the decoder's layers, "other" what is in none of the three."""
+    prefix = f"{discover(model).decoder_name}.layers."
+    vision, projector = _vision_and_projector(model)
+
+    def tower(name: str) -> Tower:
+        if name.startswith(prefix):
+            return "language"
+        if _under(name, projector):
+            return "projector"
+        return "vision" if _under(name, vision) else "other"
+
+    return {name: tower(name) for name in names}
+
+
+def layer_of(model: PreTrainedModel, name: str) -> int | None:
+    """The decoder layer that a module belongs to, or None."""
+    found = re.match(rf"{re.escape(discover(model).decoder_name)}\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def linear_names(module: nn.Module) -> list[str]:
+    """Names of the Linear modules inside, in order; quantized ones are Linear too."""
+    return [name for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+
+
+def named_so(name: str, short: str) -> bool:
+    """Whether a name inside a layer is meant by a short one: all of it, or its end from a dot on."""
+    return name == short or name.endswith(f".{short}")
+
+
+def _inside(layer: nn.Module, short_names: Sequence[str] | str) -> list[str]:
+    found = linear_names(layer)
+    if short_names == ALL_LINEAR:
+        return found
+    if isinstance(short_names, str):
+        raise InputError(
+            f"target_modules is {short_names!r}; expected a list of names inside a layer, such as [q_proj, v_proj], "
+            f"or {ALL_LINEAR!r}. Patterns over the whole model would reach other towers."
+        )
+    if not short_names:
+        raise InputError("target_modules is empty; name at least one module inside a layer, such as [q_proj, v_proj].")
+    return [name for name in found if any(named_so(name, short) for short in short_names)]
+
+
+def _check_found(
+    model: PreTrainedModel, all_layers: nn.ModuleList, layers: Sequence[int], short_names: Sequence[str]
+) -> None:
+    """Each short name stands in one of the layers."""
+    kind = type(model).__name__
+    present = {layer: linear_names(all_layers[layer]) for layer in layers}
+    for short in short_names:
+        if short == "lm_head" or short.endswith(".lm_head"):
+            raise InputError(
+                "target_modules names lm_head. Adapters of the output head are refused: it belongs to no layer, and "
+                "serving engines do not load them. Leave it out."
+            )
+        lacking = [layer for layer, names in present.items() if not any(named_so(name, short) for name in names)]
+        if len(lacking) == len(layers):
+            first = all_layers[layers[0]]
+            known = ", ".join(linear_names(first))
+            raise InputError(
+                f"No layer of {layers[0]} to {layers[-1]} of {kind} has a Linear module {short!r}; layer {layers[0]} "
+                f"has {known}. Name these in target_modules, or use {ALL_LINEAR}.{_experts(first)}"
+            )
+        if lacking:
+            logger.warning("%s: only some of the layers have %r; layers %s have not", kind, short, lacking)
+
+
+def _experts(layer: nn.Module) -> str:
+    """What to do about weights that are parameters and not modules, as in a mixture of experts."""
+    stacked = [name for name, parameter in layer.named_parameters() if parameter.dim() == 3]
+    if not stacked:
+        return ""
+    return (
+        f" Its experts are parameters and no modules ({', '.join(stacked)}): they are adapted by "
+        f"target_parameters: [{', '.join(stacked)}], which costs rank x experts, or left alone by target_modules: "
+        "[q_proj, k_proj, v_proj, o_proj]."
+    )
+
+
+def _linear_of(model: PreTrainedModel, tower: str) -> list[str]:
+    vision, projector = _vision_and_projector(model)
+    kind = type(model).__name__
+    inside = [
+        name
+        for name in linear_names(model)
+        if (_under(name, projector) if tower == "projector" else _under(name, vision) and not _under(name, projector))
+    ]
+    if not inside:
+        bare = [name for name, _ in model.named_parameters() if _under(name, projector)]
+        holds = f": it holds {', '.join(bare)}" if tower == "projector" and bare else ""
+        raise InputError(
+            f"also_adapt asks for the {tower} of {kind}, but no Linear module of it was found{holds}. Leave it out, or "
+            "name its parameters in target_parameters."
+        )
+    return inside
+
+
+def _vision_and_projector(model: PreTrainedModel) -> tuple[list[str], list[str]]:
+    """Names of the modules that are the vision tower, and of those that are the projector (which may stand inside it).
+
+    The projector is what belongs neither to the decoder nor to the tower, and, inside the tower, what follows its
+    blocks and ends in the language model's width (the merger of the Qwen families).
+    """
+    parts = discover(model)
+    tower, sound = (model.get_encoder(modality=kind) for kind in ("image", "audio"))
+    names = {id(module): name for name, module in reversed(list(model.named_modules()))}
+    if tower is model or tower is parts.body:  # Transformers' answer where it knows of none
+        return [], []
+    root = names[id(tower)]
+    others = [parts.decoder_name, root, names[id(parts.head)]]
+    if sound is not model and sound is not parts.body:
+        others.append(names[id(sound)])
+    outside = [
+        name
+        for name, _ in model.named_modules()
+        if name and not _under(name, others) and not any(_under(other, [name]) for other in others)
+    ]
+    width = model.config.get_text_config(decoder=True).hidden_size
+    after_blocks = False
+    inside: list[str] = []
+    for name, child in tower.named_children():
+        if any(isinstance(module, nn.ModuleList) and _attends(module) for module in child.modules()):
+            after_blocks = True
+        elif after_blocks and any(isinstance(m, nn.Linear) and m.out_features == width for m in child.modules()):
+            inside.append(f"{root}.{name}")
+    return [root], [*outside, *inside]
+
+
+def _attends(blocks: nn.ModuleList) -> bool:
+    return any("attn" in name or "attention" in name for block in blocks for name, _ in block.named_children())
+
+
+def _under(name: str, roots: Sequence[str]) -> bool:
+    return any(name == root or name.startswith(f"{root}.") for root in roots)

@@ -1,0 +1,55 @@
+"""TRL's trainers with whole checkpoints and adapters that are gathered before they are saved."""
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import DPOTrainer, SFTTrainer
+
+from vfl.train.checkpoints import WholeCheckpoints
+
+logger = logging.getLogger(__name__)
+
+
+def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The trained tensors by name, on the CPU; gathered where ZeRO-3 spreads them over ranks (all ranks must call)."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with _gathered(list(trained.values())):
+        return {name: parameter.detach().cpu().clone() for name, parameter in trained.items()}
+
+
+def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
+        return nullcontext()
+    from deepspeed.zero import GatheredParameters
+
+    return GatheredParameters(parameters)
+
+
+class _Adapted(WholeCheckpoints):
+    """What both trainers share."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The adapter alone: ZeRO would gather the whole base model, only for the adapter to be picked out of it."""
+        unwrapped = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
+        state = trained_state(unwrapped)
+        if self.args.should_save:  # type: ignore[attr-defined]
+            folder = output_dir or self.args.output_dir  # type: ignore[attr-defined]
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            unwrapped.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The adapter's card is written at the end, with what was measured."""
+
+
+class LayerSFTTrainer(_Adapted, SFTTrainer):
+    """`SFTTrainer` for `vfl train`."""
+
+
+class LayerDPOTrainer(_Adapted, DPOTrainer):
+    """`DPOTrainer` for `vfl train`."""
+
+
+TRAINERS = {"sft": LayerSFTTrainer, "dpo": LayerDPOTrainer}

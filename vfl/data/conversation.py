@@ -1,0 +1,112 @@
+"""A row to a sample's messages and images: the turns are in order, and each image has its place."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vfl.data.imagefolder import ImageFolder, is_blank
+from vfl.data.imageref import ImageRef
+from vfl.data.kinds import KINDS, Conversation, Kind
+from vfl.data.sample import Message
+from vfl.data.turns import MARK
+from vfl.errors import InputError
+
+IMAGE_COLUMNS = ("images", "image")
+OTHER_MEDIA = ("video", "videos", "audio", "audios")
+PLACE = {"type": "image"}
+
+
+def converse(
+    row: Mapping[str, Any], kind: Kind, folder: ImageFolder, members: Mapping[str, bytes]
+) -> tuple[Conversation, tuple[ImageRef, ...]]:
+    """The row's conversation with bare image places, and the images of these places in reading order.
+
+    Args:
+        members: images that came with the row by name; if the row names no image, they are its images.
+
+    Raises:
+        InputError: for a row that cannot be used, with the reason.
+    """
+    for name in OTHER_MEDIA:
+        if row.get(name):
+            raise InputError(f"the row has {name}; only images are read")
+    found = KINDS[kind][1](row)
+    _check_order(found.turns)
+    places = _places(found.turns)
+    open_places = sum("image" not in place for place in places)
+    given = _column_images(row)
+    if given is None:
+        given = list(members) if open_places or not places else []
+    lead = len(given) if not places else 0  # no mark anywhere: the images go before the first question
+    if not lead and open_places != len(given):
+        raise InputError(
+            f"the row has {len(given)} images in its columns and {open_places} places for them in its text"
+            f' ({MARK} or an entry {{"type": "image"}})'
+        )
+    names = iter(given)
+    wanted = [place["image"] if "image" in place else next(names) for place in places] or given
+    images = tuple(folder.ref(value, members) for value in wanted)
+    turns = _bare(found.turns, lead)
+    _check_content(turns, found.turns)
+    rejected = None
+    if found.rejected is not None:
+        _check_order(found.rejected)
+        rejected = _bare(found.rejected, lead)
+        _check_content(rejected, found.rejected)
+    return Conversation(turns, found.prompt, rejected), images
+
+
+def _column_images(row: Mapping[str, Any]) -> list[Any] | None:
+    """The images of the row's columns; None where it has no such column."""
+    filled = [name for name in IMAGE_COLUMNS if not is_blank(row.get(name))]
+    if len(filled) > 1:
+        raise InputError(f"the row has both {' and '.join(filled)}; expected one of them")
+    if not filled:
+        return [] if any(name in row for name in IMAGE_COLUMNS) else None
+    value = row[filled[0]]
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _places(turns: Sequence[Message]) -> list[dict[str, Any]]:
+    return [part for turn in turns for part in turn["content"] if part["type"] == "image"]
+
+
+def _bare(turns: Sequence[Message], lead: int) -> list[Message]:
+    """The turns without what they say of their images, and with `lead` places before the first user turn's text."""
+    first_user = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
+    return [
+        {
+            "role": turn["role"],
+            "content": [dict(PLACE) for _ in range(lead if i == first_user else 0)]
+            + [dict(PLACE) if part["type"] == "image" else part for part in turn["content"]],
+        }
+        for i, turn in enumerate(turns)
+    ]
+
+
+def _check_order(turns: Sequence[Message]) -> None:
+    expected = "user"
+    for number, turn in enumerate(turns, start=1):
+        role = turn["role"]
+        if role == "system" and number == 1:
+            continue
+        if role != expected:
+            raise InputError(
+                f"turn {number} is the {role}'s, expected the {expected}'s: user and assistant take turns, after at"
+                " most one system turn"
+            )
+        expected = "assistant" if role == "user" else "user"
+    if turns[-1]["role"] != "assistant":
+        raise InputError(f"the last turn is the {turns[-1]['role']}'s; expected an answer of the assistant")
+
+
+def _check_content(turns: Sequence[Message], written: Sequence[Message]) -> None:
+    for number, (turn, original) in enumerate(zip(turns, written, strict=True), start=1):
+        role = turn["role"]
+        texts = [part["text"] for part in turn["content"] if part["type"] == "text"]
+        if role != "user" and _places([original]):
+            raise InputError(f"turn {number} ({role}) holds an image ({MARK}); expected images in user turns only")
+        if not any(text.strip() for text in texts) and (role != "user" or len(texts) == len(turn["content"])):
+            raise InputError(f"turn {number} ({role}) is empty")
+        for text in texts:
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise InputError(f"turn {number} ({role}) is not Unicode text (half of a surrogate pair)")

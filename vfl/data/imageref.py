@@ -1,0 +1,77 @@
+"""An image of a row: a file, bytes that the row holds, or an address; opened only when it is needed."""
+
+import io
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from vfl.data.remote import fetch
+from vfl.errors import InputError
+from vfl.files import as_rgb
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """Exactly one of `path`, `data` and `url` is set; `name` is the image as the row wrote it.
+
+    Pickles, so that workers can open it.
+    """
+
+    path: Path | None
+    data: bytes | None = field(repr=False)
+    name: str
+    url: str | None = None
+
+    def open(self) -> Image.Image:
+        """The image as RGB, turned as its EXIF says; transparency shows white. An address is fetched each time.
+
+        Raises:
+            InputError: names the image as the row does; it is absent, broken, or larger than Pillow's limit.
+        """
+        return as_rgb(self._read(decode=True))
+
+    def check(self, *, decode: bool = True) -> None:
+        """Raise what `open` would raise. Without `decode` only the header is read, which misses a cut-off file."""
+        self._read(decode=decode)
+
+    def _read(self, *, decode: bool) -> Image.Image:
+        try:
+            with Image.open(self._source()) as image:
+                if decode:
+                    image.load()
+                    ImageOps.exif_transpose(image, in_place=True)  # as models are shown it
+                return image
+        except InputError:
+            raise
+        except FileNotFoundError as error:
+            raise InputError(f"image {self.name!r} does not exist ({self.path})") from error
+        except Image.DecompressionBombError as error:
+            raise InputError(f"image {self.name!r} is too large ({error}); shrink it") from error
+        # Pillow raises SyntaxError for broken PNG chunks, and what its parsers of headers stumble over
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            EOFError,
+            LookupError,
+            TypeError,
+            OverflowError,
+            struct.error,
+        ) as error:
+            raise InputError(f"image {self.name!r} cannot be decoded ({_short(error)})") from error
+
+    def _source(self) -> Path | io.BytesIO:
+        if self.path is not None:
+            return self.path
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        assert self.url is not None
+        return io.BytesIO(fetch(self.url))
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    # Pillow names a BytesIO by its address, which differs from run to run
+    return "no image format that Pillow knows" if text.startswith("cannot identify image file") else text

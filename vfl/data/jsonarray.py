@@ -1,0 +1,109 @@
+"""A JSON array of rows, read element by element: the file is never in memory as a whole."""
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vfl.data.rawrow import RawRow, raw_row
+from vfl.errors import InputError
+
+CHUNK = 2**18
+"""Bytes read at a time."""
+MAX_ROW = 2**27
+"""Characters after which a row without an end is taken for a broken file."""
+
+_SPACE = " \t\r\n"
+_decode = json.JSONDecoder().raw_decode
+
+
+def rows(path: Path) -> Iterator[RawRow]:
+    """The rows of a .json file that holds one array.
+
+    Raises:
+        InputError: where the file stops being JSON: nothing after that place can be trusted, so this is no bad row.
+    """
+    with path.open("rb") as handle:
+        for number, value in enumerate(_elements(handle, path), start=1):
+            yield raw_row(f"{path.name} row {number}", value)
+
+
+def _elements(handle: BinaryIO, path: Path) -> Iterator[Any]:
+    text = _Text(handle, path)
+    if text.next_sign() != "[":
+        raise text.broken("the file does not begin with [")
+    text.pos += 1
+    if text.next_sign() == "]":
+        text.pos += 1
+    else:
+        while True:
+            yield text.element()
+            sign = text.next_sign()
+            text.pos += 1
+            if sign == "]":
+                break
+            if sign != ",":
+                raise text.broken("expected , or ] after a row" if sign else "the file ends inside the array")
+            text.rows += 1
+            if text.next_sign() == "]":
+                raise text.broken("a comma after the last row")
+    if text.next_sign():
+        raise text.broken("something follows the array")
+
+
+class _Text:
+    """A window of the file's text: `buffer[pos:]` is not read yet."""
+
+    def __init__(self, handle: BinaryIO, path: Path) -> None:
+        self.handle, self.path = handle, path
+        self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self.buffer, self.pos, self.rows, self.ended = "", 0, 1, False
+
+    def grow(self) -> None:
+        """Read on, and at least as much again as is waiting, so that a long row is parsed few times."""
+        data = self.handle.read(max(CHUNK, len(self.buffer) - self.pos))
+        self.ended = not data
+        try:
+            self.buffer = self.buffer[self.pos :] + self.decoder.decode(data, self.ended)
+        except UnicodeDecodeError as error:
+            raise self.broken(f"not UTF-8 text ({error.reason})") from error
+        self.pos = 0
+
+    def next_sign(self) -> str:
+        """The next character that is no space, without reading over it; "" at the end of the file."""
+        while True:
+            while self.pos < len(self.buffer):
+                if self.buffer[self.pos] not in _SPACE:
+                    return self.buffer[self.pos]
+                self.pos += 1
+            if self.ended:
+                return ""
+            self.grow()
+
+    def element(self) -> Any:
+        """The value that begins at the next sign."""
+        self.next_sign()
+        while True:
+            try:
+                value, end = _decode(self.buffer, self.pos)
+            except json.JSONDecodeError as error:
+                # cut off by the window's end: inside a string, or within a few characters of the end
+                cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.buffer) - 12
+                if self.ended or not cut:
+                    raise self.broken(error.msg) from error
+                if len(self.buffer) - self.pos > MAX_ROW:
+                    raise self.broken(f"a row of more than {MAX_ROW} characters") from error
+            except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
+                raise self.broken(f"not usable JSON ({error})") from error
+            else:
+                if end < len(self.buffer) or self.ended:  # else a number may go on
+                    self.pos = end
+                    return value
+            self.grow()
+
+    def broken(self, why: str) -> InputError:
+        return InputError(
+            f"{self.path} is no intact JSON array of rows: at row {self.rows}: {why}; mend the file there or write it"
+            " anew"
+        )

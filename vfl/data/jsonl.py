@@ -1,0 +1,14 @@
+"""JSON lines: one object a line; blank lines are passed over. A broken line is one bad row."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vfl.data.rawrow import RawRow, parse_row
+
+
+def rows(path: Path) -> Iterator[RawRow]:
+    """The rows of a .jsonl file, one line in memory at a time."""
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.strip():
+                yield parse_row(f"{path.name} line {number}", line)

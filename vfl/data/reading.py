@@ -1,0 +1,92 @@
+"""Read training or selection data of any known format as one stream of samples, in constant memory."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from vfl.data.conversation import IMAGE_COLUMNS, converse
+from vfl.data.formats import Source, kind_of, sources
+from vfl.data.imagefolder import ImageFolder
+from vfl.data.kinds import KINDS, Kind
+from vfl.data.rawrow import RawRow
+from vfl.data.sample import BadRow, Sample
+from vfl.data.uids import Namer, content_digest, repeated_ids, stored_digest
+from vfl.errors import InputError
+
+
+def read(
+    source: Any,
+    *,
+    images: str | Path | None = None,
+    format: Kind | Literal["auto"] = "auto",
+    split: str | None = None,
+    allow_remote: bool = False,
+    keep_rows: bool = False,
+) -> Iterator[Sample | BadRow]:
+    """The rows of `source` in order, each as a sample or as a bad row; nothing is left out.
+
+        for row in vfl.data.read("llava.json", images="train2017"):
+            print(row.uid, row.reason if isinstance(row, BadRow) else row.messages)
+
+    The data is gone through twice: once for the ids (to see which repeat), once for the rows. Images are looked up,
+    and neither opened nor fetched. Memory does not grow with the data but for the 8 bytes of each given id and the 18
+    to 36 of each row that has no id of its own.
+
+    Args:
+        source: a file, a folder of shards, a folder that `save_to_disk` wrote, a `datasets.Dataset`, or several of
+            these as a list or tuple.
+        images: the folder that image names are relative to and must stay in; the data file's folder if not given.
+        split: for a saved dataset with several splits.
+        allow_remote: let images be addresses (http, https), fetched when they are opened.
+        keep_rows: keep the stored row in `Sample.row`.
+
+    Raises:
+        InputError: at once for a source that is not there or of no known format, and while reading where a container
+            is broken so that the rows after that cannot be found.
+    """
+    root = None if images is None else Path(images)
+    if root is not None and not root.is_dir():
+        raise InputError(f"the image folder {root} does not exist; give the folder that image names are relative to")
+    if format != "auto" and format not in KINDS:
+        raise InputError(f"format {format!r} is unknown; expected auto, {', '.join(KINDS)}")
+    given = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    if not given:
+        raise InputError("no data was given; expected at least one file")
+    parts = [part for one in given for part in sources(one, split)]
+    kinds = [kind_of(part)[0] if format == "auto" else format for part in parts]
+    return _rows(parts, kinds, root, allow_remote, keep_rows)
+
+
+def _rows(
+    parts: list[Source], kinds: list[Kind], root: Path | None, allow_remote: bool, keep_rows: bool
+) -> Iterator[Sample | BadRow]:
+    namer = Namer(repeated_ids(raw.given_id for part in parts for raw in part.rows(only_ids=True)))
+    for part, kind in zip(parts, kinds, strict=True):
+        home = root if root is not None else part.home
+        folder = ImageFolder(None if home is None else home.resolve(), allow_remote)
+        for raw in part.rows():
+            yield _sample(raw, kind, folder, namer, keep_rows)
+
+
+def _sample(raw: RawRow, kind: Kind, folder: ImageFolder, namer: Namer, keep_rows: bool) -> Sample | BadRow:
+    if raw.row is None:
+        return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.stored)), raw.problem)
+    try:
+        found, images = converse(raw.row, kind, folder, raw.members)
+    except InputError as error:
+        return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.row)), str(error))
+    read_already = (*KINDS[kind][0], *IMAGE_COLUMNS)
+    return Sample(
+        uid=namer.name(raw.given_id, content_digest(found.turns, found.rejected, images)),
+        where=raw.where,
+        messages=tuple(found.turns),
+        images=images,
+        rejected=None if found.rejected is None else tuple(found.rejected),
+        prompt=found.prompt,
+        columns={
+            name: value
+            for name, value in raw.row.items()
+            if name not in read_already and (value is None or isinstance(value, (str, int, float)))
+        },
+        row=raw.row if keep_rows else None,
+    )

@@ -1,0 +1,118 @@
+"""Turns as formats write them, in the one form of a message: a known role and a list of text and image parts.
+
+Here an image part may still carry what the row says of its image, under "image"; `conversation` takes it out.
+"""
+
+import re
+from typing import Any, Literal
+
+from vfl.data.imagefolder import KEYS, is_blank
+from vfl.data.sample import Message
+from vfl.errors import InputError
+
+MARK = "<image>"
+Role = Literal["system", "user", "assistant"]
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+_MARKS = re.compile(re.escape(MARK))
+
+
+def read_turns(value: Any, name: str) -> list[Message]:
+    """The turns in a row's column `name`: objects with `role` and `content`, or with `from` and `value`.
+
+    Raises:
+        InputError: names the column, the turn (from 1) and what was expected.
+    """
+    if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
+        value = _transposed(value)  # how `datasets` before 4.0 stored a list of objects
+    if not isinstance(value, list):
+        raise InputError(f"{name} is {_kind(value)}; expected a list of turns")
+    if not value:
+        raise InputError(f"{name} is empty; expected at least one turn")
+    return [_read_turn(turn, f"{name}, turn {number}") for number, turn in enumerate(value, start=1)]
+
+
+def text_turn(role: Role, text: Any, name: str) -> Message:
+    """A turn whose whole content is the column `name`."""
+    return {"role": role, "content": _parts(text, name)}
+
+
+def _read_turn(turn: Any, where: str) -> Message:
+    if not isinstance(turn, dict):
+        raise InputError(f"{where} is {_kind(turn)}; expected an object with role and content, or from and value")
+    role, content = turn.get("role"), turn.get("content")
+    if role is None:
+        role, content = turn.get("from"), turn.get("value")
+    if role is None:
+        raise InputError(f"{where} has no role (nor from); its keys: {', '.join(map(str, turn)) or 'none'}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise InputError(f"{where} has the unknown role {role!r}; expected one of {', '.join(ROLES)}")
+    return {"role": ROLES[role], "content": _parts(content, f"{where} ({role})")}
+
+
+def _parts(content: Any, where: str) -> list[dict[str, Any]]:
+    if content is None or content == "" or content == []:
+        raise InputError(f"{where} is empty")
+    if isinstance(content, str):
+        return _split(content)
+    if not isinstance(content, list):
+        raise InputError(f"{where} holds {_kind(content)}; expected text or a list of typed entries")
+    return [part for entry in content for part in _entry(entry, where)]
+
+
+def _entry(entry: Any, where: str) -> list[dict[str, Any]]:
+    if isinstance(entry, str):
+        return _split(entry)
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} holds an entry that is {_kind(entry)}; expected an object with a type")
+    kind = entry.get("type")
+    if kind == "text":
+        if not isinstance(entry.get("text"), str):
+            raise InputError(f"{where} holds a text entry whose text is {_kind(entry.get('text'))}")
+        return _split(entry["text"])
+    if kind in ("image", "image_url"):
+        given = {key: entry[key] for key in ("bytes", *KEYS) if not is_blank(entry.get(key))}
+        return [{"type": "image", "image": given} if given else {"type": "image"}]
+    raise InputError(f"{where} holds an entry of type {kind!r}; expected text or image")
+
+
+def _split(text: str) -> list[dict[str, Any]]:
+    """Text and places at its image marks.
+
+    LLaVA's data writes a mark on a line of its own before or after the text; that line's end belongs to the mark, since
+    chat templates put in what their model expects there. Line ends inside the text stay.
+    """
+    pieces = _MARKS.split(text)
+    lead = next((i for i, piece in enumerate(pieces) if piece not in ("", "\n")), len(pieces))
+    trail = next((i for i, piece in enumerate(reversed(pieces)) if piece not in ("", "\n")), len(pieces))
+    last = len(pieces) - 1
+    parts: list[dict[str, Any]] = []
+    for i, piece in enumerate(pieces):
+        if 0 < i <= lead:
+            piece = piece.removeprefix("\n")
+        if i < last and last - i <= trail:
+            piece = piece.removesuffix("\n")
+        if piece:
+            parts.append({"type": "text", "text": piece})
+        if i < last:
+            parts.append({"type": "image"})
+    return parts
+
+
+def _transposed(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    if len({len(column) for column in columns.values()}) != 1:
+        raise InputError(f"turns are columns of unequal length ({', '.join(columns)})")
+    return [dict(zip(columns, turn, strict=True)) for turn in zip(*columns.values(), strict=True)]
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "missing"
+    names: dict[type, str] = {str: "text", list: "a list", dict: "an object", bytes: "bytes"}
+    return names[type(value)] if type(value) in names else repr(value)

@@ -1,0 +1,96 @@
+"""webdataset: a tar archive in which the files of one sample stand together and share their name up to the first dot.
+
+A sample has a .json with the row, or a .txt with a text that belongs to its images; its image files come with it.
+"""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from vfl.data.rawrow import RawRow, parse_json
+from vfl.errors import InputError
+
+IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
+CONVERSATIONS = ("messages", "conversations", "prompt", "chosen")
+_NAME = re.compile(r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<extension>[^/]*)$")
+"""The key goes up to the first dot after the last slash; files whose name begins with a dot belong to no sample."""
+
+
+def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
+    """The samples of a .tar or .tar.gz file, in order; with `only_ids` without their images.
+
+    Raises:
+        InputError: the archive is broken or cut off.
+    """
+    done = "the beginning"
+    try:
+        # "r:" seeks over files that are not read, "r|*" reads a packed archive in one go
+        with tarfile.open(path, "r|*" if _packed(path) else "r:") as archive:
+            for key, files in groupby(_files(archive, only_ids), key=lambda file: file[0]):
+                yield _sample(f"{path.name} sample {key}", key, {name: data for _, name, data in files})
+                done = f"sample {key}"
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"{path} is no intact tar archive (after {done}: {error})") from error
+
+
+def _packed(path: Path) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(2) == b"\x1f\x8b"
+
+
+def _files(archive: tarfile.TarFile, only_ids: bool) -> Iterator[tuple[str, str, bytes]]:
+    """(key, name, bytes) of each file that can belong to a sample."""
+    while (member := archive.next()) is not None:
+        # it keeps every header otherwise, and memory would grow with the archive
+        archive.members.clear()  # type: ignore[attr-defined]
+        match = _NAME.match(member.name)
+        if match is None or not member.isfile():
+            continue
+        extension = match["extension"].lower().rpartition(".")[2]
+        if extension in ("json", "txt") or (extension in IMAGES and not only_ids):
+            handle = archive.extractfile(member)
+            assert handle is not None
+            data = handle.read()
+            if len(data) != member.size:
+                raise tarfile.ReadError(f"{member.name} is cut off")
+            yield match["key"], member.name, data
+
+
+def _sample(where: str, key: str, files: dict[str, bytes]) -> RawRow:
+    texts = {extension: data for name, data in files.items() if (extension := name.rpartition(".")[2]) in _TEXTS}
+    images = {name: data for name, data in files.items() if name.rpartition(".")[2].lower() in IMAGES}
+    try:
+        row = parse_json(texts["json"]) if "json" in texts else {}
+        if not isinstance(row, dict):
+            raise InputError(f"the .json is no object but {type(row).__name__}")
+        if not any(name in row for name in CONVERSATIONS):
+            if "txt" not in texts:
+                raise InputError(
+                    f"the sample has neither a .json with a conversation nor a .txt; files: {_list(files)}"
+                )
+            row = row | {"messages": _caption(texts["txt"], len(images))}
+    except InputError as error:
+        return RawRow(where, None, key=key, problem=str(error), stored=files)
+    return RawRow(where, row, key=key, members=images)
+
+
+_TEXTS = ("json", "txt")
+
+
+def _caption(text: bytes, count: int) -> list[dict[str, Any]]:
+    """A text beside images is the answer to the images alone."""
+    try:
+        answer = text.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the .txt is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return [
+        {"role": "user", "content": [{"type": "image"}] * count},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def _list(files: dict[str, bytes]) -> str:
+    return ", ".join(files)

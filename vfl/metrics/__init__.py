@@ -1,0 +1,1 @@
+"""Interpretability metrics: plain functions over plans, over attention read through one tap, and over hidden states."""

@@ -1,0 +1,38 @@
+"""Vision token dropping: accuracy with the image hidden from the text in the last k layers, k = 0 .. L.
+
+Table 1 of "Vision Function Layer in Multimodal LLMs" (arXiv 2509.24791), on probe pairs and for each function. k = 0 is
+the plain model; k = L is a model that never sees the image, with all positions kept.
+"""
+
+from collections.abc import Sequence
+
+from vfl.engine.plan import Plan
+from vfl.locating.ask import Asked, Asker
+from vfl.metrics.answering import TOLERANCE, accuracy_along, points
+from vfl.metrics.result import Result
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair, Which
+
+
+def drop(vlm: VLM, pairs: Sequence[Pair], *, ks: Sequence[int] | None = None, tolerance: float = TOLERANCE) -> Result:
+    """Accuracy against the number k of last layers in which the text sees no vision token, for each function.
+
+    Args:
+        vlm: the model.
+        pairs: probe pairs of any functions; each is asked on both its images.
+        ks: numbers of last layers, 0 (always added) to L; all of them by default.
+        tolerance: how much accuracy may fall to count as tolerated.
+
+    Returns:
+        See `accuracy_along`; the curves' axis is k.
+
+    Raises:
+        InputError: without pairs, or for a k outside of 0 .. L.
+    """
+    num_layers = vlm.num_layers
+    hidden = points(ks, range(num_layers + 1), vlm, "ks")
+
+    def plans_of(asker: Asker, pair: Pair, which: Which) -> tuple[Asked, list[Plan]]:
+        return asker.ask(pair, which), [Plan.hide(range(num_layers - k, num_layers)) for k in hidden]
+
+    return accuracy_along(vlm, pairs, hidden, plans_of, axis="k", tolerance=tolerance, options={})

@@ -1,0 +1,96 @@
+"""Causal injection: an unrelated image below layer n, the clean image's vision states from layer n on.
+
+Accuracy against n tells from which layer on the text reads the image: it stays high while nothing below n was needed.
+Vision states do not depend on the text that follows, so this is a swap of all layers from n on. Source: "Unmasking the
+functionality of early layers in VLMs" (Hartman et al.).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vfl.engine.plan import Plan
+from vfl.engine.streams import prefill
+from vfl.errors import InputError
+from vfl.locating.ask import Asked, Asker, question_of
+from vfl.metrics.answering import TOLERANCE, accuracy_along, points
+from vfl.metrics.result import Result
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair, Which
+
+UNRELATED = ("other", "noise")
+NOISE_SEED = 0
+
+
+def injection(
+    vlm: VLM,
+    pairs: Sequence[Pair],
+    *,
+    ns: Sequence[int] | None = None,
+    unrelated: str = "other",
+    tolerance: float = TOLERANCE,
+) -> Result:
+    """Accuracy, against the clean image's answer, with an unrelated image read below layer n, for each function.
+
+    Args:
+        vlm: the model.
+        pairs: probe pairs of any functions; each is asked on both its images.
+        ns: first layers of the clean image, 0 (always added: the plain model) to L (only the unrelated image); all of
+            them by default.
+        unrelated: "other": the image of another pair of equal size, of another function where there is one, else with
+            another answer; "noise": uniform noise.
+        tolerance: how much accuracy may fall to count as tolerated.
+
+    Returns:
+        See `accuracy_along`; the curves' axis is n.
+
+    Raises:
+        InputError: without pairs, for an n outside of 0 .. L, or where a pair has no other image of its size.
+    """
+    if unrelated not in UNRELATED:
+        raise InputError(f"unrelated={unrelated!r} is unknown; expected one of {', '.join(UNRELATED)}.")
+    firsts = points(ns, range(vlm.num_layers + 1), vlm, "ns")
+
+    def plans_of(asker: Asker, pair: Pair, which: Which) -> tuple[Asked, list[Plan]]:
+        image: Any = _noise(pair) if unrelated == "noise" else unrelated_pair(pair, which, pairs).path("image")
+        shown = vlm.ask(question_of(vlm, pair), image)
+        clean = asker.ask(pair, which)
+        return Asked(shown, prefill(vlm, shown)), [Plan.suffix(n, clean.stream) for n in firsts]
+
+    options: dict[str, Any] = {"unrelated": unrelated}
+    if unrelated == "noise":
+        options["noise_seed"] = NOISE_SEED
+    return accuracy_along(vlm, pairs, firsts, plans_of, axis="n", tolerance=tolerance, options=options)
+
+
+def unrelated_pair(pair: Pair, which: Which, pairs: Sequence[Pair]) -> Pair:
+    """The next pair after this one, in a circle, whose target image has its size and is unrelated to its answer.
+
+    Raises:
+        InputError: when there is none.
+    """
+    answer = pair.source_answer if which == "source_image" else pair.answer
+    at = next(row for row, other in enumerate(pairs) if other is pair)
+    mine = {pair.path(image) for image in pair.images}
+    others = [
+        other
+        for other in (*pairs[at + 1 :], *pairs[:at])
+        if other.size == pair.size and other.path("image") not in mine
+    ]
+    elsewhere = [other for other in others if other.function != pair.function]
+    different = [other for other in others if other.function == pair.function and other.answer != answer]
+    if not elsewhere + different:
+        width, height = pair.size
+        raise InputError(
+            f"Pair {pair.id!r} ({width}x{height}) has no unrelated image of its size among {len(pairs)} pairs. Give "
+            "more pairs, or unrelated='noise'."
+        )
+    return (elsewhere + different)[0]
+
+
+def _noise(pair: Pair) -> Image.Image:
+    width, height = pair.size
+    pixels = np.random.default_rng(NOISE_SEED).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)

@@ -1,0 +1,15 @@
+"""Probe pairs as prompts for the metrics that look at one prompt at a time."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from vfl.locating.ask import question_of
+from vfl.models.encode import Encoded
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair, Which
+
+
+def prompts_of(vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("image",)) -> Iterator[Encoded]:
+    """Each pair's question on its images, encoded one at a time: pixels of a whole suite are never held."""
+    for pair in pairs:
+        for image in which:
+            yield vlm.ask(question_of(vlm, pair), pair.path(image))

@@ -1,0 +1,114 @@
+"""What every metric returns: plain data for JSON, each number with its 95 % interval and its number of samples.
+
+    {"n": samples,
+     "scalars": {name: {"value": x, "low": x, "high": x, "n": samples}},
+     "curves": {name: {"axis": "layer", "at": [0, 1, ...], "value": [...], "low": [...], "high": [...], "n": samples}},
+     "options": {everything that changes a number}}
+
+A metric may add keys of its own (such as a table by layer and head). Numbers that do not exist are null.
+
+Legend: N samples, X points of a curve.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vfl.errors import InputError
+from vfl.locating.curves import wilson
+
+Floats = NDArray[np.float64]
+Result = dict[str, Any]
+
+RESAMPLES = 1000
+BOOTSTRAP_SEED = 0
+
+
+def result(
+    n: int,
+    scalars: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    options: Mapping[str, Any],
+    **more: Any,
+) -> Result:
+    """A metric's result; options say how the intervals were made."""
+    settled = {**options, "interval": "95 %", "bootstrap": {"resamples": RESAMPLES, "seed": BOOTSTRAP_SEED}}
+    return {"n": n, "scalars": dict(scalars), "curves": dict(curves), "options": settled, **more}
+
+
+def mean_curve(samples: ArrayLike, *, axis: str = "layer", at: Iterable[int] | None = None) -> dict[str, Any]:
+    """Means of (N, X) values over samples, with a percentile bootstrap over samples; one sample has no interval."""
+    values = _samples(samples)
+    means, low, high = _bootstrap(values)
+    points = list(range(values.shape[1])) if at is None else list(at)
+    return _curve(axis, points, means, low, high, len(values))
+
+
+def mean_scalar(samples: ArrayLike) -> dict[str, Any]:
+    """The mean of (N,) values, with a percentile bootstrap over samples."""
+    values = _samples(np.asarray(samples, dtype=np.float64)[:, None])
+    means, low, high = _bootstrap(values)
+    return {"value": number(means[0]), "low": number(low[0]), "high": number(high[0]), "n": len(values)}
+
+
+def share_curve(flags: ArrayLike, *, axis: str = "layer", at: Iterable[int] | None = None) -> dict[str, Any]:
+    """Shares of (N, X) yes or no over samples, with Wilson's interval."""
+    values = _samples(flags)
+    low, high = wilson(values.sum(0), np.full(values.shape[1], float(len(values))))
+    points = list(range(values.shape[1])) if at is None else list(at)
+    return _curve(axis, points, values.mean(0), low, high, len(values))
+
+
+def share_scalar(flags: ArrayLike) -> dict[str, Any]:
+    """The share of (N,) yes or no, with Wilson's interval."""
+    curve = share_curve(np.asarray(flags, dtype=np.float64)[:, None])
+    return {"value": curve["value"][0], "low": curve["low"][0], "high": curve["high"][0], "n": curve["n"]}
+
+
+def no_scalar(value: float | None, n: int) -> dict[str, Any]:
+    """A number without an interval: read off a curve, where the curve's own intervals say how sure it is."""
+    return {"value": None if value is None else number(value), "low": None, "high": None, "n": n}
+
+
+def number(value: float) -> float | None:
+    """A JSON number; null for what is none."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def table(values: ArrayLike) -> list[list[float | None]]:
+    """A matrix as nested lists."""
+    return [[number(cell) for cell in row] for row in np.asarray(values, dtype=np.float64)]
+
+
+def by_function(functions: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of each function, in order of appearance."""
+    return {name: [row for row, other in enumerate(functions) if other == name] for name in dict.fromkeys(functions)}
+
+
+def _samples(values: ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2 or not len(array):
+        raise InputError("A metric was asked for without a single sample. Give at least one prompt or probe pair.")
+    return array
+
+
+def _bootstrap(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """(X,) means and the 2.5 % and 97.5 % points of resampled means; NaN bounds where there is one sample."""
+    means = values.mean(0)
+    n = len(values)
+    if n < 2:
+        none = np.full_like(means, np.nan)
+        return means, none, none
+    counts = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    resampled = counts @ values / n  # (RESAMPLES, X)
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    return means, low, high
+
+
+def _curve(axis: str, at: list[int], value: Floats, low: Floats, high: Floats, n: int) -> dict[str, Any]:
+    lists = {name: [number(x) for x in xs] for name, xs in (("value", value), ("low", low), ("high", high))}
+    return {"axis": axis, "at": at, **lists, "n": n}

@@ -1,0 +1,68 @@
+"""Token swapping on probe pairs: the share of answers that change with one layer's vision states swapped.
+
+    P_swap(y | U^(!=k), U~^(k), W) = prod_t P(y_t | y_<t, U^(!=k), U~^(k), W)
+
+At one layer k the text reads the source image's vision keys and values instead of the target's; change rate(k) is the
+share of kept pairs whose answer then differs ("Vision Function Layer in Multimodal LLMs", arXiv 2509.24791).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vfl.engine.sweep import Reading
+from vfl.errors import InputError
+from vfl.locating.ask import Asker
+from vfl.locating.curves import outcomes
+from vfl.locating.pairs import sweep_pair
+from vfl.locating.records import table_of
+from vfl.metrics.result import Result, by_function, mean_curve, no_scalar, result, share_curve, share_scalar
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair
+
+
+def swap(vlm: VLM, pairs: Sequence[Pair], *, reading: Reading = "text") -> Result:
+    """Change rate of every single layer, for each function of the pairs.
+
+    Args:
+        vlm: the model.
+        pairs: probe pairs of any functions. Rates are over kept pairs: those answered correctly on both images.
+        reading: who sees the swap, as in `vfl.sweep`.
+
+    Returns:
+        For each function f, curves "f/changed" and "f/followed" (shares, Wilson), "f/control" where a control image was
+        swapped, "f/effect" (drop of the log-odds of answer against source answer, nats per token, bootstrap over
+        pairs); scalars "f/accuracy" (over all targets), "f/kept" (share), "f/peak" (layer, null where nothing changed)
+        and "f/peak_changed".
+        A function without a kept pair has only its first two scalars.
+    """
+    if not pairs:
+        raise InputError("The metric swap was asked for without probe pairs. Give at least one.")
+    asker, layers = Asker(vlm), [(layer, layer) for layer in range(vlm.num_layers)]
+    scalars: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    for function, rows in by_function([pair.function for pair in pairs]).items():
+        records = [record for row in rows for record in sweep_pair(asker, pairs[row], layers, reading=reading)]
+        unswapped = [record for record in records if record["swap"] == "none"]
+        scalars[f"{function}/accuracy"] = share_scalar([record["target_correct"] for record in unswapped])
+        scalars[f"{function}/kept"] = share_scalar([record["kept"] for record in unswapped])
+        if not any(record["kept"] for record in unswapped):
+            continue
+        data = outcomes(table_of(records), function, vlm.num_layers)
+        single = slice(0, vlm.num_layers)
+        changed = curves[f"{function}/changed"] = share_curve(data.changed[:, single])
+        curves[f"{function}/followed"] = share_curve(data.followed[:, single])
+        controlled = ~np.isnan(data.control[:, single]).any(axis=1)
+        if controlled.any():
+            curves[f"{function}/control"] = share_curve(data.control[controlled, single])
+        finite = np.isfinite(data.effect[:, single]).all(axis=1)
+        if finite.any():
+            curves[f"{function}/effect"] = mean_curve(data.effect[finite, single])
+        peak = int(np.argmax(changed["value"]))
+        scalars[f"{function}/peak"] = no_scalar(peak if changed["value"][peak] else None, data.kept)
+        scalars[f"{function}/peak_changed"] = {name: changed[name][peak] for name in ("value", "low", "high")} | {
+            "n": data.kept
+        }
+    options = {"reading": reading, "extent": "single layers", "over": "kept pairs"}
+    return result(len(pairs), scalars, curves, options)

@@ -1,0 +1,104 @@
+"""Visual attention ratio: how much of a head's attention goes to the image when the answer is predicted.
+
+    VAR[l, h] = sum over vision positions j of A[l, h, q, j]
+    SVAR_a-b = sum over layers a .. b of the mean over heads of VAR[l, h]
+
+q is the query that predicts the answer token ("predicts", the last prompt position; Skip-It) or the generated token
+itself ("token"; "Unveiling Visual Perception in Language Models"). In every row the masses of vision, of text and of
+the query's own position add up to 1.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import torch
+
+from vfl.engine.streams import frame_after, frame_of_prompt
+from vfl.errors import InputError
+from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
+from vfl.metrics.states import forward, is_vision
+from vfl.metrics.tap import Reader, tapped
+from vfl.models.encode import Encoded
+from vfl.models.vlm import VLM
+
+Query = Literal["predicts", "token"]
+PAPER_LAYERS = (5, 18)  # of 32
+PAPER_DEPTH = 32
+
+
+def var(
+    vlm: VLM, prompts: Iterable[Encoded], *, query: Query = "predicts", layers: tuple[int, int] | None = None
+) -> Result:
+    """Visual attention ratio of every head, and its sum over layers.
+
+    Args:
+        vlm: the model.
+        prompts: N prompts.
+        query: which position's attention counts, see above.
+        layers: first and last layer of SVAR, both included; by default the paper's 5 to 18 of 32, in proportion.
+
+    Returns:
+        Curves "vision", "text" and "self" (L points each: attention mass, mean over heads), the scalar "svar" (in
+        0 .. number of its layers) and "vision" (mean over layers), and "heads": L x H table of mean VAR.
+
+    Raises:
+        InputError: for layers that the model lacks, or an unknown query.
+    """
+    first, last = layers or svar_layers(vlm.num_layers)
+    if not 0 <= first <= last < vlm.num_layers:
+        raise InputError(f"layers={(first, last)} for SVAR: the model has {vlm.num_layers}, 0 to {vlm.num_layers - 1}.")
+    samples = [masses(vlm, encoded, query=query) for encoded in prompts]
+    by_layer = [sample.mean(-1) for sample in samples]  # (3, L)
+    curves = {name: mean_curve([s[row].tolist() for s in by_layer]) for row, name in enumerate(MASSES)}
+    scalars = {
+        "svar": mean_scalar([float(sample[0, first : last + 1].sum()) for sample in by_layer]),
+        "vision": mean_scalar([float(sample[0].mean()) for sample in by_layer]),
+    }
+    heads = torch.stack([sample[0] for sample in samples]).mean(0)
+    options = {"query": query, "svar_layers": [first, last]}
+    return result(len(samples), scalars, curves, options, heads=table(heads))
+
+
+MASSES = ("vision", "text", "self")
+
+
+def masses(vlm: VLM, encoded: Encoded, *, query: Query = "predicts") -> torch.Tensor:
+    """(3, L, H) attention mass of one prompt's query on vision, on text other than itself, and on itself."""
+    vision = is_vision(encoded)
+    found: list[torch.Tensor] = []
+
+    def read(layer_idx: int, weights: torch.Tensor) -> None:
+        row = weights[0, :, 0]  # (H, K)
+        seen = vision.to(row.device)
+        itself = row[:, -1]
+        on_vision = row[:, : len(seen)][:, seen].sum(-1)
+        found.append(torch.stack([on_vision, row.sum(-1) - on_vision - itself, itself]).double().cpu())
+
+    read_query(vlm, encoded, read, query=query)
+    return torch.stack(found, dim=1)
+
+
+def read_query(vlm: VLM, encoded: Encoded, read: Reader, *, query: Query = "predicts") -> None:
+    """Call `read(layer, weights)` with the (1, H, 1, K) attention of the query, layer by layer.
+
+    Raises:
+        InputError: for an unknown query.
+    """
+    if query not in get_args(Query):
+        raise InputError(f"query={query!r} is unknown; expected one of {', '.join(get_args(Query))}.")
+    if query == "predicts":
+        with tapped(vlm, read=read):
+            forward(vlm, encoded)
+        return
+    with torch.no_grad():
+        frame = frame_of_prompt(vlm, encoded)
+        token = vlm.logits(frame.hidden[-1][:, -1:]).argmax(-1).to(vlm.device)
+        past = list(zip(frame.keys, frame.values, strict=True))
+        with tapped(vlm, read=read):
+            frame_after(vlm, past, token, encoded.positions[..., -1:] + 1, encoded.length)
+
+
+def svar_layers(num_layers: int) -> tuple[int, int]:
+    """The paper's layers 5 to 18 of 32, both included, in proportion to another depth."""
+    first, last = (round(layer * num_layers / PAPER_DEPTH) for layer in PAPER_LAYERS)
+    return first, max(first, min(last, num_layers - 1))
