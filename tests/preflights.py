@@ -79,7 +79,7 @@ def preflight() -> Preflight:
             files={f"train.json {HOSTILE}": "cd" * 32},
             hub=("owner/data",),
         ),
-        checkpointing="off, the activations fit",
+        checkpointing="Checkpointing off: the activations fit.",
         versions={"torch": "2.15.0", "vfl": HOSTILE},
         audit=LossAudit(rows=(row,) * 4),
         lengths=length_histogram(text.tolist(), image.tolist(), limit=1200),

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from vfl.evaluating.result import Evaluation
+from vfl.evaluating.summary import Accuracy
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -28,6 +31,22 @@ class Change:
         if self.difference is not None:
             return self.difference.value
         return self.after.value - self.before.value if self.before and self.after else None
+
+
+def changes_of(evaluation: Evaluation) -> list[Change]:
+    """An evaluation after training against its baseline; without one there is no `before`."""
+    before = evaluation.baseline.groups if evaluation.baseline else {}
+    differences = evaluation.differences or {}
+    found = []
+    for name in {**before, **evaluation.groups}:
+        a, b, change = before.get(name), evaluation.groups.get(name), differences.get(name)
+        difference = Rate(change.difference, change.low, change.high) if change else None
+        found.append(Change(name, next(one.n for one in (b, a) if one), _rate(a), _rate(b), difference))
+    return found
+
+
+def _rate(found: Accuracy | None) -> Rate | None:
+    return Rate(found.accuracy, found.low, found.high) if found else None
 
 
 def points(rate: Rate | None) -> str:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
@@ -94,6 +94,23 @@ class LayerChoice(BaseModel):
         return self
 
 
+def read_choice(value: Any) -> LayerChoice:
+    """A choice from what a person wrote: a string, a list, or keys and values.
+
+    Raises:
+        InputError: says what is wrong, and with which key.
+    """
+    try:
+        return LayerChoice.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, ("layers", *first["loc"])))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(field.alias or name for name, field in LayerChoice.model_fields.items())
+            raise InputError(f"{where} is unknown; known are {known}.") from None
+        raise InputError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
 def chosen_layers(choice: LayerChoice, model: ModelId, fmap: FunctionMap | None = None) -> list[int]:
     """The layers that this choice trains on this model, ascending.
 
@@ -134,9 +151,9 @@ def checked_layers(layers: list[int] | tuple[int, ...], model: ModelId, source: 
     if not layers:
         raise InputError(f"{source} names no layer. {has}; name at least one, or use layers: full.")
     if outside := sorted({layer for layer in layers if not 0 <= layer < model.num_layers}):
-        raise InputError(f"{source} names layer {', '.join(map(str, outside))}, but {has}.")
+        raise InputError(f"{source} names layer {layer_list(outside)}, but {has}.")
     if twice := sorted({layer for layer in layers if layers.count(layer) > 1}):
-        raise InputError(f"{source} names layer {', '.join(map(str, twice))} more than once. {has}; name each once.")
+        raise InputError(f"{source} names layer {layer_list(twice)} more than once. {has}; name each once.")
     return sorted(layers)
 
 

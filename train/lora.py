@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, LoraModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import get_pattern_key
 from torch import nn
 from transformers import PreTrainedModel
@@ -48,8 +49,8 @@ def build_lora(
     Args:
         model: the base model, on any device, "meta" included; it is not changed.
         layers: decoder layers, from 0.
-        options: fields of `LoraConfig`, verbatim, over the paper's defaults; `target_modules` and `target_parameters`
-            are names inside a layer ("q_proj"), or "all-linear".
+        options: fields of `LoraConfig`, verbatim, over the paper's defaults (alpha is r where only r is given);
+            `target_modules` and `target_parameters` are names inside a layer ("q_proj"), or "all-linear".
         also: "vision" and "projector" adapt these too.
         match: scale the rank, and alpha with it, so that the arm has as many trainable parameters as all layers would
             have with the rank given.
@@ -59,14 +60,19 @@ def build_lora(
     """
     given = dict(options or {})
     _check_options(given)
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise InputError("The model has an adapter on it already. Build the configuration on the plain base model.")
     wanted = DEFAULTS | given
+    if "r" in given and "lora_alpha" not in given:
+        wanted["lora_alpha"] = given["r"]  # the paper's ratio
     config = _config(wanted | _names(model, layers, wanted, also))
     _check_patterns(config)
     _check_saved_modules(model, config, also)
     if not match:
         return config
     everything = range(len(discover(model).layers))
-    return _matched(model, config, _config(wanted | _names(model, everything, wanted, also)))
+    full = config if list(layers) == list(everything) else _config(wanted | _names(model, everything, wanted, also))
+    return _matched(model, config, full)
 
 
 def count_parameters(model: PreTrainedModel, config: LoraConfig) -> int:
@@ -124,6 +130,11 @@ def _names(
     """Full names in place of the short ones."""
     found: dict[str, Any] = {"target_modules": target_names(model, layers, wanted["target_modules"], also)}
     if wanted.get("target_parameters"):
+        if wanted["lora_dropout"]:
+            raise InputError(
+                f"lora.target_parameters allow no dropout in PEFT, here it is {wanted['lora_dropout']}: add "
+                "lora_dropout: 0."
+            )
         found["target_parameters"] = _parameter_names(model, layers, wanted["target_parameters"])
     excluded = wanted.get("exclude_modules")
     if excluded:

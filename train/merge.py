@@ -23,8 +23,9 @@ from vfl.train.folders import replacing_folder
 logger = logging.getLogger(__name__)
 
 # Largest difference of logits, relative to the largest logit. Rounding the merged weights to 8 bits of mantissa
-# (bfloat16) or 11 (float16) is most of it; in float64 the float32 inside of norms is.
-TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+# (bfloat16: 2 to 5 % on the tiny models of the tests) or 11 (float16) is most of it; in float64 it is the float32
+# inside of norms.
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 QUESTION = "What is in the image?"
 
 
@@ -79,38 +80,54 @@ def merge(
     revision = config.revision if model is None else None
     _check_out(out, overwrite, keep=[adapter, Path(base)])
     own = dtype or _own_dtype(base, revision, trust_remote_code)
-    vlm = load(base, dtype=own, device=device, revision=revision, trust_remote_code=trust_remote_code)
-    encoded = vlm.ask(QUESTION, _picture())
-    plain = _logits(vlm.model, encoded)
-    adapted = load_adapter(vlm.model, adapter)
-    wanted = _logits(adapted.get_base_model(), encoded)
-    try:
-        whole = adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise InputError(f"The adapter in {adapter} cannot be merged: {' '.join(str(error).split())}") from error
-    target = vlm.device
     with replacing_folder(out) as temporary:
-        try:
-            whole.save_pretrained(temporary)
-        except ValueError as error:  # Transformers refuses to write generation settings that contradict each other
-            raise InputError(f"{base} cannot be saved: {' '.join(str(error).split())}") from error
-        vlm.processor.save_pretrained(temporary)
-        _forget(vlm, adapted)
-        del whole, adapted
-        gc.collect()
+        before = _write_merged(temporary, adapter, base, own, device, revision, trust_remote_code)
+        gc.collect()  # the model that was merged is gone before it is read again: a large one need not fit twice
         again = AutoModelForImageTextToText.from_pretrained(
             temporary, dtype=DTYPES[own], local_files_only=True, trust_remote_code=trust_remote_code
         )
-        found = _logits(again.to(target).eval(), encoded)
+        found = _logits(again.to(before.encoded.input_ids.device).eval(), before.encoded)
         result = Merged(
             folder=out,
             dtype=own,
-            difference=float((found - wanted).abs().max()),
-            allowed=TOLERANCE[DTYPES[own]] * max(1.0, float(wanted.abs().max())),
-            effect=float((wanted - plain).abs().max()),
+            difference=float((found - before.adapted).abs().max()),
+            allowed=TOLERANCE[DTYPES[own]] * max(1.0, float(before.adapted.abs().max())),
+            effect=float((before.adapted - before.plain).abs().max()),
         )
         _check_difference(result)
     return result
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A prompt, and the logits on it of the base and of the adapter on the base."""
+
+    encoded: Encoded
+    plain: torch.Tensor
+    adapted: torch.Tensor
+
+
+def _write_merged(
+    folder: Path,
+    adapter: Path,
+    base: str | Path,
+    dtype: str,
+    device: str | None,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> _Before:
+    """Model, generation settings and processor into `folder`."""
+    vlm = load(base, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code)
+    encoded = vlm.ask(QUESTION, _picture())
+    plain = _logits(vlm.model, encoded)
+    adapted = load_adapter(vlm.model, adapter)
+    before = _Before(encoded, plain, _logits(adapted.get_base_model(), encoded))
+    try:
+        adapted.merge_and_unload(safe_merge=True).save_pretrained(folder)
+    except ValueError as error:  # weights that are not finite, or generation settings that contradict each other
+        raise InputError(f"{adapter} cannot be merged into {base}: {' '.join(str(error).split())}") from error
+    vlm.processor.save_pretrained(folder)
+    return before
 
 
 def _check_difference(result: Merged) -> None:
@@ -177,9 +194,3 @@ def _logits(model: PreTrainedModel, encoded: Encoded) -> torch.Tensor:
     """(1, T, vocabulary) in float32 (float64 where the model is), on the CPU."""
     logits: torch.Tensor = model(**encoded.inputs, use_cache=False).logits.cpu()
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _forget(vlm: Any, adapted: Any) -> None:
-    """Let the weights go before they are read again: a large model need not fit twice."""
-    adapted.base_model = None
-    vlm.model = vlm.parts = None

@@ -109,7 +109,7 @@ class Preflight(_Facts):
     adapted: tuple[TowerModules, ...]
     launch: LaunchFacts
     data: DataFacts
-    checkpointing: str  # in words: off, or the layers that are recomputed
+    checkpointing: str  # a sentence: whether layers are recomputed, and why
     versions: dict[str, str]
     audit: LossAudit | None = None
     lengths: LengthHistogram | None = None

@@ -154,7 +154,7 @@ def arm_text(flight: Preflight) -> str:
 
 
 def backward_text(flight: Preflight) -> str:
-    return f"{flight.cost}; recomputed in the backward pass: {flight.checkpointing}"
+    return f"{flight.cost}. {flight.checkpointing}"
 
 
 def _model(flight: Preflight) -> RenderableType:

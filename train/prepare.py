@@ -139,12 +139,8 @@ def _load(folder: Path, key: str) -> Prepared | None:
 
 def _usable(config: DataConfig, method: str, counts: Counter[str], bad: list[BadRow]) -> Iterator[Sample]:
     """Samples of all sources; what they are is counted, the unusable are set aside."""
-    for sample in read(
-        list(config.train),
-        images=config.images,
-        format=config.format,
-        allow_remote=config.allow_remote,  # type: ignore[arg-type]
-    ):
+    source = read(list(config.train), images=config.images, format=config.format, allow_remote=config.allow_remote)
+    for sample in source:
         counts["rows"] += 1
         if isinstance(sample, BadRow):
             bad.append(sample)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vfl.config import read_yaml, set_dotted, validated
+from vfl.data import Kind
+from vfl.evaluating.sources import DataSet
 from vfl.train.layers import LayerChoice
 
 
@@ -24,7 +26,7 @@ class DataConfig(_Strict):
 
     train: Annotated[tuple[Path, ...], BeforeValidator(_several), Field(min_length=1)]
     images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
-    format: str = Field(default="auto", description="auto, or the kind of rows: see docs/data-formats.md")
+    format: Kind | Literal["auto"] = Field(default="auto", description="the kind of rows: see docs/data-formats.md")
     max_length: int | None = Field(default=None, ge=1, description="most tokens of a row, image tokens included")
     on_bad_row: Literal["error", "skip"] = "error"
     on_long_row: Literal["error", "skip"] = "error"
@@ -38,20 +40,17 @@ class EvaluationConfig(_Strict):
     functions: tuple[str, ...] | None = None
     pairs: int = Field(default=20, ge=1, description="generated pairs a function")
     seed: int = Field(default=1, ge=0, description="of generated probes; not the one the map was located with")
-    data: dict[str, "EvaluationData"] = Field(default_factory=dict, description="your own sets, by name")
+    data: dict[str, DataSet] = Field(default_factory=dict, description="your own sets, by name")
     metrics: tuple[str, ...] = Field(default=(), description="names of `vfl.metrics`")
+    at_start: bool = Field(default=True, description="measure step 0; without it there is no before")
     metric_pairs: int = Field(default=4, ge=1, description="probe pairs a function that metrics are measured on")
     batch: int = Field(default=16, ge=1)
     every: int | None = Field(default=None, ge=1, description="optimizer steps; None: only before and after")
 
-
-class EvaluationData(_Strict):
-    """One of the user's own evaluation sets."""
-
-    path: Path
-    images: Path | None = None
-    format: str = "auto"
-    column: str | None = Field(default=None, description="accuracy per value of this column")
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be measured."""
+        return self.probes is not None or bool(self.data)
 
 
 class Recipe(_Strict):

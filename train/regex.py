@@ -3,12 +3,13 @@
 import re
 from collections.abc import Sequence
 from itertools import groupby
+from textwrap import indent
 
 _NUMBERED = re.compile(r"(?P<stem>.*?\.layers)\.(?P<layer>\d+)\.(?P<rest>.+)")
 
 
 def pattern_of(names: Sequence[str]) -> str:
-    """A pattern whose full match is each of `names` and nothing else, such as `model\\.layers\\.(?:3|4)\\.(?:mlp\\.up)`."""
+    """A pattern that matches the whole of each of `names` and of no other name."""
     groups, single = grouped(names)
     parts = [
         rf"{re.escape(stem)}\.(?:{'|'.join(map(str, layers))})\.(?:{'|'.join(map(re.escape, rests))})"
@@ -20,10 +21,13 @@ def pattern_of(names: Sequence[str]) -> str:
 def python_of(names: Sequence[str]) -> str:
     """An expression for the list of `names`."""
     groups, single = grouped(names)
-    parts = [
-        f'*[f"{stem}.{{layer}}.{{name}}" for layer in {layers} for name in {rests}]' for stem, layers, rests in groups
+    loops = [
+        f'f"{stem}.{{layer}}.{{name}}"\nfor layer in {layers}\nfor name in {rests}' for stem, layers, rests in groups
     ]
-    return "[" + ", ".join([*parts, *map(repr, single)]) + "]"
+    if len(loops) == 1 and not single:
+        return f"[\n{indent(loops[0], '    ')}\n]"
+    parts = [*(f"*[\n{indent(loop, '    ')}\n]," for loop in loops), *(f"{name!r}," for name in single)]
+    return "[\n" + indent("\n".join(parts), "    ") + "\n]"
 
 
 def grouped(names: Sequence[str]) -> tuple[list[tuple[str, list[int], list[str]]], list[str]]:

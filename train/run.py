@@ -1,6 +1,7 @@
 """A training run from its recipe to an adapter that was loaded back, with what it changed measured before and after."""
 
 import logging
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,22 @@ from rich.console import Console
 
 from vfl.atomic import replacing
 from vfl.errors import InputError
+from vfl.evaluating.result import EVALUATION, read_evaluation
 from vfl.train.adapter import save_adapter, verify_adapter
 from vfl.train.arguments import CHECKPOINTS
 from vfl.train.assemble import Assembly, assemble
 from vfl.train.backward import truncate
+from vfl.train.bar import use_bar
 from vfl.train.card import write_card
+from vfl.train.changes import Change, Rate
 from vfl.train.checkpoints import checkpoints
+from vfl.train.exam import watching_of
 from vfl.train.flight import fly
 from vfl.train.preflight import Preflight
 from vfl.train.recipe import Recipe
+from vfl.train.tracking import offline_without_login
 from vfl.train.trainers import trained_state
+from vfl.train.training_report import write_training_report
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +46,13 @@ class Outcome:
         folder: of the run.
         flight: its preflight.
         adapter: folder of the adapter; None after a check alone.
+        changes: accuracies before and after, on the first process.
     """
 
     folder: Path
     flight: Preflight
-    adapter: Path | None
+    adapter: Path | None = None
+    changes: tuple[Change, ...] = ()
 
 
 def train(
@@ -62,18 +71,24 @@ def train(
         InputError: for what can't be used; nothing is trained then.
     """
     _refuse_if_taken(recipe, resume=resume, check=check, overwrite=overwrite)
+    if "wandb" in str(recipe.trainer.get("report_to")):
+        offline_without_login()
     parts = assemble(recipe, progress=progress)
     trainer = parts.trainer
     main = trainer.args.process_index == 0
     if main and not check:
         _claim(recipe, resume=resume)
+    watching = watching_of(recipe, parts.vlm)
+    if watching is not None:
+        trainer.add_callback(watching)
+    use_bar(trainer, watching)
     flight, checkpointing = fly(recipe, parts)
     if main:
         flight.save(recipe.out / PREFLIGHT)
         if progress:
             flight.print(Console(file=sys.stderr))
     if check:
-        return Outcome(recipe.out, flight, None)
+        return Outcome(recipe.out, flight)
     last = checkpoints(recipe.out / CHECKPOINTS) if resume else []
     if resume and not last:
         logger.warning("no complete checkpoint in %s: the run starts from the beginning", recipe.out / CHECKPOINTS)
@@ -82,9 +97,34 @@ def train(
             logger.info("%s", truncation)
         trainer.train(resume_from_checkpoint=str(last[-1]) if last else None)
     adapter = _save(recipe, parts)
+    changes: list[Change] = []
     if main:
-        write_card(adapter, flight, _options(parts), command=" ".join(["vfl train", str(recipe.out / RECIPE)]))
-    return Outcome(recipe.out, flight, adapter)
+        changes = _changes(recipe.out)
+        write_card(adapter, flight, _options(parts), changes, command=f"vfl train {recipe.out / RECIPE}")
+        write_training_report(recipe.out)
+    return Outcome(recipe.out, flight, adapter, tuple(changes))
+
+
+def _changes(folder: Path) -> list[Change]:
+    """Accuracy before and after with paired differences, of what was evaluated."""
+    if not (folder / EVALUATION).exists():
+        return []
+    evaluation, _ = read_evaluation(folder)
+    found = []
+    for group, after in evaluation.groups.items():
+        baseline = evaluation.baseline
+        before = baseline.groups[group] if baseline else None
+        change = evaluation.differences[group] if evaluation.differences else None
+        found.append(
+            Change(
+                group,
+                after.n,
+                Rate(before.accuracy, before.low, before.high) if before else None,
+                Rate(after.accuracy, after.low, after.high),
+                Rate(change.difference, change.low, change.high) if change else None,
+            )
+        )
+    return found
 
 
 def _save(recipe: Recipe, parts: Assembly) -> Path:
@@ -146,8 +186,6 @@ def _refuse_if_taken(recipe: Recipe, *, resume: bool, check: bool, overwrite: bo
 
 def _claim(recipe: Recipe, *, resume: bool) -> None:
     """Make the folder this run's."""
-    import shutil
-
     if not resume:
         for name in (ADAPTER, CHECKPOINTS):
             shutil.rmtree(recipe.out / name, ignore_errors=True)

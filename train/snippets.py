@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from textwrap import indent
 from typing import Any
 
 import transformers
@@ -130,7 +131,7 @@ def _axolotl(config: LoraConfig, model: str, also: tuple[str, ...]) -> str:
     }
     for ours, name in theirs.items():
         # It passes starting values on only where they are true: a false one would be lost.
-        if ours in options and options[ours]:
+        if options.get(ours):
             values[name] = options.pop(ours)
     _refuse_rest(options, "Axolotl")
     return _header("Axolotl") + _yaml(values)
@@ -189,8 +190,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _arguments(config: LoraConfig) -> str:
     """Keyword arguments of LoraConfig, a line each."""
     stated = {"r": config.r, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
-    lines = [f"    {name}={value!r},\n" for name, value in (stated | options_of(config)).items()]
-    return "".join([*lines, f"    target_modules={python_of(_names(config))},\n"])
+    lines = [f"{name}={value!r},\n" for name, value in (stated | options_of(config)).items()]
+    return indent("".join([*lines, f"target_modules={python_of(_names(config))},\n"]), "    ")
 
 
 def _yaml(values: dict[str, Any]) -> str:

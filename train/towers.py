@@ -50,7 +50,14 @@ def target_names(
     if unknown := [name for name in also if name not in get_args(Also)]:
         raise InputError(f"also_adapt names {', '.join(unknown)}; expected {' or '.join(get_args(Also))}.")
     for tower in dict.fromkeys(also):
-        names += _linear_of(model, tower)
+        found = _linear_of(model, tower)
+        logger.warning(
+            "%d modules of the %s are adapted, as also_adapt asks: the backward pass then covers all layers, and "
+            "engines that serve adapters of the language model alone refuse them",
+            len(found),
+            tower,
+        )
+        names += found
     return names
 
 
@@ -128,10 +135,11 @@ def _experts(layer: nn.Module) -> str:
     stacked = [name for name, parameter in layer.named_parameters() if parameter.dim() == 3]
     if not stacked:
         return ""
+    attention = [name for name in linear_names(layer) if "attn" in name]
     return (
-        f" Its experts are parameters and no modules ({', '.join(stacked)}): they are adapted by "
-        f"target_parameters: [{', '.join(stacked)}], which costs rank x experts, or left alone by target_modules: "
-        "[q_proj, k_proj, v_proj, o_proj]."
+        f" Its experts are parameters and no modules: leave them alone with target_modules: [{', '.join(attention)}], "
+        f"or adapt them too (rank x experts parameters) with target_parameters: [{', '.join(stacked)}] and "
+        "lora_dropout: 0 besides."
     )
 
 
@@ -145,10 +153,9 @@ def _linear_of(model: PreTrainedModel, tower: str) -> list[str]:
     ]
     if not inside:
         bare = [name for name, _ in model.named_parameters() if _under(name, projector)]
-        holds = f": it holds {', '.join(bare)}" if tower == "projector" and bare else ""
+        holds = f" (it holds {', '.join(bare)}, as parameters)" if tower == "projector" and bare else ""
         raise InputError(
-            f"also_adapt asks for the {tower} of {kind}, but no Linear module of it was found{holds}. Leave it out, or "
-            "name its parameters in target_parameters."
+            f"also_adapt asks for the {tower} of {kind}, but no Linear module of it was found{holds}. Leave it out."
         )
     return inside
 

@@ -86,7 +86,7 @@ def _logged_in() -> bool:
     settings.read(folder / "settings")
     if settings.get("default", "api_key", fallback=""):
         return True
-    url: str = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback=HOST)
+    url: str = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="") or HOST
     named = os.environ.get("NETRC")
     places = [Path(named)] if named else [Path("~/.netrc"), Path("~/_netrc")]
     for place in places:

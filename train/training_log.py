@@ -11,6 +11,7 @@ from vfl.train.changes import Change, Rate
 
 KINDS = ("train", "evaluation", "metric")
 NOT_DRAWN = ("step", "epoch", "kind")
+NOT_FINITE = ("nan", "inf", "-inf")  # as text: JSON has no such numbers
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,9 @@ class TrainingLog:
         (first_step, first), (last_step, last) = self.evaluations[0], self.evaluations[-1]
         before = first if first_step == 0 else {}
         after = last if last_step > 0 else {}
-        found = []
-        for name in {**before, **after}:
-            a, b = before.get(name), after.get(name)
-            n = (b or a).n if (b or a) is not None else 0  # type: ignore[union-attr]
-            found.append(Change(name, n, a.rate if a else None, b.rate if b else None))
-        return found
+        items = {name: group.n for name, group in {**before, **after}.items()}
+        rates = [{name: group.rate for name, group in groups.items()} for groups in (before, after)]
+        return [Change(name, n, rates[0].get(name), rates[1].get(name)) for name, n in items.items()]
 
 
 def read_log(path: Path) -> TrainingLog:
@@ -104,7 +102,7 @@ def _group(group: dict[str, Any]) -> Group:
 
 
 def _values(result: dict[str, Any]) -> Iterator[tuple[str, float | Curve]]:
-    """Numbers and curves of a metric's result: `{"scalars": {name: {"value": x}}, "curves": {name: {"at", "value"}}}`."""
+    """Numbers and curves of a metric's result (vfl/metrics/result.py says what it holds)."""
     for name, scalar in result.get("scalars", {}).items():
         if scalar["value"] is not None:
             yield name, float(scalar["value"])
@@ -113,4 +111,4 @@ def _values(result: dict[str, Any]) -> Iterator[tuple[str, float | Curve]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return value in NOT_FINITE or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -10,11 +10,12 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 
 from vfl.atomic import replacing
 from vfl.errors import InputError
+from vfl.evaluating.result import EVALUATION, Evaluation
 from vfl.report import page
 from vfl.report.charts import Ink, Tick, inks, shade, y_of
 from vfl.train import preflight_tables as words
 from vfl.train.audit import AuditRow, visible
-from vfl.train.changes import Change, Rate, gained, points
+from vfl.train.changes import Change, Rate, changes_of, gained, points
 from vfl.train.curves import PLAIN, Chart, Heat, Series, chart, heat
 from vfl.train.preflight import Preflight
 from vfl.train.training_log import TrainingLog, read_log
@@ -45,10 +46,10 @@ class LayerCurves:
 def write_training_report(folder: Path, changes: Sequence[Change] | None = None) -> Path:
     """Write report.html into a run's folder from what is in it, and return its path.
 
-    Read are preflight.json, metrics.jsonl and recipe.yaml; what is missing is left out of the page.
+    Read are preflight.json, metrics.jsonl, evaluation.json and recipe.yaml; what is missing is left out of the page.
 
     Args:
-        changes: accuracy before and after with paired differences; by default what metrics.jsonl has.
+        changes: accuracy before and after; by default what evaluation.json has, or metrics.jsonl without it.
 
     Raises:
         InputError: for a file that is there and is not what its name says.
@@ -56,7 +57,9 @@ def write_training_report(folder: Path, changes: Sequence[Change] | None = None)
     path = folder / "report.html"
     flight = Preflight.load(folder / "preflight.json") if (folder / "preflight.json").is_file() else None
     log = read_log(folder / "metrics.jsonl")
-    text = render(flight, log, read_recipe(folder / "recipe.yaml"), log.changes() if changes is None else changes)
+    if changes is None:
+        changes = read_changes(folder / EVALUATION, log)
+    text = render(flight, log, read_recipe(folder / "recipe.yaml"), changes)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
@@ -83,6 +86,7 @@ def render(
             rate_ticks=[Tick(100 * rate, f"{100 * rate:.0f}") for rate in (0, 0.25, 0.5, 0.75, 1)],
             loss=chart("Loss", [_logged(log, "loss")]),
             logged=_other_logged(log),
+            once=_logged_once(log),
             accuracy=chart("Accuracy", [_accuracy(log, name, ink[name]) for name in groups], rates=True),
             accuracies=[
                 one
@@ -95,6 +99,17 @@ def render(
             settings=page.flat(recipe),
         )
     )
+
+
+def read_changes(path: Path, log: TrainingLog) -> list[Change]:
+    """Before and after from evaluation.json, or from the log of a run that did not end."""
+    if not path.is_file():
+        return log.changes()
+    try:
+        return changes_of(Evaluation.model_validate_json(path.read_bytes()))
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path} is no evaluation of this version ({first}). Evaluate again, or remove it.") from None
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -167,9 +182,22 @@ def _logged(log: TrainingLog, name: str) -> Series:
 
 
 def _other_logged(log: TrainingLog) -> list[Chart]:
-    """Everything that the trainer logged but the loss, a chart each."""
-    names = dict.fromkeys(name for _, numbers in log.train for name in numbers if name != "loss")
-    return [one for name in names if (one := chart(name, [_logged(log, name)]))]
+    """What the trainer logged more than once, a chart each; the loss has its own."""
+    return [one for name in _names(log) if _times(log, name) > 1 and (one := chart(name, [_logged(log, name)]))]
+
+
+def _logged_once(log: TrainingLog) -> list[tuple[str, str]]:
+    """What it logged once, at the end: run time, rows a second."""
+    rows = [(name, _logged(log, name).y) for name in _names(log) if _times(log, name) == 1]
+    return [(name, f"{values[0]:,.6g}") for name, values in rows]
+
+
+def _names(log: TrainingLog) -> list[str]:
+    return [name for name in dict.fromkeys(name for _, numbers in log.train for name in numbers) if name != "loss"]
+
+
+def _times(log: TrainingLog, name: str) -> int:
+    return sum(name in numbers for _, numbers in log.train)
 
 
 def _accuracy(log: TrainingLog, name: str, ink: Ink, intervals: bool = False) -> Series:
@@ -186,8 +214,9 @@ def _forgetting(log: TrainingLog) -> list[tuple[str, str, str]]:
         for name, group in groups.items():
             if group.forgetting is not None and step > 0:
                 rows.setdefault(name, []).append((group.forgetting, step))
+    most = {name: max(found, key=lambda one: one[0]) for name, found in rows.items()}
     return [
-        (name, f"{100 * max(found)[0]:+.1f} (step {max(found)[1]:,})", f"{100 * found[-1][0]:+.1f}")
+        (name, f"{100 * most[name][0]:+.1f} (step {most[name][1]:,})", f"{100 * found[-1][0]:+.1f}")
         for name, found in rows.items()
     ]
 

@@ -1,19 +1,19 @@
 """The ways to train that are compared, each a real SFTTrainer on the same frozen weights."""
 
+import contextlib
 import copy
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from bench.training.model import Shape, processor, row
-from vfl.layers import layer_list, parse_layers
+from vfl.layers import parse_layers
 from vfl.train.backward import truncate
 from vfl.train.lora import build_lora
 
@@ -57,9 +57,8 @@ class Step:
 
     Attributes:
         arm: the way to train.
-        trainer: its trainer, with the adapter on its model.
+        trainer: its trainer, with the adapter on its model, set up by its `train()`.
         batch: what the trainer's own data loader gave.
-        layers: as a person writes them.
     """
 
     arm: Arm
@@ -69,7 +68,7 @@ class Step:
     def __call__(self) -> torch.Tensor:
         """The loss of one training step without the optimizer, gradients of the step before dropped."""
         self.trainer.model.zero_grad()
-        loss: torch.Tensor = self.trainer.training_step(self.trainer.model, dict(self.batch))
+        loss: torch.Tensor = self.trainer.training_step(self.trainer.model_wrapped, dict(self.batch))
         return loss
 
     def gradients(self) -> dict[str, torch.Tensor]:
@@ -104,8 +103,20 @@ def prepare(arm: Arm, base: PreTrainedModel, shape: Shape, batch: int, folder: P
     if arm.truncated:
         truncate(trainer.model, arm.checkpointing)
     _randomise(trainer.model)
-    trainer.current_gradient_accumulation_steps = 1  # which train() would set
+    trainer.add_callback(_StopBeforeTheFirstStep())
+    with contextlib.suppress(_ReadyError):
+        trainer.train()  # switches on checkpointing and wraps the model as its arguments say
+    trainer.current_gradient_accumulation_steps = 1  # which the loop would set next
     return Step(arm, trainer, next(iter(trainer.get_train_dataloader())))
+
+
+class _ReadyError(Exception):
+    """Everything that comes before the first step is done."""
+
+
+class _StopBeforeTheFirstStep(TrainerCallback):  # type: ignore[misc]
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        raise _ReadyError
 
 
 @torch.no_grad()

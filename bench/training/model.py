@@ -39,7 +39,7 @@ class Shape:
     """Sizes of the model and of the row. Depths are the 7B model's: 28 decoder layers, a tower of 32.
 
     Attributes:
-        width: of the decoder; the MLPs, the tower, the vocabulary and the rank of LoRA follow as in the 7B model (3584).
+        width: of the decoder (7B: 3584); MLPs, tower, vocabulary and the rank of LoRA follow as in the 7B model.
         heads: query heads of the decoder, seven for each key-value head.
         vision_heads: heads of the tower.
         vision_tokens: a square number; each is made of two by two patches.
@@ -130,9 +130,7 @@ def build(shape: Shape, device: str, dtype: str) -> Qwen2_5_VLForConditionalGene
     )
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
-        return Qwen2_5_VLForConditionalGeneration._from_config(
-            config, dtype=DTYPES[dtype], attn_implementation="sdpa"
-        )
+        return Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=DTYPES[dtype], attn_implementation="sdpa")
 
 
 def processor(shape: Shape) -> Qwen2_5_VLProcessor:

@@ -46,14 +46,13 @@ def write():
         elif container == "jsonl":
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         elif container == "parquet":
-            columns = dict.fromkeys(key for row in rows for key in row)
-            pq.write_table(pa.table({key: [row.get(key) for row in rows] for key in columns}), path)
+            pq.write_table(pa.Table.from_pylist(_filled(rows)), path)
         elif container == "webdataset":
             _write_tar(path, [(f"{i:04}", {"json": json.dumps(row).encode()}) for i, row in enumerate(rows)])
         elif container in ("saved", "memory"):
             import datasets
 
-            dataset = datasets.Dataset.from_list(rows)
+            dataset = datasets.Dataset.from_list(_filled(rows))
             if container == "memory":
                 return dataset
             dataset.save_to_disk(path)
@@ -68,6 +67,12 @@ def write():
 def write_tar():
     """write_tar(path, [(key, {extension: bytes})], mode)"""
     return _write_tar
+
+
+def _filled(rows):
+    """Every row with the columns of all: both libraries take the first row's for all there are."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in columns} for row in rows]
 
 
 def _write_tar(path: Path, samples, mode="w"):

@@ -39,9 +39,6 @@ class Linear(torch.nn.Module):
         return {"loss": self.inner(x).square().mean()}
 
 
-# --- steps, batches and processes
-
-
 @pytest.mark.parametrize(
     ("rows", "options"),
     [
@@ -126,9 +123,6 @@ def test_less_data_than_a_step_takes_is_said(tmp_path: Path) -> None:
     assert "A step takes 8 rows but the data has 3" in warning
 
 
-# --- lengths
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_every_row_is_in_one_bin_on_its_side_of_the_limit(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -165,9 +159,6 @@ def test_bars_are_as_long_as_their_rows_and_fit() -> None:
     assert {str(span.style) for _, bar, _ in drawn[-1:] for span in bar.spans} == {"red"}
 
 
-# --- words
-
-
 @pytest.mark.parametrize(
     ("layers", "towers", "words"),
     [
@@ -200,9 +191,6 @@ def test_the_time_is_steps_and_evaluations_and_called_an_estimate() -> None:
 
 def test_the_versions_name_what_an_adapter_depends_on() -> None:
     assert {"vfl", "torch", "transformers", "peft", "trl"} <= training_versions().keys()
-
-
-# --- the whole
 
 
 def printed(flight: Preflight, width: int) -> str:
@@ -261,7 +249,7 @@ def test_it_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 def test_another_file_is_no_preflight(tmp_path: Path) -> None:
     (tmp_path / "preflight.json").write_text('{"model": 3}')
-    with pytest.raises(InputError, match="not a preflight.json of this version"):
+    with pytest.raises(InputError, match=r"not a preflight\.json of this version"):
         Preflight.load(tmp_path / "preflight.json")
     with pytest.raises(InputError, match="cannot be read: No such file"):
         Preflight.load(tmp_path / "missing.json")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from vfl import __version__
-from vfl.commands import compare, locate, models, probes, swap
+from vfl.commands import compare, evaluate, locate, models, probes, swap, train
 from vfl.errors import InputError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 app.command("locate")(locate.command)
 app.command("swap")(swap.command)
 app.command("compare")(compare.compare)
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
 app.command("models")(models.command)
 app.add_typer(probes.app, name="probes")
 

@@ -52,6 +52,8 @@ def converse(
         _check_order(found.rejected)
         rejected = _bare(found.rejected, lead)
         _check_content(rejected, found.rejected)
+        if _places([*turns[found.prompt :], *rejected[found.prompt :]]):
+            raise InputError("an image stands after the prompt; expected the images of a preference row in its prompt")
     return Conversation(turns, found.prompt, rejected), images
 
 

@@ -11,4 +11,4 @@ def rows(path: Path) -> Iterator[RawRow]:
     with path.open("rb") as handle:
         for number, line in enumerate(handle, start=1):
             if line.strip():
-                yield parse_row(f"{path.name} line {number}", line)
+                yield parse_row(f"{path.name} line {number}", line.rstrip(b"\r\n"))

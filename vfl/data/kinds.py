@@ -47,7 +47,7 @@ def preference(row: Row) -> Conversation:
     shared = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
     if shared is None:
         raise InputError("chosen and rejected do not differ; expected two answers to one prompt")
-    if shared == 0 or shared == min(len(chosen), len(rejected)):
+    if shared == 0 or chosen[shared]["role"] != "assistant":
         raise InputError("chosen and rejected share no prompt; expected the same turns before the two answers")
     return Conversation(chosen, shared, rejected)
 

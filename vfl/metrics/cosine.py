@@ -89,4 +89,5 @@ def _summary(samples: list[torch.Tensor], which: int, listed: str, passes: Any, 
         curves[name] = mean_curve(values)
         scalars[name] = mean_scalar([sum(value) / len(value) for value in values])
     layers = {name: [at for at, value in enumerate(curve["value"]) if passes(value)] for name, curve in curves.items()}
-    return result(len(samples), scalars, curves, {**options, "last_state": "before the final norm"}, **{listed: layers})
+    settled = {**options, "vision": "span", "last_state": "before the final norm"}
+    return result(len(samples), scalars, curves, settled, **{listed: layers})

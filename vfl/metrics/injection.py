@@ -74,11 +74,8 @@ def unrelated_pair(pair: Pair, which: Which, pairs: Sequence[Pair]) -> Pair:
     answer = pair.source_answer if which == "source_image" else pair.answer
     at = next(row for row, other in enumerate(pairs) if other is pair)
     mine = {pair.path(image) for image in pair.images}
-    others = [
-        other
-        for other in (*pairs[at + 1 :], *pairs[:at])
-        if other.size == pair.size and other.path("image") not in mine
-    ]
+    following = (*pairs[at + 1 :], *pairs[:at])
+    others = [other for other in following if other.size == pair.size and other.path("image") not in mine]
     elsewhere = [other for other in others if other.function != pair.function]
     different = [other for other in others if other.function == pair.function and other.answer != answer]
     if not elsewhere + different:

@@ -8,16 +8,28 @@ from vfl.errors import InputError
 from vfl.metrics.cosine import cosine, proximal
 from vfl.metrics.drop import drop
 from vfl.metrics.early import late_entry, mask
+from vfl.metrics.heads import concentration, head_score, head_weight
 from vfl.metrics.injection import injection
+from vfl.metrics.persistence import persistence
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result
+from vfl.metrics.similarity import similarity
 from vfl.metrics.swap import swap
 from vfl.metrics.var import var
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
 
-OF_PROMPTS: dict[str, Callable[..., Result]] = {"cosine": cosine, "proximal": proximal, "var": var}
+OF_PROMPTS: dict[str, Callable[..., Result]] = {
+    "cosine": cosine,
+    "proximal": proximal,
+    "persistence": persistence,
+    "similarity": similarity,
+    "var": var,
+    "head_weight": head_weight,
+    "concentration": concentration,
+    "head_score": head_score,
+}
 OF_PAIRS: dict[str, Callable[..., Result]] = {
     "swap": swap,
     "drop": drop,

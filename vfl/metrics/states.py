@@ -31,6 +31,11 @@ def is_vision(encoded: Encoded) -> torch.Tensor:
     return vision
 
 
+def is_image_token(vlm: VLM, encoded: Encoded) -> torch.Tensor:
+    """(T,) bool: placeholders that hold the projector's outputs; marker text between tiles or rows is left out."""
+    return encoded.input_ids[0] == vlm.parts.image_token_id
+
+
 @contextmanager
 def between_layers(layers: nn.ModuleList, visit: Visit) -> Iterator[None]:
     """Call `visit(l, h[l], h[l+1])` for l = 0 .. L-1 during a pass; states are (B, T, d).

@@ -55,7 +55,7 @@ def var(
         "vision": mean_scalar([float(sample[0].mean()) for sample in by_layer]),
     }
     heads = torch.stack([sample[0] for sample in samples]).mean(0)
-    options = {"query": query, "svar_layers": [first, last]}
+    options = {"query": query, "vision": "span", "svar_layers": [first, last]}
     return result(len(samples), scalars, curves, options, heads=table(heads))
 
 

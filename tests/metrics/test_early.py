@@ -1,0 +1,147 @@
+"""Masking, late entry and injection: against full passes with the edits made by hand, and their no-op ends."""
+
+import json
+from itertools import product
+
+import pytest
+import torch
+
+import vfl
+from vfl.engine.plan import Plan
+from vfl.engine.streams import prefill
+from vfl.engine.sweep import sweep
+from vfl.errors import InputError
+from vfl.locating.ask import MAX_NEW_TOKENS, question_of
+from vfl.metrics.answering import chance, eighths
+from vfl.metrics.drop import drop
+from vfl.metrics.early import late_entry, mask
+from vfl.metrics.injection import injection, unrelated_pair
+from vfl.metrics.similarity import kept_apart, similarity
+
+K = 2
+
+
+def edited_logprob(vlm, encoded, answer, edit):
+    """Log-probability of the answer's first token, by a full pass with vision and text apart below K."""
+    with torch.no_grad(), kept_apart(vlm, encoded, K, edit):
+        logits = vlm.model(**encoded.inputs, position_ids=encoded.positions, use_cache=False).logits[0, -1]
+    return float(logits.log_softmax(-1)[vlm.answer_ids(answer)[0]])
+
+
+@pytest.mark.parametrize(("metric", "edit"), [(mask, "mask"), (late_entry, "skip")])
+def test_accuracies_are_those_of_full_passes_with_the_tap(vlm, pairs, untouched, metric, edit):
+    """One-token answers, so that one full pass gives the whole log-probability."""
+    first = [vlm.tokenizer.decode(vlm.answer_ids(a)[:1]) for a in (pairs[0].answer, pairs[0].source_answer)]
+    pair = pairs[0].model_copy(update={"answer": first[0], "source_answer": first[1]})
+    assert [len(vlm.answer_ids(answer)) for answer in first] == [1, 1]
+    found = metric(vlm, [pair], ks=[K])["curves"]["naming/logprob"]["value"][1]
+    expected = [
+        edited_logprob(vlm, vlm.ask(question_of(vlm, pair), pair.path(which)), answer, edit)
+        for which, answer in zip(("image", "source_image"), first, strict=True)
+    ]
+    assert found == pytest.approx(sum(expected) / 2, abs=1e-8)
+
+
+@pytest.mark.parametrize("metric", [mask, late_entry])
+def test_nothing_masked_is_the_plain_model_and_everything_is_no_image(vlm, pairs, metric):
+    found = metric(vlm, pairs, ks=[0, vlm.num_layers])
+    json.dumps(found, allow_nan=False)
+    dropped = drop(vlm, pairs, ks=[0, vlm.num_layers])
+    for name in ("naming/accuracy", "naming/logprob"):
+        assert found["curves"][name]["value"] == pytest.approx(dropped["curves"][name]["value"])
+    assert found["scalars"]["naming/no_image"] == dropped["scalars"]["naming/no_image"]
+
+
+def test_masking_both_ways_and_one_way_differ(vlm, pairs, untouched):
+    both, one = (mask(vlm, pairs[:1], ks=[K], ways=ways) for ways in ("both", "image_to_text"))
+    assert both["options"]["ways"] == "both"
+    assert both["curves"]["naming/logprob"]["value"][0] == one["curves"]["naming/logprob"]["value"][0]
+    assert both["curves"]["naming/logprob"]["value"][1] != one["curves"]["naming/logprob"]["value"][1]
+
+
+def test_injection_is_a_suffix_swap_onto_an_unrelated_image(vlm, pairs, untouched):
+    ns = [0, K, vlm.num_layers]
+    found = injection(vlm, pairs, ns=ns)
+    for function in ("naming", "reading"):
+        mine = [pair for pair in pairs if pair.function == function]
+        right = []
+        for pair, which in product(mine, ("image", "source_image")):
+            other = unrelated_pair(pair, which, pairs)
+            assert other.function != function
+            clean = prefill(vlm, vlm.ask(question_of(vlm, pair), pair.path(which)))
+            shown = vlm.ask(question_of(vlm, pair), other.path("image"))
+            plans = [Plan.swap(range(n, vlm.num_layers), clean) for n in ns]
+            texts = sweep(vlm, shown, plans, max_new_tokens=MAX_NEW_TOKENS[pair.match]).texts
+            right.append([pair.correct(text, which) for text in texts])
+        assert found["curves"][f"{function}/accuracy"]["value"] == [sum(n) / len(n) for n in zip(*right, strict=True)]
+        assert found["scalars"][f"{function}/accuracy"]["value"] == 1
+
+
+def test_injection_needs_an_unrelated_image(vlm, pairs):
+    with pytest.raises(InputError, match="no unrelated image of its size among 1 pairs"):
+        injection(vlm, pairs[:1])
+    found = injection(vlm, pairs[:1], ns=[0], unrelated="noise")
+    assert found["options"]["unrelated"] == "noise"
+    with pytest.raises(InputError, match="unrelated='none' is unknown"):
+        injection(vlm, pairs, unrelated="none")
+
+
+def test_chance_and_the_default_points(pairs):
+    assert eighths(32) == [0, 4, 8, 12, 16]
+    assert eighths(2) == [0, 1]
+    kinds = {
+        "text": ({}, 0),
+        "yesno": ({"answer": "yes", "source_answer": "no", "match": "yesno"}, 0.5),
+        "choices": ({"choices": ["a", "b", "c", "d"]}, 0.25),
+        "number": ({"answer": "3", "source_answer": "4", "match": "number"}, 0.5),
+    }
+    for update, level in kinds.values():
+        assert chance([pairs[0].model_copy(update=update)]) == level
+
+
+@pytest.mark.parametrize(
+    ("metric", "options"), [(mask, {"ways": "none"}), (mask, {"ks": [-1]}), (injection, {"ns": [9]})]
+)
+def test_bad_options_are_refused(vlm, pairs, metric, options):
+    with pytest.raises(InputError, match=rf"is unknown|the model has {vlm.num_layers} layers"):
+        metric(vlm, pairs, **options)
+
+
+def test_similarity_is_one_where_nothing_is_edited(vlm, prompts, untouched):
+    found = similarity(vlm, prompts, below=K)
+    json.dumps(found, allow_nan=False)
+    for name, curve in found["curves"].items():
+        assert curve["at"] == list(range(vlm.num_layers + 1)), name
+        assert curve["value"][0] == pytest.approx(1, abs=1e-9), "embeddings are not edited"
+        assert all(-1 <= value <= 1 + 1e-9 for value in curve["value"])
+        assert curve["value"][-1] < 1 - 1e-4, f"{name} does nothing"
+    # Below k the text sees the image in neither edit, so it is the same text.
+    for at in range(K + 1):
+        mask_text, skip_text = (found["curves"][f"{edit}/text"]["value"][at] for edit in ("mask", "skip"))
+        assert mask_text == pytest.approx(skip_text, abs=1e-9)
+
+
+def test_skipped_vision_tokens_stay_the_projectors_output(vlm, prompts):
+    """Up to h[k] they are compared as h[0]."""
+    from vfl.engine.streams import frame_of_prompt
+    from vfl.metrics.cosine import cosine_distance
+    from vfl.metrics.states import is_vision
+
+    states = frame_of_prompt(vlm, prompts[0]).hidden
+    vision = is_vision(prompts[0])
+    found = similarity(vlm, prompts[:1], below=K)["curves"]["skip/vision"]["value"]
+    for at in range(K + 1):
+        expected = 1 - cosine_distance(states[at][0, vision], states[0][0, vision]).mean()
+        assert found[at] == pytest.approx(float(expected), abs=1e-9)
+
+
+@pytest.mark.parametrize("below", [0, 99])
+def test_similarity_needs_layers_on_both_sides(vlm, prompts, below):
+    with pytest.raises(InputError, match=f"the model has {vlm.num_layers} layers"):
+        similarity(vlm, prompts, below=below)
+
+
+def test_a_prefix_lm_is_refused_where_its_vision_states_see_the_question(tiny_folder, pairs):
+    paligemma = vfl.load(tiny_folder("paligemma"))
+    with pytest.raises(InputError, match="see the question"):
+        mask(paligemma, pairs[:1])

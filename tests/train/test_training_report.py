@@ -1,0 +1,304 @@
+"""The page of a training run: whatever of the run's files is there, escaped, in one file that works offline."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from preflights import HOSTILE, preflight
+
+from vfl.errors import InputError
+from vfl.evaluating.result import Baseline, Evaluation
+from vfl.evaluating.summary import Difference, accuracy_of
+from vfl.functionmap import ModelId
+from vfl.train.changes import changes_of
+from vfl.train.curves import Series, chart, heat, thinned, ticks_of
+from vfl.train.training_log import read_log
+from vfl.train.training_report import write_training_report
+
+STEPS, EVERY, L = 564, 94, 28
+GROUPS = {"counting": (20, 36), "grounding": (36, 34), "ocr": (38, 38), f"set/{HOSTILE}": (24, 28)}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def lines() -> list[dict[str, Any]]:
+    rng, found = np.random.default_rng(0), []
+    for step in range(STEPS + 1):
+        at = {"step": step, "epoch": step / 188}
+        if step:
+            loss: Any = 2 * math.exp(-step / 100) + 0.4 + rng.normal() * 0.05
+            found.append(
+                {**at, "kind": "train", "loss": "nan" if step == 7 else loss, "grad_norm": 1.0, "note": HOSTILE}
+            )
+        if step % EVERY == 0:
+            right = {name: round(a + (b - a) * step / STEPS) for name, (a, b) in GROUPS.items()}
+            groups = {
+                name: {
+                    "accuracy": n / 40,
+                    "low": accuracy_of(n, 40).low,
+                    "high": accuracy_of(n, 40).high,
+                    "n": 40,
+                    "forgetting": (GROUPS[name][0] - n) / 40,
+                }
+                for name, n in right.items()
+            }
+            found.append({**at, "kind": "evaluation", "groups": groups})
+            value = [None if k == 3 else math.exp(-(((k - 12 - step / 200) / 3) ** 2)) for k in range(L)]
+            curves = {f"{name}/changed": {"axis": "layer", "at": list(range(L)), "value": value} for name in GROUPS}
+            scalars = {"counting/peak": {"value": 12 + step // 188}, "counting/none": {"value": None}}
+            result = {"n": 4, "scalars": scalars, "curves": curves, "options": {"reading": HOSTILE}}
+            found.append({**at, "kind": "metric", "name": "swap", "result": result})
+    return [*found, {"step": STEPS, "epoch": 3, "kind": "train", "train_runtime": 1234.5}]
+
+
+def evaluation() -> Evaluation:
+    before = {name: accuracy_of(a, 40) for name, (a, _) in GROUPS.items()}
+    after = {name: accuracy_of(b, 40) for name, (_, b) in GROUPS.items()}
+    gains = {
+        name: Difference(40, a / 40, b / 40, (b - a) / 40, -0.1234, 0.5678, max(b - a, 0), max(a - b, 0))
+        for name, (a, b) in GROUPS.items()
+    }
+    return Evaluation(
+        model=ModelId(id="owner/Model-7B", family="qwen2_5_vl", num_layers=L),
+        groups=after,
+        baseline=Baseline(source="step 0", groups=before),
+        differences=gains,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    preflight().save(out / "preflight.json")
+    (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines()))
+    (out / "evaluation.json").write_text(evaluation().model_dump_json(by_alias=True))
+    (out / "recipe.yaml").write_text(f'model: "{HOSTILE}"\nlora: {{r: 64}}\nlayers: {{functions: [counting]}}\n')
+    write_training_report(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text outside <style>."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if not self.tags or self.tags[-1][0] != "style":
+            self.text += data
+
+
+def test_nothing_from_data_becomes_markup(page: str) -> None:
+    elements = Elements(page)
+    assert "script" not in [tag for tag, _ in elements.tags]
+    assert not [name for _, attrs in elements.tags for name in attrs if name.startswith("on")]
+    assert elements.text.count(HOSTILE) > 8
+    assert "\x1b" not in page
+
+
+def test_the_page_needs_nothing_from_outside(page: str) -> None:
+    for tag, attrs in Elements(page).tags:
+        for name in ("src", "href", "srcset", "data", "xlink:href", "poster", "action"):
+            assert attrs.get(name) is None, (tag, name)
+    assert "@import" not in page
+    assert "url(" not in page
+    assert "default-src 'none'" in page
+    assert len(page) < 400_000
+
+
+def test_it_has_what_the_run_left(page: str) -> None:
+    elements = Elements(page)
+    labels = [attrs["aria-label"] for tag, attrs in elements.tags if tag == "svg" and "aria-label" in attrs]
+    assert "Loss by step" in labels
+    for name in GROUPS:
+        assert f"{name} accuracy by step" in labels
+        assert f"swap: {name}/changed, first and last step" in labels
+        assert f"swap: {name}/changed at step 564" in labels
+    text = " ".join(elements.text.split())
+    for fact in (
+        "50.0 %",
+        "90.0 %",
+        "+40.0",
+        "-12.3 to +56.8",
+        "layers 0-9 run without autograd; the backward pass ends at layer 10",
+        "lora.r",
+        "layers.functions",
+        "69,206,016",
+        "1,234.5",
+        "cd" * 32,
+        "31.0 GiB of 80.0 GiB",
+        "There are 3 cubes. …",
+    ):
+        assert fact in text, fact
+    assert all(warning in text for warning in preflight().warnings)
+
+
+@pytest.mark.parametrize("missing", ["preflight.json", "metrics.jsonl", "evaluation.json", "recipe.yaml"])
+def test_one_missing_file_leaves_the_rest(folder: Path, missing: str, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / missing).unlink()
+    text = Elements(write_training_report(tmp_path).read_text(encoding="utf-8")).text
+    assert ("Before the first step" in text) == (missing != "preflight.json")
+    assert ("Accuracy over steps" in text) == (missing != "metrics.jsonl")
+    assert ("-12.3 to +56.8" in text) == (missing != "evaluation.json")
+    assert "Accuracy before and after" in text
+    assert "+40.0" in text  # of the log or of the evaluation
+
+
+def test_an_empty_folder_has_a_page_too(tmp_path: Path) -> None:
+    text = Elements(write_training_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "Not measured" in text
+
+
+def test_a_run_with_one_evaluation_is_drawn(tmp_path: Path) -> None:
+    first = [line for line in lines() if line["step"] == 0]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in first))
+    page = write_training_report(tmp_path).read_text(encoding="utf-8")
+    assert "counting accuracy by step" in page
+    assert "nan" not in page.lower().replace("nano", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("metrics.jsonl", '{"step": 1, "kind": "train"}\n{"step"\n', r"metrics\.jsonl line 2 is no line"),
+        ("metrics.jsonl", '{"step": 1, "kind": "other"}\n', "kind 'other'"),
+        ("metrics.jsonl", '{"step": 1, "kind": "evaluation"}\n', "KeyError: 'groups'"),
+        ("recipe.yaml", "a: [", "is not YAML"),
+        ("recipe.yaml", "- a", "holds a list"),
+        ("evaluation.json", "{}", "is no evaluation"),
+        ("preflight.json", "[]", "not a preflight.json"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_an_error(tmp_path: Path, name: str, content: str, words: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=words):
+        write_training_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_log_is_read_as_it_was_written(folder: Path) -> None:
+    log = read_log(folder / "metrics.jsonl")
+    assert len(log.train) == STEPS + 1
+    assert math.isnan(log.train[6][1]["loss"])
+    assert "note" not in log.train[0][1]
+    assert [step for step, _ in log.evaluations] == list(range(0, STEPS + 1, EVERY))
+    assert set(log.scalars) == {"swap: counting/peak"}
+    assert log.curves["swap: counting/changed"][0][1].value[3] is None
+
+
+def test_a_line_that_a_killed_run_did_not_finish_is_left_out(folder: Path, tmp_path: Path) -> None:
+    content = (folder / "metrics.jsonl").read_text()
+    (tmp_path / "cut.jsonl").write_text(content[:-9])
+    assert len(read_log(tmp_path / "cut.jsonl").train) == STEPS
+
+
+def test_the_changes_are_those_of_the_evaluation_or_of_the_log(folder: Path) -> None:
+    paired, unpaired = changes_of(evaluation()), read_log(folder / "metrics.jsonl").changes()
+    assert [one.group for one in paired] == [one.group for one in unpaired] == list(GROUPS)
+    for one, other in zip(paired, unpaired, strict=True):
+        assert (one.before, one.after, one.n) == (other.before, other.after, other.n)
+        assert one.gain == pytest.approx(other.gain)
+    assert all(one.difference for one in paired)
+    alone = changes_of(evaluation().model_copy(update={"baseline": None, "differences": None}))
+    assert all(one.before is None and one.gain is None and one.after for one in alone)
+
+
+def test_gaps_are_not_bridged() -> None:
+    drawn = chart("a", [Series("a", range(5), [0.0, 1.0, None, math.nan, 1.0])])
+    assert drawn is not None
+    assert drawn.lines[0].path.count("M") == 2
+    assert chart("a", [Series("a", range(2), [None, math.nan])]) is None
+    assert chart("a", [Series("a", [], [])]) is None
+
+
+def test_a_long_line_keeps_its_level() -> None:
+    values = np.random.default_rng(0).normal(5.0, 1.0, 12_345)
+    short = thinned(Series("a", range(len(values)), values.tolist()))
+    assert len(short.x) <= 400
+    assert np.mean([y for y in short.y if y is not None]) == pytest.approx(values.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 564), (0.37, 0.41), (-3, 1e-4), (1e-9, 2e-9), (0, 1e6), (5, 5)])
+def test_ticks_are_few_and_inside(low: float, high: float) -> None:
+    ticks = ticks_of(low, high, 5)
+    assert 1 <= len(ticks) <= 5
+    assert all(low - 1e-12 <= tick <= high + 1e-12 for tick in ticks)
+
+
+def test_a_heat_map_shows_the_first_and_the_last_of_many_steps() -> None:
+    rows = [(step, [float(step), None, 2.0]) for step in range(0, 1000, 10)]
+    drawn = heat("a", "layer", [4, 5, 6], rows, marked=[5, 9])
+    assert drawn is not None
+    assert [row.label for row in drawn.rows][:: len(drawn.rows) - 1] == ["0", "990"]
+    assert len(drawn.rows) == 16
+    assert len(drawn.marks) == 1
+    assert drawn.rows[0].cells[1][2].endswith("none")
+
+
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
+QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+WIDTHS = (390, 1280)
+PROBE = """<script>addEventListener("load", () => parent.postMessage([
+  "width", innerWidth, "scroll", document.documentElement.scrollWidth,
+  "curves", [...document.querySelectorAll(".plot path")].filter(p => p.getBoundingClientRect().width > 50).length,
+  "tiny", [...document.querySelectorAll(".x, .y, td, p")].filter(e => parseInt(getComputedStyle(e).fontSize)<10).length,
+  "title", document.title].join(" "), "*"))</script></body>"""
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page was not rendered")
+
+
+def chromium(profile: Path, *arguments: str) -> str:
+    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+
+
+@pytest.mark.tool
+@browser
+def test_the_page_fits_and_stays_inert(page: str, tmp_path: Path) -> None:
+    # The policy, which would stop any script, is taken out: escaping alone must keep hostile text inert.
+    (tmp_path / "page.html").write_text(POLICY.sub("", page).replace("</body>", PROBE), encoding="utf-8")
+    frames = "".join(f'<iframe src="page.html" style="width:{w}px;height:800px;border:0"></iframe>' for w in WIDTHS)
+    listen = 'onmessage = e => document.querySelector("pre").textContent += e.data + "\\n"'
+    (tmp_path / "frame.html").write_text(f"<pre></pre><script>{listen}</script>{frames}")
+    address = (tmp_path / "frame.html").as_uri()
+    told = chromium(
+        tmp_path / "profile", "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", address
+    )
+    for width in WIDTHS:
+        found = re.search(rf"width {width} scroll (\d+) curves (\d+) tiny (\d+) title ([^\n<]*)", told)
+        assert found, told[:2000]
+        assert int(found[1]) <= width, "the page is wider than its window"
+        assert int(found[2]) > 10, "the curves collapsed"
+        assert int(found[3]) == 0, "text too small to read"
+        assert found[4].startswith("LoRA training of"), "a hostile script ran: it would make the title 'owned'"
+
+
+@pytest.mark.tool
+@browser
+def test_a_screenshot_shows_ink(folder: Path, tmp_path: Path) -> None:
+    picture, address = tmp_path / "shot.png", (folder / "report.html").as_uri()
+    chromium(tmp_path / "profile", "--window-size=1000,2400", f"--screenshot={picture}", address)
+    with Image.open(picture) as image:
+        colours = image.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert colours is not None
+    assert max(colours)[1] == (255, 255, 255)  # light
+    assert {(0, 114, 178), (213, 94, 0)} <= {colour for _, colour in colours}  # the first two groups' lines

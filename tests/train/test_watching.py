@@ -1,0 +1,299 @@
+"""Watching a training run changes nothing in it, tells what it is like, and goes on where it was stopped."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import watched
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from watched import adapted, items, trained, trainer_of
+
+import vfl
+from vfl.errors import InputError
+from vfl.evaluating.answers import answer
+from vfl.evaluating.result import read_answers, read_evaluation
+from vfl.evaluating.summary import compare, summarise
+from vfl.probes.make import make
+from vfl.probes.style import MICRO_STYLE
+from vfl.train.bar import AccuracyBar, use_bar
+from vfl.train.journal import Journal
+from vfl.train.training_log import read_log
+from vfl.train.tracking import offline_without_login
+from vfl.train.watching import Watching
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder):
+    return tiny_folder("qwen2_5_vl")
+
+
+@pytest.fixture(scope="module")
+def unwatched(folder, tmp_path_factory):
+    """The weights that four steps train when nobody looks."""
+    vlm, model = adapted(folder)
+    trainer_of(vlm, model, tmp_path_factory.mktemp("unwatched"), None).train()
+    return trained(model)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("pairs") / "suite", ("counting",), pairs=2, style=MICRO_STYLE)
+
+
+@pytest.fixture(scope="module")
+def run(folder, pairs, tmp_path_factory):
+    """A watched run: its folder, weights and callback."""
+    out = tmp_path_factory.mktemp("watched")
+    vlm, model = adapted(folder)
+    watching = Watching(
+        vlm, items(), out, every=2, batch=4, metrics=["cosine", "swap"], metric_pairs=pairs, settings={"seed": 3}
+    )
+    trainer_of(vlm, model, out, watching).train()
+    return out, trained(model), watching
+
+
+def lines_of(out, kind=None):
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if kind in (None, row["kind"])]
+
+
+def same_weights(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_watched_run_trains_the_same_weights_bit_for_bit(run, folder, unwatched):
+    assert same_weights(run[1], unwatched)
+    assert not same_weights(trained(adapted(folder)[1]), unwatched), "it trained something"
+
+
+def test_every_measurement_is_a_line(run):
+    out, _, watching = run
+    evaluations = lines_of(out, "evaluation")
+    assert [row["step"] for row in evaluations] == [0, 2, 4]
+    for row in evaluations:
+        answered = read_answers(out / "answers" / f"step-{row['step']:06d}.jsonl")
+        assert [one.id for one in answered] == [item.id for item in items()]
+        for group, found in summarise(answered).items():
+            written = row["groups"][group]
+            assert (written["n"], written["accuracy"], written["low"]) == (found.n, found.accuracy, found.low)
+            first = evaluations[0]["groups"][group]["accuracy"]
+            assert written["forgetting"] == pytest.approx(first - written["accuracy"])
+            assert written["forgetting_low"] <= written["forgetting"] <= written["forgetting_high"]
+    assert watching.accuracies == {name: found["accuracy"] for name, found in evaluations[-1]["groups"].items()}
+    assert [(row["step"], row["name"]) for row in lines_of(out, "metric")] == [
+        (step, name) for step in (0, 2, 4) for name in ("cosine", "swap")
+    ]
+    losses = [row for row in lines_of(out, "train") if "loss" in row]
+    assert [row["step"] for row in losses] == [1, 2, 3, 4]
+    assert {"learning_rate", "grad_norm", "epoch"} <= losses[0].keys()
+    assert all(a["step"] <= b["step"] for a, b in pairwise(lines_of(out)))
+    log = read_log(out / "metrics.jsonl")
+    assert [step for step, _ in log.evaluations] == [0, 2, 4]
+    assert log.curves, "the report reads these lines"
+
+
+def test_the_first_and_the_last_model_are_what_they_are_said_to_be(run, folder):
+    """Step 0 is the model before training; the last answers are those of the trained adapter."""
+    out, weights, _ = run
+    vlm, model = adapted(folder)
+    assert read_answers(out / "answers" / "step-000000.jsonl") == answer(vlm, items(), 4)
+    model.load_state_dict(weights, strict=False)
+    last = answer(vlm, items(), 4)
+    evaluation, answered = read_evaluation(out)
+    assert answered == last
+    assert evaluation.step == 4
+    assert evaluation.settings == {"seed": 3}
+    assert evaluation.groups == summarise(last)
+    assert evaluation.baseline.source == "step 0"
+    assert evaluation.differences == compare(read_answers(out / "answers" / "step-000000.jsonl"), last)
+
+
+def test_a_resumed_run_drops_what_it_repeats(run, folder, unwatched, tmp_path):
+    whole, _, _ = run
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "checkpoints" / "checkpoint-4")
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "epo')  # killed while writing
+    (out / "answers" / "step-000004.jsonl").write_text("half")
+    vlm, model = adapted(folder)
+    watching = Watching(vlm, items(), out, every=2, batch=4)
+    trainer_of(vlm, model, out, watching).train(resume_from_checkpoint=str(out / "checkpoints" / "checkpoint-2"))
+    assert same_weights(trained(model), unwatched)
+    expected = [row for row in lines_of(whole) if not (row["step"] == 4 and row["kind"] == "metric")]
+    timed = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
+    assert [{k: row[k] for k in row.keys() - timed} for row in lines_of(out)] == [
+        {k: row[k] for k in row.keys() - timed} for row in expected
+    ]
+    assert read_evaluation(out)[1] == read_evaluation(whole)[1]
+
+
+def test_a_run_that_ended_is_not_measured_twice(run, folder, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run[0], out)
+    (out / "evaluation.json").unlink()
+    vlm, model = adapted(folder)
+    trainer = trainer_of(vlm, model, out, Watching(vlm, items(), out, every=2, batch=4))
+    trainer.train(resume_from_checkpoint=str(out / "checkpoints" / "checkpoint-4"))
+    assert [row["step"] for row in lines_of(out, "evaluation")] == [0, 2, 4]
+    assert read_evaluation(out)[1] == read_evaluation(run[0])[1]
+
+
+def test_a_new_run_in_the_folder_begins_a_new_journal(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    journal = Journal(path)
+    journal.start(0)
+    for step in (0, 1, 2):
+        journal.append(step, step / 2, "train", {"loss": float("nan") if step == 2 else 0.5})
+    assert json.loads(path.read_text().splitlines()[-1])["loss"] == "nan"
+    journal.start(1)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1]
+    journal.start(0)
+    assert path.read_text() == ""
+
+
+def test_an_evaluation_that_fails_leaves_the_model_in_training(folder, tmp_path, monkeypatch):
+    vlm, model = adapted(folder)
+    model.train()
+    modes = [part.training for part in model.modules()]
+    trainer = trainer_of(vlm, model, tmp_path, Watching(vlm, items(), tmp_path), gradient_checkpointing=True)
+
+    def fail(**inputs):
+        torch.rand(1)
+        raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr(vlm.model, "generate", fail)
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        trainer.train()
+    assert [part.training for part in model.modules()] == modes
+    assert vlm.model.is_gradient_checkpointing
+
+
+def test_the_trainers_own_evaluations_are_joined(folder, tmp_path):
+    vlm, model = adapted(folder)
+    watching = Watching(vlm, items(3), tmp_path, at_start=False)
+    trainer = trainer_of(vlm, model, tmp_path, watching, eval_strategy="steps", eval_steps=3, save_strategy="no")
+    trainer.eval_dataset = torch.utils.data.Subset(trainer.train_dataset, range(2))
+    trainer.train()
+    evaluations = lines_of(tmp_path, "evaluation")
+    assert [row["step"] for row in evaluations] == [3, 4]
+    assert "forgetting" not in evaluations[0]["groups"]["counting"]
+    assert read_evaluation(tmp_path)[0].differences is None
+
+
+def test_another_model_than_the_trained_one_is_refused(folder, tmp_path):
+    vlm, model = adapted(folder)
+    other = vfl.load(folder)
+    with pytest.raises(InputError, match="not the model being trained"):
+        trainer_of(vlm, model, tmp_path, Watching(other, items(), tmp_path)).train()
+
+
+def test_what_cannot_be_measured_is_refused_before_training(folder, tmp_path, pairs):
+    vlm = vfl.load(folder)
+    with pytest.raises(InputError, match="swop"):
+        Watching(vlm, items(), tmp_path, metrics=["swop"], metric_pairs=pairs)
+    with pytest.raises(InputError, match="no probe pairs"):
+        Watching(vlm, items(), tmp_path, metrics=["swap"])
+    with pytest.raises(InputError, match="nothing to evaluate"):
+        Watching(vlm, [], tmp_path)
+    with pytest.raises(InputError, match="every is 0"):
+        Watching(vlm, items(), tmp_path, every=0)
+
+
+def test_the_bar_takes_the_place_of_the_trainers(folder, tmp_path):
+    vlm, model = adapted(folder)
+    trainer = trainer_of(vlm, model, tmp_path, None, disable_tqdm=False)
+    use_bar(trainer)
+    kinds = [type(callback) for callback in trainer.callback_handler.callbacks]
+    assert kinds.count(AccuracyBar) == 1
+    assert ProgressCallback not in kinds
+    silent = trainer_of(vlm, model, tmp_path, None, disable_tqdm=True)
+    use_bar(silent)
+    assert PrinterCallback in [type(callback) for callback in silent.callback_handler.callbacks]
+    assert AccuracyBar not in [type(callback) for callback in silent.callback_handler.callbacks]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder in which nobody is logged in."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in list(os.environ):
+        if name.startswith("WANDB_") or name == "NETRC":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "")  # undone after the test, whatever it sets
+    monkeypatch.delenv("WANDB_MODE")
+    return tmp_path
+
+
+def test_without_a_login_wandb_is_kept_offline(home, monkeypatch):
+    assert offline_without_login()
+    assert os.environ["WANDB_MODE"] == "offline"
+    monkeypatch.setenv("WANDB_MODE", "online")  # online would ask for one
+    assert offline_without_login()
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert not offline_without_login()
+    assert os.environ["WANDB_MODE"] == "disabled"
+
+
+@pytest.mark.parametrize("login", ["key", "netrc", "other netrc", "settings", "own server"])
+def test_with_a_login_wandb_is_left_alone(home, monkeypatch, login):
+    if login == "key":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    elif login == "netrc":
+        (home / ".netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n")
+    elif login == "other netrc":
+        (home / "mine").write_text(f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n")
+        monkeypatch.setenv("NETRC", str(home / "mine"))
+    elif login == "own server":
+        (home / ".netrc").write_text(f"machine wandb.example.org\n  login user\n  password {'0' * 40}\n")
+        assert offline_without_login()
+        monkeypatch.delenv("WANDB_MODE")
+        monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    else:
+        (home / ".config" / "wandb").mkdir(parents=True)
+        (home / ".config" / "wandb" / "settings").write_text(f"[default]\napi_key = {'0' * 40}\n")
+    assert not offline_without_login()
+    assert "WANDB_MODE" not in os.environ
+
+
+def test_two_processes_share_the_items_and_wandb_holds_the_values(folder, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"HOME": str(tmp_path), "WANDB_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    done = subprocess.run(
+        [*command, str(Path(watched.__file__)), str(folder), str(tmp_path)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    padding = 3  # rows of the check that the model can be padded
+    assert [sum(rank["asked"]) - padding for rank in ranks] == [3 * 4, 3 * 3], "seven items at each of three steps"
+    assert ranks[0]["shown"] == ranks[1]["shown"]
+    vlm, _ = adapted(folder)
+    assert [one.text for one in read_answers(tmp_path / "answers" / "step-000000.jsonl")] == [
+        one.text for one in answer(vlm, items())
+    ]
+    evaluations = lines_of(tmp_path, "evaluation")
+    assert [row["step"] for row in evaluations] == [0, 2, 4]
+    assert "counting=" in done.stderr, "the progress bar shows accuracies"
+    assert "loss=" in done.stderr
+    (summary,) = tmp_path.glob("wandb/offline-run-*/files/wandb-summary.json")
+    values = json.loads(summary.read_text())
+    for group, found in evaluations[-1]["groups"].items():
+        assert values[f"eval/{group}/accuracy"] == found["accuracy"]
+        assert values[f"eval/{group}/forgetting"] == found["forgetting"]
+    assert values["train/loss"] > 0
+    assert any(name.startswith("metrics/cosine/") and name.endswith("/table") for name in values), sorted(values)

@@ -1,0 +1,107 @@
+"""A short training run of a tiny model with LoRA, watched or not; also run by torchrun as a script of its own.
+
+torchrun --nproc_per_node 2 watched.py MODEL OUT
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+sys.path.append(str(Path(__file__).parent))
+
+import tiny
+
+import vfl
+from vfl.evaluating.items import EvalItem
+from vfl.models.vlm import VLM
+from vfl.probes.make import make
+from vfl.probes.style import MICRO_STYLE
+from vfl.train.bar import use_bar
+from vfl.train.tracking import offline_without_login
+from vfl.train.watching import Watching
+
+QUESTIONS = ("How many cats?", "What text can you read in the image? Answer with the text only.")
+
+
+class Rows(Dataset[dict[str, torch.Tensor]]):
+    """Eight questions on made pictures, all of the same length."""
+
+    def __init__(self, vlm: VLM) -> None:
+        inputs = [vlm.ask(QUESTIONS[0], tiny.picture(seed=seed)).inputs for seed in range(8)]
+        self.rows = [{**row, "labels": row["input_ids"]} for row in inputs]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.rows[index]
+
+
+def items(count: int = 7) -> list[EvalItem]:
+    """Questions of two groups; the first word of a right answer is hardly ever what a random model says."""
+    found = []
+    for seed in range(count):
+        content = [{"type": "image"}, {"type": "text", "text": QUESTIONS[seed % 2]}]
+        opened = (lambda seed=seed: tiny.picture(seed=seed),)
+        group = ("counting", "ocr")[seed % 2]
+        messages = ({"role": "user", "content": content},)
+        found.append(EvalItem(f"item-{seed}", group, messages, opened, "3", "number", 6))
+    return found
+
+
+def adapted(folder: Path) -> tuple[VLM, PeftModel]:
+    """A tiny model with LoRA that drops at random, the same at each call."""
+    vlm = vfl.load(folder, device="cpu")
+    torch.manual_seed(0)
+    options = {"r": 4, "lora_dropout": 0.2, "init_lora_weights": False, "target_modules": r".*layers\.[12].*q_proj"}
+    return vlm, get_peft_model(vlm.model, LoraConfig(**options))
+
+
+def trainer_of(vlm: VLM, model: PeftModel, out: Path, watching: Watching | None, **settings: Any) -> Trainer:
+    """Four steps over shuffled rows, a checkpoint after the second."""
+    settings = {"report_to": "none", "disable_tqdm": True, "gradient_checkpointing": False} | settings
+    arguments = TrainingArguments(
+        output_dir=str(out / "checkpoints"),
+        use_cpu=True,
+        max_steps=4,
+        save_steps=2,
+        logging_steps=1,
+        learning_rate=0.01,
+        per_device_train_batch_size=2,
+        remove_unused_columns=False,
+        seed=3,
+        **settings,
+    )
+
+    def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    callbacks = [watching] if watching else []
+    return Trainer(model, arguments, train_dataset=Rows(vlm), data_collator=collate, callbacks=callbacks)
+
+
+def trained(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapter's weights."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+if __name__ == "__main__":
+    offline_without_login()
+    vlm, model = adapted(Path(sys.argv[1]))
+    out = Path(sys.argv[2])
+    pairs = make(out / f"suite-{os.environ['RANK']}", ("counting",), pairs=2, style=MICRO_STYLE)
+    watching = Watching(vlm, items(), out, every=2, batch=2, metrics=["cosine"], metric_pairs=pairs)
+    trainer = trainer_of(vlm, model, out, watching, report_to="wandb", disable_tqdm=False)
+    use_bar(trainer, watching)
+    asked = []
+    generate = vlm.model.generate
+    vlm.model.generate = lambda **inputs: asked.append(len(inputs["input_ids"])) or generate(**inputs)
+    trainer.train()
+    (out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps({"asked": asked, "shown": watching.accuracies}))

@@ -1,0 +1,69 @@
+"""The training command for launchers; `vfl train` is the same in one process.
+
+torchrun --nproc-per-node 8 --module vfl.train.sft recipe.yaml [key=value ...] [--resume] [--check] [--overwrite]
+accelerate launch --module vfl.train.sft recipe.yaml
+deepspeed --module vfl.train.sft recipe.yaml
+
+The recipe's `method` decides between SFT and DPO.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vfl.errors import InputError
+from vfl.train.recipe import read_recipe
+from vfl.train.run import Outcome, train
+
+
+def launch(
+    recipe: Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    check: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Read a recipe with its overrides and train; see `vfl.train.run.train`."""
+    return train(read_recipe(recipe, overrides), resume=resume, check=check, overwrite=overwrite, progress=progress)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 2 for bad input, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="vfl.train.sft", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the recipe, such as layers=full")
+    parser.add_argument("--resume", action="store_true", help="go on from the last complete checkpoint")
+    parser.add_argument("--check", action="store_true", help="stop after the preflight")
+    parser.add_argument("--overwrite", action="store_true", help="replace another run's results")
+    # DeepSpeed's launcher adds it; the rank is in the environment too.
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
+    options = parser.parse_intermixed_args(arguments)
+    first = int(os.environ.get("RANK", "0")) == 0
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s: %(message)s")
+    try:
+        launch(
+            options.recipe,
+            options.overrides,
+            resume=options.resume,
+            check=options.check,
+            overwrite=options.overwrite,
+            progress=first,
+        )
+    except InputError as error:
+        if first:
+            print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""`vfl lora-config MAP --functions counting --model M`: the LoRA configuration alone, for one's own trainer.
+
+vfl lora-config runs/qwen2.5-vl-7b --functions counting --expand 2 --model Qwen/Qwen2.5-VL-7B-Instruct --out lora
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+
+def command(
+    map: Annotated[Path | None, typer.Argument(help="map.json of `vfl locate`, or the folder that holds it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id; the embedded test model if left out.")] = None,
+    functions: Annotated[str | None, typer.Option(help="Names with commas between them, such as counting,ocr.")] = None,
+    expand: Annotated[int, typer.Option(help="Layers to add on each side of the functions' layers.")] = 0,
+    arm: Annotated[str, typer.Option(help="function, full, reversed (all other layers) or random.")] = "function",
+    seed: Annotated[int, typer.Option(help="Seed of arm random.")] = 0,
+    layers: Annotated[str | None, typer.Option(help="Your own layers, such as 10-17,20-23, or full.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Layers that a paper states, by name.")] = None,
+    match: Annotated[bool, typer.Option(help="Scale the rank to full LoRA's number of trainable parameters.")] = False,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="A field of PEFT's LoraConfig, such as r=32 or use_dora=true; repeatable.")
+    ] = None,
+    also_adapt: Annotated[str | None, typer.Option(help="vision, projector, or both with a comma between.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for adapter_config.json and the tools' files.")] = None,
+    tool: Annotated[str, typer.Option(help="peft, llamafactory, swift, axolotl, unsloth or all.")] = "all",
+    allow_other_model: Annotated[bool, typer.Option(help="Use a map of a model that this one derives from.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+) -> None:
+    """Write the LoRA configuration of a model's function layers, for PEFT and for other trainers."""
+    import_peft()
+    from vfl.errors import InputError
+    from vfl.layers import layer_list
+    from vfl.train.layers import chosen_layers, read_choice
+    from vfl.train.lora import build_lora, count_parameters
+    from vfl.train.skeleton import identify_model, skeleton
+    from vfl.train.snippets import TOOLS, snippet
+
+    if tool != "all" and tool not in TOOLS:
+        raise InputError(f"--tool {tool!r} is unknown; expected {', '.join(TOOLS)} or all.")
+    choice = read_choice(_written(map, functions, expand, arm, seed, layers, preset, allow_other_model))
+    empty = skeleton(model, revision=revision, trust_remote_code=trust_remote_code)
+    identity = identify_model(empty, hashed=choice.map is not None)
+    chosen = chosen_layers(choice, identity)
+    also = tuple(also_adapt.split(",")) if also_adapt else ()
+    config = build_lora(empty, chosen, dict(field_value(text) for text in lora or []), also=also, match=match)
+    config.base_model_name_or_path = empty.name_or_path
+    config.revision = revision
+
+    console = Console()
+    total = sum(parameter.numel() for parameter in empty.parameters())
+    count = count_parameters(empty, config)
+    _say(
+        console,
+        f"{len(chosen)} of {identity.num_layers} layers: {layer_list(chosen)}\n"
+        f"{len(config.target_modules or ())} modules, r {config.r}, alpha {config.lora_alpha:g}: {count:,} trainable "
+        f"parameters ({count / total:.2%} of {total:,}), {2 * count:,} bytes in bfloat16, {4 * count:,} in float32",
+    )
+    written = {}
+    for name in TOOLS if tool == "all" else (tool,):
+        try:
+            written[name] = snippet(name, config, model or empty.name_or_path, also)
+        except InputError as error:
+            if tool != "all":
+                raise
+            _say(console, f"Left out: {error}")
+    if out is None:
+        for text in written.values():
+            _say(console, f"\n{text}")
+        return
+    for path in write_config(out, config, written):
+        _say(console, str(path))
+
+
+def write_config(out: Path, config: Any, snippets: dict[str, str]) -> list[Path]:
+    """adapter_config.json and a file for each tool; the paths."""
+    import json
+
+    from vfl.atomic import replacing
+    from vfl.train.snippets import file_name
+
+    values = config.to_dict() | {"target_modules": sorted(config.target_modules)}
+    plain = json.dumps(values, indent=2, sort_keys=True, default=sorted)  # the rest that is no JSON are sets
+    texts = {"adapter_config.json": plain + "\n"} | {file_name(name): text for name, text in snippets.items()}
+    for name, text in texts.items():
+        with replacing(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [out / name for name in texts]
+
+
+def field_value(text: str) -> tuple[str, Any]:
+    """ "use_dora=true" -> ("use_dora", True); the value is YAML."""
+    import yaml
+
+    from vfl.errors import InputError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"--lora {text!r} is not of the form FIELD=VALUE, such as r=32.")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--lora {text!r}: {value!r} is not YAML ({' '.join(str(error).split())}).") from error
+
+
+def import_peft() -> None:
+    """Say what to install, rather than that a module is missing.
+
+    Raises:
+        InputError: without the extra.
+    """
+    from vfl.errors import InputError
+
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise InputError(f'This command needs PEFT ({error}): pip install "vfl[train]"') from error
+
+
+def _written(
+    map: Path | None,
+    functions: str | None,
+    expand: int,
+    arm: str,
+    seed: int,
+    layers: str | None,
+    preset: str | None,
+    allow_other_model: bool,
+) -> Any:
+    """The options as a recipe would write them under `layers`."""
+    if layers == "full":
+        arm, layers = "full", None
+    named = {"map": map, "preset": preset, "list": layers, "functions": functions.split(",") if functions else None}
+    given = {name: value for name, value in named.items() if value is not None}
+    return given | {"expand": expand, "arm": arm, "seed": seed, "allow_other_model": allow_other_model}
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,62 @@
+"""Logit-lens persistence: how long a vision token keeps the vocabulary entry that it starts with.
+
+    t_i(l) = argmax of the logit lens of vision token i at h[l]
+    P(l)   = mean_i 1[t_i(l) = t_i(first)],  first = h[0], the embeddings, or h[1], what layer 0 returns
+
+High early values say that the first layers copy vision tokens. Source: "Unmasking the functionality of early layers in
+VLMs" (Hartman et al.).
+"""
+
+from collections.abc import Iterable
+
+import torch
+
+from vfl.errors import InputError
+from vfl.metrics.logit_lens import top_tokens
+from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.states import between_layers, forward, is_image_token
+from vfl.models.encode import Encoded
+from vfl.models.vlm import VLM
+
+FIRST = {"embedding": 0, "layer_0": 1}
+
+
+def persistence(vlm: VLM, prompts: Iterable[Encoded], *, first: str = "embedding") -> Result:
+    """Share of vision tokens whose likeliest vocabulary entry is still the first one.
+
+    Args:
+        vlm: the model.
+        prompts: N prompts.
+        first: the state that is compared with: "embedding" (h[0]) or "layer_0" (h[1]).
+
+    Returns:
+        Curve "vision" over states h[0] .. h[L] (shares of image tokens, averaged over samples, bootstrap over samples)
+        and the scalar "vision", its mean over states.
+
+    Raises:
+        InputError: for an unknown `first`.
+    """
+    if first not in FIRST:
+        raise InputError(f"first={first!r} is unknown; expected one of {', '.join(FIRST)}.")
+    samples = []
+    for encoded in prompts:
+        tokens = likeliest_tokens(vlm, encoded)  # (L+1, V)
+        samples.append((tokens == tokens[FIRST[first]]).double().mean(1).tolist())
+    curves = {"vision": mean_curve(samples, axis="state")}
+    scalars = {"vision": mean_scalar([sum(sample) / len(sample) for sample in samples])}
+    return result(len(samples), scalars, curves, {"first": first, "vision": "image tokens"})
+
+
+def likeliest_tokens(vlm: VLM, encoded: Encoded) -> torch.Tensor:
+    """(L+1, V) ids: the logit lens' first choice for every image token, at h[0] .. h[L]."""
+    here = is_image_token(vlm, encoded)
+    found: list[torch.Tensor] = []
+
+    def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:
+        for state in (before, after) if layer_idx == 0 else (after,):
+            _, ids = top_tokens(vlm, state[0, here.to(state.device)])
+            found.append(ids[:, 0].cpu())
+
+    with between_layers(vlm.layers, visit):
+        forward(vlm, encoded)
+    return torch.stack(found)
