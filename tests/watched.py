@@ -6,6 +6,7 @@ torchrun --nproc_per_node 2 watched.py MODEL OUT
 import json
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ sys.path.append(str(Path(__file__).parent))
 import tiny
 
 import vfl
+from vfl.engine.plan import Plan
+from vfl.engine.sweep import sweep
 from vfl.evaluating.items import EvalItem
+from vfl.evaluating.untouched import untouched
 from vfl.models.vlm import VLM
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
@@ -44,15 +48,29 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
         return self.rows[index]
 
 
-def items(count: int = 7) -> list[EvalItem]:
-    """Questions of two groups; the first word of a right answer is hardly ever what a random model says."""
+@cache
+def items(folder: Path, count: int = 7) -> list[EvalItem]:
+    """Questions of two groups; every other one is answered right before training, the others hardly ever."""
+    vlm, _ = adapted(folder)
     found = []
     for seed in range(count):
-        content = [{"type": "image"}, {"type": "text", "text": QUESTIONS[seed % 2]}]
-        opened = (lambda seed=seed: tiny.picture(seed=seed),)
-        group = ("counting", "ocr")[seed % 2]
-        messages = ({"role": "user", "content": content},)
-        found.append(EvalItem(f"item-{seed}", group, messages, opened, "3", "number", 6))
+        question, picture = QUESTIONS[seed % 2], tiny.picture(seed=seed)
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        expected = "?"
+        if seed % 4 < 2:
+            with untouched(vlm):
+                (expected,) = sweep(vlm, vlm.ask(question, picture), [Plan.own()], max_new_tokens=6).texts
+        found.append(
+            EvalItem(
+                id=f"item-{seed}",
+                group=("counting", "ocr")[seed % 2],
+                messages=({"role": "user", "content": content},),
+                images=(lambda picture=picture: picture,),
+                expected=expected,
+                match="exact",
+                max_new_tokens=6,
+            )
+        )
     return found
 
 
@@ -61,17 +79,16 @@ def adapted(folder: Path) -> tuple[VLM, PeftModel]:
     vlm = vfl.load(folder, device="cpu")
     torch.manual_seed(0)
     options = {"r": 4, "lora_dropout": 0.2, "init_lora_weights": False, "target_modules": r".*layers\.[12].*q_proj"}
-    return vlm, get_peft_model(vlm.model, LoraConfig(**options))
+    return vlm, get_peft_model(vlm.model, LoraConfig(**options)).train()
 
 
 def trainer_of(vlm: VLM, model: PeftModel, out: Path, watching: Watching | None, **settings: Any) -> Trainer:
     """Four steps over shuffled rows, a checkpoint after the second."""
-    settings = {"report_to": "none", "disable_tqdm": True, "gradient_checkpointing": False} | settings
+    settings = {"report_to": "none", "disable_tqdm": True, "save_steps": 2} | settings
     arguments = TrainingArguments(
         output_dir=str(out / "checkpoints"),
         use_cpu=True,
         max_steps=4,
-        save_steps=2,
         logging_steps=1,
         learning_rate=0.01,
         per_device_train_batch_size=2,
@@ -97,7 +114,7 @@ if __name__ == "__main__":
     vlm, model = adapted(Path(sys.argv[1]))
     out = Path(sys.argv[2])
     pairs = make(out / f"suite-{os.environ['RANK']}", ("counting",), pairs=2, style=MICRO_STYLE)
-    watching = Watching(vlm, items(), out, every=2, batch=2, metrics=["cosine"], metric_pairs=pairs)
+    watching = Watching(vlm, items(Path(sys.argv[1])), out, every=2, batch=2, metrics=["cosine"], metric_pairs=pairs)
     trainer = trainer_of(vlm, model, out, watching, report_to="wandb", disable_tqdm=False)
     use_bar(trainer, watching)
     asked = []

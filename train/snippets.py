@@ -15,7 +15,7 @@ import yaml
 from peft import LoraConfig
 
 from vfl.errors import InputError
-from vfl.train.regex import pattern_of, python_of
+from vfl.train.regexes import pattern_of, python_of
 
 # What a snippet states in its own way, or what PEFT and the tools fill in themselves.
 _STATED = ("r", "lora_alpha", "lora_dropout", "target_modules")

@@ -114,7 +114,7 @@ class _ReadyError(Exception):
     """Everything that comes before the first step is done."""
 
 
-class _StopBeforeTheFirstStep(TrainerCallback):  # type: ignore[misc]
+class _StopBeforeTheFirstStep(TrainerCallback):
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         raise _ReadyError
 

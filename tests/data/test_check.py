@@ -1,6 +1,8 @@
 """Every broken image is found before a run, with its row, in order."""
 
 import json
+import struct
+import zlib
 
 import pytest
 from PIL import Image
@@ -8,17 +10,28 @@ from PIL import Image
 from vfl.data import BadRow, check_images, read
 
 
+def huge_png(side):
+    """A PNG whose header promises side * side pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
 @pytest.fixture
 def data(folder, turns, png):
     """A file whose images are sound, cut off, empty, no image, broken, and too large."""
-    whole = (folder / "below" / "blue.jpg").read_bytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) - 20])
+    Image.effect_noise((64, 64), 50).save(folder / "cut.jpg")
+    whole = (folder / "cut.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.png").write_text("not an image")
     broken = bytearray(png("red", (40, 40)))
     broken[60] ^= 0xFF
     (folder / "broken.png").write_bytes(broken)
-    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")  # 400 million pixels in 50 kB
+    (folder / "huge.png").write_bytes(huge_png(20_000))
     names = ["red.png", "cut.jpg", "empty.png", "below/blue.jpg", "text.png", "broken.png", "huge.png", "absent.png"]
     rows = [{"messages": turns("What?", "A"), "images": [name]} for name in names]
     rows += [{"messages": turns("What?", "A"), "images": ["red.png", "text.png"]}, {"messages": turns("Q", "A")}]
@@ -63,6 +76,13 @@ def test_embedded_images_are_checked_alike(data, folder):
     assert any(isinstance(sample, Sample) for sample in samples)
 
 
+def test_formats_that_run_other_programs_are_not_opened(folder, write, turns):
+    Image.new("RGB", (4, 4)).save(folder / "page.eps")
+    (folder / "page.eps").rename(folder / "page.png")
+    (bad,) = check_images(read(write("json", folder / "data", [{"messages": turns("Q", "A"), "image": "page.png"}])))
+    assert "none of BMP, GIF, JPEG" in bad.reason
+
+
 def test_few_samples_wait_at_a_time(data):
     drawn = 0
 
@@ -88,3 +108,12 @@ def test_images_are_upright_and_in_rgb(folder, write, turns):
     assert turned.size == (4, 8)
     assert clear.getpixel((0, 0)) == (255, 255, 255)
     assert {turned.mode, clear.mode, palette.mode} == {"RGB"}
+
+
+def test_a_picture_with_a_second_one_behind_it_is_read(folder, write, turns):
+    """As phones write them: a JPEG of several pictures, which Pillow calls MPO."""
+    first, second = Image.new("RGB", (6, 4), "red"), Image.new("RGB", (6, 4), "blue")
+    first.save(folder / "phone.jpg", "MPO", save_all=True, append_images=[second])
+    (sample,) = read(write("json", folder / "data", [{"messages": turns("Q", "A"), "image": "phone.jpg"}]))
+    red, _, blue = sample.images[0].open().getpixel((0, 0))
+    assert red > 200 > 50 > blue

@@ -37,7 +37,7 @@ def mutated(rng, row):
         path = rng.choice(list(places(row)))
         if not path:
             if rng.random() < 0.05:
-                return rng.choice(JUNK)
+                return copy.deepcopy(rng.choice(JUNK))
             continue
         parent = row
         for step in path[:-1]:
@@ -52,7 +52,7 @@ def mutated(rng, row):
                 parent.pop(path[-1])
             )
         else:
-            parent[path[-1]] = rng.choice(JUNK)
+            parent[path[-1]] = copy.deepcopy(rng.choice(JUNK))
     return row
 
 
@@ -138,6 +138,7 @@ def test_mutated_bytes_of_a_container_are_bad_input_or_rows(folder, seeds, write
         assert all(isinstance(row, (Sample, BadRow)) for row in found)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
 def test_damaged_images_are_bad_rows(folder, turns, suffix):
     rng = random.Random(suffix)

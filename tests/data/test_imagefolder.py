@@ -45,7 +45,15 @@ def test_names_that_leave_are_refused(read_image, folder, outside):
     (folder / "link.png").symlink_to(outside)
     (folder / "linked").symlink_to(outside.parent)
     up = os.path.relpath(outside, folder)
-    for name in (str(outside), up, f"below/../{up}", "link.png", "linked/secret.png", f"file://{outside}", "/etc/passwd"):
+    for name in (
+        str(outside),
+        up,
+        f"below/../{up}",
+        "link.png",
+        "linked/secret.png",
+        f"file://{outside}",
+        "/etc/passwd",
+    ):
         found = read_image(name)
         assert isinstance(found, BadRow), name
         assert "outside the image folder" in found.reason

@@ -67,8 +67,6 @@ def test_any_array_in_pieces_of_any_size(tmp_path, monkeypatch, chunk):
     ],
 )
 def test_broken_arrays_name_the_row(tmp_path, monkeypatch, chunk, text, row, why):
-    if chunk < 10 and len(text) > 1_000:
-        pytest.skip("quadratic: a long value in pieces of a few bytes")
     monkeypatch.setattr(jsonarray, "CHUNK", chunk)
     path = tmp_path / "data.json"
     path.write_bytes(text)

@@ -19,7 +19,7 @@ def text(words):
 
 def same(first, second):
     """Equal but for where the row stood, the stored id and the format's own columns."""
-    strip = dict(where="", columns={})
+    strip = {"where": "", "columns": {}}
     return replace(first, **strip) == replace(second, **strip)
 
 
@@ -114,7 +114,11 @@ def test_prompt_and_completion_may_be_texts(folder, write):
 
 
 def test_a_preference_row_without_prompt_shares_its_beginning(folder, write, turns):
-    given = {"prompt": [{"role": "user", "content": "Q"}], "chosen": turns("Q", "a")[1:], "rejected": turns("Q", "b")[1:]}
+    given = {
+        "prompt": [{"role": "user", "content": "Q"}],
+        "chosen": turns("Q", "a")[1:],
+        "rejected": turns("Q", "b")[1:],
+    }
     shared = {"prompt": None, "chosen": turns("Q", "a"), "rejected": turns("Q", "b")}
     told_twice = {"prompt": "Q", "chosen": turns("Q", "a"), "rejected": turns("Q", "b")}
     first, second, third = read(write("json", folder / "data", [given, shared, told_twice]))
@@ -182,6 +186,24 @@ def test_image_columns_of_datasets_are_not_decoded_on_the_way(folder, turns, png
     assert [sample.images[0].data for sample in samples] == [png("purple")] * 3
     assert samples[0].columns == {"kind": "b"}  # the label's name, not its number
     assert samples[0].where == "dataset row 1"
+
+
+def test_a_dataset_is_read_in_the_order_it_stands_in(turns):
+    import datasets
+
+    dataset = datasets.Dataset.from_list([{"id": i, "messages": turns("Q", "A")} for i in range(50)])
+    picked = dataset.shuffle(seed=0).select(range(30)).filter(lambda row: row["id"] % 2 == 0)
+    assert [sample.uid for sample in read(picked)] == [str(i) for i in picked["id"]]
+
+
+def test_a_damaged_saved_dataset_is_bad_input(folder, write, turns):
+    source = write("saved", folder / "data", [{"messages": turns("Q", "A" * 200)}] * 50)
+    (arrow,) = source.glob("*.arrow")
+    whole = arrow.read_bytes()
+    for damaged in (whole[:100], whole[: len(whole) // 2], whole[:500] + bytes(200) + whole[700:], b""):
+        arrow.write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be"):
+            list(read(source, format="messages"))
 
 
 def test_content_of_mixed_types_survives_datasets(folder, turns):

@@ -90,7 +90,7 @@ def test_other_schemes_are_refused(read_image, name):
 
 
 def test_what_is_not_there_is_a_bad_row_of_the_check(read_image, address):
-    for path, reason in (("/absent", "404"), ("/big", "no image format")):
+    for path, reason in (("/absent", "404"), ("/big", "none of BMP")):
         (bad,) = check_images([read_image(address(path), allow_remote=True)])
         assert reason in bad.reason
     with socket.socket() as unused:

@@ -12,20 +12,20 @@ FAMILIES = ["llava", "qwen2_5_vl", "smolvlm"]
 QUESTIONS = ("how many cats are there", "is there a red cube or a blue ball in the image")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="session", params=FAMILIES)
 def vlm(request, tiny_folder):
     return vfl.load(tiny_folder(request.param), dtype="float64")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def prompts(vlm):
     return [vlm.ask(question, tiny.picture(seed=seed)) for seed, question in enumerate(QUESTIONS)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pairs(vlm, tmp_path_factory):
-    """Pairs whose answers are the model's own; half of them of another function."""
-    suite = read_suite(write_own_suite(vlm, tmp_path_factory.mktemp("suite") / "probes", 4))
+    """Pairs whose answers are the model's own; one of another function."""
+    suite = read_suite(write_own_suite(vlm, tmp_path_factory.mktemp("suite") / "probes", 3))
     return [pair.model_copy(update={"function": ("naming", "reading")[i % 2]}) for i, pair in enumerate(suite)]
 
 

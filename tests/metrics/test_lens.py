@@ -1,4 +1,4 @@
-"""The logit lens and persistence."""
+"""The logit lens, object correspondence and persistence."""
 
 import json
 
@@ -10,9 +10,12 @@ import vfl
 from vfl.engine.streams import frame_of_prompt
 from vfl.errors import InputError
 from vfl.metrics import logit_lens
-from vfl.metrics.logit_lens import top_tokens
-from vfl.metrics.persistence import likeliest_tokens, persistence
+from vfl.metrics.lens import class_tokens, lens
+from vfl.metrics.logit_lens import lens_of, top_tokens
+from vfl.metrics.persistence import persistence
+from vfl.metrics.regions import overlaps, token_regions
 from vfl.metrics.states import is_image_token
+from vfl.probes.pair import DrawnPair, write_suite
 
 
 def plain_logits(vlm, encoded):
@@ -27,7 +30,7 @@ def test_the_lens_at_the_last_state_is_the_models_output(vlm, prompts, untouched
     assert torch.equal(ids, expected.indices)
     torch.testing.assert_close(probabilities, expected.values, rtol=0, atol=1e-10)
     here = is_image_token(vlm, encoded)
-    assert torch.equal(likeliest_tokens(vlm, encoded)[-1], expected.indices[here, 0])
+    assert torch.equal(lens_of(vlm, encoded)[1][-1, :, 0], expected.indices[here, 0])
 
 
 def test_chunks_do_not_change_the_lens(vlm, prompts, monkeypatch):
@@ -69,3 +72,50 @@ def test_layers_that_add_nothing_persist(tiny_folder):
 def test_an_unknown_first_state_is_refused(vlm, prompts):
     with pytest.raises(InputError, match="first='layer' is unknown; expected one of embedding, layer_0"):
         persistence(vlm, prompts, first="layer")
+
+
+@pytest.fixture(scope="module")
+def boxed(vlm, tmp_path_factory):
+    """Two pairs; the first has a box on its target, the second none."""
+    first, second = (tiny.picture(seed=seed) for seed in (1, 2))
+    texts = {"function": "naming", "question": "is there a cat", "answer": "a", "source_answer": "b", "match": "text"}
+    common = {"image": first, "source_image": second, "label": "cat"}
+    drawn = [
+        DrawnPair(id="box", boxes={"image": [(0, 0, 30, 20)]}, **texts, **common),
+        DrawnPair(id="none", **texts, **common),
+    ]
+    return write_suite(tmp_path_factory.mktemp("boxed"), drawn)
+
+
+def test_object_tokens_that_spell_the_label_correspond(vlm, boxed, untouched):
+    encoded = vlm.ask(boxed[0].question, boxed[0].path("image"))
+    probabilities, ids = lens_of(vlm, encoded, k=1)
+    on_object = overlaps(token_regions(vlm, encoded), [(0, 0, 30, 20)])
+    assert 0 < int(on_object.sum()) < len(on_object)
+    said = ids[:, on_object, 0]
+    spelled = {int(token): vlm.tokenizer.decode([token]).strip() for token in said.flatten()}
+    label = next(word for token, word in spelled.items() if word and token in class_tokens(vlm, word))
+    found = lens(vlm, [boxed[0].model_copy(update={"label": label}), boxed[1]])
+    json.dumps(found, allow_nan=False)
+    expected = [sum(int(token) in class_tokens(vlm, label) for token in state) / len(state) for state in said]
+    assert max(expected) > 0
+    assert found["curves"]["correspondence"]["value"] == pytest.approx(expected)
+    assert found["scalars"]["correspondence"]["value"] == pytest.approx(max(expected))
+    assert found["scalars"]["best"]["value"] == expected.index(max(expected))
+    assert found["curves"]["correspondence"]["n"] == 1
+    assert found["curves"]["confidence"]["n"] == 4
+    assert found["without_object"] == ["none"]
+    assert (probabilities > 0).all()
+    assert (probabilities <= 1).all()
+
+
+def test_pairs_without_boxes_or_label_leave_the_object_rows_out(vlm, boxed):
+    unlabelled = boxed[0].model_copy(update={"label": None})
+    found = lens(vlm, [unlabelled, boxed[1]])
+    assert found["curves"].keys() == found["scalars"].keys() == {"confidence"}
+    assert found["without_object"] == ["box", "none"]
+
+
+def test_class_tokens_are_the_names_first_piece_and_no_boundary_mark(vlm):
+    for token in class_tokens(vlm, "Cat"):
+        assert vlm.tokenizer.decode([token]).strip()

@@ -181,11 +181,9 @@ def test_nothing_is_left_on_the_model_after_a_failed_step(kind: str, layer: int,
 
 
 ALSO = {
-    "qwen2_5_vl": "model.visual.blocks.1.",
     "qwen3_vl": "model.visual.blocks.1.",
     "llava": "model.vision_tower.encoder.layers.0.",
     "internvl": "model.multi_modal_projector.",
-    "gemma3": "model.vision_tower.encoder.layers.1.",
 }
 
 

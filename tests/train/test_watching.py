@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 import watched
@@ -23,8 +25,8 @@ from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
 from vfl.train.bar import AccuracyBar, use_bar
 from vfl.train.journal import Journal
-from vfl.train.training_log import read_log
 from vfl.train.tracking import offline_without_login
+from vfl.train.training_log import read_log
 from vfl.train.watching import Watching
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
@@ -54,7 +56,7 @@ def run(folder, pairs, tmp_path_factory):
     out = tmp_path_factory.mktemp("watched")
     vlm, model = adapted(folder)
     watching = Watching(
-        vlm, items(), out, every=2, batch=4, metrics=["cosine", "swap"], metric_pairs=pairs, settings={"seed": 3}
+        vlm, items(folder), out, every=2, batch=4, metrics=["cosine", "swap"], metric_pairs=pairs, settings={"seed": 3}
     )
     trainer_of(vlm, model, out, watching).train()
     return out, trained(model), watching
@@ -74,13 +76,22 @@ def test_a_watched_run_trains_the_same_weights_bit_for_bit(run, folder, unwatche
     assert not same_weights(trained(adapted(folder)[1]), unwatched), "it trained something"
 
 
-def test_every_measurement_is_a_line(run):
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated")  # its successor is newer than 5.17
+def test_gradient_checkpointing_goes_on_as_before(folder, unwatched, tmp_path):
+    vlm, model = adapted(folder)
+    watching = Watching(vlm, items(folder), tmp_path, every=1)
+    trainer_of(vlm, model, tmp_path, watching, gradient_checkpointing=True, save_strategy="no").train()
+    assert any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+    assert same_weights(trained(model), unwatched)
+
+
+def test_every_measurement_is_a_line(run, folder):
     out, _, watching = run
     evaluations = lines_of(out, "evaluation")
     assert [row["step"] for row in evaluations] == [0, 2, 4]
     for row in evaluations:
         answered = read_answers(out / "answers" / f"step-{row['step']:06d}.jsonl")
-        assert [one.id for one in answered] == [item.id for item in items()]
+        assert [one.id for one in answered] == [item.id for item in items(folder)]
         for group, found in summarise(answered).items():
             written = row["groups"][group]
             assert (written["n"], written["accuracy"], written["low"]) == (found.n, found.accuracy, found.low)
@@ -104,9 +115,9 @@ def test_the_first_and_the_last_model_are_what_they_are_said_to_be(run, folder):
     """Step 0 is the model before training; the last answers are those of the trained adapter."""
     out, weights, _ = run
     vlm, model = adapted(folder)
-    assert read_answers(out / "answers" / "step-000000.jsonl") == answer(vlm, items(), 4)
+    assert read_answers(out / "answers" / "step-000000.jsonl") == answer(vlm, items(folder), 4)
     model.load_state_dict(weights, strict=False)
-    last = answer(vlm, items(), 4)
+    last = answer(vlm, items(folder), 4)
     evaluation, answered = read_evaluation(out)
     assert answered == last
     assert evaluation.step == 4
@@ -125,7 +136,7 @@ def test_a_resumed_run_drops_what_it_repeats(run, folder, unwatched, tmp_path):
         file.write('{"step": 4, "epo')  # killed while writing
     (out / "answers" / "step-000004.jsonl").write_text("half")
     vlm, model = adapted(folder)
-    watching = Watching(vlm, items(), out, every=2, batch=4)
+    watching = Watching(vlm, items(folder), out, every=2, batch=4)
     trainer_of(vlm, model, out, watching).train(resume_from_checkpoint=str(out / "checkpoints" / "checkpoint-2"))
     assert same_weights(trained(model), unwatched)
     expected = [row for row in lines_of(whole) if not (row["step"] == 4 and row["kind"] == "metric")]
@@ -141,7 +152,7 @@ def test_a_run_that_ended_is_not_measured_twice(run, folder, tmp_path):
     shutil.copytree(run[0], out)
     (out / "evaluation.json").unlink()
     vlm, model = adapted(folder)
-    trainer = trainer_of(vlm, model, out, Watching(vlm, items(), out, every=2, batch=4))
+    trainer = trainer_of(vlm, model, out, Watching(vlm, items(folder), out, every=2, batch=4))
     trainer.train(resume_from_checkpoint=str(out / "checkpoints" / "checkpoint-4"))
     assert [row["step"] for row in lines_of(out, "evaluation")] == [0, 2, 4]
     assert read_evaluation(out)[1] == read_evaluation(run[0])[1]
@@ -162,9 +173,8 @@ def test_a_new_run_in_the_folder_begins_a_new_journal(tmp_path):
 
 def test_an_evaluation_that_fails_leaves_the_model_in_training(folder, tmp_path, monkeypatch):
     vlm, model = adapted(folder)
-    model.train()
     modes = [part.training for part in model.modules()]
-    trainer = trainer_of(vlm, model, tmp_path, Watching(vlm, items(), tmp_path), gradient_checkpointing=True)
+    trainer = trainer_of(vlm, model, tmp_path, Watching(vlm, items(folder), tmp_path))
 
     def fail(**inputs):
         torch.rand(1)
@@ -174,14 +184,14 @@ def test_an_evaluation_that_fails_leaves_the_model_in_training(folder, tmp_path,
     with pytest.raises(RuntimeError, match="a kernel failed"):
         trainer.train()
     assert [part.training for part in model.modules()] == modes
-    assert vlm.model.is_gradient_checkpointing
 
 
 def test_the_trainers_own_evaluations_are_joined(folder, tmp_path):
     vlm, model = adapted(folder)
-    watching = Watching(vlm, items(3), tmp_path, at_start=False)
-    trainer = trainer_of(vlm, model, tmp_path, watching, eval_strategy="steps", eval_steps=3, save_strategy="no")
+    watching = Watching(vlm, items(folder, 3), tmp_path, at_start=False)
+    trainer = trainer_of(vlm, model, tmp_path, watching, save_strategy="no")
     trainer.eval_dataset = torch.utils.data.Subset(trainer.train_dataset, range(2))
+    trainer.args.eval_strategy, trainer.args.eval_steps = "steps", 3
     trainer.train()
     evaluations = lines_of(tmp_path, "evaluation")
     assert [row["step"] for row in evaluations] == [3, 4]
@@ -193,19 +203,19 @@ def test_another_model_than_the_trained_one_is_refused(folder, tmp_path):
     vlm, model = adapted(folder)
     other = vfl.load(folder)
     with pytest.raises(InputError, match="not the model being trained"):
-        trainer_of(vlm, model, tmp_path, Watching(other, items(), tmp_path)).train()
+        trainer_of(vlm, model, tmp_path, Watching(other, items(folder), tmp_path)).train()
 
 
 def test_what_cannot_be_measured_is_refused_before_training(folder, tmp_path, pairs):
     vlm = vfl.load(folder)
     with pytest.raises(InputError, match="swop"):
-        Watching(vlm, items(), tmp_path, metrics=["swop"], metric_pairs=pairs)
+        Watching(vlm, items(folder), tmp_path, metrics=["swop"], metric_pairs=pairs)
     with pytest.raises(InputError, match="no probe pairs"):
-        Watching(vlm, items(), tmp_path, metrics=["swap"])
+        Watching(vlm, items(folder), tmp_path, metrics=["swap"])
     with pytest.raises(InputError, match="nothing to evaluate"):
         Watching(vlm, [], tmp_path)
     with pytest.raises(InputError, match="every is 0"):
-        Watching(vlm, items(), tmp_path, every=0)
+        Watching(vlm, items(folder), tmp_path, every=0)
 
 
 def test_the_bar_takes_the_place_of_the_trainers(folder, tmp_path):
@@ -267,7 +277,8 @@ def test_with_a_login_wandb_is_left_alone(home, monkeypatch, login):
 def test_two_processes_share_the_items_and_wandb_holds_the_values(folder, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment |= {"HOME": str(tmp_path), "WANDB_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # or it would list the fonts anew
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*command, str(Path(watched.__file__)), str(folder), str(tmp_path)],
         env=environment,
@@ -284,16 +295,47 @@ def test_two_processes_share_the_items_and_wandb_holds_the_values(folder, tmp_pa
     assert ranks[0]["shown"] == ranks[1]["shown"]
     vlm, _ = adapted(folder)
     assert [one.text for one in read_answers(tmp_path / "answers" / "step-000000.jsonl")] == [
-        one.text for one in answer(vlm, items())
+        one.text for one in answer(vlm, items(folder))
     ]
-    evaluations = lines_of(tmp_path, "evaluation")
-    assert [row["step"] for row in evaluations] == [0, 2, 4]
     assert "counting=" in done.stderr, "the progress bar shows accuracies"
     assert "loss=" in done.stderr
-    (summary,) = tmp_path.glob("wandb/offline-run-*/files/wandb-summary.json")
-    values = json.loads(summary.read_text())
-    for group, found in evaluations[-1]["groups"].items():
-        assert values[f"eval/{group}/accuracy"] == found["accuracy"]
-        assert values[f"eval/{group}/forgetting"] == found["forgetting"]
-    assert values["train/loss"] > 0
-    assert any(name.startswith("metrics/cosine/") and name.endswith("/table") for name in values), sorted(values)
+    logged = {}
+    (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    for values in histories(stored):
+        logged.setdefault(values["train/global_step"], {}).update(values)
+    evaluations = lines_of(tmp_path, "evaluation")
+    assert [row["step"] for row in evaluations] == [0, 2, 4]
+    assert len({row["groups"]["counting"]["accuracy"] for row in evaluations}) > 1
+    for row in evaluations:
+        for group, found in row["groups"].items():
+            for name in ("accuracy", "forgetting"):
+                assert logged[row["step"]][f"eval/{group}/{name}"] == found[name]
+    for row in lines_of(tmp_path, "metric"):
+        for name, scalar in row["result"]["scalars"].items():
+            assert logged[row["step"]][f"metrics/cosine/{name}"] == scalar["value"]
+    assert logged[1]["train/loss"] > 0
+    curve = lines_of(tmp_path, "metric")[0]["result"]["curves"]["vision"]
+    tables = [json.loads(path.read_text()) for path in stored.parent.glob("files/media/table/metrics/cosine/vision/*")]
+    last = max(tables, key=lambda table: (table["columns"] == ["step", "layer", "value"], len(table["data"])))
+    assert last["data"][: len(curve["at"])] == [[0, *place] for place in zip(curve["at"], curve["value"], strict=True)]
+    assert len(last["data"]) == 3 * len(curve["at"])
+
+
+def histories(path):
+    """What a run logged, from wandb's file: LevelDB's log format around its protobuf records."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, whole = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        if left < 7 or kind == 0:
+            at += left
+            continue
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = Record.FromString(whole)
+            whole = b""
+            if record.WhichOneof("record_type") == "history":
+                yield {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}

@@ -34,8 +34,8 @@ def converse(
     places = _places(found.turns)
     open_places = sum("image" not in place for place in places)
     given = _column_images(row)
-    if given is None:
-        given = list(members) if open_places or not places else []
+    if not given and (open_places or not places):
+        given = list(members)
     lead = len(given) if not places else 0  # no mark anywhere: the images go before the first question
     if not lead and open_places != len(given):
         raise InputError(
@@ -57,13 +57,12 @@ def converse(
     return Conversation(turns, found.prompt, rejected), images
 
 
-def _column_images(row: Mapping[str, Any]) -> list[Any] | None:
-    """The images of the row's columns; None where it has no such column."""
+def _column_images(row: Mapping[str, Any]) -> list[Any]:
     filled = [name for name in IMAGE_COLUMNS if not is_blank(row.get(name))]
     if len(filled) > 1:
         raise InputError(f"the row has both {' and '.join(filled)}; expected one of them")
     if not filled:
-        return [] if any(name in row for name in IMAGE_COLUMNS) else None
+        return []
     value = row[filled[0]]
     return list(value) if isinstance(value, list) else [value]
 

@@ -124,7 +124,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _file(path: Path) -> Source:
-    """What a file is by its first bytes, so that a wrong ending does no harm; .jsonl is believed: any line may be bad."""
+    """What a file is by its first bytes; only the ending .jsonl is believed, since its first line may be broken."""
     try:
         with path.open("rb") as handle:
             head = handle.read(2**16)

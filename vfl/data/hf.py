@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from vfl.data.arrowrows import BATCH, batch_rows
 from vfl.data.rawrow import RawRow
 from vfl.errors import InputError
 
 SPLITS_FILE = "dataset_dict.json"
 STATE_FILE = "state.json"
-ID_BATCH = 4096
+ID_BATCH = 512
 
 
 def is_saved(folder: Path) -> bool:
@@ -30,7 +32,7 @@ def load(folder: Path, split: str | None) -> Any:
     datasets = _library()
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except Exception as error:  # the library raises what its parsers of JSON and Arrow do
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder} cannot be loaded as a Hugging Face dataset ({error})") from error
     if not isinstance(loaded, datasets.DatasetDict):
         if split is not None:
@@ -64,16 +66,19 @@ def rows(dataset: Any, name: str, *, only_ids: bool = False) -> Iterator[RawRow]
         dataset = dataset.select_columns(["id"])
     labels = {key: kind for key, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
     number = 0
-    for table in dataset.with_format("arrow").iter(ID_BATCH if only_ids else BATCH):
-        for row in batch_rows(table):
-            number += 1
-            where = f"{name} row {number}"
-            if isinstance(row, InputError):
-                yield RawRow(where, None, problem=str(row))
-                continue
-            for key, label in labels.items():
-                row[key] = None if row[key] is None else label.int2str(row[key])
-            yield RawRow(where, row)
+    try:
+        for table in dataset.with_format("arrow").iter(ID_BATCH if only_ids else BATCH):
+            for row in batch_rows(table):
+                number += 1
+                where = f"{name} row {number}"
+                if isinstance(row, InputError):
+                    yield RawRow(where, None, problem=str(row))
+                    continue
+                for key, label in labels.items():
+                    row[key] = None if row[key] is None else label.int2str(row[key])
+                yield RawRow(where, row)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"the dataset {name} cannot be read after row {number} ({error})") from error
 
 
 def _library() -> Any:

@@ -11,6 +11,9 @@ from vfl.data.remote import fetch
 from vfl.errors import InputError
 from vfl.files import as_rgb
 
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow knows more, and runs Ghostscript for one of them; data may come from anywhere."""
+
 
 @dataclass(frozen=True)
 class ImageRef:
@@ -38,7 +41,7 @@ class ImageRef:
 
     def _read(self, *, decode: bool) -> Image.Image:
         try:
-            with Image.open(self._source()) as image:
+            with Image.open(self._source(), formats=FORMATS) as image:
                 if decode:
                     image.load()
                     ImageOps.exif_transpose(image, in_place=True)  # as models are shown it
@@ -74,4 +77,4 @@ class ImageRef:
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     # Pillow names a BytesIO by its address, which differs from run to run
-    return "no image format that Pillow knows" if text.startswith("cannot identify image file") else text
+    return f"none of {', '.join(FORMATS)}" if text.startswith("cannot identify image file") else text

@@ -11,6 +11,8 @@ from vfl.errors import InputError
 
 CHUNK = 2**18
 """Bytes read at a time."""
+TAIL = 12
+"""Characters that may be needed to see what the last sign is; -Infinity has 9, an escaped letter beyond 16 bits 12."""
 MAX_ROW = 2**27
 """Characters after which a row without an end is taken for a broken file."""
 
@@ -89,7 +91,7 @@ class _Text:
                 value, end = _decode(self.buffer, self.pos)
             except json.JSONDecodeError as error:
                 # cut off by the window's end: inside a string, or within a few characters of the end
-                cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.buffer) - 12
+                cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.buffer) - TAIL
                 if self.ended or not cut:
                     raise self.broken(error.msg) from error
                 if len(self.buffer) - self.pos > MAX_ROW:
@@ -97,7 +99,7 @@ class _Text:
             except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
                 raise self.broken(f"not usable JSON ({error})") from error
             else:
-                if end < len(self.buffer) or self.ended:  # else a number may go on
+                if end < len(self.buffer) - TAIL or self.ended:  # else a number may go on: 1 is read of "1." or "1e+"
                     self.pos = end
                     return value
             self.grow()

@@ -12,7 +12,7 @@ from vfl.errors import InputError
 
 BUFFER = 2**16
 """Bytes read at a time from a column; without it, a row group's columns are read whole."""
-ID_BATCH = 4096
+ID_BATCH = 512
 
 
 def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
@@ -33,7 +33,7 @@ def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
                     number += 1
                     where = f"{path.name} row {number}"
                     yield RawRow(where, None, problem=str(row)) if isinstance(row, InputError) else RawRow(where, row)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names or texts that are not UTF-8
         raise InputError(
             f"{path} is no intact parquet file (after row {number}: {' '.join(str(error).split())[:200]})"
         ) from error

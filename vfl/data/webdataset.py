@@ -3,12 +3,15 @@
 A sample has a .json with the row, or a .txt with a text that belongs to its images; its image files come with it.
 """
 
+import gzip
+import io
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vfl.data.rawrow import RawRow, parse_json
 from vfl.errors import InputError
@@ -27,18 +30,23 @@ def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
     """
     done = "the beginning"
     try:
-        # "r:" seeks over files that are not read, "r|*" reads a packed archive in one go
-        with tarfile.open(path, "r|*" if _packed(path) else "r:") as archive:
+        with _open(path) as handle, tarfile.open(fileobj=handle, mode="r:") as archive:
             for key, files in groupby(_files(archive, only_ids), key=lambda file: file[0]):
                 yield _sample(f"{path.name} sample {key}", key, {name: data for _, name, data in files})
                 done = f"sample {key}"
-    except (tarfile.TarError, OSError, EOFError) as error:
+            handle.seek(archive.offset)
+            # a broken header ends tarfile's loop just as the end mark does, a block of zeros
+            if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("cut off, or a broken header")
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is no intact tar archive (after {done}: {error})") from error
 
 
-def _packed(path: Path) -> bool:
+def _open(path: Path) -> BinaryIO:
     with path.open("rb") as handle:
-        return handle.read(2) == b"\x1f\x8b"
+        packed = handle.read(2) == b"\x1f\x8b"
+    # tarfile makes small steps back: within a buffer they do not unpack the archive from its beginning
+    return io.BufferedReader(gzip.open(path), 2**20) if packed else path.open("rb")
 
 
 def _files(archive: tarfile.TarFile, only_ids: bool) -> Iterator[tuple[str, str, bytes]]:

@@ -75,7 +75,7 @@ def accuracy_along(
         scalars[f"{function}/no_image"] = share_scalar(correct[:, -1])
         scalars[f"{function}/chance"] = no_scalar(chance(mine), len(answered))
         scalars[f"{function}/tolerated"] = no_scalar(_tolerated(accuracy, tolerance), len(answered))
-    settled = {**options, axis: list(at), "tolerance": tolerance, "images": list(IMAGES), "reading": "text"}
+    settled = {**options, f"{axis}s": list(at), "tolerance": tolerance, "images": list(IMAGES), "reading": "text"}
     return result(len(pairs), scalars, curves, settled)
 
 

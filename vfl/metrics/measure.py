@@ -10,6 +10,7 @@ from vfl.metrics.drop import drop
 from vfl.metrics.early import late_entry, mask
 from vfl.metrics.heads import concentration, head_score, head_weight
 from vfl.metrics.injection import injection
+from vfl.metrics.lens import lens
 from vfl.metrics.persistence import persistence
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result
@@ -36,6 +37,7 @@ OF_PAIRS: dict[str, Callable[..., Result]] = {
     "mask": mask,
     "late_entry": late_entry,
     "injection": injection,
+    "lens": lens,
 }
 KNOWN = (*OF_PROMPTS, *OF_PAIRS)
 

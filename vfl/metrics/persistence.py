@@ -9,12 +9,9 @@ VLMs" (Hartman et al.).
 
 from collections.abc import Iterable
 
-import torch
-
 from vfl.errors import InputError
-from vfl.metrics.logit_lens import top_tokens
+from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
-from vfl.metrics.states import between_layers, forward, is_image_token
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -40,23 +37,8 @@ def persistence(vlm: VLM, prompts: Iterable[Encoded], *, first: str = "embedding
         raise InputError(f"first={first!r} is unknown; expected one of {', '.join(FIRST)}.")
     samples = []
     for encoded in prompts:
-        tokens = likeliest_tokens(vlm, encoded)  # (L+1, V)
+        tokens = lens_of(vlm, encoded, k=1)[1][:, :, 0]  # (L+1, V)
         samples.append((tokens == tokens[FIRST[first]]).double().mean(1).tolist())
     curves = {"vision": mean_curve(samples, axis="state")}
     scalars = {"vision": mean_scalar([sum(sample) / len(sample) for sample in samples])}
     return result(len(samples), scalars, curves, {"first": first, "vision": "image tokens"})
-
-
-def likeliest_tokens(vlm: VLM, encoded: Encoded) -> torch.Tensor:
-    """(L+1, V) ids: the logit lens' first choice for every image token, at h[0] .. h[L]."""
-    here = is_image_token(vlm, encoded)
-    found: list[torch.Tensor] = []
-
-    def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:
-        for state in (before, after) if layer_idx == 0 else (after,):
-            _, ids = top_tokens(vlm, state[0, here.to(state.device)])
-            found.append(ids[:, 0].cpu())
-
-    with between_layers(vlm.layers, visit):
-        forward(vlm, encoded)
-    return torch.stack(found)

@@ -1,0 +1,116 @@
+"""A folder of scores: its manifest, and its table through duckdb, in bounded memory however many rows it has."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vfl.errors import InputError
+
+MANIFEST = "manifest.json"
+PARTS = "parts"
+ERRORS = "errors.parquet"
+CLASSES = "classes.parquet"
+NOT_FUNCTIONS = ("text", "none", "blind", "unsolved")
+"""Classes that are no function."""
+MEMORY = "1GB"
+
+
+@dataclass(frozen=True)
+class ScoreFolder:
+    """`functions` are those that the table has columns for, in the manifest's order."""
+
+    path: Path
+    manifest: dict[str, Any]
+    functions: tuple[str, ...]
+
+    @property
+    def parts(self) -> str:
+        """The table's files, for duckdb's read_parquet."""
+        return str(self.path / PARTS / "*.parquet")
+
+    @property
+    def errors(self) -> Path | None:
+        """The rows that couldn't be scored, where there are any."""
+        file = self.path / ERRORS
+        return file if file.is_file() else None
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of the scoring model's parameters."""
+        found = self.manifest.get("model")
+        value = found.get("parameters") if isinstance(found, dict) else None
+        return value if isinstance(value, int) else None
+
+
+def open_scores(path: str | Path) -> ScoreFolder:
+    """The scores in a folder that `vfl select score` wrote.
+
+    Raises:
+        InputError: there are none, or the table has no functions.
+    """
+    import pyarrow.parquet as pq
+
+    folder = Path(path)
+    files = sorted((folder / PARTS).glob("*.parquet"))
+    if not files:
+        raise InputError(f"{folder} holds no scores ({PARTS}/*.parquet). Write them with `vfl select score`.")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} has no {MANIFEST}: scoring hasn't ended. Run the same `vfl select score` again; it resumes."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / MANIFEST} can't be read ({error}); score again.") from None
+    columns = pq.read_schema(files[0]).names
+    found = [name.removeprefix("drop_") for name in columns if name.startswith("drop_")]
+    named = manifest.get("functions")
+    order = list(named) if isinstance(named, (dict, list)) else []
+    functions = tuple([name for name in order if name in found] + [name for name in found if name not in order])
+    if not functions:
+        raise InputError(f"{files[0]} has no drop of a function; expected columns such as drop_counting. Score again.")
+    if taken := [name for name in functions if name in NOT_FUNCTIONS]:
+        raise InputError(f"A function is called {taken[0]!r}, which is the name of a class of its own; rename it.")
+    return ScoreFolder(folder, manifest, functions)
+
+
+@contextmanager
+def database(memory: str = MEMORY, threads: int | None = None, temporary: Path | None = None) -> Iterator[Any]:
+    """A duckdb connection that keeps to `memory` and puts what is more into a folder that is removed at the end.
+
+    Args:
+        memory: such as "1GB"; of duckdb's own tables and sorts.
+        temporary: where to make that folder; the system's place for such if None.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise InputError('Selecting needs duckdb, which is not installed: pip install "vfl[select]"') from error
+    with tempfile.TemporaryDirectory(prefix="vfl-select-", dir=temporary) as folder:
+        settings = {"memory_limit": memory, "temp_directory": f"{folder}/spill"}
+        if threads is not None:
+            settings["threads"] = str(threads)
+        try:
+            # a file: tables made on the way go to disk where memory ends
+            connection = duckdb.connect(f"{folder}/pool.duckdb", config=settings)
+        except duckdb.Error as error:
+            raise InputError(f"duckdb doesn't start with memory {memory!r}: {error}") from None
+        try:
+            connection.execute("SET enable_progress_bar = false")
+            yield connection
+        finally:
+            connection.close()
+
+
+def text(value: str) -> str:
+    """A text in SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def column(name: str) -> str:
+    """A column's name in SQL."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,134 @@
+"""Write a part of the data that was read: the same rows, as they are stored, in the same containers.
+
+    from vfl.data import read
+    from vfl.data.writing import flags, write_part
+
+    write_part("llava.json", flags(read("llava.json"), iter(uids)), Path("subset/data"))
+
+Rows are copied, not made anew from samples: columns that nobody reads stay, and so do a parquet file's column types and
+a tar archive's other files. Memory does not grow with the data.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vfl.atomic import replacing
+from vfl.data import hf, jsonarray
+from vfl.data.formats import Container, Source, sources
+from vfl.data.sample import BadRow, Sample
+from vfl.data.writearrow import write_dataset, write_parquet
+from vfl.data.writetar import write_tar
+from vfl.errors import InputError
+
+Keep = Iterator[bool]
+"""Whether to keep each stored row, in order; exactly one entry a row, bad rows included."""
+
+
+def flags(
+    rows: Iterable[Sample | BadRow], uids: Iterator[str], kept: Callable[[Sample], None] | None = None
+) -> Iterator[bool]:
+    """For each row whether its uid is wanted.
+
+    Args:
+        rows: all of the data, as `read` gives it.
+        uids: the wanted uids in the order of the data.
+        kept: called with each wanted sample.
+
+    Raises:
+        InputError: a wanted row is not among the rows, not in this order, or cannot be used: this is other data.
+    """
+    wanted = next(uids, None)
+    for row in rows:
+        keep = row.uid == wanted
+        if keep and isinstance(row, BadRow):
+            raise InputError(f"{row.where} was chosen and cannot be used now: {row.reason}")
+        if keep and kept is not None and isinstance(row, Sample):
+            kept(row)
+        yield keep
+        if keep:
+            wanted = next(uids, None)
+    if wanted is not None:
+        raise InputError(
+            f"the row {wanted} is not in the data, or stands elsewhere in it; expected the data that was scored, read"
+            " with the same settings"
+        )
+
+
+def write_part(source: Any, keep: Keep, out: Path, *, split: str | None = None) -> list[Path]:
+    """Write the kept rows of `source` (all that `read` takes) to the folder `out`; the files or folders written.
+
+    Every file keeps its name; one of which no row is kept is left out. A saved dataset goes to `out` itself where it is
+    the only source. Files appear whole or not at all; for several of them at once, write to a folder that is renamed.
+
+    Raises:
+        InputError: a file stops being readable, or `keep` raises it.
+    """
+    given = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    parts = [(one, part) for one in given for part in sources(one, split)]
+    names = _names([part for _, part in parts])
+    written = []
+    for (one, part), name in zip(parts, names, strict=True):
+        if part.container == "hf":
+            dataset = one if hf.is_dataset(one) else hf.load(Path(one), split)
+            target = out if len(parts) == 1 else out / name
+            wrote = write_dataset(dataset, keep, target)
+        else:
+            assert part.home is not None
+            target = out / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as temporary:
+                wrote = WRITERS[part.container](part.home / part.name, keep, temporary)
+            if not wrote:
+                target.unlink()
+        if wrote:
+            written.append(target)
+    if next(keep, None) is not None:
+        raise InputError("the data has changed while it was read; write again")
+    return written
+
+
+def write_json(path: Path, keep: Keep, out: Path) -> int:
+    """The kept rows of a JSON array as one, a row a line; how many there are."""
+    count = 0
+    with out.open("wb") as handle:
+        handle.write(b"[")
+        for raw in jsonarray.rows(path):
+            if next(keep):
+                handle.write((b",\n" if count else b"\n") + _json(raw.stored if raw.row is None else raw.row))
+                count += 1
+        handle.write(b"\n]\n")
+    return count
+
+
+def write_jsonl(path: Path, keep: Keep, out: Path) -> int:
+    """The kept lines as they are; how many there are."""
+    count = 0
+    with path.open("rb") as lines, out.open("wb") as handle:
+        for line in lines:
+            if line.strip() and next(keep):
+                handle.write(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n") + b"\n")
+                count += 1
+    return count
+
+
+WRITERS: dict[Container, Callable[[Path, Keep, Path], int]] = {
+    "json": write_json,
+    "jsonl": write_jsonl,
+    "parquet": write_parquet,
+    "webdataset": write_tar,
+}
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair in a column that nobody reads
+        return json.dumps(value).encode()
+
+
+def _names(parts: Sequence[Source]) -> list[str]:
+    """The parts' own names; with a number before those of which there are several."""
+    names = [part.name for part in parts]
+    return [f"{number}-{name}" if names.count(name) > 1 else name for number, name in enumerate(names)]

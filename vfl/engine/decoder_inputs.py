@@ -1,0 +1,90 @@
+"""What a model hands its decoder for a batch: embeddings with the images in place, positions, masks.
+
+With it the decoder runs on some of the rows, or on other vision embeddings, without the vision tower.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vfl.models.vlm import VLM
+
+# A blank image is one of the processor's mean colour, which it normalises to zero. Not to zero itself: Idefics3 and
+# SmolVLM take images of zeros for padding and drop them. A ten-thousandth is far below one step of a colour.
+_BLANK = 1e-4
+
+
+class _ReachedError(Exception):
+    """Carries the decoder's arguments out of the model."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
+def on_device(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch's inputs where the model is, in its floating-point type."""
+    moved = {name: value.to(vlm.device) for name, value in inputs.items()}
+    return {name: value.to(vlm.dtype) if value.is_floating_point() else value for name, value in moved.items()}
+
+
+def blank_images(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same batch with images of one colour, the mean of those that the vision tower was trained on."""
+    return {
+        name: torch.full_like(value, _BLANK).masked_fill(value == 0, 0) if value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+
+
+@torch.no_grad()
+def decoder_inputs(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Keyword arguments of the decoder for a batch: the vision tower runs, the decoder does not."""
+
+    def stop(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        raise _ReachedError(kwargs)
+
+    handle = vlm.parts.decoder.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        vlm.parts.body(**inputs, position_ids=vlm._positions(dict(inputs)), use_cache=False)
+    except _ReachedError as reached:
+        return {name: value for name, value in reached.arguments.items() if name not in _GIVEN_BY_CALLER}
+    finally:
+        handle.remove()
+    raise AssertionError(f"{type(vlm.model).__name__} ran without its decoder")
+
+
+_GIVEN_BY_CALLER = {"past_key_values", "use_cache"}
+
+
+def with_mean(vlm: VLM, given: Mapping[str, Any], ids: torch.Tensor, mean: torch.Tensor) -> dict[str, Any]:
+    """The same arguments with every vision embedding replaced by `mean` (d,); DeepStack features stay the image's."""
+    embeds = given["inputs_embeds"].clone()
+    embeds[ids.to(embeds.device) == vlm.parts.image_token_id] = mean.to(embeds)
+    return {**given, "inputs_embeds": embeds}
+
+
+def take_rows(given: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The arguments of some rows of the batch."""
+    num_rows = given["inputs_embeds"].shape[0]
+    if len(rows) == num_rows:
+        return dict(given)
+    taken = {name: _take(name, value, rows, num_rows) for name, value in given.items()}
+    features = given.get("deepstack_visual_embeds")
+    if features is not None:  # one entry per image token of the batch
+        owners = given["visual_pos_masks"].nonzero()[:, 0]
+        kept = torch.isin(owners, torch.tensor(rows, device=owners.device))
+        taken["deepstack_visual_embeds"] = [layer[kept.to(layer.device)] for layer in features]
+    return taken
+
+
+def _take(name: str, value: Any, rows: Sequence[int], num_rows: int) -> Any:
+    if isinstance(value, dict):  # a mask for each kind of layer
+        return {kind: _take(name, mask, rows, num_rows) for kind, mask in value.items()}
+    if not isinstance(value, torch.Tensor) or value.ndim < 2:
+        return value
+    batch = value.ndim - 2 if name == "position_ids" else 0  # M-RoPE's axes stand before the batch
+    if value.shape[batch] == 1:
+        return value
+    assert value.shape[batch] == num_rows, f"{name} {tuple(value.shape)} for {num_rows} rows"
+    return value.index_select(batch, torch.tensor(rows, device=value.device))

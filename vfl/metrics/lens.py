@@ -1,0 +1,85 @@
+"""What vision tokens spell in the vocabulary, layer by layer, and whether object patches spell their object.
+
+    p_i(l) = softmax(W_U norm(h[l]_i))
+    correspondence(l) = share of object-patch positions i whose argmax is the first token of the class name
+
+Object patches are the image tokens whose region shares any area with the object's box. Source: Neo et al., "Towards
+Interpreting Visual Information Processing in Vision-Language Models" (ICLR 2025).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vfl.errors import InputError
+from vfl.locating.ask import question_of
+from vfl.metrics.answering import IMAGES
+from vfl.metrics.logit_lens import lens_of
+from vfl.metrics.regions import overlaps, token_regions
+from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair
+
+
+def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
+    """Confidence of the logit lens on vision tokens, and object correspondence where the pairs have boxes and a label.
+
+    Args:
+        vlm: the model.
+        pairs: probe pairs; target and source images are samples of their own. Images without a box, or pairs without a
+            label, only count for the confidence.
+
+    Returns:
+        Curves over states h[0] .. h[L]: "confidence" (probability of the likeliest entry, mean over image tokens) and
+        "correspondence" (share of object tokens), bootstrap over images; scalars "confidence" (mean over states),
+        "correspondence" (at each image's best state) and "best" (that state, the earliest among equals; over images
+        with any correspondence). "without_object": ids of the pairs that have no box or label.
+
+    Raises:
+        InputError: without pairs, or where the image's tokens can't be placed in the picture.
+    """
+    if not pairs:
+        raise InputError("The metric lens was asked for without probe pairs. Give at least one.")
+    confidence: list[list[float]] = []
+    spelled: list[list[float]] = []
+    without: list[str] = []
+    places: dict[Any, torch.Tensor] = {}  # all images of one size share them
+    for pair in pairs:
+        boxes = {which: pair.boxes.get(which, []) for which in IMAGES}
+        names = class_tokens(vlm, pair.label) if pair.label else []
+        if not names or not any(boxes.values()):
+            without.append(pair.id)
+        for which in IMAGES:
+            encoded = vlm.ask(question_of(vlm, pair), pair.path(which))
+            probabilities, ids = lens_of(vlm, encoded, k=1)
+            confidence.append(probabilities[:, :, 0].double().mean(1).tolist())
+            if not names or not boxes[which]:
+                continue
+            key = (encoded.image_sizes, ids.shape[1])
+            if key not in places:
+                places[key] = token_regions(vlm, encoded)
+            on_object = overlaps(places[key], boxes[which])
+            if on_object.any():  # a box in a part of the picture that the processor cuts off
+                hits = torch.isin(ids[:, on_object, 0], torch.tensor(names))
+                spelled.append(hits.double().mean(1).tolist())
+    curves = {"confidence": mean_curve(confidence, axis="state")}
+    scalars = {"confidence": mean_scalar([sum(sample) / len(sample) for sample in confidence])}
+    if spelled:
+        curves["correspondence"] = mean_curve(spelled, axis="state")
+        scalars["correspondence"] = mean_scalar([max(sample) for sample in spelled])
+        if found := [sample.index(max(sample)) for sample in spelled if max(sample) > 0]:
+            scalars["best"] = mean_scalar(found)
+    options = {"vision": "image tokens", "images": list(IMAGES), "object": "any overlap with the box"}
+    return result(len(pairs), scalars, curves, options, without_object=without)
+
+
+def class_tokens(vlm: VLM, label: str) -> list[int]:
+    """First tokens of a class name, at the start of a text and inside one, as written and in lower case."""
+    firsts = set()
+    for spelling in {start + name for name in (label, label.lower()) for start in ("", " ")}:
+        ids = vlm.answer_ids(spelling)
+        # a word-boundary mark of its own ("▁", "Ġ") says nothing about the name
+        named = [i for i, text in zip(ids, vlm.tokenizer.convert_ids_to_tokens(ids), strict=True) if text.strip("▁Ġ")]
+        firsts.add((named or ids)[0])
+    return sorted(firsts)
