@@ -136,7 +136,7 @@ def create_view(connection: Any, folder: ScoreFolder, config: ClassConfig, name:
     margin = f"CASE class {' '.join(margins)} END" if margins else "NULL::DOUBLE"
     hidden = ", ".join(["best", *(column("l_" + f) for f in functions)])
     connection.execute(f"""
-        CREATE OR REPLACE TEMP VIEW {name} AS
+        CREATE OR REPLACE VIEW {name} AS
         WITH told AS (
             SELECT *, CASE WHEN kind = 'vision' THEN {solved} END AS solved
             FROM read_parquet({text(folder.parts)})),

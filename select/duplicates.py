@@ -22,7 +22,7 @@ OTHERS = "regexp_replace(substr(image_hash, 17), ':[0-9a-f]+', '', 'g')"
 
 def find_duplicates(connection: Any, kind: Duplicates, bits: int, view: str = "classed") -> int:
     """A table `duplicate(position)` of rows to leave out; how many there are."""
-    connection.execute("CREATE OR REPLACE TEMP TABLE duplicate (position BIGINT)")
+    connection.execute("CREATE OR REPLACE TABLE duplicate (position BIGINT)")
     if kind == "keep":
         return 0
     connection.execute(f"""
@@ -32,7 +32,7 @@ def find_duplicates(connection: Any, kind: Duplicates, bits: int, view: str = "c
         QUALIFY row_number() OVER (PARTITION BY text_hash, image_hash ORDER BY position) > 1""")
     if kind == "near":
         connection.execute(f"""
-            CREATE OR REPLACE TEMP TABLE shown AS
+            CREATE OR REPLACE TABLE shown AS
             SELECT position AS place, text_hash || {OTHERS} AS part, {FIRST} AS bits
             FROM {view} ANTI JOIN duplicate USING (position)
             WHERE image_hash <> '' AND text_hash IS NOT NULL""")
@@ -45,7 +45,7 @@ def find_duplicates(connection: Any, kind: Duplicates, bits: int, view: str = "c
 def find_alike(connection: Any, bits: int, ordered: str, view: str = "classed") -> int:
     """A table `close(place)` of the rows of `ordered` (position, stratum, place) that have a better, similar one."""
     connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE shown AS
+        CREATE OR REPLACE TABLE shown AS
         SELECT place, stratum || {OTHERS} AS part, {FIRST} AS bits
         FROM {ordered} JOIN {view} USING (position) WHERE image_hash <> ''""")
     return _close(connection, bits)
@@ -60,9 +60,9 @@ def check_bits(bits: int, name: str) -> None:
 def _close(connection: Any, bits: int) -> int:
     """From `shown` (place, part, bits) the table `close` of places with an earlier one in their part within `bits`."""
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE first AS SELECT part, bits, min(place) AS place FROM shown GROUP BY ALL"
+        "CREATE OR REPLACE TABLE first AS SELECT part, bits, min(place) AS place FROM shown GROUP BY ALL"
     )
-    connection.execute("CREATE OR REPLACE TEMP TABLE close AS SELECT place FROM shown ANTI JOIN first USING (place)")
+    connection.execute("CREATE OR REPLACE TABLE close AS SELECT place FROM shown ANTI JOIN first USING (place)")
     if bits:
         edges = [round(n * BITS / (bits + 1)) for n in range(bits + 2)]
         for start, end in zip(edges[:-1], edges[1:], strict=True):

@@ -20,7 +20,7 @@ from vfl.select.policies import PolicyConfig, ranking_of, tiers_of
 from vfl.select.scorefolder import MEMORY, ScoreFolder, column
 
 logger = logging.getLogger(__name__)
-CHUNK = 10_000
+CHUNK = 50_000
 
 
 def _budget(value: Any) -> Any:
@@ -102,7 +102,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     if not chosen:
         raise InputError(_why_nothing(budget, limit, totals))
     spans = " OR ".join(f"rank BETWEEN {first} AND {last}" for first, last in chosen)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE chosen AS SELECT position, cost FROM ranked WHERE {spans}")
+    connection.execute(f"CREATE OR REPLACE TABLE chosen AS SELECT position, cost FROM ranked WHERE {spans}")
     rows, spent = connection.execute("SELECT count(*), sum(cost)::BIGINT FROM chosen").fetchone()
     result = Choice(int(rows), int(spent), limit, _unit(budget), scored, repeated, alike, found)
     if sum(totals.values()) < limit:
@@ -121,7 +121,7 @@ def _rank(connection: Any, config: ChoiceConfig, ranking: Any, cost: str) -> int
     keys = ", ".join(f"key{n} DESC NULLS LAST" for n in range(len(ranking.keys)))
     named = ", ".join(f"{key} AS key{n}" for n, key in enumerate(ranking.keys))
     connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE sorted AS SELECT position, stratum, cost FROM (
+        CREATE OR REPLACE TABLE sorted AS SELECT position, stratum, cost FROM (
             SELECT position, uid, {ranking.stratum} AS stratum, coalesce({cost}, 0)::BIGINT AS cost, {named}
             FROM classed ANTI JOIN duplicate USING (position) WHERE {ranking.where})
         ORDER BY stratum, {keys}, uid""")
@@ -132,20 +132,35 @@ def _rank(connection: Any, config: ChoiceConfig, ranking: Any, cost: str) -> int
         )
         left = "(SELECT * FROM sorted WHERE rowid NOT IN (SELECT place FROM close))"
     connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE ranked AS
+        CREATE OR REPLACE TABLE ranked AS
         SELECT *, row_number() OVER () AS rank, (sum(cost) OVER (ROWS UNBOUNDED PRECEDING))::BIGINT AS total
         FROM {left}""")
     connection.execute("DROP TABLE sorted")
     return alike
 
 
+def chosen_rows(connection: Any, columns: str = "*") -> Iterator[Any]:
+    """The chosen rows of the view `classed` in the order of the data, as Arrow tables of at most CHUNK rows.
+
+    Piece by piece rather than sorted as a whole: a sort of wide rows takes far more memory than its result, and scores
+    lie nearly in order, so that few of their row groups are read twice.
+    """
+    ends = connection.execute(f"""
+        SELECT position FROM (SELECT position, row_number() OVER (ORDER BY position) AS number, count(*) OVER () AS rows
+            FROM chosen) WHERE number % {CHUNK} = 0 OR number = rows ORDER BY position""").fetchall()
+    last = -1
+    for (end,) in ends:
+        span = f"position > {last} AND position <= {end}"
+        yield connection.execute(f"""
+            SELECT {columns} FROM (SELECT * FROM classed WHERE {span})
+            SEMI JOIN (SELECT position FROM chosen WHERE {span}) USING (position) ORDER BY position""").to_arrow_table()
+        last = end
+
+
 def chosen_uids(connection: Any) -> Iterator[str]:
     """The uids of the chosen rows in the order of the data, few in memory at a time."""
-    cursor = connection.cursor()
-    cursor.execute("SELECT uid FROM chosen_rows ORDER BY position")
-    while chunk := cursor.fetchmany(CHUNK):
-        for (uid,) in chunk:
-            yield uid
+    for rows in chosen_rows(connection, "uid"):
+        yield from rows["uid"].to_pylist()
 
 
 def _unit(budget: Budget) -> str:

@@ -102,6 +102,9 @@ def database(memory: str = MEMORY, threads: int | None = None, temporary: Path |
         try:
             connection.execute("SET enable_progress_bar = false")
             yield connection
+        except duckdb.OutOfMemoryException as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"The selection needs more memory than {memory} ({first}); give --memory.") from error
         finally:
             connection.close()
 

@@ -3,12 +3,20 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from vfl.config import read_config
+from vfl.functionmap import FunctionMap
+from vfl.loading import load
+from vfl.localize import identify
 from vfl.locating.config import LocateConfig
-from vfl.micro.config import read_recipe
+from vfl.micro.config import read_recipe as read_pretraining
+from vfl.train.arguments import trainer_arguments
+from vfl.train.layers import chosen_layers
+from vfl.train.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+SFT = sorted(RECIPES.glob("*/sft.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*/locate.yaml")), ids=lambda path: path.parent.name)
@@ -20,9 +28,32 @@ def test_locate_recipes_are_valid(path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*/pretrain*.yaml")), ids=lambda path: path.name)
 def test_pretraining_recipes_are_valid(path):
-    assert read_recipe(path).steps > 0
+    assert read_pretraining(path).steps > 0
+
+
+@pytest.mark.parametrize("path", SFT, ids=lambda path: path.parent.name)
+def test_training_recipes_are_valid(path):
+    """All keys, TRL's among them; the commands of their README name them."""
+    recipe = read_recipe(path)
+    arguments = trainer_arguments(recipe, torch.float32)
+    assert arguments.gradient_checkpointing is False
+    assert str(recipe.out).startswith("runs/")
+    assert f"vfl train recipes/{path.parent.name}/sft.yaml" in (path.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", SFT, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("arm", ["layers=full", "layers.arm=reversed", "layers.arm=random", "match=parameters"])
+def test_training_recipes_take_every_arm(path, arm):
+    read_recipe(path, [arm])
+
+
+def test_the_micro_map_belongs_to_the_embedded_model():
+    """The map is checked by the weights' hash, and its ocr layers are those that were planted."""
+    recipe = read_recipe(RECIPES / "micro" / "sft.yaml")
+    fmap = FunctionMap.load(RECIPES / "micro" / "map.json")
+    assert chosen_layers(recipe.layers, identify(load(None)), fmap) == [7, 8, 9]
 
 
 def test_every_yaml_is_covered():
-    known = {*RECIPES.glob("*/locate.yaml"), *RECIPES.glob("*/pretrain*.yaml")}
+    known = {*RECIPES.glob("*/locate.yaml"), *RECIPES.glob("*/pretrain*.yaml"), *SFT}
     assert set(RECIPES.rglob("*.yaml")) == known

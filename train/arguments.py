@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import socket
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,42 @@ OURS = {
     "deepspeed": "deepspeed",
     "gradient_checkpointing": "checkpointing",
     "gradient_checkpointing_kwargs": "checkpointing",
+    "activation_checkpointing": "checkpointing",
+    "activation_checkpointing_kwargs": "checkpointing",
+    "fsdp": "deepspeed",
+    "fsdp_config": "deepspeed",
+    "eval_strategy": "evaluation.every",
+    "eval_steps": "evaluation.every",
+    "do_eval": "evaluation",
+    "load_best_model_at_end": None,
+    "save_only_model": None,  # could not be resumed
+    "push_to_hub": None,
     "max_length": "data.max_length",
-    "packing": None,
-    "padding_free": None,
-    "remove_unused_columns": None,
-    "dataset_kwargs": None,
+    "trust_remote_code": "trust_remote_code",
     "model_init_kwargs": "model, dtype, attention, revision",
-    "assistant_only_loss": None,
-    "completion_only_loss": None,
-    "precompute_ref_log_probs": None,
     "chat_template_path": "chat_template",
+    "eos_token": "chat_template",
+    # Rows are read, encoded and batched here, not by TRL.
+    **dict.fromkeys(
+        (
+            "assistant_only_loss",
+            "completion_only_loss",
+            "dataset_kwargs",
+            "dataset_num_proc",
+            "dataset_text_field",
+            "eval_packing",
+            "packing",
+            "packing_strategy",
+            "pad_to_multiple_of",
+            "pad_token",
+            "padding_free",
+            "precompute_ref_batch_size",
+            "precompute_ref_log_probs",
+            "remove_unused_columns",
+            "shuffle_dataset",
+            "truncation_mode",
+        )
+    ),
 }
 
 
@@ -85,14 +112,40 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
         "output_dir": str(recipe.out / CHECKPOINTS),
         "seed": recipe.seed,
         "deepspeed": deepspeed_config(recipe.deepspeed),
-        "gradient_checkpointing": False,
+        # Two names for one thing, of which older Transformers know the first.
+        **{name: False for name in ("gradient_checkpointing", "activation_checkpointing") if name in known},
         "max_length": None,
         "remove_unused_columns": False,
     }
+    if recipe.deepspeed:
+        # With it, accelerate would quietly take plain data parallelism instead (use_cpu says what is needed).
+        os.environ.pop("ACCELERATE_USE_CPU", None)
+        _stand_alone()
     try:
-        return kind(**values)
+        args = kind(**values)
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"TRL refuses these trainer settings: {' '.join(str(error).split())}") from error
+    if recipe.deepspeed:
+        _name_ranks()
+    return args
+
+
+def _stand_alone() -> None:
+    """Without a launcher DeepSpeed would look for MPI: say that this process is the only one."""
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+def _name_ranks() -> None:
+    """Tell DeepSpeed of the ranks: Trainer does so on GPUs alone, and ZeRO-3 asks while the model is read."""
+    import deepspeed  # takes seconds
+
+    if not deepspeed.comm.is_initialized():
+        deepspeed.init_distributed()
 
 
 def deepspeed_config(name: str | None) -> str | None:

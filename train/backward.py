@@ -58,10 +58,11 @@ class Truncation:
                 f"{trained}, and {', '.join(self.below)} before them, which decides the cost: the backward pass covers "
                 f"all {self.num_layers} decoder layers and goes on to there. Activations are {recompute}."
             )
-        frozen = f"layers {layer_list(range(self.lowest))} and the vision tower" if self.lowest else "the vision tower"
+        tower = "the vision tower runs"
+        frozen = f"layers {layer_list(range(self.lowest))} and the vision tower run" if self.lowest else tower
         return (
             f"{trained}. The lowest, layer {self.lowest}, decides the cost: the backward pass covers "
-            f"{self.num_layers - self.lowest} of {self.num_layers} decoder layers; {frozen} run forward only. "
+            f"{self.num_layers - self.lowest} of {self.num_layers} decoder layers; {frozen} forward only. "
             f"Activations are {recompute}."
         )
 
@@ -139,10 +140,10 @@ def _trained(model: nn.Module, parts: Parts) -> tuple[tuple[int, ...], tuple[str
 
 def _part(name: str, parts: Parts) -> str:
     """What a parameter before the first layer belongs to: "model.visual.blocks.0.attn..." -> "model.visual"."""
-    base = f"{parts.decoder_name}."
-    if not name.startswith(base):
-        base = base.removesuffix(".").rpartition(".")[0] + "."
-    return base + name.removeprefix(base).partition(".")[0]
+    around = f"{parts.decoder_name}."
+    if not name.startswith(around):
+        around = around[: parts.decoder_name.rfind(".") + 1]
+    return around + name.removeprefix(around).partition(".")[0]
 
 
 def _must_be_frozen(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -5,20 +5,18 @@ because serving engines take them literally.
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
-import torch
-from peft import LoraConfig, LoraModel
+from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import get_pattern_key
-from torch import nn
 from transformers import PreTrainedModel
 
 from vfl.errors import InputError
 from vfl.models.discover import discover
+from vfl.train.ranks import as_list, matched_rank
 from vfl.train.towers import ATTENTION_AND_MLP, named_so, target_names, tower_of
 
 logger = logging.getLogger(__name__)
@@ -68,43 +66,17 @@ def build_lora(
     config = _config(wanted | _names(model, layers, wanted, also))
     _check_patterns(config)
     _check_saved_modules(model, config, also)
+    if also:
+        logger.warning(
+            "modules of the %s are adapted, as also_adapt asks: the backward pass then covers all layers, and engines "
+            "that serve adapters of the language model alone refuse them",
+            " and the ".join(also),
+        )
     if not match:
         return config
     everything = range(len(discover(model).layers))
     full = config if list(layers) == list(everything) else _config(wanted | _names(model, everything, wanted, also))
-    return _matched(model, config, full)
-
-
-def count_parameters(model: PreTrainedModel, config: LoraConfig) -> int:
-    """Trainable parameters that `config` adds to `model`: PEFT's own, counted on empty modules of the same shapes."""
-    names = _as_list(config.target_modules)
-    stand_in = nn.Module()
-    for name in names:
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        empty = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-        _place(stand_in, name, empty)
-    for name in _as_list(config.target_parameters):
-        module, _, last = name.rpartition(".")
-        shape = model.get_parameter(name).shape
-        _place(stand_in, module, nn.Module()).register_parameter(last, nn.Parameter(torch.empty(shape, device="meta")))
-    # Starting values can freeze a factor (MiCA), so they stay; LoftQ alone needs real weights, and freezes nothing.
-    start = False if config.init_lora_weights == "loftq" else config.init_lora_weights
-    plain = replace(
-        config, init_lora_weights=start, loftq_config={}, modules_to_save=None, trainable_token_indices=None
-    )
-    with torch.device("meta"):
-        adapted = LoraModel(stand_in, plain, "default")
-    count = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    for name, module in model.named_modules():
-        if any(named_so(name, saved) for saved in _as_list(config.modules_to_save)):
-            count += sum(p.numel() for p in module.parameters())
-    return count
-
-
-def scale(config: LoraConfig) -> float:
-    """What the product of the two factors is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA."""
-    return float(config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r))
+    return matched_rank(model, config, full)
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
@@ -181,7 +153,7 @@ def _config(values: Mapping[str, Any]) -> LoraConfig:
 
 def _check_patterns(config: LoraConfig) -> None:
     """A pattern that fits no module would be ignored without a word."""
-    names = [*_as_list(config.target_modules), *_as_list(config.target_parameters)]
+    names = [*as_list(config.target_modules), *as_list(config.target_parameters)]
     for field in ("rank_pattern", "alpha_pattern"):
         patterns = getattr(config, field)
         fitting = {get_pattern_key(patterns, name) for name in names}
@@ -191,7 +163,7 @@ def _check_patterns(config: LoraConfig) -> None:
 
 def _check_saved_modules(model: PreTrainedModel, config: LoraConfig, also: Sequence[str]) -> None:
     """Modules that are trained whole may not be what adapters may not touch."""
-    for saved in _as_list(config.modules_to_save):
+    for saved in as_list(config.modules_to_save):
         names = [name for name, _ in model.named_modules() if named_so(name, saved)]
         if not names:
             raise InputError(f"lora.modules_to_save names {saved!r}, and {type(model).__name__} has no such module.")
@@ -203,46 +175,3 @@ def _check_saved_modules(model: PreTrainedModel, config: LoraConfig, also: Seque
                     f"lora.modules_to_save {saved!r} also reaches {name} in the {tower}. Name the module in full, or "
                     f"ask for it with also_adapt: [{tower}]."
                 )
-
-
-def _matched(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -> LoraConfig:
-    """`config` with the rank whose count comes closest to that of `full`, at the same scale.
-
-    The count is a * r + b (b: what has no rank, such as DoRA's magnitudes).
-    """
-    if config.rank_pattern or config.alpha_pattern:
-        raise InputError(
-            "match: parameters scales one rank for all modules, but lora.rank_pattern or alpha_pattern sets them one "
-            "by one. Leave out either."
-        )
-    target = count_parameters(model, full)
-    now = count_parameters(model, config)
-    slope = count_parameters(model, replace(config, r=config.r + 1)) - now
-    rank = max(1, config.r + round((target - now) / slope))
-    alpha = scale(config) * (math.sqrt(rank) if config.use_rslora else rank)
-    matched = replace(config, r=rank, lora_alpha=int(alpha) if alpha == int(alpha) else alpha)
-    logger.info(
-        "match: parameters: rank %d -> %d, %s trainable parameters (all layers at rank %d: %s)",
-        config.r,
-        rank,
-        f"{count_parameters(model, matched):,}",
-        config.r,
-        f"{target:,}",
-    )
-    return matched
-
-
-def _as_list(names: Any) -> list[str]:
-    return sorted(names or ())
-
-
-def _place(root: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Put a module under its dotted name, with empty modules on the way; what stands there already stays."""
-    *path, last = name.split(".")
-    for step in path:
-        if step not in root._modules:
-            root.add_module(step, nn.Module())
-        root = root.get_submodule(step)
-    if last not in root._modules:
-        root.add_module(last, module)
-    return root.get_submodule(last)

@@ -14,14 +14,14 @@ from rich.console import Console
 
 from vfl.atomic import replacing
 from vfl.errors import InputError
-from vfl.evaluating.result import EVALUATION, read_evaluation
+from vfl.evaluating.result import read_evaluation
 from vfl.train.adapter import save_adapter, verify_adapter
 from vfl.train.arguments import CHECKPOINTS
 from vfl.train.assemble import Assembly, assemble
 from vfl.train.backward import truncate
 from vfl.train.bar import use_bar
 from vfl.train.card import write_card
-from vfl.train.changes import Change, Rate
+from vfl.train.changes import Change, changes_of
 from vfl.train.checkpoints import checkpoints
 from vfl.train.exam import watching_of
 from vfl.train.flight import fly
@@ -78,7 +78,8 @@ def train(
     main = trainer.args.process_index == 0
     if main and not check:
         _claim(recipe, resume=resume)
-    watching = watching_of(recipe, parts.vlm)
+    with trainer.args.main_process_first(local=False, desc="generating probes"):
+        watching = watching_of(recipe, parts.vlm)
     if watching is not None:
         trainer.add_callback(watching)
     use_bar(trainer, watching)
@@ -99,32 +100,10 @@ def train(
     adapter = _save(recipe, parts)
     changes: list[Change] = []
     if main:
-        changes = _changes(recipe.out)
+        changes = changes_of(read_evaluation(recipe.out)[0]) if watching is not None else []
         write_card(adapter, flight, _options(parts), changes, command=f"vfl train {recipe.out / RECIPE}")
         write_training_report(recipe.out)
     return Outcome(recipe.out, flight, adapter, tuple(changes))
-
-
-def _changes(folder: Path) -> list[Change]:
-    """Accuracy before and after with paired differences, of what was evaluated."""
-    if not (folder / EVALUATION).exists():
-        return []
-    evaluation, _ = read_evaluation(folder)
-    found = []
-    for group, after in evaluation.groups.items():
-        baseline = evaluation.baseline
-        before = baseline.groups[group] if baseline else None
-        change = evaluation.differences[group] if evaluation.differences else None
-        found.append(
-            Change(
-                group,
-                after.n,
-                Rate(before.accuracy, before.low, before.high) if before else None,
-                Rate(after.accuracy, after.low, after.high),
-                Rate(change.difference, change.low, change.high) if change else None,
-            )
-        )
-    return found
 
 
 def _save(recipe: Recipe, parts: Assembly) -> Path:

@@ -1,11 +1,14 @@
 """A model without its weights: its modules have their names and shapes, on the meta device."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers.integrations import deepspeed
 
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
@@ -49,18 +52,28 @@ def skeleton_of(config: Any, *, trust_remote_code: bool = False) -> PreTrainedMo
             f"A {config.model_type!r} model is not one that Transformers lists as image-text-to-text: it is text-only "
             "or needs its own code. Give a vision-language model, or trust_remote_code (--trust-remote-code)."
         )
-    with torch.device("meta"):
+    with _whole(), torch.device("meta"):
         if not known:
             return AutoModelForImageTextToText.from_config(config, trust_remote_code=True)
-        # Not from_config: under ZeRO-3 that would partition the weights, and wait for the other ranks to join in.
         kind = AutoModelForImageTextToText._model_mapping[type(config)]
         return kind(deepcopy(config))
 
 
 def empty_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A plain model of the same class and config, on the meta device."""
-    with torch.device("meta"):
+    with _whole(), torch.device("meta"):
         return type(model)(deepcopy(model.config))
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Under ZeRO-3 Transformers would spread the new model over the processes, and wait for all of them to build it."""
+    reference = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = reference
 
 
 def identify_model(model: PreTrainedModel, *, hashed: bool = True) -> ModelId:

@@ -50,14 +50,7 @@ def target_names(
     if unknown := [name for name in also if name not in get_args(Also)]:
         raise InputError(f"also_adapt names {', '.join(unknown)}; expected {' or '.join(get_args(Also))}.")
     for tower in dict.fromkeys(also):
-        found = _linear_of(model, tower)
-        logger.warning(
-            "%d modules of the %s are adapted, as also_adapt asks: the backward pass then covers all layers, and "
-            "engines that serve adapters of the language model alone refuse them",
-            len(found),
-            tower,
-        )
-        names += found
+        names += _linear_of(model, tower)
     return names
 
 

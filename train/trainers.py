@@ -23,9 +23,9 @@ def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
     if not any(hasattr(parameter, "ds_id") for parameter in parameters):
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed  # takes seconds
 
-    return GatheredParameters(parameters)
+    return deepspeed.zero.GatheredParameters(parameters)
 
 
 class _Adapted(WholeCheckpoints):
@@ -43,9 +43,18 @@ class _Adapted(WholeCheckpoints):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The adapter's card is written at the end, with what was measured."""
 
+    def _send_telemetry(self) -> None:
+        """TRL reports model and machine to the hub; nothing leaves this one unasked."""
+
 
 class LayerSFTTrainer(_Adapted, SFTTrainer):
-    """`SFTTrainer` for `vfl train`."""
+    """`SFTTrainer` for `vfl train`: a step's loss is the mean over its answer tokens, however it is cut into batches."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Trainer counts a step's tokens, over accumulated batches and ranks, only for models whose forward would take
+        # the count. Some say they don't (Qwen2.5-VL, Qwen3-VL), but TRL computes the loss outside of the model.
+        self.model_accepts_loss_kwargs = True
 
 
 class LayerDPOTrainer(_Adapted, DPOTrainer):

@@ -1,5 +1,6 @@
 """Configuration files: YAML, overridden key by key, validated by a pydantic model; an unknown key is an error."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,15 @@ from pydantic import BaseModel, ValidationError
 from vfl.errors import InputError
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers are those of YAML 1.2: 2e-4 is one. PyYAML reads it as text, a trap for learning rates."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def read_config(kind: type[M], file: Path | None, overrides: Mapping[str, Any]) -> M:
@@ -31,7 +41,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         InputError: when it can't be read, is not YAML, or holds something else.
     """
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values = yaml.load(file.read_text(encoding="utf-8"), _Loader) or {}
     except OSError as error:
         raise InputError(f"The configuration {file} can't be read: {error.strerror}. Check the path.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -51,7 +61,7 @@ def set_dotted(values: dict[str, Any], override: str) -> None:
     if not equals or not all(key.split(".")):
         raise InputError(f"{override!r} is no setting; write key=value, such as trainer.max_steps=100.")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise InputError(f"The value in {override!r} is not YAML: {' '.join(str(error).split())}") from error
     *path, last = key.split(".")

@@ -121,6 +121,21 @@ def test_verifying_needs_no_weights_and_leaves_the_model_alone(load, trained, tm
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
 
 
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+def test_an_empty_copy_is_whole_under_zero3(trained, tmp_path, family):
+    """Else each process would hold a share of it, and the one that verifies would wait for the others."""
+    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    model = trained(family)
+    save_adapter(model, tmp_path)
+    settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    assert verify_adapter(model.get_base_model(), tmp_path) == 42
+    assert is_deepspeed_zero3_enabled()
+    del settings
+    assert not is_deepspeed_zero3_enabled()
+
+
 def spoiled(folder, change):
     weights = load_file(folder / WEIGHTS)
     change(weights)

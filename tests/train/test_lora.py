@@ -13,7 +13,8 @@ from vfl.errors import InputError
 from vfl.functionmap import ModelId
 from vfl.models.discover import discover
 from vfl.train.layers import chosen_layers, read_choice
-from vfl.train.lora import build_lora, count_parameters, scale
+from vfl.train.lora import build_lora
+from vfl.train.ranks import count_parameters, scale
 from vfl.train.skeleton import identify_model, skeleton, skeleton_of
 from vfl.train.towers import target_names, tower_of
 
@@ -97,11 +98,13 @@ def test_other_towers_are_adapted_when_asked_and_only_then(empty, family, caplog
     model = empty(family)
     own = target_names(model, [1], ["q_proj"])
     assert own == [f"{DECODER[family]}.layers.1.self_attn.q_proj"]
+    build_lora(model, [1], match=True)
     assert not caplog.records
     stem, names = BLOCKS[family]
     vision = [f"{stem}.{block}.{name}" for block in (0, 1) for name in names]
     assert target_names(model, [1], ["q_proj"], ["vision"]) == own + vision
-    assert "modules of the vision are adapted" in caplog.text
+    build_lora(model, [1], {"r": 2}, also=["vision"], match=True)
+    assert caplog.text.count("modules of the vision are adapted") == 1
     if PROJECTOR[family]:
         assert target_names(model, [1], ["q_proj"], ["projector"]) == own + PROJECTOR[family]
         both = build_lora(model, [1], {"target_modules": ["q_proj"], "r": 2}, also=["vision", "projector"])

@@ -35,7 +35,8 @@ def command(
     from vfl.errors import InputError
     from vfl.layers import layer_list
     from vfl.train.layers import chosen_layers, read_choice
-    from vfl.train.lora import build_lora, count_parameters
+    from vfl.train.lora import build_lora
+    from vfl.train.ranks import count_parameters
     from vfl.train.skeleton import identify_model, skeleton
     from vfl.train.snippets import TOOLS, snippet
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from vfl import __version__
-from vfl.commands import compare, evaluate, locate, models, probes, swap, train
+from vfl.commands import arms, compare, evaluate, locate, lora_config, merge, models, probes, swap, train
 from vfl.errors import InputError
 
 app = typer.Typer(
@@ -23,6 +23,9 @@ app.command("locate")(locate.command)
 app.command("swap")(swap.command)
 app.command("compare")(compare.compare)
 app.command("train")(train.command)
+app.command("arms")(arms.command)
+app.command("lora-config")(lora_config.command)
+app.command("merge")(merge.command)
 app.command("evaluate")(evaluate.command)
 app.command("models")(models.command)
 app.add_typer(probes.app, name="probes")

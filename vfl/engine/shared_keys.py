@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from vfl.engine.rows import Pair
 
 
-class PassingCache(DynamicCache):  # type: ignore[misc]
+class PassingCache(DynamicCache):
     """A cache for one forward over whole conversations; it holds one layer's keys and values at a time."""
 
     def __init__(self) -> None:

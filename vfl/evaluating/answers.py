@@ -124,5 +124,5 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
 
 def _judged(vlm: VLM, item: EvalItem, shown: Shown, key: str, text: str) -> Answered:
     if item.pair is not None:
-        text = read_answer(vlm, item.pair, text, shown)  # type: ignore[arg-type]
+        text = read_answer(vlm, item.pair, text, shown)
     return Answered(item.id, item.group, text, item.correct(text), item.expected, key)

@@ -73,7 +73,7 @@ def encode_batch(vlm: VLM, items: Sequence[EvalItem], *, pad: bool = True) -> Ba
         images.append(opened)
     inputs = _process(vlm, conversations, pad=pad)
     sizes = tuple(image.size for opened in images for image in opened)
-    model_sizes = vlm._model_sizes(inputs, sizes)
+    model_sizes = vlm.model_sizes(inputs, sizes)
     shown = []
     for opened in images:
         taken = len(opened)

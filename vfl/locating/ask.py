@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from vfl.engine.streams import VisionStream, prefill
 from vfl.models.encode import Encoded
@@ -12,6 +13,15 @@ from vfl.probes.pair import Pair, Which
 
 # Greedy answers end themselves; these only bound a model that rambles.
 MAX_NEW_TOKENS = {"text": 16, "number": 8, "yesno": 4, "box": 40, "point": 24}
+
+
+class Sizes(Protocol):
+    """Image sizes that boxes are read with: an `Encoded` has them."""
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def model_sizes(self) -> tuple[tuple[int, int], ...]: ...
 
 
 def question_of(vlm: VLM, pair: Pair) -> str:
@@ -34,7 +44,7 @@ def expected_text(vlm: VLM, pair: Pair, answer: str, encoded: Encoded) -> str:
     return vlm.family.boxes.format_answer(pair.match, places, encoded.image_sizes[0], encoded.model_sizes[0])
 
 
-def read_answer(vlm: VLM, pair: Pair, text: str, encoded: Encoded) -> str:
+def read_answer(vlm: VLM, pair: Pair, text: str, encoded: Sizes) -> str:
     """A generated answer in the probes' form: boxes and points in pixels of the file, or marked as unreadable."""
     if pair.match not in ("box", "point"):
         return text

@@ -10,6 +10,7 @@ from vfl.metrics.drop import drop
 from vfl.metrics.early import late_entry, mask
 from vfl.metrics.heads import concentration, head_score, head_weight
 from vfl.metrics.injection import injection
+from vfl.metrics.knockout import knockout
 from vfl.metrics.lens import lens
 from vfl.metrics.persistence import persistence
 from vfl.metrics.prompts import prompts_of
@@ -38,6 +39,7 @@ OF_PAIRS: dict[str, Callable[..., Result]] = {
     "late_entry": late_entry,
     "injection": injection,
     "lens": lens,
+    "knockout": knockout,
 }
 KNOWN = (*OF_PROMPTS, *OF_PAIRS)
 

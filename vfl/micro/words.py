@@ -1,6 +1,6 @@
 """A task with head-room for the embedded model: words of four letters, where it was trained on three.
 
-    python -m vfl.micro.words --out runs/words [--rows 2000] [--test 200] [--seed 0]
+    python -m vfl.micro.words --out runs/words [--rows 1600] [--test 200] [--seed 0]
 
 Writes train.jsonl and test.jsonl (prompt, completion, images) with their pictures. The same alphabet, fonts, sizes and
 question as in its training; letters are drawn at random and no word stands in both files. Every fourth training word
@@ -22,7 +22,6 @@ from vfl.probes import draw
 from vfl.probes import micro_limits as limits
 from vfl.probes.functions.ocr import QUESTION
 
-LETTERS = 4
 LEFT = {3: limits.WORD_X, 4: (4, 12)}  # pixels: four letters are 63 of 80 wide
 SHORT = 4  # every so many training words has a letter less
 
@@ -45,7 +44,7 @@ def picture(word: str, seed: int) -> Image.Image:
     return image
 
 
-def write_task(out: Path, rows: int = 2000, test: int = 200, seed: int = 0) -> None:
+def write_task(out: Path, rows: int = 1600, test: int = 200, seed: int = 0) -> None:
     """Write both files and their pictures; the folder appears whole or not at all.
 
     Raises:
@@ -58,9 +57,9 @@ def write_task(out: Path, rows: int = 2000, test: int = 200, seed: int = 0) -> N
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "images").mkdir(parents=True)
-    words = draw_words(rows + test, LETTERS, seed)
-    short = draw_words(rows, LETTERS - 1, seed)
-    train = [short[n] if n % SHORT == SHORT - 1 else words[n] for n in range(rows)]
+    words = draw_words(rows + test, 4, seed)
+    train = words[:rows]
+    train[SHORT - 1 :: SHORT] = draw_words(len(train[SHORT - 1 :: SHORT]), 3, seed)
     for name, part in (("train", train), ("test", words[rows:])):
         with (temporary / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for word in part:
@@ -80,7 +79,7 @@ def main() -> None:
         prog="python -m vfl.micro.words", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--rows", type=int, default=1600)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

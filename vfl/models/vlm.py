@@ -108,7 +108,7 @@ class VLM:
             positions=self._positions(inputs),
             spans=find_spans(inputs["input_ids"], self.parts.image_token_id, counts),
             image_sizes=sizes,
-            model_sizes=self._model_sizes(inputs, sizes),
+            model_sizes=self.model_sizes(inputs, sizes),
             image_key=pixel_key(inputs),
         )
 
@@ -192,7 +192,8 @@ class VLM:
         positions: torch.Tensor = body.get_rope_index(**given)[0]
         return positions
 
-    def _model_sizes(self, inputs: dict[str, Any], sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    def model_sizes(self, inputs: dict[str, Any], sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        """(width, height) of each image as the model sees it, where its boxes need that; else as given."""
         grid = inputs.get("image_grid_thw")
         if grid is None:
             return sizes

@@ -1,0 +1,56 @@
+"""What was measured, as text."""
+
+from typing import Any
+
+from bench.scoring.contenders import ENGINE, HOOKS, PLAIN
+
+Found = dict[str, Any]
+
+
+def table(found: Found, most: float, least: float) -> str:
+    """The settings, a line a contender and the verdicts; `most` plain forwards, `least` times faster than hooks."""
+    settings, contenders = found["settings"], found["contenders"]
+    versions = ", ".join(f"{name} {number}" for name, number in settings["versions"].items())
+    ablations = ", ".join(f"{name} {_range(layers)}" for name, layers in found["ablations"].items())
+    lines = [
+        f"LLaVA-1.5 with random weights: {settings['layers']} layers, width {settings['width']}, "
+        f"{settings['heads']} heads; {settings['rows']} conversations of {settings['vision_tokens']} vision, "
+        f"{settings['text_tokens']} prompt and {settings['answer_tokens']} answer tokens",
+        f"{settings['dtype']} on {settings['device']}; {versions}; median of {settings['repeats']} runs",
+        f"Ablations: {ablations}",
+        "",
+        f"{'':18}{'GFLOP':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'samples/s':>11}{'peak MB':>10}{'ratio':>8}",
+        *(_row(name, one, contenders[PLAIN], settings["rows"]) for name, one in contenders.items()),
+        "",
+        f"Ratios are to one plain forward of this run. Least operations: {found['floor']:.2f} (the plain forward, and "
+        "for each ablation what follows the image, from its first layer on).",
+        f"Equal before timing: log-probabilities to {found['max_difference']:.1g}; an ablation changes them by "
+        f"{found['median_effect']:.2g} (median).",
+    ]
+    if contenders[ENGINE]["seconds"] is not None:
+        seconds = {name: one["seconds"] for name, one in contenders.items()}
+        lines.append(
+            _verdict(seconds[ENGINE] / seconds[PLAIN], "plain forwards", "at most", most)
+            + "; "
+            + _verdict(seconds[HOOKS] / seconds[ENGINE], "times faster than hooks", "at least", least)
+        )
+    return "\n".join(lines)
+
+
+def _verdict(value: float, what: str, bound: str, target: float) -> str:
+    reached = value <= target if bound == "at most" else value >= target
+    return f"{value:.2f} {what} (target {bound} {target:g}: {'reached' if reached else 'MISSED'})"
+
+
+def _row(name: str, one: Found, plain: Found, rows: int) -> str:
+    cells = [f"{one['flops'] / 1e9:>10.1f}{one['flops'] / plain['flops']:>8.2f}"]
+    if one["seconds"] is not None:
+        seconds = one["seconds"]
+        cells.append(f"{seconds:>10.2f}{seconds / plain['seconds']:>8.2f}{rows / seconds:>11.2f}")
+    if one["peak_bytes"] is not None:
+        cells.append(f"{one['peak_bytes'] / 1e6:>10.0f}{one['peak_bytes'] / max(plain['peak_bytes'], 1):>8.2f}")
+    return f"{name:18}" + "".join(cells)
+
+
+def _range(layers: list[int]) -> str:
+    return f"{layers[0]}-{layers[-1]}"

@@ -1,0 +1,97 @@
+"""Folders of scores as `vfl select score` writes them, made up: for everything after scoring no model is needed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
+
+
+def schema(functions: tuple[str, ...] = FUNCTIONS) -> pa.Schema:
+    fields = [("uid", pa.string()), ("position", pa.int64()), ("source", pa.string()), ("kind", pa.string())]
+    fields += [(name, pa.int32()) for name in ("text_tokens", "image_tokens", "answer_tokens", "turns", "images")]
+    fields += [(name, pa.float32()) for name in ("loss", "perplexity", "answer_prob", "el2n", "accuracy")]
+    fields += [("exact", pa.bool_()), ("no_image_accuracy", pa.float32()), ("no_image_exact", pa.bool_())]
+    fields += [("no_image_logprob_drop", pa.float32()), ("no_image_prob_drop", pa.float32())]
+    for name in functions:
+        fields += [(f"drop_{name}", pa.float32()), (f"exact_{name}", pa.bool_())]
+        fields += [(f"logprob_drop_{name}", pa.float32()), (f"prob_drop_{name}", pa.float32())]
+    return pa.schema([*fields, ("text_hash", pa.string()), ("image_hash", pa.string()), ("full_passes", pa.int8())])
+
+
+def row(
+    position: int,
+    *,
+    functions: tuple[str, ...] = FUNCTIONS,
+    drops: dict[str, float] | None = None,
+    logprobs: dict[str, float] | None = None,
+    solved: bool = True,
+    no_image: bool = False,
+    kind: str = "vision",
+    **columns: Any,
+) -> dict[str, Any]:
+    """A score row: right with the image, wrong without it, and nothing lost but `drops` and `logprobs`."""
+    vision = kind == "vision"
+    made = {
+        "uid": f"u{position:05}",
+        "position": position,
+        "source": "a",
+        "kind": kind,
+        "text_tokens": 20,
+        "image_tokens": 64 if vision else 0,
+        "answer_tokens": 4,
+        "turns": 1,
+        "images": int(vision),
+        "loss": 0.5,
+        "perplexity": 1.6,
+        "answer_prob": 0.6,
+        "el2n": 0.4,
+        "accuracy": 1.0 if solved else 0.5,
+        "exact": solved,
+        "text_hash": f"t{position}",
+        "image_hash": f"{position * 0x9E3779B97F4A7C15 % 2**64:016x}:{position:08x}" if vision else "",
+        "full_passes": 0,
+    }
+    if vision:
+        made |= {"no_image_accuracy": float(no_image), "no_image_exact": no_image}
+        made |= {"no_image_logprob_drop": 1.0, "no_image_prob_drop": 0.3}
+        for name in functions:
+            drop, logprob = (drops or {}).get(name, 0.0), (logprobs or {}).get(name, 0.0)
+            made |= {f"drop_{name}": drop, f"exact_{name}": drop == 0, f"logprob_drop_{name}": logprob}
+            made |= {f"prob_drop_{name}": logprob / 4}
+    return made | columns
+
+
+def write_scores(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    *,
+    functions: tuple[str, ...] = FUNCTIONS,
+    parts: int = 3,
+    errors: list[dict[str, str]] | None = None,
+    **manifest: Any,
+) -> Path:
+    """A scores folder that holds `rows` in several parts."""
+    (folder / "parts").mkdir(parents=True)
+    for part in range(parts):
+        some = rows[part::parts]
+        pq.write_table(pa.Table.from_pylist(some, schema(functions)), folder / "parts" / f"part-{part:05}.parquet")
+    if errors is not None:
+        pq.write_table(pa.Table.from_pylist(errors), folder / "errors.parquet")
+    told = {
+        "functions": {name: [n] for n, name in enumerate(functions)},
+        "model": {"id": "owner/model", "parameters": 1_000_000, "weights_sha256": "ab" * 32},
+        "map": {"sha256": "cd" * 32},
+        "sources": [{"path": "data.json", "sha256": "ef" * 32}],
+        "settings": {},
+    }
+    (folder / "manifest.json").write_text(json.dumps(told | manifest))
+    return folder
+
+
+def table(folder: Path) -> dict[str, dict[str, Any]]:
+    """Rows of a parquet file by uid."""
+    return {one["uid"]: one for one in pq.read_table(folder).to_pylist()}

@@ -1,0 +1,129 @@
+"""Small training runs for the tests of `vfl.train`: rows, recipes, and what came of them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+import yaml
+from safetensors.torch import load_file
+
+Message = dict[str, Any]
+QUESTION = "How many cats?"
+ANSWERS = ("3", "two cats and one dog", "red", "there are 2 small cubes left of the ball", "no", "one two three")
+
+
+def turns(*texts: str, images: int = 0) -> list[Message]:
+    """Questions and answers in turn, the pictures before the first question."""
+    messages: list[Message] = [
+        {"role": ("user", "assistant")[n % 2], "content": [{"type": "text", "text": text}]}
+        for n, text in enumerate(texts)
+    ]
+    messages[0]["content"] = [{"type": "image"}] * images + messages[0]["content"]
+    return messages
+
+
+def row(folder: Path, number: int, kind: str = "image") -> dict[str, Any]:
+    """A row to train on, with its pictures in `folder`; answers differ in length.
+
+    Args:
+        kind: image, text, turns (two answers), images (two of them), or pair (preference, one image).
+    """
+    count = {"text": 0, "images": 2}.get(kind, 1)
+    names = [f"{number}-{n}.png" for n in range(count)]
+    for n, name in enumerate(names):
+        tiny.picture(seed=10 * number + n).save(folder / name)
+    answer, other = ANSWERS[number % len(ANSWERS)], ANSWERS[(number + 1) % len(ANSWERS)]
+    if kind == "pair":
+        prompt = turns(QUESTION, images=count)
+        return {"images": names, "prompt": prompt, "chosen": turns("", answer)[1:], "rejected": turns("", other)[1:]}
+    if kind == "turns":
+        return {"images": names, "messages": turns(QUESTION, answer, "And dogs?", other, images=count)}
+    return {"images": names, "messages": turns(QUESTION, answer, images=count)}
+
+
+def write_data(folder: Path, kinds: Sequence[str]) -> Path:
+    """A data file with a row of each kind, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "train.jsonl"
+    path.write_text("".join(json.dumps(row(folder, n, kind)) + "\n" for n, kind in enumerate(kinds)), encoding="utf-8")
+    return path
+
+
+def settings(model: Path, data: Path, out: Path, **changed: Any) -> dict[str, Any]:
+    """A recipe of two steps in the last two layers; `changed` replaces or adds keys, and joins within `trainer`."""
+    trainer = {
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 0.01,
+        "warmup_steps": 0,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        **changed.pop("trainer", {}),
+    }
+    return {
+        "model": str(model),
+        "out": str(out),
+        "data": {"train": str(data)},
+        "layers": [2, 3],
+        "lora": {"r": 4, "lora_alpha": 4, "lora_dropout": 0.0},
+        "dtype": "float32",
+        "checkpointing": "off",
+        "trainer": trainer,
+        **changed,
+    }
+
+
+def write_recipe(path: Path, values: dict[str, Any]) -> Path:
+    """A recipe's YAML file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """The adapter that a run saved."""
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """The largest relative difference of a tensor, by norms."""
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).norm() / first[name].norm()) for name in first)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether all tensors are equal, bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def losses(out: Path) -> list[float]:
+    """The training losses that the last checkpoint remembers."""
+    last = max((out / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    history = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def environment(**added: str) -> dict[str, str]:
+    """For processes of their own: one thread, no GPU, no hub, nobody logged in to wandb."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", **added}
+
+
+def launched(arguments: Sequence[str], *, ranks: int = 2, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+    """`torchrun` with gloo on the CPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
+    return subprocess.run(
+        [*command, *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -1,0 +1,173 @@
+"""Attention knockout: which edges between vision tokens and the answer's position are needed, and in which layers.
+
+In a window of layers no query of the target reads a key of the source. Sources: the object's tokens, those with one and
+two rings around them, everything but the object and its first ring, all but the last row. Targets: the last prompt
+position (and the answer's tokens after it), or the image's last row. Accuracy, and the drop of the plain model's own
+first token in probability, against the window. Source: Neo et al., "Towards Interpreting Visual Information Processing
+in Vision-Language Models" (ICLR 2025).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vfl.engine.streams import prefill
+from vfl.errors import InputError
+from vfl.metrics.answering import IMAGES
+from vfl.metrics.asking import Question, Reply, check_pairs, needs_object, question_on, reply
+from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
+from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.tap import Block, tapped
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair, Which
+
+TARGETS = ("last_token", "last_row")
+OBJECT = ("object", "object+1", "object+2", "rest")
+SOURCES = (*OBJECT, "all_but_last_row")
+# First and last of 32 layers, both included and counted from 0 (the paper's printed windows mix 0 and 1).
+PAPER_WINDOWS = {"early": (0, 9), "early_mid": (5, 14), "mid": (10, 19), "mid_late": (15, 24), "late": (20, 31)}
+PAPER_DEPTH = 32
+
+
+def knockout(
+    vlm: VLM,
+    pairs: Sequence[Pair],
+    *,
+    sources: Sequence[str] = SOURCES,
+    targets: Sequence[str] = TARGETS,
+    windows: Mapping[str, Sequence[int]] | None = None,
+    noise_filter: bool = True,
+) -> Result:
+    """Accuracy with attention from sources to targets cut in windows of layers, for each function.
+
+    Args:
+        vlm: the model.
+        pairs: probe pairs of any functions; target and source images are samples of their own. An image without a box
+            has no object sources, which are left out for it.
+        sources: of "object", "object+1", "object+2", "rest" (all image tokens but object+1), "all_but_last_row". What
+            of a source lies in the last row is not cut from the last row.
+        targets: of "last_token", "last_row".
+        windows: name -> first and last layer, both included; by default the paper's five, in proportion to the depth,
+            and "all".
+        noise_filter: keep an image with boxes only where the answer is wrong once the boxes are filled with noise.
+            Every sample must be answered rightly by the plain model.
+
+    Returns:
+        For each function f, source s and target t, curves "f/s to t/accuracy" (share of kept samples, Wilson) and
+        "f/s to t/drop" (of the plain model's first token, in probability; bootstrap), whose points are "windows": name,
+        first and last layer of each. Scalars "f/right" and "f/kept" (shares of images). "without_object": ids of pairs
+        without a box.
+
+    Raises:
+        InputError: without pairs, for unknown sources or targets, or windows outside of the model.
+    """
+    check_pairs(pairs, "knockout")
+    for given, known, what in ((sources, SOURCES, "sources"), (targets, TARGETS, "targets")):
+        if unknown := [name for name in given if name not in known]:
+            raise InputError(f"{what}={unknown} are unknown; choose from {', '.join(known)}.")
+    spans = _windows(vlm, windows)
+    places = Places(vlm)
+    scalars: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    for function, rows in by_function([pair.function for pair in pairs]).items():
+        right, kept = [], []
+        found: dict[str, list[tuple[list[bool], list[float]]]] = {}
+        for pair in (pairs[row] for row in rows):
+            for which in IMAGES:
+                question = question_on(vlm, pair, which)
+                plain = reply(vlm, question)
+                right.append(plain.right)
+                filtered = noise_filter and bool(pair.boxes.get(which))
+                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which, question_on)))
+                if kept[-1]:
+                    cuts = _cuts(vlm, pair, which, question, places, sources, targets)
+                    for name, (queries, keys) in cuts.items():
+                        found.setdefault(name, []).append(_along(vlm, question, plain, queries, keys, spans))
+        scalars[f"{function}/right"] = share_scalar(right)
+        scalars[f"{function}/kept"] = share_scalar(kept)
+        for name, samples in found.items():
+            accuracy = share_curve([flags for flags, _ in samples], axis="window")
+            curves[f"{function}/{name}/accuracy"] = accuracy
+            curves[f"{function}/{name}/drop"] = mean_curve([drops for _, drops in samples], axis="window")
+    listed = [{"name": name, "first": first, "last": last} for name, (first, last) in spans.items()]
+    options = {
+        "sources": list(sources),
+        "targets": list(targets),
+        "noise_filter": noise_filter,
+        "images": list(IMAGES),
+        "object": "any overlap with the box",
+    }
+    without = [pair.id for pair in pairs if not any(pair.boxes.get(which) for which in IMAGES)]
+    return result(len(pairs), scalars, curves, options, windows=listed, without_object=without)
+
+
+def window_layers(num_layers: int) -> dict[str, tuple[int, int]]:
+    """First and last layer of the paper's windows, in proportion to another depth, and "all"."""
+    scaled = {}
+    for name, (first, last) in PAPER_WINDOWS.items():
+        start = min(round(first * num_layers / PAPER_DEPTH), num_layers - 1)
+        scaled[name] = (start, max(start, round((last + 1) * num_layers / PAPER_DEPTH) - 1))
+    return scaled | {"all": (0, num_layers - 1)}
+
+
+def _windows(vlm: VLM, given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, int]]:
+    if given is None:
+        return window_layers(vlm.num_layers)
+    for name, span in given.items():
+        if len(span) != 2 or not 0 <= span[0] <= span[1] < vlm.num_layers:
+            raise InputError(
+                f"Window {name!r} is {list(span)}; expected its first and last layer, within 0 to {vlm.num_layers - 1}."
+            )
+    return {name: (span[0], span[1]) for name, span in given.items()}
+
+
+def _cuts(
+    vlm: VLM,
+    pair: Pair,
+    which: Which,
+    question: Question,
+    places: Places,
+    sources: Sequence[str],
+    targets: Sequence[str],
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """(1, T + answer) queries and (1, T) keys by "source to target"; sources without a token are left out."""
+    encoded = question.encoded
+    regions = places.of(encoded)
+    bottom = last_row(regions)
+    chosen = {"all_but_last_row": ~bottom}
+    if boxes := pair.boxes.get(which):
+        rings = [object_tokens(regions, boxes, rings) for rings in range(3)]
+        chosen |= dict(zip(OBJECT, (*rings, ~rings[1]), strict=True))
+    last = torch.zeros(1, encoded.length + question.limit, dtype=torch.bool, device=encoded.input_ids.device)
+    last[:, encoded.length - 1 :] = True
+    queries = {"last_token": last, "last_row": at_positions(vlm, encoded, bottom)}
+    cuts = {}
+    for target in targets:
+        for source in sources:
+            tokens = chosen.get(source)
+            if tokens is not None and target == "last_row":
+                tokens = tokens & ~bottom
+            if tokens is not None and tokens.any():
+                cuts[f"{source} to {target}"] = (queries[target], at_positions(vlm, encoded, tokens))
+    return cuts
+
+
+def _along(
+    vlm: VLM,
+    question: Question,
+    plain: Reply,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    windows: Mapping[str, tuple[int, int]],
+) -> tuple[list[bool], list[float]]:
+    """Right or wrong, and the drop in probability of the plain answer's first token, one each a window."""
+    right, drops = [], []
+    reaches_image = bool(queries[:, : question.encoded.spans[-1].end].any())
+    own = None if reaches_image else prefill(vlm, question.encoded)
+    for first, last in windows.values():
+        with tapped(vlm, blocks=[Block(frozenset(range(first, last + 1)), queries, keys)]):
+            edited = reply(vlm, question, own)
+        right.append(edited.right)
+        drops.append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))
+    return right, drops
