@@ -3,8 +3,8 @@
     python bench/selection.py                       # 10 million rows, 20 %: some minutes
     python bench/selection.py --rows 1000000 --policies quota,top --json results.json
 
-Scores are generated first, in shards as scoring writes them. Then each policy runs in a process of its own: classes from
-the raw scores, order, budget, and the files of the subset that don't need the data (ids.txt and the score table).
+Scores are generated first, in shards as scoring writes them. Then each policy runs in a process of its own: classes
+from the raw scores, order, budget, and the subset's files that don't need the data (ids.txt and the score table).
 """
 
 import argparse
@@ -86,13 +86,8 @@ def measure(what: str, arguments: argparse.Namespace) -> dict[str, Any]:
     from vfl.select.subset import write_ids, write_table
 
     started = time.perf_counter()
-    config = ChoiceConfig(
-        budget=arguments.budget,
-        policy=what,
-        duplicates=arguments.duplicates,
-        memory=arguments.memory,
-        threads=arguments.threads,
-    )
+    names = ("budget", "duplicates", "memory", "threads")
+    config = ChoiceConfig.model_validate({"policy": what, **{name: getattr(arguments, name) for name in names}})
     out = arguments.folder / what
     out.mkdir(exist_ok=True)
     with database(config.memory, config.threads, temporary=arguments.folder) as connection:
@@ -111,7 +106,7 @@ def measure(what: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def generate(folder: Path, rows: int) -> None:
-    """Scores with four functions: 60/20/15/5 % of rows need one, a tenth is text, a tenth is wrong, 1 % are repeated."""
+    """Scores with four functions: 60/20/15/5 % of rows need one, a tenth is text or wrong, 1 % repeated."""
     import duckdb
 
     (folder / "parts").mkdir(parents=True, exist_ok=True)
@@ -135,7 +130,8 @@ def rows_sql(first: int, last: int) -> str:
     drops = []
     for n, name in enumerate(FUNCTIONS):
         mine = f"(needs >= {bounds[n]} AND needs < {bounds[n + 1]})"
-        drop = f"CASE WHEN kind = 'vision' THEN CASE WHEN {mine} AND solved THEN ceil(8 * {part(10 + n)}) / 8 ELSE 0 END END"
+        lost = f"CASE WHEN {mine} AND solved THEN ceil(8 * {part(10 + n)}) / 8 ELSE 0 END"
+        drop = f"CASE WHEN kind = 'vision' THEN {lost} END"
         log = f"CASE WHEN kind = 'vision' THEN {part(20 + n)} * CASE WHEN {mine} THEN 4 ELSE 0.1 END END"
         drops += [f"({drop})::FLOAT AS drop_{name}", f"({drop}) = 0 AS exact_{name}"]
         drops += [f"({log})::FLOAT AS logprob_drop_{name}", f"({log} / 5)::FLOAT AS prob_drop_{name}"]
@@ -145,7 +141,8 @@ def rows_sql(first: int, last: int) -> str:
                 {part(3)} >= 0.1 AS solved
             FROM range({first}, {last}) AS numbers(i))
         SELECT md5('row ' || i) || '#0' AS uid, i::BIGINT AS position, 'source ' || (i % 10) AS source, kind,
-            (20 + floor(200 * {part(4)}))::INT AS text_tokens, CASE kind WHEN 'text' THEN 0 ELSE 576 END::INT AS image_tokens,
+            (20 + floor(200 * {part(4)}))::INT AS text_tokens,
+            CASE kind WHEN 'text' THEN 0 ELSE 576 END::INT AS image_tokens,
             (1 + floor(100 * {part(5)} * {part(6)}))::INT AS answer_tokens, 1::INT AS turns,
             (kind = 'vision')::INT AS images, (3 * {part(7)})::FLOAT AS loss, exp(3 * {part(7)})::FLOAT AS perplexity,
             exp(-3 * {part(7)})::FLOAT AS answer_prob, {part(8)}::FLOAT AS el2n,

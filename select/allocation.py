@@ -43,8 +43,8 @@ def _fill(limit: float, totals: Mapping[str, int], weights: Mapping[str, float])
 def take(limit: int, totals: Mapping[str, int], tiers: Sequence[Tier], prefix: Prefix) -> dict[str, int]:
     """How many rows of each class, from its best, are taken.
 
-    Rows are whole, so a class leaves up to a row of its part; that is carried to the next one. At the end no class has a
-    next row that still fits: the limit is kept, and missed by less than one row.
+    Rows are whole, so a class leaves up to a row of its part; that is carried to the next one. At the end no class has
+    a next row that still fits: the limit is kept, and missed by less than one row.
     """
     amounts = allocate(limit, totals, tiers)
     # classes that are used up come first: they leave nothing over, and nothing can be carried to them

@@ -2,8 +2,8 @@
 
 A budget is never exceeded, and missed by less than one row.
 
-The FLOPs of training on a row are estimated as 6 * P * T (Kaplan et al., arXiv 2001.08361): P parameters of the model, T
-tokens of the row, image tokens included; 2 * P * T for the forward pass and twice that for the backward pass. The
+The FLOPs of training on a row are estimated as 6 * P * T (Kaplan et al., arXiv 2001.08361): P parameters of the model,
+T tokens of the row, image tokens included; 2 * P * T for the forward pass and twice that for the backward pass. The
 attention's own products are left out, and LoRA, which needs no gradients of the frozen weights, saves up to a third:
 give `flops_per_parameter: 4` for it.
 """

@@ -30,14 +30,13 @@ class Claims:
     """Claims in `folder` of this process.
 
     Args:
-        folder: made if it isn't there.
+        folder: made when the first claim is.
         expiry: seconds.
     """
 
     def __init__(self, folder: Path, expiry: float) -> None:
         self.folder, self.expiry = folder, expiry
         self._seen: dict[str, tuple[int, float]] = {}  # file -> its time when last looked at, since when by our clock
-        folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def hold(self, name: str) -> Iterator[bool]:
@@ -64,9 +63,10 @@ class Claims:
         if file is not None and not self._is_dead(file):
             return None
         path = self.folder / f"{name}.{last + 1}"
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        # Another was faster, or all is done and the folder has been removed.
+        # Another was faster, or all is done and the folder was removed just now.
         except (FileExistsError, FileNotFoundError):
             return None
         started = psutil.Process().create_time()

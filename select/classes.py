@@ -87,7 +87,7 @@ def spreads(connection: Any, folder: ScoreFolder) -> dict[tuple[str, str], Sprea
     for measure, name in pairs:
         whole = f"round(greatest(least({raw_drop(measure, name)}, 10000), -10000)::DOUBLE * {SCALE})::BIGINT"
         parts += [f"count({whole})", f"sum({whole})", f"sum({whole} * {whole})"]
-    query = f"SELECT {', '.join(parts)} FROM read_parquet({text(folder.parts)}) WHERE kind = 'vision'"
+    query = f"SELECT {', '.join(parts)} FROM {folder.table(connection)} WHERE kind = 'vision'"
     row = connection.execute(query).fetchone()
     found = {}
     for place, pair in enumerate(pairs):
@@ -139,7 +139,7 @@ def create_view(connection: Any, folder: ScoreFolder, config: ClassConfig, name:
         CREATE OR REPLACE VIEW {name} AS
         WITH told AS (
             SELECT *, CASE WHEN kind = 'vision' THEN {solved} END AS solved
-            FROM read_parquet({text(folder.parts)})),
+            FROM {folder.table(connection)}),
         measured AS (SELECT *, {", ".join(measured)} FROM told),
         compared AS (SELECT *, greatest({", ".join(enough)}) AS best FROM measured),
         named AS (

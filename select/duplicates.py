@@ -1,13 +1,14 @@
 """Rows that say and show the same, or nearly so, found by the hashes in the score table.
 
-*Exact*: the same text (normalised) and the same images. *Near*: the same text, and images whose perceptual hashes differ
-in at most so many of 64 bits. Of several such rows the first in the data stays. *Diversity* leaves a row out that has a
-better one in its class with such an image, whatever their texts.
+*Exact*: the same text (normalised) and the same images. *Near*: the same text, and images whose perceptual hashes
+differ in at most so many of 64 bits. Of several such rows the first in the data stays. *Diversity* leaves a row out
+that has a better one in its class with such an image, whatever their texts.
 
-A row is left out if any row before it is close, left out itself or not; so a chain of close rows leaves its first. Pairs
-within b bits are found by b + 1 bands of the hash, one of which they must share.
+A row is left out if any row before it is close, left out itself or not; so a chain of close rows leaves its first.
+Pairs within b bits are found by b + 1 bands of the hash, one of which they must share.
 """
 
+from itertools import pairwise
 from typing import Any, Literal
 
 from vfl.errors import InputError
@@ -65,7 +66,7 @@ def _close(connection: Any, bits: int) -> int:
     connection.execute("CREATE OR REPLACE TABLE close AS SELECT place FROM shown ANTI JOIN first USING (place)")
     if bits:
         edges = [round(n * BITS / (bits + 1)) for n in range(bits + 2)]
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in pairwise(edges):
             band = f"(bits >> {start}) & {2 ** (end - start) - 1}"
             connection.execute(f"""
                 INSERT INTO close

@@ -102,15 +102,19 @@ class Feeder:
         Args:
             most_tokens: one number, read anew for each batch: about how many tokens, padding included, it may hold.
         """
-        lengths = dict(zip(entries, self.decoding.map(self._length, entries), strict=True))
-        left = sorted(entries, key=lambda entry: (not entry.sample.images, -lengths[entry], entry.position))
+        lengths = self.decoding.map(self._length, entries)
+        left = sorted(
+            zip(lengths, entries, strict=True),
+            key=lambda one: (not one[1].sample.images, -one[0], one[1].position),
+        )
         waiting: deque[Future[Ready]] = deque()
         try:
             while left:
-                fitting = max(1, min(size, int(most_tokens[0] / max(lengths[left[0]], 1))))
-                alike = sum(bool(one.sample.images) == bool(left[0].sample.images) for one in left[:fitting])
+                longest, first = left[0]
+                fitting = int(max(1, min(size, most_tokens[0] / max(longest, 1))))
+                alike = sum(bool(entry.sample.images) == bool(first.sample.images) for _, entry in left[:fitting])
                 chosen, left = left[:alike], left[alike:]
-                opened = [self.decoding.submit(self._open, entry) for entry in chosen]
+                opened = [self.decoding.submit(self._open, entry) for _, entry in chosen]
                 waiting.append(self.encoding.submit(self._ready, opened))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()

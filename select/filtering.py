@@ -1,15 +1,14 @@
 """Choose rows to a budget from stored scores: no model, seconds, bounded memory; many times from one scoring.
 
-    python -m vfl.select.filtering is not a command: use `vfl select filter scores/ --budget 20% --out subset/`
+python -m vfl.select.filtering is not a command: use `vfl select filter scores/ --budget 20% --out subset/`
 """
 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from vfl.errors import InputError
 from vfl.select.allocation import take
@@ -17,7 +16,7 @@ from vfl.select.budgets import COSTS, FLOPS_PER_PARAMETER, Budget, parse
 from vfl.select.classes import ClassConfig, Spreads, create_view
 from vfl.select.duplicates import Duplicates, check_bits, find_alike, find_duplicates
 from vfl.select.policies import PolicyConfig, ranking_of, tiers_of
-from vfl.select.scorefolder import MEMORY, ScoreFolder, column
+from vfl.select.scorefolder import MEMORY, ScoreFolder
 
 logger = logging.getLogger(__name__)
 CHUNK = 50_000
@@ -39,7 +38,9 @@ class ChoiceConfig(PolicyConfig):
     diversity: int | None = Field(
         default=None, description="leave out a row whose image is within so many bits of a better row's of its class"
     )
-    parameters: int | None = Field(default=None, ge=1, description="of the model, for FLOPs; default: the scores' model")
+    parameters: int | None = Field(
+        default=None, ge=1, description="of the model, for FLOPs; default: the scores' model"
+    )
     flops_per_parameter: float = Field(default=FLOPS_PER_PARAMETER, gt=0, description="and token: 6, with LoRA about 4")
     memory: str = Field(default=MEMORY, description="most memory of duckdb")
     threads: int | None = Field(default=None, ge=1)
@@ -87,7 +88,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     }
 
     def prefix(name: str, most: float) -> tuple[int, int]:
-        rank, before = strata[name][2:]
+        before = strata[name][3]
         count, cost = connection.execute(
             "SELECT count(*), coalesce(max(total) - ?, 0)::BIGINT FROM ranked WHERE stratum = ? AND total - ? <= ?",
             [before, name, before, most],
@@ -127,9 +128,7 @@ def _rank(connection: Any, config: ChoiceConfig, ranking: Any, cost: str) -> int
         ORDER BY stratum, {keys}, uid""")
     alike, left = 0, "sorted"
     if config.diversity is not None:
-        alike = find_alike(
-            connection, config.diversity, "(SELECT position, stratum, rowid AS place FROM sorted)"
-        )
+        alike = find_alike(connection, config.diversity, "(SELECT position, stratum, rowid AS place FROM sorted)")
         left = "(SELECT * FROM sorted WHERE rowid NOT IN (SELECT place FROM close))"
     connection.execute(f"""
         CREATE OR REPLACE TABLE ranked AS
@@ -151,7 +150,7 @@ def chosen_rows(connection: Any, columns: str = "*") -> Iterator[Any]:
     last = -1
     for (end,) in ends:
         span = f"position > {last} AND position <= {end}"
-        yield connection.execute(f"""
+        yield connection.sql(f"""
             SELECT {columns} FROM (SELECT * FROM classed WHERE {span})
             SEMI JOIN (SELECT position FROM chosen WHERE {span}) USING (position) ORDER BY position""").to_arrow_table()
         last = end

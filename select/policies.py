@@ -8,12 +8,13 @@
 | `top` | none | highest score |
 | `random` | none | drawn |
 | `stratified-random` | sources, or classes with `by: class` | drawn |
-| `length`, `perplexity`, `el2n`, `no-image-gap` | none | longest answer, highest perplexity, EL2N, loss of log-probability without the image |
+| `length`, `perplexity`, `el2n` | none | longest answer, highest perplexity, highest EL2N |
+| `no-image-gap` | none | largest loss of log-probability without the image |
 
-The first four look at classes: a function's class takes part; `include` lets other classes take part as well, and those in
-`fill` (default: none and text) get only what is left when all others are used up. The rest (default: blind) is left out:
-a row that is answered without the image teaches nothing about images. The others, which are there to compare with, look at
-all rows, except that `by: class` divides like `quota`.
+The first four look at classes: a function's class takes part; `include` lets other classes take part as well, and those
+in `fill` (default: none and text) get only what is left when all others are used up. The rest (default: blind) is left
+out: a row that is answered without the image teaches nothing about images. The others, which are there to compare with,
+look at all rows, except that `by: class` divides like `quota`.
 
 Rows that are wrong before anything is taken away (unsolved) stay in their class, since training can gain from them;
 `unsolved: own` makes them a class of their own that takes part, `unsolved: drop` leaves them out, whatever the policy.
@@ -59,7 +60,7 @@ def _names(value: Any) -> Any:
 
 
 def _weights(value: Any) -> Any:
-    return {name: 1.0 for name in value.split(",")} if isinstance(value, str) else value
+    return dict.fromkeys(value.split(","), 1.0) if isinstance(value, str) else value
 
 
 class PolicyConfig(BaseModel):
@@ -138,7 +139,9 @@ def tiers_of(
     first = [name for name in names if not classes or name not in config.fill or name in config.include]
     rest = [name for name in names if name not in first]
     if isinstance(config.shares, dict):
-        if unknown := [name for name in config.shares if name not in (eligible(config, functions) if classes else counts)]:
+        if unknown := [
+            name for name in config.shares if name not in (eligible(config, functions) if classes else counts)
+        ]:
             raise InputError(f"shares names {unknown[0]!r}; rows are chosen from {', '.join(names)}.")
         named = {name: share for name, share in config.shares.items() if share > 0}
         return [Tier(named), Tier({name: 1.0 for name in (*first, *rest) if name not in config.shares})]
@@ -162,7 +165,9 @@ def _keys(config: PolicyConfig) -> tuple[str, ...]:
             return (f"coalesce(score, 0.0) / {config.temperature!r}::DOUBLE - ln(-ln({drawn}))",)
         case "target":
             assert config.target is not None
-            return (" + ".join(f"{weight!r}::DOUBLE * {column('z_' + name)}" for name, weight in config.target.items()),)
+            return (
+                " + ".join(f"{weight!r}::DOUBLE * {column('z_' + name)}" for name, weight in config.target.items()),
+            )
         case "random" | "stratified-random":
             return (drawn,)
         case name:

@@ -17,6 +17,8 @@ CLASSES = "classes.parquet"
 NOT_FUNCTIONS = ("text", "none", "blind", "unsolved")
 """Classes that are no function."""
 MEMORY = "1GB"
+MANY_PARTS = 200
+"""Parts from which on they are copied into one table: opening thousands of files for every query takes longer."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,13 @@ class ScoreFolder:
     manifest: dict[str, Any]
     functions: tuple[str, ...]
 
-    @property
-    def parts(self) -> str:
-        """The table's files, for duckdb's read_parquet."""
-        return str(self.path / PARTS / "*.parquet")
+    def table(self, connection: Any) -> str:
+        """The score table in SQL."""
+        files = f"read_parquet({text(str(self.path / PARTS / '*.parquet'))})"
+        if len(list((self.path / PARTS).glob("*.parquet"))) < MANY_PARTS:
+            return files
+        connection.execute(f"CREATE TABLE IF NOT EXISTS parts AS SELECT * FROM {files}")
+        return "parts"
 
     @property
     def errors(self) -> Path | None:

@@ -80,11 +80,11 @@ class Scorer:
         """
         entries: list[Entry] = []
         failures: list[Failure] = []
-        for position, row in rows:
-            if isinstance(row, BadRow):
-                self._fail(failures, [Failure(row.uid, position, row.where, row.reason)], on_rows)
+        for position, given in rows:
+            if isinstance(given, BadRow):
+                self._fail(failures, [Failure(given.uid, position, given.where, given.reason)], on_rows)
             else:
-                entries.append(Entry(position, row))
+                entries.append(Entry(position, given))
         scored: list[dict[str, Any]] = []
         for ready in self.feeder.batches(entries, self.batch, self.most_tokens):
             self._fail(failures, ready.failures, on_rows)

@@ -8,8 +8,8 @@
 | `loss`, `perplexity`, `answer_prob` | mean negative log-probability of the answer tokens; exp of it; exp of minus it |
 | `el2n` | mean over the answer tokens of the distance between prediction and token (arXiv 2107.07075) |
 | `accuracy`, `exact` | share of the answer tokens that are the likeliest; whether all are |
-| `no_image_...` | the image hidden at all layers: accuracy, exact, and the drops of the mean log-probability and of `answer_prob` |
-| `drop_F`, `exact_F`, `logprob_drop_F`, `prob_drop_F` | function F's layers ablated: drop of the accuracy, exact, the other drops |
+| `no_image_...` | the image hidden at all layers: accuracy, exact, drops of mean log-probability and `answer_prob` |
+| `drop_F`, `exact_F`, `logprob_drop_F`, `prob_drop_F` | F's layers ablated: the accuracy's drop, and the same |
 | `text_hash`, `image_hash` | see vfl.select.hashes |
 | `full_passes` | whole passes that were needed beside the plain one, 0 where the image's stream could be shared |
 
@@ -74,8 +74,8 @@ def measures(
             "image_tokens": int(images[n]),
             "answer_tokens": int(count[n]),
             "turns": int(turns[n]),
-            "loss": float(-logprob[0, n]),
-            "perplexity": float((-logprob[0, n]).exp()),
+            "loss": float(0 - logprob[0, n]),
+            "perplexity": float((0 - logprob[0, n]).exp()),
             "answer_prob": float(probability[0, n]),
             "el2n": float(el2n[n]),
             "accuracy": float(accuracy[0, n]),

@@ -9,6 +9,7 @@ over a folder that all see. A run that was stopped, however, goes on with the sa
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
@@ -59,6 +61,7 @@ logger = logging.getLogger(__name__)
 
 MEAN = "mean.npy"
 SHOWN = 3  # errors in a message
+LOOK_AFTER = 5.0  # seconds between looks at how far all are
 
 
 def score(
@@ -128,10 +131,8 @@ def score_data(
         progress: show a bar.
         settings: fields of `ScoreConfig`, such as images, layers, ablation, batch.
     """
-    paths = data if isinstance(data, str | Path) else list(data) if isinstance(data, list | tuple) else None
-    files = paths is not None and all(
-        isinstance(one, str | Path) for one in ([paths] if isinstance(data, str | Path) else paths)
-    )
+    paths = [data] if isinstance(data, str | Path) else data
+    files = isinstance(paths, list | tuple) and all(isinstance(one, str | Path) for one in paths)
     given: dict[str, Any] = {
         "data": paths if files else None,
         "model": None if model is None or isinstance(model, VLM) else str(model),
@@ -139,9 +140,8 @@ def score_data(
         "out": out,
         **settings,
     }
-    config = validated(
-        ScoreConfig, {key: value for key, value in given.items() if value is not None}, source="settings"
-    )
+    given = {key: value for key, value in given.items() if value is not None}
+    config = validated(ScoreConfig, given, source="settings")
     return score(
         config,
         data=None if files else data,
@@ -274,22 +274,28 @@ def _work(worker: Worker, progress: bool) -> None:
     plan, out = worker.plan, worker.out
     with tqdm(total=plan.rows, desc="scoring", unit=" samples", disable=not progress, smoothing=0.05) as bar:
 
-        def catch_up(left: Sequence[int]) -> None:
-            bar.n = plan.rows - sum(map(plan.rows_of, left))
+        def show(count: int) -> None:
+            bar.update(count)
+
+        def catch_up(left: Sequence[int]) -> float:
+            """Count what others did."""
+            bar.n = max(bar.n, plan.rows - sum(map(plan.rows_of, left)))
             bar.refresh()
+            return time.monotonic()
 
         left = missing(out, plan)
         bar.initial = plan.rows - sum(map(plan.rows_of, left))  # or the rate would count what is done already
         while left:
-            took = False
-            catch_up(left)
+            took, shown = False, catch_up(left)
             for part in left:
+                if progress and time.monotonic() - shown > LOOK_AFTER:
+                    shown = catch_up(missing(out, plan))
                 if is_done(out, part):
                     continue
                 with worker.claims.hold(part_name(part)) as held:
                     if held:
                         took = True
-                        worker.score_part(part, bar.update)
+                        worker.score_part(part, show)
             if not took:
                 time.sleep(_pause(worker.config))
             left = missing(out, plan)
@@ -300,38 +306,32 @@ def _finished(config: ScoreConfig, plan: Plan) -> Path:
     """The folder, once one process has written its manifest."""
     out = config.out
     claims = Claims(out / CLAIMS, config.expiry)
-    manifest = None
     while not (out / MANIFEST).exists():
         with claims.hold("manifest") as held:
             if held and not (out / MANIFEST).exists():
-                manifest = finish(out, plan)
+                finish(out, plan)
         if not held:
             time.sleep(_pause(config))
-    if manifest is not None:
-        tidy(out)
-    return _judged(config)
+    tidy(out)
+    return _judged(out, strict=config.strict)
 
 
-def _judged(config: ScoreConfig) -> Path:
+def _judged(out: Path, *, strict: bool) -> Path:
     """Say how many rows could not be scored.
 
     Raises:
         InputError: where `strict`, or when none could.
     """
-    import json
-
-    import pyarrow.parquet as pq
-
-    counts = json.loads((config.out / MANIFEST).read_text(encoding="utf-8"))["counts"]
+    counts = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["counts"]
     if counts["errors"]:
-        errors = pq.ParquetFile(config.out / ALL_ERRORS)
+        errors = pq.ParquetFile(out / ALL_ERRORS)
         first = next(errors.iter_batches(SHOWN)).to_pylist()
         some = "; ".join(f"{row['where']} ({row['uid']}): {row['reason']}" for row in first)
         told = f"{counts['errors']:,} of {counts['rows']:,} rows could not be scored (errors.parquet): {some}"
-        if config.strict or not counts["scored"]:
+        if strict or not counts["scored"]:
             raise InputError(told)
         logger.warning("%s%s", told, "; ..." if counts["errors"] > len(first) else "")
-    return config.out
+    return out
 
 
 def _on_own_device(config: ScoreConfig) -> ScoreConfig:
@@ -373,8 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = validated(ScoreConfig, values, source=str(options.config or "settings"))
         score(config, overwrite=options.overwrite, progress=first)
     except InputError as error:
-        if first:
-            print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)  # of any process: a bad row is met by one
         return 2
     except KeyboardInterrupt:
         return 130

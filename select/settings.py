@@ -75,7 +75,8 @@ class ScoreConfig(ModelConfig):
 
 NOT_MEASURED = {
     "data", "images", "out", "map", "functions", "layers", "allow_other_model", "device", "device_map", "strict",
-    "batch", "workers", "expiry", "ray", "model", "revision", "dtype", "chat_template", "trust_remote_code",
+    "batch", "shard_rows", "workers", "expiry", "ray", "model", "revision", "dtype", "chat_template",
+    "trust_remote_code",
 }  # fmt: skip
 """Settings that say where and how to run, or that the plan holds by what they lead to: hashes, layers, rows.
 

@@ -91,12 +91,13 @@ def check_same(out: Path, there: Plan, here: Plan) -> None:
     pairs: dict[str, tuple[Any, Any]] = {
         "functions": (there.functions, here.functions),
         "shard_rows": (there.shard_rows, here.shard_rows),
-        "map": tuple((one or {}).get("sha256") for one in (there.map, here.map)),
-        "data": tuple([one["sha256"] for one in plan.sources] for plan in (there, here)),
+        "map": ((there.map or {}).get("sha256"), (here.map or {}).get("sha256")),
+        "data": ([one["sha256"] for one in there.sources], [one["sha256"] for one in here.sources]),
     }
-    for name in ("model", "measured"):
-        before, now = getattr(there, name), getattr(here, name)
+    for before, now in ((there.model, here.model), (there.measured, here.measured)):
         pairs |= {key: (before.get(key), now.get(key)) for key in {**before, **now}}
+    if there.model.get("weights_sha256") and here.model.get("weights_sha256"):
+        del pairs["id"]  # a folder may have been moved
     other = [f"{key}: {then!r} then, {now!r} now" for key, (then, now) in pairs.items() if then != now]
     if other:
         raise InputError(

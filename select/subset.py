@@ -1,10 +1,10 @@
 """The chosen rows as data to train on: in the format that went in, with their scores and where everything came from.
 
-    subset/data/             the rows, file by file as they came; a saved dataset is this folder itself
-    subset/ids.txt           their uids, a line each, in the order of the data
-    subset/scores.parquet    their rows of the score table, with class, margin and standardised drops
-    subset/manifest.json     sources, hashes, settings, counts, versions
-    subset/dataset_info.json for LLaMA-Factory, where it can read the rows as they are
+subset/data/             the rows, file by file as they came; a saved dataset is this folder itself
+subset/ids.txt           their uids, a line each, in the order of the data
+subset/scores.parquet    their rows of the score table, with class, margin and standardised drops
+subset/manifest.json     sources, hashes, settings, counts, versions
+subset/dataset_info.json for LLaMA-Factory, where it can read the rows as they are
 """
 
 import json
@@ -124,8 +124,8 @@ def filter_data(
         if out is None:
             raise InputError("filter_data needs out, a folder for the subset, unless data is a datasets.Dataset.")
         given = {"scores": Path(scores), "data": data, "budget": budget, "out": Path(out), **settings}
-        config = validated(FilterConfig, {key: value for key, value in given.items() if value is not None}, source="settings")
-        filter_scores(config, overwrite=overwrite)
+        given = {key: value for key, value in given.items() if value is not None}
+        filter_scores(validated(FilterConfig, given, source="settings"), overwrite=overwrite)
         return Path(out)
     if out is not None:
         raise InputError("out was given with a datasets.Dataset; leave it out, and save what is returned.")
@@ -139,7 +139,9 @@ def filter_data(
 
 def provenance(folder: ScoreFolder, config: ChoiceConfig, choice: Choice) -> dict[str, Any]:
     """What the chosen rows depend on: the scores with the hashes they were made from, settings, seed and versions."""
-    told = {key: folder.manifest[key] for key in ("sources", "model", "map", "functions") if key in folder.manifest}
+    told: dict[str, Any] = {
+        key: folder.manifest[key] for key in ("sources", "model", "map", "functions") if key in folder.manifest
+    }
     spreads = {
         f"{measure}/{name}": {"mean": one.mean, "deviation": one.deviation}
         for (measure, name), one in choice.spreads.items()
@@ -150,7 +152,7 @@ def provenance(folder: ScoreFolder, config: ChoiceConfig, choice: Choice) -> dic
         "scores": str(folder.path.resolve()),
         "standardisation": spreads,
         "seed": config.seed,
-        "settings": config.model_dump(mode="json"),
+        "settings": config.model_dump(mode="json", exclude={"out", "scores"}),
         "versions": {"python": platform.python_version(), **packages},
     }
 
@@ -167,9 +169,7 @@ def _data_of(config: FilterConfig, folder: ScoreFolder) -> tuple[Path, ...]:
 def _reading_of(config: FilterConfig, folder: ScoreFolder) -> dict[str, Any]:
     """How to read the data: as it was read for the scores, unless said otherwise."""
     scored = folder.manifest.get("settings", {})
-    found = {
-        name: given if (given := getattr(config, name)) is not None else scored.get(name) for name in READING
-    }
+    found = {name: given if (given := getattr(config, name)) is not None else scored.get(name) for name in READING}
     images = found["images"]
     return {
         "images": None if images is None else Path(images),

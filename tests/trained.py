@@ -55,8 +55,9 @@ def write_data(folder: Path, kinds: Sequence[str]) -> Path:
     return path
 
 
-def settings(model: Path, data: Path, out: Path, **changed: Any) -> dict[str, Any]:
-    """A recipe of two steps in the last two layers; `changed` replaces or adds keys, and joins within `trainer`."""
+def settings(model: Path, rows: Path, out: Path, **changed: Any) -> dict[str, Any]:
+    """A recipe of two steps in the last two layers; `changed` replaces or adds keys, within `data` and `trainer` too."""
+    data = {"train": str(rows), **changed.pop("data", {})}
     trainer = {
         "max_steps": 2,
         "per_device_train_batch_size": 2,
@@ -69,7 +70,7 @@ def settings(model: Path, data: Path, out: Path, **changed: Any) -> dict[str, An
     return {
         "model": str(model),
         "out": str(out),
-        "data": {"train": str(data)},
+        "data": data,
         "layers": [2, 3],
         "lora": {"r": 4, "lora_alpha": 4, "lora_dropout": 0.0},
         "dtype": "float32",

@@ -8,6 +8,7 @@ experiment goes on where it stopped.
 """
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -77,8 +78,10 @@ def run_all(runs: Sequence[ArmRun], *, jobs: int = 1, launcher: Sequence[str] = 
     waiting = [run for run in runs if not run.finished]
     failed: list[ArmRun] = []
     bar = tqdm(total=len(runs), initial=len(runs) - len(waiting), desc="runs", disable=not progress)
+    # Processes that each take all cores only wait for each other.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     with bar, ThreadPoolExecutor(max_workers=jobs) as pool:
-        for run, code in pool.map(lambda one: (one, _train(one, launcher)), waiting):
+        for run, code in pool.map(lambda one: (one, _train(one, launcher, threads)), waiting):
             if code != 0:
                 failed.append(run)
             bar.update()
@@ -106,7 +109,7 @@ def _arm_run(base: Recipe, out: Path, arm: str, seed: int) -> ArmRun:
     return ArmRun(arm, seed, recipe, folder)
 
 
-def _train(run: ArmRun, launcher: Sequence[str]) -> int:
+def _train(run: ArmRun, launcher: Sequence[str], threads: str) -> int:
     """Exit code of one run in processes of its own."""
     run.folder.mkdir(parents=True, exist_ok=True)
     start = [*launcher, "--module"] if launcher else [sys.executable, "-m"]
@@ -115,7 +118,8 @@ def _train(run: ArmRun, launcher: Sequence[str]) -> int:
     flag = ["--resume"] if going_on else ["--overwrite"]
     command = [*start, "vfl.train.sft", str(run.recipe), *flag]
     with (run.folder / LOG).open("a", encoding="utf-8") as log:
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        environment = os.environ | {"OMP_NUM_THREADS": threads}
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
 
 
 def _last_line(log: Path) -> str:

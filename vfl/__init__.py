@@ -21,6 +21,7 @@ _HOMES = {
     "SweepResult": "vfl.engine.sweep",
     "VLM": "vfl.models.vlm",
     "VisionStream": "vfl.engine.streams",
+    "filter_data": "vfl.select.subset",
     "load": "vfl.loading",
     "locate": "vfl.localize",
     "prefill": "vfl.engine.streams",

@@ -27,7 +27,8 @@ def test_the_files_share_no_word_and_repeat_none(tmp_path):
 def test_a_seed_gives_the_same_bytes(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_task(tmp_path / name, rows=8, test=4, seed=seed)
-    files = {name: sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.*")) for name in "abc"}
+    roots = {name: tmp_path / name for name in "abc"}
+    files = {name: sorted(path.relative_to(root) for path in root.rglob("*.*")) for name, root in roots.items()}
     assert files["a"] == files["b"] != files["c"]
     for path in files["a"]:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()

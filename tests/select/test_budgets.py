@@ -35,7 +35,9 @@ def test_budgets_are_read(written, amount, unit):
     assert found.amount == pytest.approx(amount)
 
 
-@pytest.mark.parametrize("written", ["", "lots", "120%", "0", "-5", "0%", "2.5 rows", "5 apples", "1e3 e4", "nan", "1/5"])
+@pytest.mark.parametrize(
+    "written", ["", "lots", "120%", "0", "-5", "0%", "2.5 rows", "5 apples", "1e3 e4", "nan", "1/5"]
+)
 def test_what_is_no_budget_is_refused(written):
     with pytest.raises(InputError, match="budget"):
         parse(written)
@@ -92,7 +94,7 @@ def test_counts_are_met_to_the_row_and_shares_within_one(seed):
 
 def test_what_a_class_lacks_goes_to_the_others():
     totals = {"a": 2, "b": 100, "c": 100}
-    equal = Tier({name: 1.0 for name in totals})
+    equal = Tier(dict.fromkeys(totals, 1.0))
     assert allocate(62, totals, [equal]) == {"a": 2.0, "b": 30.0, "c": 30.0}
     assert allocate(300, totals, [equal]) == {"a": 2.0, "b": 100.0, "c": 100.0}
     shared = allocate(42, totals, [Tier({"a": 1.0, "b": 3.0, "c": 1.0})])

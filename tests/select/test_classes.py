@@ -25,7 +25,7 @@ def classes(tmp_path):
 
 def background(first):
     """Rows that give each function the same spread, so that a raw drop stands for itself."""
-    return [row(first + n, drops={name: n % 2 for name in FUNCTIONS}) for n in range(20)]
+    return [row(first + n, drops=dict.fromkeys(FUNCTIONS, n % 2)) for n in range(20)]
 
 
 def test_the_classes_of_the_definition(classes):

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from vfl import __version__
-from vfl.commands import arms, compare, evaluate, locate, lora_config, merge, models, probes, swap, train
+from vfl.commands import arms, compare, evaluate, locate, lora_config, merge, models, probes, select, swap, train
 from vfl.errors import InputError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("merge")(merge.command)
 app.command("evaluate")(evaluate.command)
 app.command("models")(models.command)
 app.add_typer(probes.app, name="probes")
+app.add_typer(select.app, name="select")
 
 
 @app.callback(invoke_without_command=True)

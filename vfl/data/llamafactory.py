@@ -19,7 +19,8 @@ def entry(kind: Kind, row: Mapping[str, Any], file_name: str) -> dict[str, Any] 
     It reads text turns with image marks, and neither turns that are lists of typed entries nor preferences as turns
     on both sides. Images go by name through its `media_dir`.
     """
-    images = {"images": name for name in IMAGE_COLUMNS if not is_blank(row.get(name))}
+    filled = [name for name in IMAGE_COLUMNS if not is_blank(row.get(name))]
+    images = {"images": filled[0]} if filled else {}
     if kind in ("llava", "sharegpt", "messages"):
         name = "messages" if row.get("conversations") is None else "conversations"
         turns = row.get(name)

@@ -1,6 +1,7 @@
 """Parquet files and saved datasets, a part of their rows: column types, metadata and stored images as they were."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ def write_parquet(path: Path, keep: Iterator[bool], out: Path) -> int:
     """The kept rows of a parquet file with its schema and compression; how many there are."""
     count = 0
     try:
-        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
-            with pq.ParquetWriter(out, file.schema_arrow, compression=_compression(file)) as writer:
-                waiting: list[pa.RecordBatch] = []
-                for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
-                    chosen = batch.filter(pa.array([next(keep) for _ in range(batch.num_rows)], pa.bool_()))
-                    if chosen.num_rows:
-                        waiting.append(chosen)
-                        count += chosen.num_rows
-                    if sum(one.nbytes for one in waiting) >= GROUP_BYTES:
-                        _write(writer, waiting, file.schema_arrow)
-                        waiting = []
-                _write(writer, waiting, file.schema_arrow)
+        with ExitStack() as stack:
+            file = stack.enter_context(pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False))
+            writer = stack.enter_context(pq.ParquetWriter(out, file.schema_arrow, compression=_compression(file)))
+            waiting: list[pa.RecordBatch] = []
+            for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
+                chosen = batch.filter(pa.array([next(keep) for _ in range(batch.num_rows)], pa.bool_()))
+                if chosen.num_rows:
+                    waiting.append(chosen)
+                    count += chosen.num_rows
+                if sum(one.nbytes for one in waiting) >= GROUP_BYTES:
+                    _write(writer, waiting, file.schema_arrow)
+                    waiting = []
+            _write(writer, waiting, file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be copied ({' '.join(str(error).split())[:200]})") from error
     return count

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from vfl.data import webdataset
 from vfl.errors import InputError
@@ -43,10 +43,10 @@ def write_tar(path: Path, keep: Iterator[bool], out: Path) -> int:
                     if kept:
                         _add(target, member, source.extractfile(member))
                 elif key != current:
-                    held = before[1] if before[0] == key else []
+                    others = before[1] if before[0] == key else []
                     handle = source.extractfile(member)
                     assert handle is not None
-                    before = (key, [*held, (member, handle.read())])
+                    before = (key, [*others, (member, handle.read())])
                 elif kept:
                     _add(target, member, source.extractfile(member))
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
@@ -57,13 +57,14 @@ def write_tar(path: Path, keep: Iterator[bool], out: Path) -> int:
 def _open(path: Path, out: Path, stack: ExitStack) -> tuple[tarfile.TarFile, tarfile.TarFile]:
     with path.open("rb") as handle:
         packed = handle.read(2) == b"\x1f\x8b"
-    writer: IO[bytes] = stack.enter_context(out.open("wb"))
+    plain = stack.enter_context(out.open("wb"))
+    writer: Any = plain
     if packed:
         # without a name and a time in its head, the same rows give the same bytes
-        writer = stack.enter_context(gzip.GzipFile(filename="", fileobj=writer, mode="wb", compresslevel=6, mtime=0))
+        writer = stack.enter_context(gzip.GzipFile(filename="", fileobj=plain, mode="wb", compresslevel=6, mtime=0))
     reader = stack.enter_context(webdataset._open(path))
-    source = stack.enter_context(tarfile.open(fileobj=reader, mode="r:"))
-    target = stack.enter_context(tarfile.open(fileobj=writer, mode="w:", format=tarfile.PAX_FORMAT))
+    source = stack.enter_context(tarfile.open(fileobj=reader, mode="r:"))  # noqa: SIM115, the stack closes it
+    target = stack.enter_context(tarfile.open(fileobj=writer, mode="w:", format=tarfile.PAX_FORMAT))  # noqa: SIM115
     return source, target
 
 

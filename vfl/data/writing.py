@@ -10,6 +10,7 @@ a tar archive's other files. Memory does not grow with the data.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def write_part(source: Any, keep: Keep, out: Path, *, split: str | None = None) 
     """Write the kept rows of `source` (all that `read` takes) to the folder `out`; the files or folders written.
 
     Every file keeps its name; one of which no row is kept is left out. A saved dataset goes to `out` itself where it is
-    the only source. Files appear whole or not at all; for several of them at once, write to a folder that is renamed.
+    the only source. If anything is raised, nothing is left.
 
     Raises:
         InputError: a file stops being readable, or `keep` raises it.
@@ -68,25 +69,32 @@ def write_part(source: Any, keep: Keep, out: Path, *, split: str | None = None) 
     given = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
     parts = [(one, part) for one in given for part in sources(one, split)]
     names = _names([part for _, part in parts])
-    written = []
-    for (one, part), name in zip(parts, names, strict=True):
-        if part.container == "hf":
-            dataset = one if hf.is_dataset(one) else hf.load(Path(one), split)
-            target = out if len(parts) == 1 else out / name
-            wrote = write_dataset(dataset, keep, target)
-        else:
-            assert part.home is not None
-            target = out / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as temporary:
-                wrote = WRITERS[part.container](part.home / part.name, keep, temporary)
-            if not wrote:
-                target.unlink()
-        if wrote:
-            written.append(target)
-    if next(keep, None) is not None:
-        raise InputError("the data has changed while it was read; write again")
+    written: list[Path] = []
+    try:
+        for (one, part), name in zip(parts, names, strict=True):
+            target = out if part.container == "hf" and len(parts) == 1 else out / name
+            if _write(one, part, keep, target, split):
+                written.append(target)
+        if next(keep, None) is not None:  # this also lets `keep` see that no row is missing
+            raise InputError("the data has changed while it was read; write again")
+    except BaseException:
+        for target in written:
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
     return written
+
+
+def _write(source: Any, part: Source, keep: Keep, target: Path, split: str | None) -> int:
+    """Write one part's kept rows to `target`, unless there are none; how many there are."""
+    if part.container == "hf":
+        return write_dataset(source if hf.is_dataset(source) else hf.load(Path(source), split), keep, target)
+    assert part.home is not None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        count = WRITERS[part.container](part.home / part.name, keep, temporary)
+    if not count:
+        target.unlink()
+    return count
 
 
 def write_json(path: Path, keep: Keep, out: Path) -> int:

@@ -24,7 +24,7 @@ class JudgeConfig(BaseModel):
 
     url: str = Field(description="address up to and without /chat/completions, such as http://localhost:8000/v1")
     model: str = Field(min_length=1, description="the name that the endpoint knows the judging model by")
-    key_variable: str | None = Field(default=None, description="environment variable that holds the key, if it needs one")
+    key_variable: str | None = Field(default=None, description="environment variable with the key, if any")
     timeout: float = Field(default=60, gt=0, description="seconds a reply may take")
     tries: int = Field(default=3, ge=1, description="attempts where the endpoint is busy or does not answer")
 
@@ -40,7 +40,7 @@ class MeasureConfig(ModelConfig):
     """What to measure of which model, on what."""
 
     out: Path = Field(description="folder for metrics.json, report.html and figures/")
-    metrics: tuple[str, ...] | Literal["all"] = Field(default=ALL, description="names, or all of them")
+    metrics: tuple[str, ...] | Literal["all"] = Field(default="all", description="names, or all of them")
     data: str | None = Field(
         default=None,
         description="questions and answers in any format that is read, a probe suite's folder, or generated probes: "

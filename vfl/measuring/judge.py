@@ -82,7 +82,7 @@ class Judge:
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise InputError(f"The judge at {self.config.url} sent no chat completion: {str(reply)[:200]}") from error
         if word not in (["yes"], ["no"]):
-            raise InputError(f"The judge {self.config.model!r} replied {said!r}; expected yes or no. Use another model.")
+            raise InputError(f"The judge {self.config.model!r} replied {said!r}; expected yes or no. Use another.")
         return word == ["yes"]
 
     def _post(self, body: dict[str, Any]) -> Any:

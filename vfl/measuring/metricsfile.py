@@ -4,7 +4,7 @@
 |---|---|
 | `schema` | `1` |
 | `model` | `{id, revision, weights_sha256, family, num_layers}`, as in map.json |
-| `data` | `{kind: probes or questions, name, sha256, n: pairs or rows, functions: {name: number}, left_out: [reasons]}` |
+| `data` | `{kind: probes or questions, name, sha256, n: pairs, functions: {name: number}, left_out: [reasons]}` |
 | `settings` | the settings of the run, as they were resolved |
 | `metrics` | `{name: result}`: `n`, `scalars`, `curves`, `options` and what a metric adds (vfl/metrics/result.py) |
 | `not_measured` | `{name: reason}` of metrics that do not apply to this model or data |

@@ -129,7 +129,7 @@ def _refuse_idle(config: MeasureConfig, data: str, suite: bool) -> None:
     """Settings that say nothing about this kind of data are a mistake that would go unnoticed."""
     of_rows = ("images", "format", "column", "match", "choices", "on_bad_row")
     of_generated = ("size", "seed")
-    idle = of_rows if suite else of_generated
+    idle: tuple[str, ...] = of_rows if suite else of_generated
     if suite and data not in STYLES:
         idle += of_generated
     what = "questions and answers" if not suite else "generated probes" if data in STYLES else "a probe suite"

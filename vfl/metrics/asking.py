@@ -1,13 +1,19 @@
-"""One question under an edit: is the answer right, with which token does it begin, and how likely was another one."""
+"""One question under several edits at once, a row each: is the answer right, and with which token does it begin.
 
-from collections.abc import Callable, Iterator, Sequence
+The vision tower runs once; the decoder takes all rows as one batch of the same prompt, image included, so that edits of
+attention (through the tap) or of embeddings act wherever they are made.
+
+Legend: B rows, T tokens of the prompt, V image tokens, d model width.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import DynamicCache
 
-from vfl.engine.plan import Plan
-from vfl.engine.streams import VisionStream
-from vfl.engine.sweep import sweep
+from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
 from vfl.locating.ask import MAX_NEW_TOKENS, question_of, read_answer
 from vfl.metrics.answering import IMAGES
@@ -15,6 +21,8 @@ from vfl.metrics.objects import noised
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair, Which
+
+ROWS = 16  # prompts in a batch
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,12 @@ class Reply:
     probabilities: torch.Tensor
 
 
-def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike | None = None) -> Question:
-    """A pair's own question on one of its images, or on another image in that one's place."""
-    encoded = vlm.ask(question_of(vlm, pair), pair.path(which) if image is None else image)
+Asked = Callable[[VLM, Pair, Which, ImageLike], Question]
+
+
+def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike) -> Question:
+    """A pair's own question, judged as for `which` of its images; an empty answer is never right."""
+    encoded = vlm.ask(question_of(vlm, pair), image)
 
     def right(text: str) -> bool:
         return bool(text) and pair.correct(read_answer(vlm, pair, text, encoded), which)
@@ -46,12 +57,63 @@ def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike | None = No
     return Question(encoded, right, MAX_NEW_TOKENS[pair.match])
 
 
-def reply(vlm: VLM, question: Question, own: VisionStream | None = None) -> Reply:
-    """Ask; `own` is the prompt's stream, prefilled plainly or under an edit."""
-    found = sweep(vlm, question.encoded, [Plan.own()], max_new_tokens=question.limit, own=own)
-    text = found.texts[0]
-    logits = found.logits[0]
-    return Reply(text, question.right(text), int(logits.argmax()), logits.double().softmax(-1))
+def reply(vlm: VLM, question: Question) -> Reply:
+    """The plain model's answer."""
+    return replies(vlm, question, decoder_inputs(vlm, question.encoded.inputs))[0]
+
+
+@torch.no_grad()
+def replies(vlm: VLM, question: Question, given: Mapping[str, Any]) -> list[Reply]:
+    """Answers of the B rows of `given`, the decoder's arguments for this prompt (`repeated` makes rows)."""
+    cache = DynamicCache()
+    output = vlm.parts.decoder(**given, past_key_values=cache, use_cache=True).last_hidden_state
+    logits = first = head_logits(vlm, output[:, -1])
+    ends = vlm.end_ids()
+    answers: list[list[int]] = [[] for _ in logits]
+    running = [True] * len(answers)
+    for step in range(question.limit):
+        chosen = logits.argmax(-1)
+        for row, token in enumerate(chosen.tolist()):
+            running[row] = running[row] and token not in ends
+            if running[row]:
+                answers[row].append(token)
+        if step + 1 == question.limit or not any(running):
+            break
+        positions = (question.encoded.positions[..., -1:] + step + 1).expand(
+            *question.encoded.positions.shape[:-2], len(answers), 1
+        )
+        output = vlm.parts.decoder(
+            inputs_embeds=vlm.embed(chosen[:, None]), position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        logits = head_logits(vlm, output[:, -1])
+    probabilities = first.double().softmax(-1).cpu()
+    texts = [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
+    return [
+        Reply(text, question.right(text), int(likely.argmax()), likely)
+        for text, likely in zip(texts, probabilities, strict=True)
+    ]
+
+
+def repeated(given: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The decoder's arguments for one prompt, as a batch of `rows` equal ones; masks of all pairs broadcast."""
+    many = dict(given)
+    many["inputs_embeds"] = given["inputs_embeds"].repeat(rows, 1, 1)
+    for name in ("attention_mask", "visual_pos_masks"):
+        value = given.get(name)
+        if isinstance(value, torch.Tensor) and value.ndim == 2:
+            many[name] = value.repeat(rows, 1)
+    if (positions := given.get("position_ids")) is not None:
+        many["position_ids"] = positions.expand(*positions.shape[:-2], rows, positions.shape[-1])
+    if (features := given.get("deepstack_visual_embeds")) is not None:
+        many["deepstack_visual_embeds"] = [layer.repeat(rows, 1) for layer in features]
+    return many
+
+
+def head_logits(vlm: VLM, normalised: torch.Tensor) -> torch.Tensor:
+    """(..., d) output of the decoder, after its final norm -> (..., vocabulary) logits."""
+    logits: torch.Tensor = vlm.parts.head(normalised)
+    cap = vlm.parts.softcap
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def boxed_images(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Which]]:
@@ -62,7 +124,7 @@ def boxed_images(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Which]]:
                 yield pair, which
 
 
-def needs_object(vlm: VLM, pair: Pair, which: Which, asked: Callable[[VLM, Pair, Which, ImageLike], Question]) -> bool:
+def needs_object(vlm: VLM, pair: Pair, which: Which, asked: Asked = question_on) -> bool:
     """The filter of Neo et al.: whether the answer is wrong once the object's region is noise."""
     return not reply(vlm, asked(vlm, pair, which, noised(pair, which))).right
 

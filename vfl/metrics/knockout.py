@@ -8,14 +8,15 @@ in Vision-Language Models" (ICLR 2025).
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 
-from vfl.engine.streams import prefill
+from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
 from vfl.metrics.answering import IMAGES
-from vfl.metrics.asking import Question, Reply, check_pairs, needs_object, question_on, reply
+from vfl.metrics.asking import ROWS, Question, Reply, check_pairs, needs_object, question_on, repeated, replies, reply
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
 from vfl.metrics.tap import Block, tapped
@@ -25,6 +26,7 @@ from vfl.probes.pair import Pair, Which
 TARGETS = ("last_token", "last_row")
 OBJECT = ("object", "object+1", "object+2", "rest")
 SOURCES = (*OBJECT, "all_but_last_row")
+CUTS = (*(f"{source} to last_token" for source in OBJECT), "all_but_last_row to last_row")
 # First and last of 32 layers, both included and counted from 0 (the paper's printed windows mix 0 and 1).
 PAPER_WINDOWS = {"early": (0, 9), "early_mid": (5, 14), "mid": (10, 19), "mid_late": (15, 24), "late": (20, 31)}
 PAPER_DEPTH = 32
@@ -34,8 +36,7 @@ def knockout(
     vlm: VLM,
     pairs: Sequence[Pair],
     *,
-    sources: Sequence[str] = SOURCES,
-    targets: Sequence[str] = TARGETS,
+    cuts: Sequence[str] = CUTS,
     windows: Mapping[str, Sequence[int]] | None = None,
     noise_filter: bool = True,
 ) -> Result:
@@ -45,9 +46,9 @@ def knockout(
         vlm: the model.
         pairs: probe pairs of any functions; target and source images are samples of their own. An image without a box
             has no object sources, which are left out for it.
-        sources: of "object", "object+1", "object+2", "rest" (all image tokens but object+1), "all_but_last_row". What
-            of a source lies in the last row is not cut from the last row.
-        targets: of "last_token", "last_row".
+        cuts: "source to target", with a source of "object", "object+1", "object+2", "rest" (all image tokens but
+            object+1) and "all_but_last_row", and a target of "last_token" and "last_row". What of a source lies in the
+            last row is not cut from the last row.
         windows: name -> first and last layer, both included; by default the paper's five, in proportion to the depth,
             and "all".
         noise_filter: keep an image with boxes only where the answer is wrong once the boxes are filled with noise.
@@ -60,12 +61,12 @@ def knockout(
         without a box.
 
     Raises:
-        InputError: without pairs, for unknown sources or targets, or windows outside of the model.
+        InputError: without pairs, for unknown cuts, or windows outside of the model.
     """
     check_pairs(pairs, "knockout")
-    for given, known, what in ((sources, SOURCES, "sources"), (targets, TARGETS, "targets")):
-        if unknown := [name for name in given if name not in known]:
-            raise InputError(f"{what}={unknown} are unknown; choose from {', '.join(known)}.")
+    known = [f"{source} to {target}" for target in TARGETS for source in SOURCES]
+    if unknown := [cut for cut in cuts if cut not in known]:
+        raise InputError(f"cuts={unknown} are unknown; choose from {', '.join(known)}.")
     spans = _windows(vlm, windows)
     places = Places(vlm)
     scalars: dict[str, Any] = {}
@@ -75,15 +76,15 @@ def knockout(
         found: dict[str, list[tuple[list[bool], list[float]]]] = {}
         for pair in (pairs[row] for row in rows):
             for which in IMAGES:
-                question = question_on(vlm, pair, which)
+                question = question_on(vlm, pair, which, pair.path(which))
                 plain = reply(vlm, question)
-                right.append(plain.right)
                 filtered = noise_filter and bool(pair.boxes.get(which))
-                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which, question_on)))
+                right.append(plain.right)
+                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which)))
                 if kept[-1]:
-                    cuts = _cuts(vlm, pair, which, question, places, sources, targets)
-                    for name, (queries, keys) in cuts.items():
-                        found.setdefault(name, []).append(_along(vlm, question, plain, queries, keys, spans))
+                    edges = _edges(vlm, pair, which, question, places, cuts)
+                    for name, sample in _knocked_out(vlm, question, plain, edges, list(spans.values())).items():
+                        found.setdefault(name, []).append(sample)
         scalars[f"{function}/right"] = share_scalar(right)
         scalars[f"{function}/kept"] = share_scalar(kept)
         for name, samples in found.items():
@@ -92,8 +93,7 @@ def knockout(
             curves[f"{function}/{name}/drop"] = mean_curve([drops for _, drops in samples], axis="window")
     listed = [{"name": name, "first": first, "last": last} for name, (first, last) in spans.items()]
     options = {
-        "sources": list(sources),
-        "targets": list(targets),
+        "cuts": list(cuts),
         "noise_filter": noise_filter,
         "images": list(IMAGES),
         "object": "any overlap with the box",
@@ -122,16 +122,10 @@ def _windows(vlm: VLM, given: Mapping[str, Sequence[int]] | None) -> dict[str, t
     return {name: (span[0], span[1]) for name, span in given.items()}
 
 
-def _cuts(
-    vlm: VLM,
-    pair: Pair,
-    which: Which,
-    question: Question,
-    places: Places,
-    sources: Sequence[str],
-    targets: Sequence[str],
+def _edges(
+    vlm: VLM, pair: Pair, which: Which, question: Question, places: Places, cuts: Sequence[str]
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """(1, T + answer) queries and (1, T) keys by "source to target"; sources without a token are left out."""
+    """(1, T + answer) queries and (1, T) keys of each cut; those without a token in the source are left out."""
     encoded = question.encoded
     regions = places.of(encoded)
     bottom = last_row(regions)
@@ -141,33 +135,41 @@ def _cuts(
         chosen |= dict(zip(OBJECT, (*rings, ~rings[1]), strict=True))
     last = torch.zeros(1, encoded.length + question.limit, dtype=torch.bool, device=encoded.input_ids.device)
     last[:, encoded.length - 1 :] = True
-    queries = {"last_token": last, "last_row": at_positions(vlm, encoded, bottom)}
-    cuts = {}
-    for target in targets:
-        for source in sources:
-            tokens = chosen.get(source)
-            if tokens is not None and target == "last_row":
-                tokens = tokens & ~bottom
-            if tokens is not None and tokens.any():
-                cuts[f"{source} to {target}"] = (queries[target], at_positions(vlm, encoded, tokens))
-    return cuts
+    row = torch.zeros_like(last)
+    row[:, : encoded.length] = at_positions(vlm, encoded, bottom)
+    edges = {}
+    for cut in cuts:
+        source, target = cut.split(" to ")
+        tokens = chosen.get(source)
+        if tokens is not None and target == "last_row":
+            tokens = tokens & ~bottom
+        if tokens is not None and tokens.any():
+            edges[cut] = ({"last_token": last, "last_row": row}[target], at_positions(vlm, encoded, tokens))
+    return edges
 
 
-def _along(
+def _knocked_out(
     vlm: VLM,
     question: Question,
     plain: Reply,
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    windows: Mapping[str, tuple[int, int]],
-) -> tuple[list[bool], list[float]]:
-    """Right or wrong, and the drop in probability of the plain answer's first token, one each a window."""
-    right, drops = [], []
-    reaches_image = bool(queries[:, : question.encoded.spans[-1].end].any())
-    own = None if reaches_image else prefill(vlm, question.encoded)
-    for first, last in windows.values():
-        with tapped(vlm, blocks=[Block(frozenset(range(first, last + 1)), queries, keys)]):
-            edited = reply(vlm, question, own)
-        right.append(edited.right)
-        drops.append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))
-    return right, drops
+    edges: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    windows: Sequence[tuple[int, int]],
+) -> dict[str, tuple[list[bool], list[float]]]:
+    """By cut: right or wrong, and the drop in probability of the plain answer's first token, one each a window."""
+    given = decoder_inputs(vlm, question.encoded.inputs)
+    everything = list(product(edges, windows))
+    found: dict[str, tuple[list[bool], list[float]]] = {name: ([], []) for name in edges}
+    for start in range(0, len(everything), ROWS):
+        rows = everything[start : start + ROWS]
+        queries = torch.cat([edges[name][0] for name, _ in rows])
+        keys = torch.cat([edges[name][1] for name, _ in rows])
+        blocks = []
+        for layer in range(vlm.num_layers):
+            here = torch.tensor([first <= layer <= last for _, (first, last) in rows], device=queries.device)
+            blocks.append(Block(frozenset([layer]), queries & here[:, None], keys))
+        with tapped(vlm, blocks=blocks):
+            answered = replies(vlm, question, repeated(given, len(rows)))
+        for (name, _), edited in zip(rows, answered, strict=True):
+            found[name][0].append(edited.right)
+            found[name][1].append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))
+    return found

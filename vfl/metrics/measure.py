@@ -5,9 +5,11 @@ from inspect import signature
 from typing import Any
 
 from vfl.errors import InputError
+from vfl.metrics.ablation import token_ablation
 from vfl.metrics.cosine import cosine, proximal
 from vfl.metrics.drop import drop
 from vfl.metrics.early import late_entry, mask
+from vfl.metrics.head_masking import head_masking
 from vfl.metrics.heads import concentration, head_score, head_weight
 from vfl.metrics.injection import injection
 from vfl.metrics.knockout import knockout
@@ -38,8 +40,10 @@ OF_PAIRS: dict[str, Callable[..., Result]] = {
     "mask": mask,
     "late_entry": late_entry,
     "injection": injection,
+    "token_ablation": token_ablation,
     "lens": lens,
     "knockout": knockout,
+    "head_masking": head_masking,
 }
 KNOWN = (*OF_PROMPTS, *OF_PAIRS)
 

@@ -23,6 +23,8 @@ from vfl.models.vlm import VLM
 
 NAME = "vfl_tap"
 Reader = Callable[[int, torch.Tensor], None]
+# (layer, output (B, Q, H, D), values (B, G, K, D), seen keys (B or 1, 1, Q, K)) -> output
+Rewrite = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ def tapped(
     rows: Sequence[int] = (-1,),
     blocks: Sequence[Block] = (),
     head_scale: Mapping[int, torch.Tensor] | None = None,
+    rewrite: Rewrite | None = None,
 ) -> Iterator[None]:
     """Run the decoder's attention through the tap; the model's own implementation is back afterwards, come what may.
 
@@ -60,6 +63,9 @@ def tapped(
         rows: which queries of each pass are read; negative ones count from the end.
         blocks: edges to cut.
         head_scale: layer -> (H,) factor of each head's output before the output projection; 0 removes a head.
+        rewrite: called last as `rewrite(layer, output, values, seen)` with the heads' outputs (B, Q, H, D) before the
+            output projection, the values (B, G, K, D) and which keys a query sees, (B or 1, 1, Q, K) bool; returns the
+            outputs to go on with.
 
     Raises:
         RuntimeError: when the model is tapped already.
@@ -72,7 +78,7 @@ def tapped(
     if id(config) in _ACTIVE:
         raise RuntimeError("the model is tapped already; read and edit through one tap")
     before = config._attn_implementation
-    _ACTIVE[id(config)] = _Tap(read, tuple(rows), tuple(blocks), dict(head_scale or {}))
+    _ACTIVE[id(config)] = _Tap(read, tuple(rows), tuple(blocks), dict(head_scale or {}), rewrite)
     config._attn_implementation = NAME
     try:
         yield
@@ -137,14 +143,19 @@ def blocked(mask: torch.Tensor | None, edges: torch.Tensor, *, causal: bool = Tr
         Bool for None and bool, additive for additive; -inf where a key can't be seen, so that a query without any
         other key does not fall back to the keys that are merely very unlikely.
     """
-    num_queries, num_keys = edges.shape[-2:]
-    if mask is None:
-        mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=edges.device)
-        if causal and num_queries > 1:
-            mask = mask.tril()
-    if mask.dtype == torch.bool:
-        return mask & ~edges
+    if mask is None or mask.dtype == torch.bool:
+        return seen_keys(mask, *edges.shape[-2:], edges.device, causal=causal) & ~edges
     return mask.masked_fill(~_seen(mask) | edges, float("-inf"))
+
+
+def seen_keys(
+    mask: torch.Tensor | None, num_queries: int, num_keys: int, device: torch.device, *, causal: bool = True
+) -> torch.Tensor:
+    """Which keys each query sees: None, bool or additive -> bool, (B or 1, 1, Q, K) or (Q, K) for None."""
+    if mask is None:
+        seen = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+        return seen.tril() if causal and num_queries > 1 else seen
+    return mask if mask.dtype == torch.bool else _seen(mask)
 
 
 class _Tap:
@@ -156,11 +167,13 @@ class _Tap:
         rows: tuple[int, ...],
         blocks: tuple[Block, ...],
         head_scale: dict[int, torch.Tensor],
+        rewrite: Rewrite | None,
     ) -> None:
         self.read = read
         self.rows = rows
         self.blocks = blocks
         self.head_scale = head_scale
+        self.rewrite = rewrite
 
     def edges(self, layer_idx: int, num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor | None:
         """(B or 1, 1, Q, K) edges to cut at a layer, or None; queries are the last Q of the K positions."""
@@ -211,6 +224,9 @@ def _attention(
         output = (weights @ repeat_kv(value, query.shape[1] // value.shape[1])).transpose(1, 2).contiguous()
     if layer_idx in tap.head_scale:
         output = output * tap.head_scale[layer_idx].to(output)[:, None]
+    if tap.rewrite is not None:
+        seen = seen_keys(attention_mask, query.shape[2], key.shape[2], query.device, causal=causal)
+        output = tap.rewrite(layer_idx, output, value, seen.view(-1, 1, *seen.shape[-2:]))
     return output, None
 
 

@@ -1,0 +1,30 @@
+"""Several training runs one after the other in each rank, since the start of a process costs more than they do.
+
+torchrun --nproc-per-node 2 ranked.py RECIPE...
+
+Each rank writes the exit codes to ranks.RANK.json beside the first recipe.
+"""
+
+import faulthandler
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+from accelerate.state import AcceleratorState
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from vfl.train.sft import main
+
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(200, exit=True)  # a rank that hangs says where
+    recipes = [Path(argument) for argument in sys.argv[1:]]
+    codes = {}
+    for recipe in recipes:
+        codes[recipe.stem] = main([str(recipe)])
+        gc.collect()
+        unset_hf_deepspeed_config()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+    (recipes[0].parent / f"ranks.{os.environ['RANK']}.json").write_text(json.dumps(codes), encoding="utf-8")

@@ -1,0 +1,154 @@
+"""Subsets: the chosen rows as they came, with what they were chosen by, whole or not at all."""
+
+import json
+
+import datasets
+import pytest
+from fake_scores import FUNCTIONS, row, table, write_scores
+from PIL import Image
+
+import vfl
+from vfl.data import read
+from vfl.errors import InputError
+
+
+@pytest.fixture
+def data(tmp_path):
+    """data.json: 40 LLaVA rows with images, and some text, whose uids are their ids."""
+    folder = tmp_path / "in"
+    (folder / "pictures").mkdir(parents=True)
+    rows = []
+    for n in range(40):
+        turns = [{"from": "human", "value": f"<image>\nQuestion {n}?"}, {"from": "gpt", "value": f"Answer {n}"}]
+        rows.append({"id": f"id{n}", "conversations": turns, "unread": {"n": [n, 1.5, None]}})
+        if n % 10 == 9:
+            turns[0]["value"] = f"Question {n}?"
+        else:
+            rows[-1]["image"] = f"pictures/{n}.png"
+            Image.new("RGB", (8, 8), (n, 0, 0)).save(folder / rows[-1]["image"])
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder / "data.json", rows
+
+
+@pytest.fixture
+def scores(data, tmp_path):
+    path, rows = data
+    made = [
+        row(n, uid=one["id"], kind="vision" if "image" in one else "text", drops={FUNCTIONS[n % 4]: n / 40},
+            solved=n % 5 > 0, logprobs={FUNCTIONS[n % 4]: 1.0})
+        for n, one in enumerate(rows)
+    ]  # fmt: skip
+    return write_scores(tmp_path / "scores", made, settings={"data": [str(path)], "images": None})
+
+
+def test_a_subset_has_all_its_parts(scores, data, tmp_path):
+    path, rows = data
+    out = vfl.filter_data(scores, path, budget=12, out=tmp_path / "subset", seed=3)
+    assert {one.name for one in out.iterdir()} == {
+        "data", "ids.txt", "scores.parquet", "manifest.json", "dataset_info.json"
+    }  # fmt: skip
+    ids = (out / "ids.txt").read_text().split()
+    assert len(ids) == 12
+    assert json.loads((out / "data" / "data.json").read_text()) == [one for one in rows if one["id"] in ids]
+    found = table(out / "scores.parquet")
+    assert list(found) == ids
+    assert {one["class"] for one in found.values()} == set(FUNCTIONS)
+    assert {"solved", "margin", "score", "z_ocr", "drop_ocr", "text_hash"} <= set(found[ids[0]])
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["sources"] == [{"path": "data.json", "sha256": "ef" * 32}]
+    assert (manifest["model"]["weights_sha256"], manifest["map"]["sha256"]) == ("ab" * 32, "cd" * 32)
+    assert (manifest["seed"], manifest["settings"]["policy"], manifest["rows"]) == (3, "quota", 12)
+    assert set(manifest["versions"]) == {"python", "vfl", "duckdb", "pyarrow"}
+    classes = manifest["counts"]["class"]
+    assert sum(one["chosen_rows"] for one in classes.values()) == 12
+    assert sum(one["rows"] for one in classes.values()) == 40
+    assert manifest["counts"]["source"]["a"]["chosen_rows"] == 12
+    info = json.loads((out / "dataset_info.json").read_text())
+    assert info == {
+        "data": {
+            "file_name": "data/data.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "conversations", "images": "image"},
+        }
+    }
+
+
+def test_the_data_is_found_where_it_was_scored_and_can_be_read_again(scores, tmp_path):
+    out = vfl.filter_data(scores, budget="30%", out=tmp_path / "subset", copy_images=True)
+    again = list(read(out / "data"))
+    assert [one.uid for one in again] == (out / "ids.txt").read_text().split()
+    assert all(image.open().size == (8, 8) for one in again for image in one.images)
+    # without the copies the rows still name them in the old folder, which the manifest tells
+    plain = vfl.filter_data(scores, budget="30%", out=tmp_path / "plain")
+    manifest = json.loads((plain / "manifest.json").read_text())
+    assert next(read(plain / "data", images=manifest["images"])).images
+
+
+def test_the_same_settings_give_the_same_bytes(scores, tmp_path):
+    a, b = (vfl.filter_data(scores, budget="30%", policy="random", out=tmp_path / name) for name in "ab")
+    for name in ("ids.txt", "data/data.json", "manifest.json", "scores.parquet"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+
+
+def test_datasets_in_and_out(scores, data):
+    _, rows = data
+    dataset = datasets.Dataset.from_list(
+        [{key: one.get(key) for key in ("id", "image", "conversations")} for one in rows]
+    )
+    subset = vfl.filter_data(scores, dataset, budget="20%", images=data[0].parent)
+    assert isinstance(subset, datasets.Dataset)
+    assert subset.features == dataset.features
+    assert len(subset) == 8
+    with pytest.raises(InputError, match="save what is returned"):
+        vfl.filter_data(scores, dataset, budget="20%", out="x")
+
+
+def test_nothing_half_written_stays(scores, data, tmp_path):
+    path, rows = data
+    path.write_text(json.dumps([one | {"id": f"other {n}"} for n, one in enumerate(rows)]))
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match="expected the data that was scored"):
+        vfl.filter_data(scores, path, budget="20%", out=tmp_path / "subset")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_picture_that_is_gone_is_said(scores, data, tmp_path):
+    path, _ = data
+    for file in (path.parent / "pictures").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=r"cannot be used now|is not in the data"):
+        vfl.filter_data(scores, path, budget="20%", out=tmp_path / "subset")
+
+
+def test_results_are_replaced_only_if_asked_and_other_files_never(scores, tmp_path):
+    out = vfl.filter_data(scores, budget=8, out=tmp_path / "subset")
+    with pytest.raises(InputError, match="--overwrite"):
+        vfl.filter_data(scores, budget=12, out=out)
+    vfl.filter_data(scores, budget=12, out=out, overwrite=True)
+    assert len((out / "ids.txt").read_text().split()) == 12
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "thesis.txt").write_text("a year")
+    with pytest.raises(InputError, match="Name another"):
+        vfl.filter_data(scores, budget=12, out=other, overwrite=True)
+    assert (other / "thesis.txt").exists()
+
+
+def test_many_small_parts_are_read_once_and_give_the_same(scores, data, tmp_path, monkeypatch):
+    from vfl.select import scorefolder
+
+    path, _ = data
+    a = vfl.filter_data(scores, path, budget="40%", out=tmp_path / "a")
+    monkeypatch.setattr(scorefolder, "MANY_PARTS", 2)
+    b = vfl.filter_data(scores, path, budget="40%", out=tmp_path / "b")
+    assert (a / "scores.parquet").read_bytes() == (b / "scores.parquet").read_bytes()
+
+
+def test_what_does_not_fit_is_refused(scores, tmp_path):
+    with pytest.raises(InputError, match="needs out"):
+        vfl.filter_data(scores, budget="20%")
+    with pytest.raises(InputError, match="unknown key"):
+        vfl.filter_data(scores, budget="20%", out=tmp_path / "x", polciy="top")
+    (scores / "manifest.json").write_text(json.dumps({"functions": []}))
+    with pytest.raises(InputError, match="give --data"):
+        vfl.filter_data(scores, budget="20%", out=tmp_path / "x")

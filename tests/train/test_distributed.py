@@ -1,0 +1,124 @@
+"""Two ranks train what one process does with the same global batches: DDP, ZeRO-2 and ZeRO-3, on the CPU with gloo."""
+
+import json
+from pathlib import Path
+
+import pytest
+import ranked
+import trained
+
+RELATIVE = 1e-4
+IMAGES = ("image", "image", "turns", "images") * 3
+# Batches of both ranks with and without images, and of one rank only.
+MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")
+PAIRS = ("pair",) * 8
+WHOLE = {"per_device_train_batch_size": 4, "max_steps": 3, "max_grad_norm": 0.5}
+SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def asked(data_of):
+    """What is evaluated beside the training, at the start and the end."""
+    rows = data_of("image", "text", "image")
+    return {"data": {"own": {"path": str(rows)}}, "batch": 2}
+
+
+@pytest.fixture(scope="module")
+def ranks(qwen, data_of, asked, tmp_path_factory):
+    """All runs of two ranks: where they lie, and each rank's exit codes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    images, mixed, pairs = data_of(*IMAGES), data_of(*MIXED), data_of(*PAIRS)
+    broken = folder / "broken.jsonl"
+    broken.write_text(images.read_text().replace("3-0.png", "missing.png"))
+    runs = {
+        "ddp": (images, {"evaluation": asked}),
+        "zero2": (images, {"deepspeed": "zero2"}),
+        "zero3": (images, {"deepspeed": "zero3", "evaluation": asked}),
+        "zero3-checkpointing": (images, {"deepspeed": "zero3", "checkpointing": "on"}),
+        "mixed-zero2": (mixed, {"deepspeed": "zero2"}),
+        "mixed-zero3": (mixed, {"deepspeed": "zero3", "checkpointing": "auto"}),
+        "dpo": (pairs, {"method": "dpo", "deepspeed": "zero2"}),
+        "dpo-zero3": (pairs, {"method": "dpo", "deepspeed": "zero3"}),
+        "dpo-mixed": (_pairs_without_image(folder, pairs), {"method": "dpo", "deepspeed": "zero3"}),
+        "broken": (broken, {"data": {"images": str(images.parent)}}),
+    }
+    recipes = []
+    for name, (data, changed) in runs.items():
+        values = trained.settings(qwen, data, folder / name, trainer=SPLIT, **changed)
+        recipes.append(str(trained.write_recipe(folder / f"{name}.yaml", values)))
+    done = trained.launched([str(Path(ranked.__file__)), *recipes])
+    assert done.returncode == 0, done.stderr[-5000:]
+    codes = [json.loads((folder / f"ranks.{rank}.json").read_text()) for rank in range(2)]
+    return folder, codes, done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(qwen, data_of, run, tmp_path_factory):
+    """The weights that one process trains, by data and method."""
+    found = {}
+
+    def weights(kinds, method="sft"):
+        if (kinds, method) not in found:
+            out = tmp_path_factory.mktemp("alone") / "run"
+            run(qwen, data_of(*kinds), out, trainer=WHOLE, method=method)
+            found[kinds, method] = trained.weights(out)
+        return found[kinds, method]
+
+    return weights
+
+
+def _pairs_without_image(folder, pairs):
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    rows[3]["images"] = []
+    rows[3]["prompt"] = trained.turns(trained.QUESTION)
+    path = pairs.parent / "mixed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "method"),
+    [
+        ("ddp", IMAGES, "sft"),
+        ("zero2", IMAGES, "sft"),
+        ("zero3", IMAGES, "sft"),
+        ("zero3-checkpointing", IMAGES, "sft"),
+        ("mixed-zero2", MIXED, "sft"),
+        ("mixed-zero3", MIXED, "sft"),
+        ("dpo", PAIRS, "dpo"),
+        ("dpo-zero3", PAIRS, "dpo"),
+    ],
+)
+def test_two_ranks_train_what_one_process_does(ranks, alone, name, kinds, method):
+    folder, codes, _ = ranks
+    assert [code[name] for code in codes] == [0, 0]
+    expected = alone(kinds, method)
+    found = trained.weights(folder / name)
+    assert all(weight.numel() and weight.norm() > 0 for weight in found.values())
+    assert trained.difference(expected, found) < RELATIVE
+    stage = {"ddp": None, "zero2": 2, "mixed-zero2": 2, "dpo": 2}.get(name, 3)
+    zero = json.loads((folder / name / "preflight.json").read_text())["launch"]["zero"]
+    assert (zero and zero["stage"]) == stage
+    parts = list((folder / name / "checkpoints" / "checkpoint-3").glob("global_step*/*optim_states.pt"))
+    assert len(parts) == (2 if stage else 0), "DeepSpeed itself kept the optimizer's state"
+
+
+@pytest.mark.parametrize("name", ["ddp", "zero3"])
+def test_what_two_ranks_answer_is_what_the_model_answers(ranks, qwen, data_of, asked, run, name, tmp_path):
+    run(qwen, data_of(*IMAGES), tmp_path / "run", trainer=WHOLE, evaluation=asked)
+    for step in ("step-000000.jsonl", "step-000003.jsonl"):
+        assert (ranks[0] / name / "answers" / step).read_text() == (tmp_path / "run" / "answers" / step).read_text()
+
+
+def test_zero3_refuses_preference_rows_without_images(ranks):
+    folder, codes, errors = ranks
+    assert [code["dpo-mixed"] for code in codes] == [2, 2]
+    assert "1 rows have no image" in errors
+    assert not (folder / "dpo-mixed" / "checkpoints").exists()
+
+
+def test_an_error_in_the_data_ends_all_ranks(ranks):
+    folder, codes, errors = ranks
+    assert [code["broken"] for code in codes] == [2, 2]
+    assert errors.count("missing.png") == 1, "the first rank alone says it"
+    assert not (folder / "broken" / "recipe.yaml").exists()

@@ -1,0 +1,244 @@
+"""A metric's result as what is drawn and tabulated, whatever the metric: the result's form decides (metrics/result.py).
+
+Names are read from their slashes: "cosine" curves are "vision" and "text", two lines of one panel; "counting/accuracy"
+is the line "accuracy" of the panel "counting"; "counting/object to last_token/drop" is the line "object to last_token"
+of a panel "counting: drop". Lines of different units never share a panel.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SHARE = "share"
+# Units by the last part of a name; other names have their metric's unit.
+UNITS = {
+    "accuracy": SHARE,
+    "changed": SHARE,
+    "followed": SHARE,
+    "control": SHARE,
+    "no_image": SHARE,
+    "chance": SHARE,
+    "kept": SHARE,
+    "right": SHARE,
+    "peak_changed": SHARE,
+    "correspondence": SHARE,
+    "logprob": "nats per token",
+    "effect": "nats per token",
+    "drop": "probability",
+    "tolerated": "",
+    "peak": "",
+    "best": "",
+    "svar": "",
+}
+LEVELS = {"no_image": "no image", "chance": "chance"}  # scalars that are drawn as levels beside accuracies
+SHOWN_ROWS = 10
+LISTED = 40
+MOST_DOTS = 60
+
+Number = float | None
+
+
+@dataclass(frozen=True)
+class Series:
+    name: str
+    at: list[float]
+    value: list[Number]
+    low: list[Number]
+    high: list[Number]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart. `levels` are level lines by name; `places` name the points of an axis that is no number."""
+
+    title: str
+    axis: str
+    unit: str
+    series: list[Series]
+    levels: dict[str, float] = field(default_factory=dict)
+    places: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A table of numbers by layer (rows) and head (columns)."""
+
+    title: str
+    rows: list[list[Number]]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A number with its interval, where a metric has no curve to show."""
+
+    name: str
+    unit: str
+    value: float
+    low: Number
+    high: Number
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The scalars as a table: cells are (value, interval), empty texts where there is none."""
+
+    headings: list[str]
+    rows: list[tuple[str, list[tuple[str, str]], str]]  # name, cells, n
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Everything that a section shows of a result."""
+
+    panels: list[Panel]
+    heats: list[Heat]
+    dots: list[Dot]
+    numbers: Numbers
+    facts: list[tuple[str, str]]
+    ranking: tuple[list[str], list[list[str]]] | None
+
+
+def drawn(result: Mapping[str, Any], unit: str) -> Drawn:
+    """What to show of a result; `unit` is that of its names that have none of their own."""
+    panels = _panels(result, unit)
+    heats = _heats(result)
+    scalars = result["scalars"]
+    dots = []
+    if not panels and not heats:
+        for name, one in list(scalars.items())[:MOST_DOTS]:
+            if one["value"] is not None and (one["low"] is not None or unit_of(name, unit) == SHARE):
+                dots.append(Dot(spoken(name), unit_of(name, unit), one["value"], one["low"], one["high"]))
+    extra = {name: value for name, value in result.items() if name not in ("n", "scalars", "curves", "options")}
+    return Drawn(panels, heats, dots, _numbers(scalars, unit), _facts(extra), _ranking(extra))
+
+
+def unit_of(name: str, unit: str) -> str:
+    """A name's unit, by its last part."""
+    return UNITS.get(name.rsplit("/", 1)[-1], unit)
+
+
+def shown(value: Number, unit: str) -> str:
+    """A number as a person reads it: shares in per cent."""
+    if value is None:
+        return "–"
+    if unit == SHARE:
+        return f"{100 * value:.1f}\u00a0%"
+    return f"{value:g}" if value == int(value) and abs(value) < 1e6 else f"{value:.3g}"
+
+
+def spoken(name: str) -> str:
+    """A name without underscores, its parts set off."""
+    return name.replace("_", " ").replace("/", ": ")
+
+
+def _panels(result: Mapping[str, Any], unit: str) -> list[Panel]:
+    found: dict[tuple[str, str, str], Panel] = {}
+    for name, curve in result["curves"].items():
+        title, line = _parts(name)
+        own = unit_of(name, unit)
+        key = (title, own, curve["axis"])
+        if key not in found:
+            function = name.split("/")[0]
+            levels = {}
+            if own == SHARE:
+                scalars = {level: result["scalars"].get(f"{function}/{level}") for level in LEVELS}
+                levels = {
+                    LEVELS[level]: one["value"] for level, one in scalars.items() if one and one["value"] is not None
+                }
+            found[key] = Panel(spoken(title), curve["axis"], own, [], levels, _places(result, curve))
+        at = list(curve["at"])
+        found[key].series.append(Series(spoken(line), at, curve["value"], curve["low"], curve["high"]))
+    return list(found.values())
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Title of a curve's panel, and of its line."""
+    first, *rest = name.split("/")
+    if not rest:
+        return "", first
+    if len(rest) == 1:
+        return first, rest[0]
+    return f"{first}/{rest[-1]}", "/".join(rest[:-1])
+
+
+def _places(result: Mapping[str, Any], curve: Mapping[str, Any]) -> list[str] | None:
+    """Names of the points, where the result lists what they are (windows of layers)."""
+    listed = result.get(f"{curve['axis']}s")
+    if not isinstance(listed, list) or len(listed) != len(curve["at"]):
+        return None
+    if not all(isinstance(one, dict) and {"name", "first", "last"} <= one.keys() for one in listed):
+        return None
+    return [f"{one['name']} {one['first']}–{one['last']}".replace("_", " ") for one in listed]
+
+
+def _heats(result: Mapping[str, Any]) -> list[Heat]:
+    heats = []
+    for name, value in result.items():
+        tables = value.items() if isinstance(value, dict) else [("", value)]
+        for part, table in tables:
+            if _is_table(table):
+                heats.append(Heat(spoken(f"{name}/{part}" if part else name), table))
+    return heats
+
+
+def _is_table(value: Any) -> bool:
+    """Whether this is a matrix of numbers."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
+        return False
+    if len({len(row) for row in value}) > 1:
+        return False
+    return all(
+        cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool)) for r in value for cell in r
+    )
+
+
+def _numbers(scalars: Mapping[str, Any], unit: str) -> Numbers:
+    """One row a scalar; where all are called "function/what", a row a function and a column each what."""
+    if scalars and all("/" in name for name in scalars):
+        split = {name: name.rsplit("/", 1) for name in scalars}
+        headings = list(dict.fromkeys(what for _, what in split.values()))
+        rows = []
+        for row in dict.fromkeys(row for row, _ in split.values()):
+            cells = [_cell(scalars.get(f"{row}/{what}"), unit_of(what, unit)) for what in headings]
+            counts = {scalars[f"{row}/{what}"]["n"] for what in headings if f"{row}/{what}" in scalars}
+            rows.append((spoken(row), cells, ", ".join(map(str, sorted(counts)))))
+        return Numbers([spoken(what) for what in headings], rows)
+    flat = [(spoken(name), [_cell(one, unit_of(name, unit))], str(one["n"])) for name, one in scalars.items()]
+    return Numbers(["value"], flat)
+
+
+def _cell(one: Mapping[str, Any] | None, unit: str) -> tuple[str, str]:
+    if one is None or one["value"] is None:
+        return "–", ""
+    interval = "" if one["low"] is None else f"{shown(one['low'], unit)} to {shown(one['high'], unit)}"
+    return shown(one["value"], unit), interval
+
+
+def _facts(extra: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a metric adds beside tables: lists of layers or ids, single values."""
+    facts = []
+    for name, value in extra.items():
+        parts = {f"{name}/{key}": own for key, own in value.items()} if isinstance(value, dict) else {name: value}
+        for part, own in parts.items():
+            if _is_table(own) or isinstance(own, dict) or (isinstance(own, list) and own and isinstance(own[0], dict)):
+                continue
+            text = _listed(own) if isinstance(own, list) else str(own)
+            facts.append((spoken(part), text or "none"))
+    return facts
+
+
+def _listed(values: list[Any]) -> str:
+    """A list in words, cut where it is long."""
+    text = ", ".join(map(str, values[:LISTED]))
+    return text + (f" and {len(values) - LISTED} more" if len(values) > LISTED else "")
+
+
+def _ranking(extra: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    """The first rows of a metric's list of the highest."""
+    rows = extra.get("top")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return None
+    return list(rows[0]), [
+        [shown(cell, "") if isinstance(cell, float) else str(cell) for cell in row.values()]
+        for row in rows[:SHOWN_ROWS]
+    ]

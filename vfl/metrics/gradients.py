@@ -1,0 +1,46 @@
+"""Integrated gradients of an answer's first token with respect to the vision embeddings.
+
+    score_i = sum_d | mean_s grad_x logit(x0 + s (x - x0)) * (x - x0) |_{i,d},   s in (0, 1)
+
+x: the image's embeddings; x0: every image token at the mean vision embedding. Source: Neo et al. (ICLR 2025).
+"""
+
+import torch
+
+from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.metrics.asking import head_logits
+from vfl.models.encode import Encoded
+from vfl.models.vlm import VLM
+
+STEPS = 50
+
+
+def integrated_gradients(
+    vlm: VLM, encoded: Encoded, token: int, baseline: torch.Tensor, *, steps: int = STEPS
+) -> torch.Tensor:
+    """(V,) attribution of the logit of `token` at the last prompt position to each image token.
+
+    One step is held at a time: the activations of one forward pass with gradients.
+
+    Args:
+        vlm: the model; gradients of its parameters are not touched.
+        encoded: the prompt.
+        token: vocabulary entry, such as that of "Yes".
+        baseline: (d,) mean vision embedding.
+        steps: points between baseline and image, at the middle of their intervals.
+    """
+    given = decoder_inputs(vlm, encoded.inputs)
+    embeds = given["inputs_embeds"].detach()
+    here = (encoded.input_ids == vlm.parts.image_token_id).to(embeds.device)
+    image = embeds[here]  # (V, d)
+    start = baseline.to(image).expand_as(image)
+    total = torch.zeros_like(image)
+    for step in range(steps):
+        with torch.enable_grad():
+            point = (start + (step + 0.5) / steps * (image - start)).requires_grad_()
+            mixed = embeds.clone().masked_scatter(here[..., None].expand_as(embeds), point)
+            output = vlm.parts.decoder(**{**given, "inputs_embeds": mixed}, use_cache=False).last_hidden_state
+            (gradient,) = torch.autograd.grad(head_logits(vlm, output[0, -1])[token], point)
+        total += gradient
+    scores: torch.Tensor = (total / steps * (image - start)).abs().sum(-1)
+    return scores.detach().cpu()

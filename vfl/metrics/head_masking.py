@@ -1,0 +1,187 @@
+"""Head masking by stage: accuracy without the k most visual heads of a third of the layers, beside k random ones.
+
+Heads are ranked by their score (vfl/metrics/heads.py). What takes the place of a head's output:
+
+    zero      nothing
+    mean      its mean over all positions of the prompts asked
+    uniform   the mean of the values that the query sees (even attention to the keys up to it)
+    paper     the mean of all values, those after the query included: what the published code does, which lets a
+              position read what follows it
+
+Source: "Unveiling Visual Perception in Language Models" (Bi et al., CVPR 2025).
+
+Legend: B batch, Q queries, K keys, H query heads, G key-value heads, D head dimension.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.integrations.sdpa_attention import repeat_kv
+
+from vfl.errors import InputError
+from vfl.evaluating.answers import Exam
+from vfl.evaluating.items import items_of_probes
+from vfl.metrics.answering import IMAGES
+from vfl.metrics.asking import check_pairs
+from vfl.metrics.heads import head_score
+from vfl.metrics.prompts import prompts_of
+from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.states import forward
+from vfl.metrics.tap import Rewrite, tapped
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair
+
+MODES = ("zero", "mean", "uniform", "paper")
+STAGES = ("early", "mid", "late")
+PAPER_KS = (10, 20, 30)
+PAPER_STAGE = 32 * 32 / 3  # heads in a third of LLaVA-1.5-7B
+
+
+def head_masking(
+    vlm: VLM,
+    pairs: Sequence[Pair],
+    *,
+    ks: Sequence[int] | None = None,
+    mode: str = "zero",
+    draws: int = 2,
+    seed: int = 0,
+    stages: Sequence[str] = STAGES,
+    query: str = "token",
+    batch: int = 16,
+) -> Result:
+    """Accuracy against the number k of masked heads of a stage, for each function.
+
+    Args:
+        vlm: the model.
+        pairs: probe pairs of any functions, asked on both their images; heads are scored on their target images.
+        ks: numbers of heads; by default the paper's 10, 20 and 30 of a stage of 341, in proportion (at least 1, 2, 3).
+        mode: what takes the place of a head's output, see above.
+        draws: sets of random heads for each k.
+        seed: of the random heads.
+        stages: of "early", "mid", "late": thirds of the layers.
+        query: whose attention scores a head, see vfl/metrics/heads.py.
+        batch: questions asked together.
+
+    Returns:
+        For each function f and stage s, curves "f/s/top" (share of answers, Wilson) and "f/s/random" (mean over draws,
+        bootstrap over answers) against k, with the plain model at k = 0; scalar "f/accuracy". "masked": the heads of
+        "top" by stage and "random" by stage and draw, most visual first, each [layer, head].
+
+    Raises:
+        InputError: without pairs, for an unknown mode or stage, or more heads than a stage has.
+    """
+    check_pairs(pairs, "head_masking")
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r} is unknown; expected one of {', '.join(MODES)}.")
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise InputError(f"stages={unknown} are unknown; choose from {', '.join(STAGES)}.")
+    if draws < 1:
+        raise InputError(f"draws={draws}: top heads say little without random ones beside them; give 1 or more.")
+    scores = torch.tensor(head_score(vlm, prompts_of(vlm, pairs), query=query)["heads"])  # type: ignore[arg-type]
+    members = {stage: heads_of_stage(scores, stage) for stage in stages}
+    smallest = min(len(heads) for heads in members.values())
+    numbers = sorted({*(paper_ks(smallest) if ks is None else ks)})
+    if not numbers or not 0 < numbers[0] <= numbers[-1] <= smallest:
+        raise InputError(f"ks={numbers}: give numbers of heads from 1 to {smallest}, those of the smallest stage.")
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = {
+        (stage, draw): [heads[at] for at in torch.randperm(len(heads), generator=generator).tolist()]
+        for stage, heads in members.items()
+        for draw in range(draws)
+    }
+    means = mean_outputs(vlm, pairs) if mode == "mean" else {}
+    items = items_of_probes(vlm, pairs, IMAGES)
+    exam = Exam(vlm, items, batch=batch)
+
+    def asked(heads: Sequence[tuple[int, int]]) -> list[bool]:
+        with tapped(vlm, rewrite=masked_heads(heads, mode, means)):
+            return [one.correct for one in exam.answer()]
+
+    plain = [one.correct for one in exam.answer()]
+    top = {(stage, k): asked(members[stage][:k]) for stage, k in product(stages, numbers)}
+    random = {
+        (stage, k): np.mean([asked(shuffled[stage, draw][:k]) for draw in range(draws)], axis=0)
+        for stage, k in product(stages, numbers)
+    }
+    scalars: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    at = [0, *numbers]
+    for function, rows in by_function([item.group for item in items]).items():
+        scalars[f"{function}/accuracy"] = share_scalar([plain[row] for row in rows])
+        for stage in stages:
+            by_k = [[plain[row], *(top[stage, k][row] for k in numbers)] for row in rows]
+            curves[f"{function}/{stage}/top"] = share_curve(by_k, axis="k", at=at)
+            by_k = [[plain[row], *(random[stage, k][row] for k in numbers)] for row in rows]
+            curves[f"{function}/{stage}/random"] = mean_curve(by_k, axis="k", at=at)
+    options = {"ks": numbers, "mode": mode, "draws": draws, "seed": seed, "stages": list(stages), "query": query}
+    listed = {
+        "top": {stage: _listed(members[stage][: numbers[-1]]) for stage in stages},
+        "random": {stage: [_listed(shuffled[stage, draw][: numbers[-1]]) for draw in range(draws)] for stage in stages},
+    }
+    return result(len(pairs), scalars, curves, options | {"images": list(IMAGES)}, masked=listed)
+
+
+def heads_of_stage(scores: torch.Tensor, stage: str) -> list[tuple[int, int]]:
+    """(layer, head) of a third of the layers, highest of the (L, H) scores first."""
+    num_layers, num_heads = scores.shape
+    third = STAGES.index(stage)
+    first, last = (round(edge * num_layers / 3) for edge in (third, third + 1))
+    ranked = scores[first:last].flatten().argsort(descending=True, stable=True).tolist()
+    return [(first + at // num_heads, at % num_heads) for at in ranked]
+
+
+def paper_ks(num_heads: int) -> list[int]:
+    """The paper's 10, 20 and 30 heads of a stage of 341, in proportion and at least 1, 2 and 3."""
+    scaled = [max(least, round(k * num_heads / PAPER_STAGE)) for least, k in enumerate(PAPER_KS, start=1)]
+    return [k for k in scaled if k <= num_heads]
+
+
+def masked_heads(
+    heads: Sequence[tuple[int, int]], mode: str, means: Mapping[int, torch.Tensor] | None = None
+) -> Rewrite:
+    """An edit for the tap: the outputs of (layer, head) replaced by `mode`; `means` are (H, D) by layer."""
+    by_layer: dict[int, list[int]] = {}
+    for layer, head in heads:
+        by_layer.setdefault(layer, []).append(head)
+
+    def rewrite(layer: int, output: torch.Tensor, values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        if layer not in by_layer:
+            return output
+        chosen = by_layer[layer]
+        output = output.clone()
+        if mode == "zero":
+            output[:, :, chosen] = 0
+        elif mode == "mean":
+            assert means is not None
+            output[:, :, chosen] = means[layer].to(output)[chosen]
+        else:
+            # the paper's mean takes every key that anyone sees, so padding stays out
+            weights = seen if mode == "uniform" else seen.any(-2, keepdim=True)
+            even = weights.to(values.dtype) / weights.sum(-1, keepdim=True).clamp_min(1)  # (B or 1, 1, Q or 1, K)
+            picked = repeat_kv(values, output.shape[2] // values.shape[1])[:, chosen]
+            output[:, :, chosen] = (even @ picked).transpose(1, 2)
+        return output
+
+    return rewrite
+
+
+def mean_outputs(vlm: VLM, pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:
+    """(H, D) by layer: each head's output before the output projection, averaged over positions, then prompts."""
+    sums: dict[int, torch.Tensor] = {}
+
+    def add(layer: int, output: torch.Tensor, values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        mean = output[0].to(torch.promote_types(output.dtype, torch.float32)).mean(0)
+        sums[layer] = sums[layer] + mean if layer in sums else mean
+        return output
+
+    with tapped(vlm, rewrite=add):
+        for encoded in prompts_of(vlm, pairs, IMAGES):
+            forward(vlm, encoded)
+    return {layer: total / (len(pairs) * len(IMAGES)) for layer, total in sums.items()}
+
+
+def _listed(heads: Sequence[tuple[int, int]]) -> list[list[int]]:
+    return [[layer, head] for layer, head in heads]
