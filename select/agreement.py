@@ -37,6 +37,8 @@ def agreements(
     """
     connection.execute("CREATE OR REPLACE TABLE compared AS SELECT position FROM chosen")
     (size,) = connection.execute("SELECT count(*) FROM compared").fetchone()
+    if not size:
+        return []
     correlation = _correlations(connection)
     found = []
     for policy in policies:
@@ -47,7 +49,7 @@ def agreements(
             continue
         (shared,) = connection.execute("SELECT count(*) FROM chosen SEMI JOIN compared USING (position)").fetchone()
         found.append(
-            Agreement(policy, choice.rows, shared / max(size, 1), choice.rows / choice.scored, correlation.get(policy))
+            Agreement(policy, choice.rows, shared / size, choice.rows / choice.scored, correlation.get(policy))
         )
     return found
 

@@ -25,7 +25,7 @@ from vfl.select.hashes import image_hash, text_hash
 Bomb = Image.DecompressionBombError
 AHEAD = 2
 """Batches that are opened and encoded while the model works."""
-_SIDES = (112, 224, 448, 896, 1344)
+_SIDES = (56, 112, 224, 448, 896, 1344)
 _LETTERS = 4.0  # a token, roughly: rows are only put in order by it
 
 

@@ -20,7 +20,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """`note` says what lies beyond the ends; heights are relative to the highest bar."""
+    """`note` says what lies beyond the ends. Heights are square roots: most drops are zero, and few rows must show."""
 
     title: str
     ink: Ink
@@ -69,4 +69,4 @@ def histogram(connection: Any, name: str, title: str, ink: Ink, *, subset: bool)
 
 
 def _height(rows: int, highest: int) -> float:
-    return round(100 * rows / highest, 3)
+    return round(100 * (rows / highest) ** 0.5, 3)

@@ -118,7 +118,11 @@ def ranking_of(config: PolicyConfig, functions: tuple[str, ...]) -> Ranking:
     stratum = f"({own})" if by_class else text(ALL)
     if config.policy == "stratified-random" and not by_class:
         stratum = f"coalesce(source, {text(NO_SOURCE)})"
-    return Ranking(" AND ".join(conditions) or "true", stratum, _keys(config), by_class)
+    keys = _keys(config)
+    late = tuple(name for name in config.fill if name not in config.include)
+    if config.policy in ("target", "top") and late:
+        keys = (f"(({own}) NOT IN ({_list(late)}))::INT", *keys)
+    return Ranking(" AND ".join(conditions) or "true", stratum, keys, by_class)
 
 
 def eligible(config: PolicyConfig, functions: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from vfl.report import page
 from vfl.report.charts import Ink, inks
 from vfl.select.agreement import Agreement, agreements
 from vfl.select.cards import Card, CardGroup, card_groups, cards
+from vfl.select.classes import create_view
 from vfl.select.counts import counts_of
 from vfl.select.filtering import ChoiceConfig, choose
 from vfl.select.histograms import Histogram, histogram
@@ -71,8 +72,10 @@ def write_selection_report(
     config = validated(ChoiceConfig, {"budget": "20%", **settings, "memory": memory}, source=str(subset))
     path = Path(out)
     with database(memory) as connection, replacing(path) as temporary:
-        notes = choose(connection, folder, config).notes if subset is None else list(told.get("notes", []))
-        if subset is not None:
+        if subset is None:
+            notes = _choose_default(connection, folder, config)
+        else:
+            notes = list(told.get("notes", []))
             _take_subset(connection, folder, config, Path(subset) / TABLE)
         groups = card_groups(connection, folder.functions, subset=subset is not None)
         found, unread = _cards(folder, told, groups, data, images)
@@ -104,9 +107,17 @@ def environment() -> Environment:
     return env
 
 
-def _take_subset(connection: Any, folder: ScoreFolder, config: ChoiceConfig, table: Path) -> None:
-    from vfl.select.classes import create_view
+def _choose_default(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> list[str]:
+    """Choose what the baselines are compared with, where no subset was given; what a person should know."""
+    try:
+        return choose(connection, folder, config).notes
+    except InputError as error:  # nothing to choose from is no reason for no report
+        create_view(connection, folder, config.classes)
+        connection.execute("CREATE OR REPLACE TABLE chosen (position BIGINT)")
+        return [f"Policies are not compared: {error}"]
 
+
+def _take_subset(connection: Any, folder: ScoreFolder, config: ChoiceConfig, table: Path) -> None:
     create_view(connection, folder, config.classes)
     connection.execute(f"CREATE OR REPLACE TABLE chosen AS SELECT position, uid FROM read_parquet({text(str(table))})")
     (lost,) = connection.execute("SELECT count(*) FROM chosen ANTI JOIN classed USING (position, uid)").fetchone()

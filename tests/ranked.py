@@ -18,7 +18,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from vfl.train.sft import main
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(200, exit=True)  # a rank that hangs says where
+    faulthandler.dump_traceback_later(800, exit=True)  # a rank that hangs says where
     recipes = [Path(argument) for argument in sys.argv[1:]]
     codes = {}
     for recipe in recipes:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from vfl.probes.make import make
 from vfl.probes.pair import read_suite
@@ -40,6 +41,18 @@ def table(scores: Path) -> list[dict[str, Any]]:
     """All rows of a score table, in the order of the data."""
     parts = [pq.read_table(part) for part in sorted((scores / "parts").glob("*.parquet"))]
     return sorted(pa.concat_tables(parts).to_pylist(), key=lambda row: row["position"])
+
+
+def assert_alike(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    """The same rows of the same order; floats but for rounding."""
+    for found, expected in zip(one, other, strict=True):
+        assert list(found) == list(expected)
+        floats = [name for name, value in expected.items() if isinstance(value, float)]
+        assert {name: found[name] for name in found if name not in floats} == {
+            name: expected[name] for name in expected if name not in floats
+        }
+        for name in floats:
+            assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), (expected["uid"], name)
 
 
 def errors(scores: Path) -> dict[str, str]:

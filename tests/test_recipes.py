@@ -5,18 +5,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from vfl.config import read_config
+from vfl.config import read_config, validated
 from vfl.functionmap import FunctionMap
 from vfl.loading import load
 from vfl.localize import identify
 from vfl.locating.config import LocateConfig
 from vfl.micro.config import read_recipe as read_pretraining
+from vfl.select.recipe import read_select_recipe
+from vfl.select.settings import ScoreConfig
+from vfl.select.subset import FilterConfig
 from vfl.train.arguments import trainer_arguments
 from vfl.train.layers import chosen_layers
 from vfl.train.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SFT = sorted(RECIPES.glob("*/sft.yaml"))
+SELECT = sorted(RECIPES.glob("*/select.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*/locate.yaml")), ids=lambda path: path.parent.name)
@@ -47,6 +51,21 @@ def test_training_recipes_take_every_arm(path, arm):
     read_recipe(path, [arm])
 
 
+@pytest.mark.parametrize("path", SELECT, ids=lambda path: path.parent.name)
+def test_selection_recipes_are_valid(path):
+    recipe = read_select_recipe(path, [], top={}, score={}, filter={})
+    scoring = validated(ScoreConfig, {**recipe.score, "out": recipe.scores_folder}, source="score")
+    choosing = {**recipe.filter, "scores": recipe.scores_folder, "out": recipe.out}
+    assert validated(FilterConfig, choosing, source="filter").policy == "quota"
+    assert scoring.map == Path("runs") / path.parent.name / "map.json"
+    assert f"vfl select run --config recipes/{path.parent.name}/select.yaml" in (path.parent / "README.md").read_text()
+
+
+def test_the_selection_experiment_trains_with_a_valid_recipe():
+    recipe = read_recipe(RECIPES / "micro" / "select" / "sft.yaml")
+    assert recipe.layers.arm == "full"
+
+
 def test_the_micro_map_belongs_to_the_embedded_model():
     """The map is checked by the weights' hash, and its ocr layers are those that were planted."""
     recipe = read_recipe(RECIPES / "micro" / "sft.yaml")
@@ -55,5 +74,6 @@ def test_the_micro_map_belongs_to_the_embedded_model():
 
 
 def test_every_yaml_is_covered():
-    known = {*RECIPES.glob("*/locate.yaml"), *RECIPES.glob("*/pretrain*.yaml"), *SFT}
+    known = {*RECIPES.glob("*/locate.yaml"), *RECIPES.glob("*/pretrain*.yaml"), *SFT, *SELECT}
+    known |= {RECIPES / "micro" / "select" / "sft.yaml", *RECIPES.glob("papers/*.yaml")}  # tests/test_papers.py
     assert set(RECIPES.rglob("*.yaml")) == known

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -116,15 +117,25 @@ def environment(**added: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", **added}
 
 
-def launched(arguments: Sequence[str], *, ranks: int = 2, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+def launched(arguments: Sequence[str], *, ranks: int = 2) -> "subprocess.CompletedProcess[str]":
     """`torchrun` with gloo on the CPU."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
-    return subprocess.run(
-        [*command, *arguments],
-        env=environment(),
+    return finished(["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone", *arguments])
+
+
+def finished(arguments: Sequence[str], *, timeout: float = 900, **added: str) -> "subprocess.CompletedProcess[str]":
+    """Python with arguments, ended with all its children should it ever hang."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment(**added),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
-        check=False,
+        start_new_session=True,
     )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import LoraConfig, PeftModel
 
 from vfl.errors import InputError
@@ -18,7 +19,7 @@ from vfl.train.arguments import trainer_arguments
 from vfl.train.collate import Collator, PreferenceCollator
 from vfl.train.layers import chosen_layers
 from vfl.train.lora import build_lora
-from vfl.train.prepare import Prepared, prepare
+from vfl.train.prepare import Prepared, check_paths, prepare
 from vfl.train.recipe import Recipe
 from vfl.train.skeleton import identify_model
 from vfl.train.trainers import TRAINERS
@@ -65,6 +66,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         InputError: for anything in the recipe, the data or the model that can't be used.
     """
     template = _template(recipe.chat_template)
+    check_paths(recipe.data)
+    fmap = FunctionMap.load(recipe.layers.map) if recipe.layers.map and recipe.layers.arm != "full" else None
     dtype = _dtype(recipe.dtype)
     # Before the model: under ZeRO-3 Transformers then spreads the weights over the ranks as it reads them.
     args = trainer_arguments(recipe, dtype)
@@ -72,16 +75,15 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     model, processor, name = read_pretrained(
         recipe.model,
         dtype=_name_of(dtype),
-        device=None if args.device.type == "cpu" else str(args.device),
+        device=str(args.device),
         device_map={"": str(args.device)} if recipe.quantize else None,
         quantize=recipe.quantize,
         attention=recipe.attention,
         revision=recipe.revision,
         trust_remote_code=recipe.trust_remote_code,
-        place=stage == 0,
+        place=stage != 3,  # DeepSpeed places its partitions itself; a step is tried on whole weights
     )
     vlm = describe(model, processor, model_id=name, chat_template=template)
-    fmap = FunctionMap.load(recipe.layers.map) if recipe.layers.map and recipe.layers.arm != "full" else None
     identity = identify_model(model, hashed=fmap is not None)
     layers = chosen_layers(recipe.layers, identity, fmap)
     lora = build_lora(model, layers, recipe.lora, recipe.also_adapt, match=recipe.match is not None)
@@ -96,14 +98,22 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     collator = Collator(encoder, show_always=mixed) if recipe.method == "sft" else PreferenceCollator(encoder)
     if mixed:
         logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
-    trainer = TRAINERS[recipe.method](
-        model=model,
-        args=args,
-        train_dataset=prepared.rows,
-        data_collator=collator,
-        processing_class=processor,
-        peft_config=lora,
-    )
+    try:
+        trainer = TRAINERS[recipe.method](
+            model=model,
+            args=args,
+            train_dataset=prepared.rows,
+            data_collator=collator,
+            processing_class=processor,
+            peft_config=lora,
+        )
+    except (ValueError, NotImplementedError) as error:
+        raise InputError(f"TRL or PEFT refuses these settings: {' '.join(str(error).split())}") from error
+    if recipe.deepspeed and not trainer.is_deepspeed_enabled:
+        raise InputError(
+            f"deepspeed={recipe.deepspeed!r} was asked for, but accelerate has not taken it up. Look for ACCELERATE_ "
+            "variables in the environment, and start with torchrun, deepspeed or accelerate launch."
+        )
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage)
 
 
@@ -115,18 +125,20 @@ def _prepared(recipe: Recipe, encoder: ConversationEncoder, args: Any, progress:
         workers = args.dataloader_num_workers
         return prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
 
-    if args.world_size == 1:
-        return rows(progress)
-    outcome: list[str | None] = [None]
-    if args.process_index == 0:
-        try:
-            found = rows(progress)
-        except InputError as error:
-            outcome[0] = str(error)
-    torch.distributed.broadcast_object_list(outcome, src=0, device=args.device)
-    if outcome[0] is not None:
-        raise InputError(outcome[0])
-    return found if args.process_index == 0 else rows(False)
+    # The first process of all, then of each machine (that finds the rows, or reads them where it sees another disk).
+    found = None
+    for turn in (args.process_index == 0, args.local_process_index == 0, True):
+        problem = None
+        if turn and found is None:
+            try:
+                found = rows(progress and args.process_index == 0)
+            except InputError as error:
+                problem = str(error)
+        problems = [one for one in gather_object([problem]) if one]
+        if problems:
+            raise InputError(problems[0])
+    assert found is not None
+    return found
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -59,6 +59,16 @@ def checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found) if (path / STATE).is_file()]
 
 
+def clear_leftovers(*folders: Path) -> None:
+    """Remove what a killed process was about to rename: unfinished checkpoints, temporary files and folders."""
+    for folder in folders:
+        for left in (folder / WRITING, *folder.glob(".*.tmp"), *folder.glob(".*.old")):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+
+
 def _rotate(folder: Path, writing: Path, limit: int | None, best: str | None) -> None:
     """Remove the oldest beyond `limit`, never the newest or the best; moved away first, so that none is seen in part."""
     kept = checkpoints(folder)

@@ -58,6 +58,19 @@ class _Checked:
     reason: str | None = None
 
 
+def check_paths(config: DataConfig) -> None:
+    """Say what is not there before a large model is read.
+
+    Raises:
+        InputError: names the key and the path.
+    """
+    for path in config.train:
+        if not path.exists():
+            raise InputError(f"There is no data at {path} (data.train). Check the path; it is taken from {Path.cwd()}.")
+    if config.images is not None and not config.images.is_dir():
+        raise InputError(f"There is no folder {config.images} (data.images). Give the folder that the images lie in.")
+
+
 def prepare(
     config: DataConfig, encoder: ConversationEncoder, folder: Path, *, method: str, workers: int, progress: bool = True
 ) -> Prepared:
@@ -80,6 +93,29 @@ def prepare(
     found = _load(folder, key)
     if found is not None:
         return found
+    (folder / CHECKED).unlink(missing_ok=True)  # it speaks of the rows that are about to be replaced
+    try:
+        content = _check(config, encoder, folder, files, method, workers, progress)
+    except InputError:
+        (folder / ROWS).unlink(missing_ok=True)
+        raise
+    with replacing(folder / CHECKED) as temporary:
+        temporary.write_text(json.dumps({"key": key, **content}), encoding="utf-8")
+    loaded = _load(folder, key)
+    assert loaded is not None
+    return loaded
+
+
+def _check(
+    config: DataConfig,
+    encoder: ConversationEncoder,
+    folder: Path,
+    files: dict[str, str],
+    method: str,
+    workers: int,
+    progress: bool,
+) -> dict[str, Any]:
+    """Write the rows to disk, encode each, and tell which are kept, with their lengths."""
     counts: Counter[str] = Counter()
     bad: list[BadRow] = []
     rows = write_rows(_usable(config, method, counts, bad), folder / ROWS)
@@ -110,18 +146,12 @@ def prepare(
         multi_image=counts["multi_image"],
         files=files,
     )
-    content = {
-        "key": key,
+    return {
         "kept": kept,
         "text": [checked[n].text for n in kept],
         "image": [checked[n].image for n in kept],
         "facts": facts.model_dump(),
     }
-    with replacing(folder / CHECKED) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-    loaded = _load(folder, key)
-    assert loaded is not None
-    return loaded
 
 
 def _load(folder: Path, key: str) -> Prepared | None:

@@ -9,6 +9,7 @@ from datasets import Dataset, Features, Value
 from datasets import List as ListOf
 from datasets.arrow_writer import ArrowWriter
 
+from vfl.atomic import replacing
 from vfl.data.imageref import ImageRef
 from vfl.data.sample import Message, Sample
 
@@ -29,14 +30,16 @@ FEATURES = Features(
 
 def write_rows(samples: Iterable[Sample], path: Path) -> Dataset:
     """Write samples to an Arrow file as they come, in constant memory, and open it."""
-    writer = ArrowWriter(path=str(path), features=FEATURES, writer_batch_size=100)
     count = 0
-    for sample in samples:
-        writer.write(_row(sample))
-        count += 1
-    if count:
-        writer.finalize()
-    writer.close()
+    # Beside the old file, which another process may have mapped into its memory.
+    with replacing(path) as temporary:
+        writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=100)
+        for sample in samples:
+            writer.write(_row(sample))
+            count += 1
+        if count:
+            writer.finalize()
+        writer.close()
     return Dataset.from_file(str(path)) if count else Dataset.from_dict({name: [] for name in FEATURES}, FEATURES)
 
 

@@ -1,8 +1,10 @@
 """A training run from its recipe to an adapter that was loaded back, with what it changed measured before and after."""
 
+import json
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from vfl.train.backward import truncate
 from vfl.train.bar import use_bar
 from vfl.train.card import write_card
 from vfl.train.changes import Change, changes_of
-from vfl.train.checkpoints import checkpoints
+from vfl.train.checkpoints import checkpoints, clear_leftovers
 from vfl.train.exam import watching_of
 from vfl.train.flight import fly
 from vfl.train.preflight import Preflight
@@ -33,9 +35,9 @@ from vfl.train.training_report import write_training_report
 
 logger = logging.getLogger(__name__)
 
-ADAPTER, RECIPE, PREFLIGHT = "adapter", "recipe.yaml", "preflight.json"
-# Where a run stands and with how many processes may change when it is resumed; what it computes may not.
-_MAY_CHANGE = {"checkpointing", "deepspeed"}
+ADAPTER, RECIPE, PREFLIGHT, REPORT = "adapter", "recipe.yaml", "preflight.json", "report.html"
+# Where a run lies, and what it recomputes, may change when it is resumed; what it computes may not.
+_MAY_CHANGE = {"out", "checkpointing"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def train(
         trainer.add_callback(watching)
     use_bar(trainer, watching)
     flight, checkpointing = fly(recipe, parts)
+    if resume and not check:
+        _refuse_other_batch(recipe.out, flight)
     if main:
         flight.save(recipe.out / PREFLIGHT)
         if progress:
@@ -93,9 +97,7 @@ def train(
     last = checkpoints(recipe.out / CHECKPOINTS) if resume else []
     if resume and not last:
         logger.warning("no complete checkpoint in %s: the run starts from the beginning", recipe.out / CHECKPOINTS)
-    with truncate(parts.peft_model, checkpointing, reentrant=parts.zero_stage == 3) as truncation:
-        if main:
-            logger.info("%s", truncation)
+    with truncate(parts.peft_model, checkpointing, reentrant=parts.zero_stage == 3):
         trainer.train(resume_from_checkpoint=str(last[-1]) if last else None)
     adapter = _save(recipe, parts)
     changes: list[Change] = []
@@ -114,9 +116,8 @@ def _save(recipe: Recipe, parts: Assembly) -> Path:
     if parts.trainer.args.process_index == 0:
         save_adapter(model, folder, state)
         trained = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
-        if parts.zero_stage != 3:
-            count = verify_adapter(parts.vlm.model, folder, trained)
-            logger.info("the adapter in %s was loaded back: %d tensors, none missing, none empty", folder, count)
+        count = verify_adapter(parts.vlm.model, folder, trained)
+        logger.info("the adapter in %s was loaded back: %d tensors, none missing, none empty", folder, count)
     if parts.trainer.args.world_size > 1:
         torch.distributed.barrier()
     return folder
@@ -136,7 +137,8 @@ def _options(parts: Assembly) -> dict[str, Any]:
 def _refuse_if_taken(recipe: Recipe, *, resume: bool, check: bool, overwrite: bool) -> None:
     """Say whose the folder is, unless this run may use it."""
     out = recipe.out
-    finished, started = (out / ADAPTER).exists(), (out / RECIPE).exists()
+    # The report is written last: without it, the run can still be brought to its end.
+    finished, started = (out / REPORT).exists(), (out / RECIPE).exists()
     if check or overwrite:
         return
     if resume:
@@ -149,27 +151,50 @@ def _refuse_if_taken(recipe: Recipe, *, resume: bool, check: bool, overwrite: bo
                 f"{out} holds no run to resume. Leave --resume out, or give the folder of the run with out=."
             )
         before = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
-        now = _resolved(recipe)
-        other = sorted(key for key in {*before, *now} - _MAY_CHANGE if before.get(key) != now.get(key))
+        other = {key: text for key, text in _differing(before, _resolved(recipe)) if key not in _MAY_CHANGE}
         if other:
-            listed = ", ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in other)
             raise InputError(
-                f"The interrupted run in {out} had other settings ({listed}). Use the same, or --overwrite."
+                f"The interrupted run in {out} had other settings: {'; '.join(other.values())}. Use the same, or "
+                "--overwrite to begin again."
             )
         return
     if finished or started:
-        what = "an adapter" if finished else "an interrupted run"
+        what = "a finished run" if finished else "an interrupted run"
         hint = "" if finished else "--resume to go on with it, "
         raise InputError(f"{out} holds {what}. Use {hint}--overwrite to replace it, or another folder with out=.")
 
 
+def _differing(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys of two recipes whose values differ, each with both values for a person."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for inner in {**before, **now}:
+            yield from _differing(before.get(inner), now.get(inner), f"{key}.{inner}" if key else inner)
+    elif before != now:
+        yield key, f"{key} was {before!r} and is {now!r} now"
+
+
+def _refuse_other_batch(out: Path, flight: Preflight) -> None:
+    """With another number of processes the steps would hold other rows than those of the interrupted run."""
+    if not (out / PREFLIGHT).exists():  # killed before its first step
+        return
+    before = json.loads((out / PREFLIGHT).read_text(encoding="utf-8"))["launch"]
+    if before["global_batch"] != flight.launch.global_batch:
+        raise InputError(
+            f"The interrupted run in {out} took {before['global_batch']} rows a step with {before['world_size']} "
+            f"processes, this one would take {flight.launch.global_batch} with {flight.launch.world_size}. Start as "
+            "many processes as before, or use --overwrite to begin again."
+        )
+
+
 def _claim(recipe: Recipe, *, resume: bool) -> None:
-    """Make the folder this run's."""
+    """Make the folder this run's, and remove what a killed one was writing."""
+    clear_leftovers(recipe.out, recipe.out / CHECKPOINTS)
     if not resume:
-        for name in (ADAPTER, CHECKPOINTS):
-            shutil.rmtree(recipe.out / name, ignore_errors=True)
-        for name in (PREFLIGHT, "metrics.jsonl", "evaluation.json", "report.html"):
+        # The recipe first: a folder without one holds no run, whatever else a kill leaves in it.
+        for name in (RECIPE, PREFLIGHT, "metrics.jsonl", "evaluation.json", REPORT):
             (recipe.out / name).unlink(missing_ok=True)
+        for name in (ADAPTER, CHECKPOINTS, "answers"):
+            shutil.rmtree(recipe.out / name, ignore_errors=True)
     with replacing(recipe.out / RECIPE) as temporary:
         temporary.write_text(yaml.safe_dump(_resolved(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
 

@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if first:
+            print("Interrupted. `--resume` goes on from the last complete checkpoint.", file=sys.stderr)
         return 130
     return 0
 

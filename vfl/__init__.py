@@ -25,6 +25,7 @@ _HOMES = {
     "load": "vfl.loading",
     "locate": "vfl.localize",
     "prefill": "vfl.engine.streams",
+    "score_data": "vfl.select.scoring",
     "sweep": "vfl.engine.sweep",
     "wrap": "vfl.loading",
 }

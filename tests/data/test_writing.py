@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vfl.data import Sample, read
+from vfl.data import Sample, read, writearrow
 from vfl.data.llamafactory import entry
 from vfl.data.writearrow import select_rows
 from vfl.data.writing import flags, write_part
@@ -89,6 +89,26 @@ def test_parquet_keeps_types_metadata_images_and_compression(folder, png):
     assert found.schema_arrow.equals(pq.read_schema(source), check_metadata=True)
     assert found.metadata.row_group(0).column(0).compression == "ZSTD"
     assert found.read().to_pylist() == pq.read_table(source).to_pylist()[::3]
+
+
+def test_a_large_row_group_is_not_in_memory_whole(folder, png, monkeypatch):
+    monkeypatch.setattr(writearrow, "GROUP_BYTES", 2**20)
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    made = [{"image": png() + n.to_bytes(4, "big") * 2_000, "messages": turns} for n in range(4_000)]  # 8 kB each
+    source = folder / "d.parquet"
+    pq.write_table(pa.Table.from_pylist(made), source, row_group_size=4_000)
+    del made
+    pool = pa.default_memory_pool()
+    before, seen = pool.bytes_allocated(), []
+
+    def keep():
+        for n in range(4_000):
+            seen.append(pool.bytes_allocated() - before)
+            yield n % 4 > 0
+
+    write_part(source, keep(), folder / "out")
+    assert pq.ParquetFile(folder / "out" / "d.parquet").metadata.num_rows == 3_000
+    assert max(seen) - seen[0] < 4_000_000  # of 35 MB; a page is there before the first row
 
 
 @pytest.mark.parametrize("packed", [False, True])

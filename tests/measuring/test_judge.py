@@ -1,4 +1,4 @@
-"""The judge against a local stub server: asked only where it is configured, once an answer, and never trusted blindly."""
+"""The judge against a local stub server: asked once an answer, and never trusted blindly."""
 
 import json
 import threading

@@ -12,31 +12,19 @@ from vfl.measuring.charts import chart, heat_chart
 from vfl.measuring.guide import GUIDES, guide_of, ordered
 from vfl.measuring.metricsfile import read_metrics
 from vfl.measuring.page import render, safe_json
-from vfl.measuring.panels import SHARE, drawn
+from vfl.measuring.panels import SHARE, drawn, spoken
 from vfl.measuring.write import write_report
 from vfl.metrics.measure import KNOWN
 
-NAMES = [
-    "cosine",
-    "proximal",
-    "persistence",
-    "similarity",
-    "mask",
-    "late_entry",
-    "injection",
-    "token_ablation",
-    "lens",
-    "knockout",
-    "functional",
-    "informational",
-    "var",
-    "drop",
-    "head_weight",
-    "concentration",
-    "head_score",
-    "head_masking",
-    "swap",
-]
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+PAPERS = {
+    "early layers": ["mask", "late_entry", "cosine", "similarity", "persistence", "injection"],
+    "visual information": ["token_ablation", "lens", "knockout"],
+    "skipping": ["functional", "informational", "proximal", "var"],
+    "function layers": ["drop", "swap"],
+    "heads": ["head_weight", "concentration", "head_score", "head_masking"],
+}
+NAMES = [name for names in PAPERS.values() for name in names]
 
 
 def test_every_metric_says_how_to_read_it_and_where_it_is_from():
@@ -45,13 +33,14 @@ def test_every_metric_says_how_to_read_it_and_where_it_is_from():
         assert guide.title
         assert guide.source
         assert len(guide.read) > 20, name
-    assert set(NAMES) <= set(GUIDES)
+    assert list(GUIDES) == NAMES
     assert ordered(["swap", "unheard", "mask"]) == ["mask", "swap", "unheard"]
 
 
 def test_panels_are_functions_and_lines_of_one_unit_with_their_levels(metrics):
-    found = drawn(metrics.metrics["drop"], guide_of("drop").unit)
-    accuracy, logprob, _ = found.panels
+    found = drawn(metrics.metrics["drop"], guide_of("drop").unit, metrics.data.functions)
+    accuracy, logprob, other = found.panels
+    assert other.title == spoken(HOSTILE), "a name with slashes is one name"
     assert (accuracy.title, accuracy.unit, accuracy.levels) == ("counting", SHARE, {"no image": 0.3, "chance": 0.25})
     assert (logprob.title, logprob.unit, logprob.levels) == ("counting", "nats per token", {})
     assert found.numbers.headings == ["accuracy", "no image", "chance", "tolerated"]
@@ -74,7 +63,7 @@ def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
     assert len(heat_chart(heat).cells) == 24
     assert found.ranking == (["layer", "head", "value"], [["5", "3", "0.65"]])
     dots = drawn(metrics.metrics["token_ablation"], SHARE).dots
-    assert [(dot.name, dot.unit) for dot in dots][0] == ("counting: object: generative", SHARE)
+    assert (dots[0].name, dots[0].unit) == ("counting: object: generative", SHARE)
 
 
 def test_a_gap_is_no_number(metrics):
@@ -120,7 +109,7 @@ def test_files_are_written_and_read_back(metrics, pictures, tmp_path):
     with pytest.raises(InputError, match="schema 2"):
         read_metrics(tmp_path)
     (tmp_path / "metrics.json").write_text("[]")
-    with pytest.raises(InputError, match="no metrics.json"):
+    with pytest.raises(InputError, match="is no metrics"):
         read_metrics(tmp_path)
     with pytest.raises(InputError, match="vfl measure"):
         read_metrics(tmp_path / "nowhere")

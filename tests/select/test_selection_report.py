@@ -157,7 +157,8 @@ def test_the_page_fits_and_stays_inert(page, tmp_path, width):
     (tmp_path / "page.html").write_text(plain.replace("</body>", probe), encoding="utf-8")
     listen = 'onmessage = e => document.querySelector("pre").textContent += e.data'
     (tmp_path / "frame.html").write_text(
-        f'<pre></pre><script>{listen}</script><iframe src="page.html" style="width:{width}px;height:800px;border:0"></iframe>'
+        f"<pre></pre><script>{listen}</script>"
+        f'<iframe src="page.html" style="width:{width}px;height:800px;border:0"></iframe>'
     )
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width + 100},900"]

@@ -45,6 +45,9 @@ def command(
     config: Annotated[
         Path | None, typer.Option(help="YAML with these settings, options of metrics and a judge; flags override it.")
     ] = None,
+    paper: Annotated[
+        Path | None, typer.Option(help="File of a published table (recipes/papers): its data, metrics and numbers.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another run's results in --out.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on with a run in --out, or add metrics to it.")] = False,
 ) -> None:
@@ -78,6 +81,9 @@ def command(
         "chat_template": chat_template,
         "trust_remote_code": trust_remote_code or None,
     }
+    if paper:
+        _measure_paper(paper, given | {"set": set_ or None, "config": config}, overwrite=overwrite, resume=resume)
+        return
     values = read_yaml(config) if config else {}
     values |= {key: value for key, value in given.items() if value is not None}
     for override in set_ or ():
@@ -86,14 +92,33 @@ def command(
     try:
         found = run(settings, overwrite=overwrite, resume=resume)
     except KeyboardInterrupt:
-        message = f"Interrupted. Finished metrics are kept in {settings.out}; go on with the same command and --resume."
-        Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise _interrupted(str(settings.out)) from None
     console = Console()
     console.print(table_of(found))
     for name, reason in found.not_measured.items():
         console.print(f"Not measured: {name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {settings.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _measure_paper(paper: Path, given: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
+    from vfl.measuring.beside import PUBLISHED, beside_table
+    from vfl.measuring.paper import run_paper
+
+    try:
+        settings, beside = run_paper(paper, given, overwrite=overwrite, resume=resume)
+    except KeyboardInterrupt:
+        raise _interrupted("the output folder") from None
+    console = Console()
+    console.print(beside_table(settings.title, beside))
+    for text in (f"Source: {settings.source}", *settings.notes):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Both numbers: {settings.out / PUBLISHED}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _interrupted(out: str) -> typer.Exit:
+    message = f"Interrupted. Finished metrics are kept in {out}; go on with the same command and --resume."
+    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+    return typer.Exit(130)
 
 
 def table_of(found: Any) -> Table:

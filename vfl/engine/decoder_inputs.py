@@ -13,6 +13,7 @@ from vfl.models.vlm import VLM
 # A blank image is one of the processor's mean colour, which it normalises to zero. Not to zero itself: Idefics3 and
 # SmolVLM take images of zeros for padding and drop them. A ten-thousandth is far below one step of a colour.
 _BLANK = 1e-4
+_GIVEN_BY_CALLER = {"past_key_values", "use_cache"}
 
 
 class _ReachedError(Exception):
@@ -52,9 +53,6 @@ def decoder_inputs(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> dict[str, An
     finally:
         handle.remove()
     raise AssertionError(f"{type(vlm.model).__name__} ran without its decoder")
-
-
-_GIVEN_BY_CALLER = {"past_key_values", "use_cache"}
 
 
 def with_mean(vlm: VLM, given: Mapping[str, Any], ids: torch.Tensor, mean: torch.Tensor) -> dict[str, Any]:

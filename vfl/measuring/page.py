@@ -75,7 +75,7 @@ def environment() -> Environment:
 
 def _section(metrics: Metrics, name: str) -> Section:
     result, guide = metrics.metrics[name], guide_of(name)
-    found = drawn(result, guide.unit)
+    found = drawn(result, guide.unit, metrics.data.functions)
     dots, dot_ticks = dot_rows(found.dots) if found.dots else ([], [])
     return Section(
         name=name,

@@ -5,7 +5,7 @@ is the line "accuracy" of the panel "counting"; "counting/object to last_token/d
 of a panel "counting: drop". Lines of different units never share a panel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,9 +98,15 @@ class Drawn:
     ranking: tuple[list[str], list[list[str]]] | None
 
 
-def drawn(result: Mapping[str, Any], unit: str) -> Drawn:
-    """What to show of a result; `unit` is that of its names that have none of their own."""
-    panels = _panels(result, unit)
+def drawn(result: Mapping[str, Any], unit: str, functions: Iterable[str] = ()) -> Drawn:
+    """What to show of a result.
+
+    Args:
+        result: a metric's.
+        unit: of its names that have none of their own.
+        functions: names that may hold slashes themselves ("cvbench/depth"), so that a curve's panel is told from them.
+    """
+    panels = _panels(result, unit, sorted(functions, key=len, reverse=True))
     heats = _heats(result)
     scalars = result["scalars"]
     dots = []
@@ -131,14 +137,14 @@ def spoken(name: str) -> str:
     return name.replace("_", " ").replace("/", ": ")
 
 
-def _panels(result: Mapping[str, Any], unit: str) -> list[Panel]:
+def _panels(result: Mapping[str, Any], unit: str, functions: list[str]) -> list[Panel]:
     found: dict[tuple[str, str, str], Panel] = {}
     for name, curve in result["curves"].items():
-        title, line = _parts(name)
+        function = next((one for one in functions if name.startswith(f"{one}/")), name.split("/")[0])
+        title, line = _parts(function, name)
         own = unit_of(name, unit)
         key = (title, own, curve["axis"])
         if key not in found:
-            function = name.split("/")[0]
             levels = {}
             if own == SHARE:
                 scalars = {level: result["scalars"].get(f"{function}/{level}") for level in LEVELS}
@@ -151,14 +157,12 @@ def _panels(result: Mapping[str, Any], unit: str) -> list[Panel]:
     return list(found.values())
 
 
-def _parts(name: str) -> tuple[str, str]:
+def _parts(function: str, name: str) -> tuple[str, str]:
     """Title of a curve's panel, and of its line."""
-    first, *rest = name.split("/")
-    if not rest:
-        return "", first
-    if len(rest) == 1:
-        return first, rest[0]
-    return f"{first}/{rest[-1]}", "/".join(rest[:-1])
+    if name == function:
+        return "", name
+    line, slash, what = name.removeprefix(f"{function}/").rpartition("/")
+    return (f"{function}/{what}", line) if slash else (function, what)
 
 
 def _places(result: Mapping[str, Any], curve: Mapping[str, Any]) -> list[str] | None:

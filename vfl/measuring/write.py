@@ -28,7 +28,7 @@ def write_report(
     """
     for name, result in metrics.metrics.items():
         guide = guide_of(name)
-        if (one := figure(drawn(result, guide.unit), guide.title)) is None:
+        if (one := figure(drawn(result, guide.unit, metrics.data.functions), guide.title)) is None:
             continue
         with replacing(out / FIGURES / f"{name}.png") as temporary:
             one.savefig(temporary, format="png", dpi=200)

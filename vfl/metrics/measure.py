@@ -9,17 +9,22 @@ from vfl.metrics.ablation import token_ablation
 from vfl.metrics.cosine import cosine, proximal
 from vfl.metrics.drop import drop
 from vfl.metrics.early import late_entry, mask
+from vfl.metrics.functional import functional
 from vfl.metrics.head_masking import head_masking
-from vfl.metrics.heads import concentration, head_score, head_weight
+from vfl.metrics.heads import concentration, head_score
+from vfl.metrics.informational import informational
 from vfl.metrics.injection import injection
 from vfl.metrics.knockout import knockout
 from vfl.metrics.lens import lens
 from vfl.metrics.persistence import persistence
 from vfl.metrics.prompts import prompts_of
+from vfl.metrics.recommended import recommended
+from vfl.metrics.region_weight import weights_of_pairs
 from vfl.metrics.result import Result
 from vfl.metrics.similarity import similarity
 from vfl.metrics.swap import swap
 from vfl.metrics.var import var
+from vfl.metrics.visual_prompt import visual_prompt
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
@@ -29,12 +34,13 @@ OF_PROMPTS: dict[str, Callable[..., Result]] = {
     "proximal": proximal,
     "persistence": persistence,
     "similarity": similarity,
+    "informational": informational,
     "var": var,
-    "head_weight": head_weight,
     "concentration": concentration,
     "head_score": head_score,
 }
 OF_PAIRS: dict[str, Callable[..., Result]] = {
+    "head_weight": weights_of_pairs,
     "swap": swap,
     "drop": drop,
     "mask": mask,
@@ -43,7 +49,10 @@ OF_PAIRS: dict[str, Callable[..., Result]] = {
     "token_ablation": token_ablation,
     "lens": lens,
     "knockout": knockout,
+    "functional": functional,
     "head_masking": head_masking,
+    "visual_prompt": visual_prompt,
+    "recommended": recommended,
 }
 KNOWN = (*OF_PROMPTS, *OF_PAIRS)
 

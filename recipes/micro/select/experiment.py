@@ -124,7 +124,7 @@ def train(out: Path, name: str, seed: int, jobs: int) -> None:
     folder = _folder(out, name, seed)
     if (folder / "run" / EVALUATION).exists() and (folder / "run" / "adapter").exists():
         return
-    (subset,) = (folder / "subset").glob("*.jsonl")
+    (subset,) = (folder / "subset").rglob("pool.jsonl")
     recipe = yaml.safe_load((HERE / "sft.yaml").read_text(encoding="utf-8"))
     recipe |= {"model": str(out / "base"), "out": str(folder / "run"), "seed": seed}
     recipe["data"] = {"train": str(subset), "images": str(out / "pool")}
@@ -151,7 +151,7 @@ def compare(out: Path, runs: list[tuple[str, int]]) -> dict[str, dict[str, Any]]
     for name, found in answers.items():
         table[name] = {
             "seeds": len(found),
-            "rows": len(_rows(next((_folder(out, name, 0) / "subset").glob("*.jsonl")))),
+            "rows": len(_rows(next((_folder(out, name, 0) / "subset").rglob("pool.jsonl")))),
             "accuracy": _interval(found, found[:, :0])[0],
             "interval": _interval(found, found[:, :0])[1:],
             "against_all": _interval(found, answers[ALL]),

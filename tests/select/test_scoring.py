@@ -1,0 +1,297 @@
+"""A scoring run can be stopped at any moment, shared by processes that die, and holds the same rows in the end."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import score_rows
+
+import vfl
+import vfl.select.scoring
+from vfl.data import read
+from vfl.errors import InputError
+from vfl.functionmap import FunctionMap
+from vfl.select.scoring import main, score
+from vfl.select.settings import ScoreConfig
+from vfl.select.shards import Walker
+
+MAP = Path(__file__).parents[2] / "recipes" / "micro" / "map.json"
+ROWS, PART = 40, 4
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return vfl.load()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """40 rows, one of them without its image."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = score_rows.rows_of(folder, ROWS // 4)
+    rows[7]["image"] = "images/nowhere.png"
+    return score_rows.write(folder, rows)
+
+
+@pytest.fixture(scope="module")
+def config(data):
+    """config(out, ...) for that data."""
+    return lambda out, **more: ScoreConfig(data=data, layers=score_rows.LAYERS, out=out, **{"shard_rows": PART} | more)
+
+
+@pytest.fixture(scope="module")
+def whole(config, embedded, tmp_path_factory):
+    """Scores of an uninterrupted run."""
+    return score(config(tmp_path_factory.mktemp("whole") / "scores"), vlm=embedded, progress=False)
+
+
+@pytest.fixture(scope="module")
+def start(data):
+    """start(out, ...) -> a process of its own that scores; those that a test leaves are killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vfl.select.scoring", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"])
+    started = []
+
+    def _start(out, *settings):
+        arguments = [f"data={data}", f"out={out}", f"shard_rows={PART}", "batch=2", *settings]
+        arguments += [f"layers.{name}={layers}" for name, layers in score_rows.LAYERS.items()]
+        process = context.Process(target=_main, args=(arguments,))
+        process.start()
+        started.append(process)
+        return process
+
+    yield _start
+    for process in started:
+        process.kill()
+
+
+_main = main  # a library's function: a process of its own can't import this file
+
+
+def same(scores, whole):
+    """The same rows, each once."""
+    score_rows.assert_alike(score_rows.table(scores), score_rows.table(whole))
+    assert score_rows.errors(scores) == score_rows.errors(whole)
+
+
+def files(scores):
+    """Name, number and time of each part: what was written once and not again."""
+    return {(file.name, file.stat().st_ino, file.stat().st_mtime_ns) for file in (scores / "parts").glob("part-*")}
+
+
+def wait_for(condition, process=None):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        if process is not None and not process.is_alive():
+            return
+        time.sleep(0.01)
+
+
+def claimed(scores):
+    """Part -> process that holds it."""
+    found = {}
+    for file in (scores / "claims").glob("part-*"):
+        try:
+            found[file.stem] = json.loads(file.read_text())["pid"]
+        except (FileNotFoundError, ValueError):
+            continue
+    return found
+
+
+def test_the_manifest_says_what_was_scored(whole, data):
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest["functions"] == score_rows.LAYERS
+    assert manifest["counts"]["rows"] == ROWS
+    assert manifest["counts"]["scored"] == ROWS - 1 == manifest["counts"]["vision"]
+    assert manifest["counts"]["errors"] == 1
+    assert manifest["model"]["parameters"] > 0
+    assert manifest["model"]["weights_sha256"]
+    assert [Path(one["path"]) for one in manifest["sources"]] == [data]
+    assert Path(manifest["settings"]["data"][0]).is_absolute()
+    assert {path.name for path in whole.iterdir()} == {"plan.json", "manifest.json", "errors.parquet", "parts"}
+    assert len(score_rows.errors(whole)) == 1
+
+
+def test_killed_at_random_moments_nothing_is_lost_and_nothing_scored_twice(start, whole, tmp_path):
+    scores, seed = tmp_path / "scores", random.Random(5)
+    for _ in range(5):
+        before = files(scores)
+        process = start(scores)
+        more = seed.randint(0, 2)
+        wait_for(lambda: len(files(scores)) >= len(before) + more, process)  # noqa: B023
+        time.sleep(seed.random() * 0.3)
+        process.kill()
+        process.join()
+        assert before <= files(scores)
+    before = files(scores)
+    process = start(scores)
+    process.join()
+    assert process.exitcode == 0
+    assert before <= files(scores)
+    same(scores, whole)
+    assert not [*scores.glob("**/.*"), *scores.glob("claims"), *scores.glob("failed")]
+
+
+def test_a_dead_process_s_part_is_picked_up_by_the_others(start, whole, tmp_path):
+    scores = tmp_path / "scores"
+    processes = [start(scores) for _ in range(3)]
+    pids = {process.pid: process for process in processes}
+    killed = None
+
+    def kill_an_owner():
+        nonlocal killed
+        owners = set(claimed(scores).values())
+        if len(files(scores)) >= 2 and owners & set(pids):
+            killed = pids[(owners & set(pids)).pop()]
+            killed.kill()
+        return killed is not None
+
+    wait_for(kill_an_owner)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes if process is not killed] == [0, 0]
+    same(scores, whole)
+
+
+def test_a_stalled_process_s_part_is_picked_up_and_its_waking_harms_nothing(start, whole, tmp_path):
+    scores = tmp_path / "scores"
+    stalled = start(scores, "expiry=2")
+    wait_for(lambda: files(scores) and claimed(scores))
+    os.kill(stalled.pid, signal.SIGSTOP)
+    try:
+        other = start(scores, "expiry=2")
+        other.join()
+        assert other.exitcode == 0
+    finally:
+        os.kill(stalled.pid, signal.SIGCONT)
+    stalled.join()
+    assert stalled.exitcode == 0
+    same(scores, whole)
+
+
+def test_a_finished_run_is_left_as_it_is(config, embedded, whole):
+    before = files(whole), (whole / "manifest.json").stat().st_mtime_ns
+    assert score(config(whole, batch=3, workers=1), vlm=embedded, progress=False) == whole
+    assert (files(whole), (whole / "manifest.json").stat().st_mtime_ns) == before
+
+
+def test_other_scores_are_refused_unless_overwritten(config, embedded, whole, data, tmp_path):
+    scores = tmp_path / "scores"
+    other = tmp_path / "other"
+    other.mkdir()
+    few = score_rows.write(other, json.loads(data.read_text())[:3])
+    settings = config(scores, data=str(few), images=data.parent)
+    score(settings, vlm=embedded, progress=False)
+    for given, told in (
+        ({"layers": {"ocr": [3]}}, "functions"),
+        ({"ablation": "blank"}, "ablation"),
+        ({"shard_rows": 9}, "shard_rows"),
+        ({"data": (data,)}, "data"),
+        ({"max_length": 50}, "max_length"),
+    ):
+        with pytest.raises(InputError, match=f"another run.*{told}"):
+            score(settings.model_copy(update=given), vlm=embedded, progress=False)
+    with pytest.raises(InputError, match=r"another run.*map"):
+        score(settings, vlm=embedded, fmap=FunctionMap.load(MAP), progress=False)
+    score(settings.model_copy(update={"layers": {"ocr": [3]}}), vlm=embedded, progress=False, overwrite=True)
+    assert json.loads((scores / "manifest.json").read_text())["functions"] == {"ocr": [3]}
+    with pytest.raises(InputError, match="other files"):
+        score(config(other), vlm=embedded, progress=False, overwrite=True)
+
+
+def test_changed_data_is_refused_and_moved_data_is_not(config, embedded, data, tmp_path):
+    few = json.loads(data.read_text())[:3]
+    path = score_rows.write(tmp_path, few)
+    settings = config(tmp_path / "scores", data=str(path), images=data.parent)
+    score(settings, vlm=embedded, progress=False)
+    moved = tmp_path / "moved.json"
+    path.rename(moved)
+    score(settings.model_copy(update={"data": (moved,)}), vlm=embedded, progress=False)
+    moved.write_text(json.dumps(few[:2]))
+    with pytest.raises(InputError, match="data"):
+        score(settings.model_copy(update={"data": (moved,)}), vlm=embedded, progress=False)
+
+
+def test_strict_stops_before_the_run_or_at_the_row(config, embedded, tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.png"):
+        score(config(tmp_path / "scores", strict=True), vlm=embedded, progress=False)
+    assert not files(tmp_path / "scores")
+
+
+def test_no_row_at_all_is_an_error(config, embedded, data, tmp_path):
+    bad = json.loads(data.read_text())[7:8]
+    path = score_rows.write(tmp_path, bad)
+    with pytest.raises(InputError, match="1 of 1 rows could not be scored"):
+        score(config(tmp_path / "scores", data=str(path), images=data.parent), vlm=embedded, progress=False)
+
+
+def test_a_dataset_in_a_notebook(embedded, data, tmp_path):
+    import datasets
+
+    rows = [
+        {
+            "id": row["id"],
+            "images": [str(data.parent / row["image"])],
+            "source": row["source"],
+            "messages": [
+                {"role": "user", "content": row["conversations"][0]["value"]},
+                {"role": "assistant", "content": row["conversations"][1]["value"]},
+            ],
+        }
+        for row in json.loads(data.read_text())[:5]
+    ]
+    dataset = datasets.Dataset.from_list(rows)
+    given = {"model": embedded, "map": FunctionMap.load(MAP), "images": data.parent, "progress": False}
+    scores = vfl.select.scoring.score_data(dataset, out=tmp_path / "scores", **given)
+    found = score_rows.table(scores)
+    assert [row["uid"] for row in found] == [row["id"] for row in rows]
+    assert json.loads((scores / "manifest.json").read_text())["settings"]["data"] is None
+    assert vfl.select.scoring.score_data(dataset, out=tmp_path / "scores", **given) == scores
+    with pytest.raises(InputError, match="data"):
+        vfl.select.scoring.score_data(dataset.select(range(3)), out=tmp_path / "scores", **given)
+
+
+def test_the_command_says_what_is_wrong(data, tmp_path, capsys):
+    assert main([f"data={data}", f"out={tmp_path / 's'}", "batc=2"]) == 2
+    assert "unknown key 'batc'" in capsys.readouterr().err
+    assert main([f"out={tmp_path / 's'}"]) == 2
+    assert "No data" in capsys.readouterr().err
+    assert main([f"data={data.parent / 'none.json'}", f"out={tmp_path / 's'}"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_overwriting_is_for_one_process(config, embedded, whole, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="several processes"):
+        score(config(whole), vlm=embedded, progress=False, overwrite=True)
+    assert files(whole)
+
+
+class Plan:
+    rows, shard_rows = 10, 4
+
+    def rows_of(self, part):
+        return min(4, 10 - 4 * part)
+
+
+def test_parts_are_cut_alike_in_whatever_order_they_are_asked_for(data):
+    every = list(enumerate(read(data)))[:10]
+    read_times = []
+
+    def rows():
+        read_times.append(1)
+        return (row for _, row in every)
+
+    walker = Walker(rows, Plan())
+    for part, begins in ((0, 1), (2, 1), (1, 2), (1, 3), (2, 3)):
+        assert list(walker.rows_of(part)) == every[4 * part : 4 * part + 4]
+        assert len(read_times) == begins
+    short = Walker(lambda: iter([row for _, row in every[:9]]), Plan())
+    with pytest.raises(InputError, match="ends at row 9 of 10"):
+        list(short.rows_of(2))

@@ -1,0 +1,332 @@
+"""The files of published tables: valid, their columns mapped on made rows, and both numbers shown at the end."""
+
+import io
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+import tiny
+import typer
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from vfl.commands import measure
+from vfl.data import Sample, read
+from vfl.errors import InputError
+from vfl.measuring import hub
+from vfl.measuring.asked import question
+from vfl.measuring.beside import Beside, compare
+from vfl.measuring.metricsfile import read_metrics
+from vfl.measuring.paper import ObjectSet, Published, QuestionSet, config_of, read_paper, run_paper
+from vfl.metrics.measure import OF_PAIRS
+from vfl.probes.pair import read_suite
+
+PAPERS = Path(__file__).parents[1] / "recipes" / "papers"
+FILES = sorted(PAPERS.glob("*.yaml"))
+LETTERS = "Answer with the option's letter from the given choices directly."
+BRIEFLY = "Answer the question using a single word or phrase."
+
+
+def png(seed=0, size=(96, 64)):
+    buffer = io.BytesIO()
+    tiny.picture(seed, size).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+# Rows as the hub's sets hold them, and the questions with answers that they are to become.
+ROWS = {
+    "HuggingFaceM4/the_cauldron": (
+        {
+            "images": [png()],
+            "texts": [
+                {
+                    "user": "Question: Where is it?\nChoices:\nA. Here.\nB. There.",
+                    "assistant": "Answer: B",
+                    "source": "v",
+                },
+                {"user": "Question: Who?\nChoices:\nA. A cat.\nB. A dog.", "assistant": "Answer: A", "source": "v"},
+            ],
+        },
+        [
+            ("Question: Where is it?\nChoices:\nA. Here.\nB. There.", "B"),
+            ("Question: Who?\nChoices:\nA. A cat.\nB. A dog.", "A"),
+        ],
+    ),
+    "lmms-lab/VQAv2": (
+        {
+            "question_type": "what is",
+            "multiple_choice_answer": "net",
+            "answers": [{"answer": "net", "answer_confidence": "maybe", "answer_id": 1}],
+            "question": "Where is he looking?",
+            "image": png(),
+        },
+        [(f"Where is he looking?\n{BRIEFLY}", "net")],
+    ),
+    "lmms-lab/POPE": (
+        {"question_id": "1", "question": "Is there a cat?", "answer": "yes", "image": png(), "category": "random"},
+        [(f"Is there a cat?\n{BRIEFLY}", "yes")],
+    ),
+    "lmms-lab/ScienceQA": (
+        {"hint": "Look.", "question": "Which?", "choices": ["an ant", "a bee"], "answer": 1, "image": png()},
+        [(f"Context: Look.\nWhich?\nA. an ant\nB. a bee\n{LETTERS}", "B")],
+    ),
+    "lmms-lab/textvqa": (
+        {"question": "what is the BRAND?", "answers": ["nokia", "Nokia", "nokia"], "image": png(), "ocr_tokens": []},
+        [(f"What is the brand?\n{BRIEFLY}", "nokia")],
+    ),
+    "echo840/OCRBench": (
+        {"dataset": "IIIT5K", "question": "What is written?", "answer": ["CENTRE", "centre"], "image": png()},
+        [("What is written?", "CENTRE")],
+    ),
+    "lmms-lab/ChartQA": (
+        {"type": "human_test", "question": "How many bars?", "answer": "14", "image": png()},
+        [(f"How many bars?\n{BRIEFLY}", "14")],
+    ),
+    "lmms-lab/MMBench": (
+        {
+            "index": 1,
+            "hint": "nan",
+            "question": "Which?",
+            "A": "red",
+            "B": "blue",
+            "C": "green",
+            "D": "nan",
+            "answer": "C",
+            "image": png(),
+        },
+        [(f"Which?\nA. red\nB. blue\nC. green\n{LETTERS}", "C")],
+    ),
+    "q-future/Q-Bench-HF": (
+        {
+            "id": 1,
+            "question": "Is it sharp?",
+            "option0": "Yes",
+            "option1": "No",
+            "option2": "N/A",
+            "option3": "N/A",
+            "correct_choice": "B",
+            "image": png(),
+        },
+        [(f"Is it sharp?\nA. Yes\nB. No\n{LETTERS}", "B")],
+    ),
+}
+COCO = datasets.Features(
+    {
+        "image_id": datasets.Value("int64"),
+        "image": datasets.Image(),
+        "objects": datasets.Sequence(
+            {
+                "category": datasets.ClassLabel(names=["person", "cat"]),
+                "bbox": datasets.Sequence(datasets.Value("float32"), length=4),
+            }
+        ),
+    }
+)
+COCO_ROW = {"image_id": 1, "image": png(), "objects": {"category": [1], "bbox": [[8.0, 4.0, 60.0, 50.0]]}}
+QUESTIONS = [
+    pytest.param(one, name, id=f"{file.stem}-{name}")
+    for file in FILES
+    for name, one in read_paper(file).sets.items()
+    if isinstance(one, QuestionSet)
+]
+OBJECTS = [
+    pytest.param(one, id=file.stem)
+    for file in FILES
+    for one in read_paper(file).sets.values()
+    if isinstance(one, ObjectSet)
+]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_file_is_valid_and_says_that_it_was_not_run(file):
+    paper = read_paper(file)
+    assert paper.status == "not run here"
+    assert paper.out == Path("runs/papers") / file.stem
+    assert f"vfl measure --paper recipes/papers/{file.name}" in file.read_text()
+    assert f"[{file.name}]({file.name})" in (PAPERS / "README.md").read_text()
+    for name in paper.sets:
+        config_of(paper, name)
+    for row in paper.published:
+        shares = all(0 <= value <= 1 for value in row.values)
+        assert shares, row.what
+        if row.metric in OF_PAIRS and row.metric not in ("token_ablation", "lens"):
+            one = paper.sets[row.set]
+            groups = [row.set] if isinstance(one, QuestionSet) else one.functions
+            assert (row.scalar or row.curve).split("/")[0] in groups, row.what
+
+
+@pytest.mark.parametrize(("chosen", "name"), QUESTIONS)
+def test_columns_become_questions(chosen, name, tmp_path):
+    """Through the same reader as any data, to what is asked."""
+    row, expected = ROWS[chosen.hub]
+    assert set(chosen.columns) <= row.keys()
+    (tmp_path / "images").mkdir()
+    lines = list(hub.questions(chosen, [row], tmp_path))
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    how = {"name": name, "column": None, "match": chosen.match, "choices": chosen.choices}
+    samples = list(read(path, images=tmp_path, format="messages"))
+    assert all(isinstance(sample, Sample) for sample in samples)
+    asked = [question(sample, tmp_path, number, **how) for number, sample in enumerate(samples)]
+    assert [(pair.question, pair.answer) for pair in asked] == expected
+    assert all(pair.function == name and pair.size == (96, 64) for pair in asked)
+    assert all(pair.correct(pair.answer) and not pair.correct("zebra") for pair in asked)
+
+
+@pytest.mark.parametrize("chosen", OBJECTS)
+def test_objects_become_a_suite(chosen, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "rows_of", lambda chosen: (iter([COCO_ROW]), COCO))
+    assert set(chosen.columns) <= COCO_ROW.keys()
+    (pair,) = read_suite(hub.write_objects(chosen, tmp_path))
+    assert (pair.function, pair.label, pair.answer) == ("recognition", "cat", "yes")
+    assert pair.boxes["image"] == [[8.0, 4.0, 60.0, 50.0]]
+
+
+def test_rows_that_do_not_fit_are_left_out(tmp_path):
+    chosen = read_paper(PAPERS / "dropping-qwen2.5-vl-7b.yaml").sets["sqa"]
+    row, _ = ROWS[chosen.hub]
+    (tmp_path / "images").mkdir()
+    left_out = hub.Counter()
+    bad = [row | {"image": None}, row | {"answer": None}, row | {"image": {"bytes": b"none", "path": None}}]
+    assert len(list(hub.questions(chosen, [*bad, row], tmp_path, left_out))) == 1
+    assert left_out.total() == 3
+
+
+@pytest.fixture(scope="module")
+def published_set(tmp_path_factory):
+    """A data set in a folder, as the hub would give it."""
+    folder = tmp_path_factory.mktemp("set")
+    features = datasets.Features(
+        {"question": datasets.Value("string"), "answer": datasets.Value("string"), "image": datasets.Image()}
+    )
+    rows = [{"question": f"How many cats, {seed}?", "answer": str(seed), "image": png(seed)} for seed in range(6)]
+    (folder / "data").mkdir()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "test-00000.parquet")
+    return folder
+
+
+@pytest.fixture
+def paper_file(published_set, tiny_folder, tmp_path):
+    content = {
+        "title": "A table",
+        "source": "A paper",
+        "status": "run in this test",
+        "model": str(tiny_folder("llava")),
+        "out": str(tmp_path / "out"),
+        "metrics": ["drop", "cosine"],
+        "options": {"drop": {"ks": [0, 2]}},
+        "pairs": 2,
+        "sets": {
+            "cats": {
+                "kind": "questions",
+                "hub": str(published_set),
+                "split": "test",
+                "columns": ["question", "answer", "image"],
+                "image": "image",
+                "rows": 3,
+                "every": 2,
+                "question": "{{ question }} Answer with a number.",
+                "answer": "{{ answer }}",
+            }
+        },
+        "published": [
+            {
+                "what": "a row",
+                "set": "cats",
+                "metric": "drop",
+                "curve": "cats/accuracy",
+                "at": [0, 2],
+                "values": [0.5, 0.1],
+            },
+            {"what": "a number", "set": "cats", "metric": "cosine", "scalar": "vision", "value": 0.25},
+        ],
+    }
+    path = tmp_path / "paper.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_both_numbers_stand_side_by_side(paper_file, tmp_path):
+    """From the hub's rows to the table, and again without measuring."""
+    paper, beside = run_paper(paper_file)
+    metrics = read_metrics(paper.out / "cats")
+    assert metrics.data.functions == {"cats": 2}
+    curve = metrics.metrics["drop"]["curves"]["cats/accuracy"]
+    assert [one.ours for one in beside] == [*curve["value"], metrics.metrics["cosine"]["scalars"]["vision"]["value"]]
+    assert [one.published for one in beside] == [0.5, 0.1, 0.25]
+    saved = json.loads((paper.out / "published.json").read_text())
+    assert [number["ours"] for number in saved["numbers"]] == [one.ours for one in beside]
+    texts = [
+        json.loads(line)["messages"][0]["content"][1]["text"] for line in (paper.out / "data/cats/cats.jsonl").open()
+    ]
+    assert texts == ["How many cats, 0? Answer with a number.", "How many cats, 2? Answer with a number."]
+    again = run_paper(paper_file, resume=True)[1]
+    assert again == beside
+
+
+def test_the_command_shows_both_numbers(paper_file):
+    app = typer.Typer()
+    app.command()(measure.command)
+    shown = CliRunner().invoke(app, ["--paper", str(paper_file), "--pairs", "1"])
+    assert shown.exit_code == 0, shown.output
+    assert "A table" in shown.output
+    assert "0.25" in shown.output
+    assert "Source: A paper" in shown.output
+    assert (Path(yaml.safe_load(paper_file.read_text())["out"]) / "published.json").exists()
+
+
+def test_a_set_that_changed_says_which_columns_it_has(paper_file):
+    content = yaml.safe_load(paper_file.read_text())
+    content["sets"]["cats"]["columns"].append("hint")
+    paper_file.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match="has no column hint; it has question, answer, image"):
+        run_paper(paper_file)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"question": "{{ hint }}"}, "reads hint, which is not among columns"),
+        ({"question": "{{ question"}, "no Jinja template"),
+        ({"answer": "{{ answer | nonsense }}"}, "no Jinja template"),
+        ({"image": "picture"}, "not among columns"),
+        ({"each": "texts"}, "not among columns"),
+        ({"rows": 0}, "rows"),
+    ],
+)
+def test_mistakes_in_a_set_are_named(paper_file, change, problem):
+    content = yaml.safe_load(paper_file.read_text())
+    content["sets"]["cats"] |= change
+    paper_file.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=problem):
+        read_paper(paper_file)
+
+
+def test_what_the_file_decides_can_not_be_given_beside_it(paper_file):
+    with pytest.raises(InputError, match="metrics was given with a paper's file"):
+        read_paper(paper_file, {"metrics": "var", "device": "cpu"})
+    assert read_paper(paper_file, {"pairs": 5, "device": None}).pairs == 5
+
+
+def test_numbers_that_are_missing_say_why():
+    rows = [
+        Published(what="drop", set="s", metric="m", curve="c", at=[1], values=[0.3], minus="base"),
+        Published(what="none", set="s", metric="m", scalar="other", value=1),
+        Published(what="unmeasured", set="s", metric="n", scalar="other", value=1),
+    ]
+    one = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 4}
+    curve = {"axis": "k", "at": [0, 1], "value": [0.9, 0.6], "low": [0.8, 0.5], "high": [1.0, 0.7], "n": 4}
+    found = compare(rows, {"s": {"m": {"scalars": {"base": one}, "curves": {"c": curve}}}})
+    assert found[0] == Beside("drop", "s", "m", "c", 1, "equal", 0.3, pytest.approx(0.3), None, None, 4)
+    assert [one.reason for one in found[1:]] == ["no such number", "not measured"]
+
+
+def test_images_keep_their_bytes(tmp_path):
+    (tmp_path / "images").mkdir()
+    chosen = read_paper(PAPERS / "dropping-qwen2.5-vl-7b.yaml").sets["pope"]
+    row, _ = ROWS[chosen.hub]
+    (line,) = hub.questions(chosen, [row], tmp_path)
+    assert (tmp_path / line["images"][0]).read_bytes() == row["image"]["bytes"]
+    assert Image.open(tmp_path / line["images"][0]).size == (96, 64)

@@ -1,0 +1,155 @@
+"""A run that is killed at any moment ends with the weights of one that was never interrupted."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import killed
+import pytest
+import torch
+import trained
+
+from vfl.errors import InputError
+from vfl.train.checkpoints import WRITING
+
+KINDS = ("image", "text", "turns", "image", "images", "image", "text", "image", "image", "image")
+# Three steps an epoch, of which the last is short; dropout, shuffling and accumulation all draw or count.
+SETTINGS = {
+    "lora": {"r": 4, "lora_alpha": 4, "lora_dropout": 0.2},
+    "trainer": {
+        "max_steps": -1,
+        "num_train_epochs": 2,
+        "gradient_accumulation_steps": 2,
+        "save_steps": 2,
+        "save_total_limit": 2,
+    },
+}
+TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "num_tokens"}
+
+
+@pytest.fixture(scope="module")
+def settings(data_of):
+    return SETTINGS | {"evaluation": {"data": {"own": {"path": str(data_of("image", "text", "image"))}}, "every": 3}}
+
+
+@pytest.fixture(scope="module")
+def whole(qwen, data_of, run, settings, tmp_path_factory):
+    """The folder of a run that nobody interrupts."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(qwen, data_of(*KINDS), out, **settings)
+    return out
+
+
+def lines(out):
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: row[key] for key in row.keys() - TIMES} for row in rows]
+
+
+def check_equal(out, whole):
+    assert trained.same(trained.weights(out), trained.weights(whole))
+    assert lines(out) == lines(whole)
+    for name in ("recipe.yaml", "preflight.json", "report.html", "adapter/README.md", "evaluation.json"):
+        assert (out / name).is_file(), name
+    assert [path.name for path in sorted((out / "answers").iterdir())] == [
+        path.name for path in sorted((whole / "answers").iterdir())
+    ]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    assert not [path for path in out.rglob(".*") if path.name not in {".gitattributes"}], "leftovers"
+    first, second = (torch.load(one / "checkpoints/checkpoint-6/optimizer.pt") for one in (out, whole))
+    for name, state in first["state"].items():
+        assert all(torch.equal(value, second["state"][name][key]) for key, value in state.items())
+
+
+def killed_at(moments, qwen, rows, settings, folder):
+    """Kill one run at each of the moments; the folder in which it ended at last, and what was said."""
+    out = folder / "run"
+    recipe = trained.write_recipe(folder / "recipe.yaml", trained.settings(qwen, rows, out, **settings))
+    done = trained.finished([str(Path(killed.__file__)), str(recipe), str(out), *map(str, moments)])
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return out, done.stdout
+
+
+def test_killed_while_it_writes(whole, qwen, data_of, settings, tmp_path):
+    """While rows, checkpoints, tensors, the adapter and the report are written, one after another."""
+    moments = [4, 40, "save:1", 60, "save:2", 33]
+    out, said = killed_at(moments, qwen, data_of(*KINDS), settings, tmp_path)
+    assert "not killed" not in said
+    check_equal(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_random_writes(whole, qwen, data_of, settings, tmp_path, seed):
+    draw = random.Random(seed)
+    moments = [draw.choice([draw.randrange(1, 170), f"save:{draw.randrange(1, 9)}"]) for _ in range(12)]
+    out, _ = killed_at(moments, qwen, data_of(*KINDS), settings, tmp_path)
+    check_equal(out, whole)
+
+
+@pytest.fixture
+def interrupted(whole, tmp_path):
+    """The whole run as it was after its fourth step, killed while it wrote the sixth."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "adapter")
+    for name in ("report.html", "evaluation.json"):
+        (out / name).unlink()
+    writing = out / "checkpoints" / WRITING
+    writing.mkdir()
+    (out / "checkpoints" / "checkpoint-6").rename(writing / "checkpoint-6")
+    (writing / "checkpoint-6" / "trainer_state.json").unlink()
+    (out / ".adapter.77.tmp").mkdir()
+    (out / ".preflight.json.77.tmp").write_text("half")
+    return out
+
+
+def test_leftovers_are_cleaned_and_another_folder_is_no_matter(whole, interrupted, qwen, data_of, run, settings):
+    moved = interrupted.with_name("moved")
+    interrupted.rename(moved)
+    run(qwen, data_of(*KINDS), moved, how={"resume": True}, **settings)
+    check_equal(moved, whole)
+
+
+def test_killed_behind_the_adapter_it_still_ends(whole, qwen, data_of, run, settings, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "report.html").unlink()
+    (out / "adapter" / "README.md").unlink()
+    run(qwen, data_of(*KINDS), out, how={"resume": True}, **settings)
+    check_equal(out, whole)
+    with pytest.raises(InputError, match="finished run"):
+        run(qwen, data_of(*KINDS), out, how={"resume": True}, **settings)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 7}, "seed was 0 and is 7 now"),
+        ({"lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.2}}, "lora.lora_alpha was 4 and is 8 now"),
+        ({"layers": [1, 2]}, "layers"),
+        ({"deepspeed": "zero2"}, "deepspeed was None and is 'zero2' now"),
+    ],
+)
+def test_other_settings_are_refused_by_name(interrupted, qwen, data_of, run, settings, changed, named):
+    with pytest.raises(InputError, match=named) as refused:
+        run(qwen, data_of(*KINDS), interrupted, how={"resume": True}, **settings | changed)
+    assert "learning_rate" not in str(refused.value), "what is the same is not named"
+
+
+def test_another_number_of_processes_is_refused(interrupted, qwen, data_of, run, settings):
+    path = interrupted / "preflight.json"
+    flight = json.loads(path.read_text())
+    flight["launch"] |= {"world_size": 4, "global_batch": 16}
+    path.write_text(json.dumps(flight))
+    with pytest.raises(InputError, match="16 rows a step with 4 processes"):
+        run(qwen, data_of(*KINDS), interrupted, how={"resume": True}, **settings)
+
+
+def test_a_folder_with_a_run_is_not_overwritten_unasked(interrupted, whole, qwen, data_of, run, settings, tmp_path):
+    with pytest.raises(InputError, match="--resume"):
+        run(qwen, data_of(*KINDS), interrupted, **settings)
+    with pytest.raises(InputError, match="finished run"):
+        run(qwen, data_of(*KINDS), whole, **settings)
+    with pytest.raises(InputError, match="no run to resume"):
+        run(qwen, data_of(*KINDS), tmp_path / "none", how={"resume": True}, **settings)

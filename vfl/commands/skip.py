@@ -1,0 +1,86 @@
+"""`vfl skip MODEL --entry 4 --exit 24`: answer with vision tokens absent from the other layers; what that saves."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def command(
+    model: Annotated[str | None, typer.Argument(help="Folder or hub id; the embedded test model if left out.")] = None,
+    entry: Annotated[int | None, typer.Option(min=0, help="Vision tokens enter at this layer (0).")] = None,
+    exit: Annotated[int | None, typer.Option(min=0, help="And are gone from this layer on (the last).")] = None,
+    map: Annotated[Path | None, typer.Option(help="Or: a map.json whose functions' layers hide vision ...")] = None,
+    keep: Annotated[str | None, typer.Option(help="... but for these functions', such as counting,ocr.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture to ask about; a made one if left out.")] = None,
+    question: Annotated[str | None, typer.Option(help="What to ask.")] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Length of the timed answers.")] = 32,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed answers of each.")] = 3,
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16, float64.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="Such as cuda:0 or cpu.")] = None,
+    attention: Annotated[str, typer.Option(help="sdpa or eager.")] = "sdpa",
+    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+) -> None:
+    """Answer with vision tokens absent from some layers, beside the plain model: answers, speed and cache."""
+    from vfl.errors import InputError
+    from vfl.functionmap import FunctionMap
+    from vfl.loading import load
+    from vfl.models.identity import weights_sha256
+    from vfl.skipping.running import generate
+    from vfl.skipping.skip import Skip, skip_by_map
+    from vfl.skipping.speed import compare_speed
+
+    if (map is None) != (keep is None):
+        raise InputError("--map and --keep belong together: whose layers to hide, and for which functions not to.")
+    if (map is None) == (entry is None and exit is None):
+        raise InputError("Say what to skip: either --entry and --exit, or --map and --keep.")
+    fmap = None if map is None else FunctionMap.load(map)
+    name = None if model == "embedded" else model
+    vlm = load(name, dtype=dtype, device=device, attention=attention, trust_remote_code=trust_remote_code)
+    if fmap is not None and keep is not None:
+        folder = Path(vlm.model_id)
+        digest = weights_sha256(folder) if folder.is_dir() else None
+        fmap = fmap.check_model(vlm.model_id, vlm.num_layers, revision=vlm.revision, weights_sha256=digest)
+        skip = skip_by_map(fmap, keep.split(","))
+    else:
+        skip = Skip(vlm.num_layers, entry or 0, vlm.num_layers if exit is None else exit)
+    shown, asked = made_prompt(name is None)
+    encoded = vlm.ask(question or asked, image or shown)
+    plain = Skip(vlm.num_layers, 0, vlm.num_layers)
+    speeds = compare_speed(vlm, encoded, skip, tokens=tokens, repeats=repeats)
+    table = Table(title=f"{encoded.num_vision_tokens} vision tokens in a prompt of {encoded.length}")
+    for heading in ("", "prompt s", "answer s", "tokens/s", "cache MiB", "answer"):
+        table.add_column(heading, justify="left" if heading in ("", "answer") else "right")
+    for label, way, speed in (("plain", plain, speeds[0]), ("skipping", skip, speeds[1])):
+        ids, _ = generate(vlm, encoded, way, max_new_tokens=tokens)
+        numbers = (speed.prompt_seconds, speed.seconds, speed.tokens_per_second, speed.cache_bytes / 2**20)
+        text = vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        table.add_row(label, *(f"{number:.3g}" for number in numbers), _plain(text))
+    console = Console()
+    console.print(f"Skipping: {skip.words}.", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    share = speeds[1].cache_bytes / speeds[0].cache_bytes
+    console.print(
+        f"{speeds[0].seconds / speeds[1].seconds:.2f} times as fast, {100 * share:.0f} % of the cache; medians of "
+        f"{repeats} answers of {tokens} tokens.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def made_prompt(embedded: bool) -> tuple[Any, str]:
+    """A picture and a question of the generated probes, in the embedded model's style for that one."""
+    from vfl.probes.make import draw_one
+    from vfl.probes.style import MICRO_STYLE, Style
+
+    drawn = draw_one("counting", 0, 0, MICRO_STYLE if embedded else Style())
+    return drawn.image, drawn.question
+
+
+def _plain(text: str) -> str:
+    """A model's text without what rich would take for markup."""
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,106 @@
+"""Informational redundancy: what a layer can add to its vision tokens, H(X_{l+1} | X_l) <= eps, by bounds.
+
+X is a vision token's state before layer l, X' after it. From the distances alone, with t a radius, P_t the share of
+tokens that move further than t, and N(x) the number of the image's tokens whose new state lies within t of x:
+
+    H(X'|X) <= h2(P_t) + P_t log((V - N_min) / N_max) + log N_max     (Fano; log V is what it must beat)
+    I(X;X') >= (1 - P_t) log(1 / p_max) + P_t log(1 / (1 - p_min)) - h2(P_t),   p = N / V
+    I(X;X') >= KL(Bern(1 - P_t) || Bern(q_t)),   q_t the share of shuffled pairs within t (tighter)
+    |MMSE(Y|X) - MMSE(Y|X')| <= 2 C^2 H(X'|X)                         (Theorem 5, I(Y;X'|X) <= H(X'|X))
+
+The support are the image's own V tokens, all equally likely. Source: "Skip-It" (Hartman et al.).
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from vfl.errors import InputError
+from vfl.metrics.bounds import entropy_upper, information_gap_bound, information_kl, information_lower
+from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.states import between_layers, forward, is_image_token
+from vfl.models.encode import Encoded
+from vfl.models.vlm import VLM
+
+RADIUS = 0.05  # the proximal tau
+EPS = 0.05  # nats; the paper names none
+COUNTS = ("exceed", "fewest", "most", "shuffled")
+
+
+def informational(
+    vlm: VLM, prompts: Iterable[Encoded], *, radius: float = RADIUS, eps: float = EPS, norm: float = 1.0
+) -> Result:
+    """Bounds on the information that each layer adds to vision tokens, in nats.
+
+    Args:
+        vlm: the model.
+        prompts: N prompts.
+        radius: t, a cosine distance.
+        eps: a layer is redundant where the upper bound of H(X'|X) is at most this.
+        norm: C, the largest norm of a target Y (1 for one-hot answers).
+
+    Returns:
+        Curves over layers (L points, mean over samples, bootstrap): "entropy_upper" beside "support" (log V),
+        "information_lower", "information_kl" (its tighter form), "gap_bound" (of the MMSE), and what they are made of:
+        "exceed" (P_t) and "shuffled" (q_t). Scalars of the first five with their means over layers. "redundant": layers
+        with entropy_upper <= eps.
+
+    Raises:
+        InputError: for a radius outside of 0 .. 2.
+    """
+    if not 0 < radius < 2:
+        raise InputError(f"radius={radius}: cosine distances lie in 0 to 2; give one between.")
+    bounds: dict[str, list[list[float]]] = {}
+    samples = 0
+    for encoded in prompts:
+        samples += 1
+        counts = ball_counts(vlm, encoded, radius)
+        exceed, fewest, most, shuffled = (row.numpy() for row in counts)
+        support = float(is_image_token(vlm, encoded).sum())
+        upper = entropy_upper(exceed, support, fewest, most)
+        found = {
+            "entropy_upper": upper,
+            "support": np.full(vlm.num_layers, math.log(support)),
+            "information_lower": information_lower(exceed, fewest / support, most / support),
+            "information_kl": information_kl(exceed, shuffled),
+            "gap_bound": information_gap_bound(upper, norm),
+            "exceed": exceed,
+            "shuffled": shuffled,
+        }
+        for name, values in found.items():
+            bounds.setdefault(name, []).append(values.tolist())
+    if not bounds:
+        raise InputError("The metric informational was asked for without a single prompt. Give at least one.")
+    curves = {name: mean_curve(values) for name, values in bounds.items()}
+    scalars = {
+        name: mean_scalar([sum(value) / len(value) for value in values])
+        for name, values in bounds.items()
+        if name not in ("exceed", "shuffled")
+    }
+    redundant = [layer for layer, value in enumerate(curves["entropy_upper"]["value"]) if value <= eps]
+    options = {"radius": radius, "eps": eps, "norm": norm, "unit": "nats", "vision": "image tokens"}
+    return result(samples, scalars, curves, options, redundant=redundant)
+
+
+def ball_counts(vlm: VLM, encoded: Encoded, radius: float) -> torch.Tensor:
+    """(4, L) of one prompt: P_t, N_min, N_max and q_t at each layer; V x V distances are held, one layer at a time."""
+    here = is_image_token(vlm, encoded)
+    found = torch.zeros(len(COUNTS), vlm.num_layers, dtype=torch.float64)
+
+    def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:
+        old, new = (_unit(state[0, here.to(state.device)]) for state in (before, after))
+        within = 1 - old @ new.to(old.device).T <= radius  # (V, V)
+        held = within.sum(1)
+        moved = 1 - within.diagonal().double().mean()
+        found[:, layer_idx] = torch.stack([moved, held.min(), held.max(), within.double().mean()]).double().cpu()
+
+    with between_layers(vlm.layers, visit):
+        forward(vlm, encoded)
+    return found
+
+
+def _unit(states: torch.Tensor) -> torch.Tensor:
+    wide = states.to(torch.promote_types(states.dtype, torch.float32))
+    return torch.nn.functional.normalize(wide, dim=-1)

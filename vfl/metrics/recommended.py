@@ -1,0 +1,118 @@
+"""Layers that vision tokens may skip, from two curves, and what becomes of the answers when they do.
+
+    late entry at k:  dbar_V(l) <= eps and VAR(l) <= small max VAR for all l < k      (the largest such k)
+    early exit at k:  VAR(l) <= small max VAR for all l >= k                          (the smallest such k)
+
+dbar_V(l) is the cosine distance of vision states before and after layer l, VAR(l) the attention mass that the query
+which predicts the answer puts on the image (mean over heads). Source: "Skip-It" (Hartman et al.), which gives the rule
+and no numbers: both thresholds are options.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from vfl.engine.derived import late_entry
+from vfl.engine.plan import Plan
+from vfl.errors import InputError
+from vfl.locating.ask import Asked, Asker
+from vfl.metrics.answering import TOLERANCE, accuracy_along
+from vfl.metrics.asking import check_pairs
+from vfl.metrics.cosine import EPS, adjacent_distances
+from vfl.metrics.prompts import prompts_of
+from vfl.metrics.result import Result, mean_curve, no_scalar
+from vfl.metrics.var import masses
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair, Which
+from vfl.skipping.skip import Skip
+from vfl.skipping.speed import compare_speed
+
+SMALL = 0.25  # of the largest attention mass on the image
+
+
+def recommended(
+    vlm: VLM,
+    pairs: Sequence[Pair],
+    *,
+    eps: float = EPS,
+    small: float = SMALL,
+    tolerance: float = TOLERANCE,
+    timing: bool = True,
+    tokens: int = 16,
+) -> Result:
+    """The recommended entry and exit of vision tokens, with accuracy and speed of a run that follows them.
+
+    Args:
+        vlm: the model.
+        pairs: probe pairs of any functions; the curves are those of their target images, accuracy is over both images.
+        eps: largest distance of a layer that vision tokens may skip at the beginning.
+        small: largest attention mass on the image of a layer that may be skipped, as a share of the peak's.
+        tolerance: how much accuracy may fall to count as tolerated.
+        timing: measure the speed on the first pair; the only numbers here that differ from run to run.
+        tokens: length of the timed answers.
+
+    Returns:
+        Curves "distance" and "attention" over layers (bootstrap over pairs) and "f/accuracy", "f/logprob" for each
+        function f at skip = 0 (plain), 1 (late entry), 2 (early exit), 3 (both); scalars "entry", "exit", those of
+        `accuracy_along`, and with `timing` "speedup" (plain over skipping time of an answer) and "cache" (share of the
+        plain cache's memory), without intervals.
+
+    Raises:
+        InputError: without pairs, for a `small` outside of 0 .. 1, or a model whose vision states depend on later text.
+    """
+    check_pairs(pairs, "recommended")
+    if not 0 <= small < 1:
+        raise InputError(f"small={small}: give a share of the peak's attention, from 0 to below 1.")
+    distances, attention = [], []
+    for encoded in prompts_of(vlm, pairs):
+        distances.append(adjacent_distances(vlm, encoded)[0, 0].tolist())
+        attention.append(masses(vlm, encoded)[0].mean(-1).tolist())
+    curves = {"distance": mean_curve(distances), "attention": mean_curve(attention)}
+    entry, exit = entry_and_exit(curves["distance"]["value"], curves["attention"]["value"], eps, small)
+    num_layers = vlm.num_layers
+    spans = ((0, num_layers), (entry, num_layers), (0, exit), (entry, exit))
+    skips = [Skip(num_layers, *span) for span in spans]
+
+    def plans_of(asker: Asker, pair: Pair, which: Which) -> tuple[Asked, list[Plan]]:
+        asked = asker.ask(pair, which)
+        return asked, [plan_of(vlm, asked, skip) for skip in skips]
+
+    options = {"eps": eps, "small": small, "query": "predicts", "timing": timing}
+    found = accuracy_along(vlm, pairs, range(len(skips)), plans_of, axis="skip", tolerance=tolerance, options=options)
+    found["options"]["skips"] = ["none", "late entry", "early exit", "both"]
+    found["curves"] = curves | found["curves"]
+    ordered = {name: value for name, value in found["scalars"].items() if not name.endswith("/tolerated")}
+    layers = {"entry": no_scalar(entry, len(pairs)), "exit": no_scalar(exit, len(pairs))}
+    found["scalars"] = layers | ordered
+    if timing:
+        encoded = next(iter(prompts_of(vlm, pairs[:1])))
+        plain, skipped = compare_speed(vlm, encoded, skips[-1], tokens=tokens)
+        found["scalars"]["speedup"] = no_scalar(plain.seconds / skipped.seconds, 1)
+        found["scalars"]["cache"] = no_scalar(skipped.cache_bytes / plain.cache_bytes, 1)
+        found["options"]["tokens"] = tokens
+    return found
+
+
+def entry_and_exit(
+    distance: Sequence[float], attention: Sequence[float], eps: float = EPS, small: float = SMALL
+) -> tuple[int, int]:
+    """(k_in, k_out) by the rule above; vision tokens run at layers k_in .. k_out - 1, the peak's among them."""
+    num_layers = len(attention)
+    least = small * max(attention)
+    entry = 0
+    while entry < num_layers and distance[entry] <= eps and attention[entry] <= least:
+        entry += 1
+    exit = num_layers
+    while exit > 0 and attention[exit - 1] <= least:
+        exit -= 1
+    return entry, exit
+
+
+@torch.no_grad()
+def plan_of(vlm: VLM, asked: Asked, skip: Skip) -> Plan:
+    """A skip as a plan: what the text reads at each layer."""
+    visible = skip.visible
+    hidden = Plan.hide([layer for layer in range(vlm.num_layers) if layer not in visible])
+    if skip.entry == 0 or not visible:
+        return hidden
+    return hidden | Plan.swap(visible, late_entry(vlm, asked.encoded, skip.entry))
