@@ -1,15 +1,24 @@
 # make demo   find the function layers of the embedded model (sets up .venv first)
 # make test   run the tests                                  (likewise)
+# make arms   train the arms of the controlled experiment on the embedded model (about 20 minutes)
+# make select-experiment   the selection experiment on the embedded model (about half an hour)
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 WORKERS ?= 2
 
-.PHONY: demo test test-slow quality style bench clean
+.PHONY: demo arms select-experiment test test-slow quality style bench clean
 
 demo: $(STAMP)
 	$(BIN)/vfl locate --out demo --pairs 60 --overwrite
+
+arms: $(STAMP)
+	test -d runs/words || $(BIN)/python -m vfl.micro.words --out runs/words
+	$(BIN)/vfl arms recipes/micro/sft.yaml --seeds 5 --jobs 2 --out runs/micro/arms
+
+select-experiment: $(STAMP)
+	$(BIN)/python recipes/micro/select/experiment.py --out runs/micro/select --jobs 2
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not gpu"
@@ -28,6 +37,8 @@ style: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/locate.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/train_step.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/score.py
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -40,17 +40,17 @@ def score_on_ray(config: ScoreConfig, *, progress: bool = True) -> Plan:
     try:
         _check(settings)
         config = _absolute(config)
-        resources: dict[str, Any] = {"num_cpus": settings.cpus, "num_gpus": settings.gpus}
         # The plan needs the model, which may not fit on this machine.
         try:
-            plan: Plan = ray.get(ray.remote(**resources)(_plan).remote(config))
+            remote = ray.remote(num_cpus=settings.cpus, num_gpus=settings.gpus)(_plan)
+            plan: Plan = ray.get(remote.remote(config))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InputError):
                 raise error.cause from None
             raise
         left = missing(config.out, plan)
         if left:
-            _score(config, plan, left, resources, progress)
+            _score(config, plan, left, progress)
         return plan
     finally:
         if started:
@@ -66,12 +66,16 @@ class PartScorer:
         self.worker = Worker(config)
 
     def __call__(self, dealt: dict[str, Any]) -> dict[str, Any]:
-        for part in dealt["part"]:
-            self.worker.score_part(int(part))
-        return {"part": dealt["part"]}
+        error = ""
+        try:
+            for part in dealt["part"]:
+                self.worker.score_part(int(part))
+        except InputError as raised:  # Ray would wrap it in errors and tracebacks of its own
+            error = str(raised)
+        return {"part": dealt["part"], "error": [error] * len(dealt["part"])}
 
 
-def _score(config: ScoreConfig, plan: Plan, left: list[int], resources: dict[str, Any], progress: bool) -> None:
+def _score(config: ScoreConfig, plan: Plan, left: list[int], progress: bool) -> None:
     assert config.ray is not None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -82,21 +86,17 @@ def _score(config: ScoreConfig, plan: Plan, left: list[int], resources: dict[str
         fn_constructor_args=(config,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-        # Where an actor dies its part is scored by another; an error that is raised ends the run.
-        max_restarts=-1,
-        max_task_retries=-1,
-        **resources,
+        # By Ray Data's defaults, what a dying actor had is done again, and an error that is raised ends the run.
+        num_cpus=config.ray.cpus,
+        num_gpus=config.ray.gpus,
     )
     total = plan.rows
     with tqdm(total=total, desc="scoring", unit=" samples", disable=not progress) as bar:
         bar.initial = bar.n = total - sum(map(plan.rows_of, left))
-        try:
-            for row in done.iter_rows():
-                bar.update(plan.rows_of(int(row["part"])))
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, InputError):
-                raise error.cause from None
-            raise
+        for row in done.iter_rows():
+            if row["error"]:
+                raise InputError(row["error"])
+            bar.update(plan.rows_of(int(row["part"])))
 
 
 def _plan(config: ScoreConfig) -> Plan:

@@ -1,9 +1,5 @@
-"""A folder of results that appears whole or not at all."""
+"""Whether a folder may be written to."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from vfl.errors import InputError
@@ -24,22 +20,3 @@ def refuse_if_taken(path: Path, mark: str, *, overwrite: bool) -> None:
         raise InputError(
             f"{path} holds {kind}. " + ("Use another folder, or --overwrite." if kind == "results" else "Name another.")
         )
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it takes its place at the end, and vanishes if anything is raised."""
-    path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

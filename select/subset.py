@@ -25,10 +25,11 @@ from vfl.data.llamafactory import entry
 from vfl.data.writearrow import select_rows
 from vfl.data.writing import flags, write_part
 from vfl.errors import InputError
+from vfl.folders import replacing_folder
 from vfl.select.copies import ImageCopies
 from vfl.select.counts import counts_of
 from vfl.select.filtering import Choice, ChoiceConfig, choose, chosen_rows, chosen_uids
-from vfl.select.outfolder import refuse_if_taken, replacing_folder
+from vfl.select.outfolder import refuse_if_taken
 from vfl.select.scorefolder import MANIFEST, ScoreFolder, database, open_scores
 
 DATA = "data"

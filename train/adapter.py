@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from vfl.errors import InputError
-from vfl.train.folders import replacing_folder
+from vfl.folders import replacing_folder
 from vfl.train.skeleton import empty_copy
 from vfl.train.towers import Tower, layer_of, tower_of
 

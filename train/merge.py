@@ -15,10 +15,10 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from vfl.errors import InputError
+from vfl.folders import replacing_folder
 from vfl.loading import DTYPES, load, resolve
 from vfl.models.encode import Encoded
 from vfl.train.adapter import load_adapter, read_adapter_config
-from vfl.train.folders import replacing_folder
 
 logger = logging.getLogger(__name__)
 

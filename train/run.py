@@ -93,6 +93,9 @@ def train(
         if progress:
             flight.print(Console(file=sys.stderr))
     if check:
+        empty = recipe.out / CHECKPOINTS  # which Trainer makes
+        if main and empty.is_dir() and not any(empty.iterdir()):
+            empty.rmdir()
         return Outcome(recipe.out, flight)
     last = checkpoints(recipe.out / CHECKPOINTS) if resume else []
     if resume and not last:

@@ -1,4 +1,4 @@
-"""What is checked on a model at load, on two small made images, before any result relies on it.
+"""What is checked on a model at load, on a small made image (or sound), before any result relies on it.
 
 1. Our logits from the last layer's output equal the model's own.
 2. Vision states do not change when only later text changes (then they are computed once per image).
@@ -8,7 +8,6 @@
 import logging
 
 import torch
-from PIL import Image
 
 from vfl.engine.plan import Plan
 from vfl.engine.streams import frame_of_prompt, slots_of, watch
@@ -30,11 +29,12 @@ def check(vlm: VLM) -> None:
     Raises:
         InputError: when the model's own logits can't be reproduced, or its prompt has no vision tokens.
     """
-    encoded = vlm.ask("What is in the image?", _noise())
+    question = f"What is in the {vlm.medium.name}?"
+    encoded = vlm.ask(question, vlm.medium.noise())
     decoder_positions = _positions_of_decoder(vlm, encoded)
     if decoder_positions is not None and decoder_positions.ndim == 2:
         vlm.first_position = int(decoder_positions[0, 0])
-        encoded = vlm.ask("What is in the image?", _noise())
+        encoded = vlm.ask(question, vlm.medium.noise())
     _check_logits(vlm, encoded)
     if vlm.family.prefix_lm:
         vlm.shares_prefix = False
@@ -49,12 +49,6 @@ def check(vlm: VLM) -> None:
 def tolerance(vlm: VLM, logits: torch.Tensor) -> float:
     """Largest difference between equal computations at the model's precision."""
     return _TOLERANCE[vlm.dtype] * max(1.0, float(logits.abs().max()))
-
-
-def _noise() -> Image.Image:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (112, 112, 3), generator=generator, dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
 
 
 def _positions_of_decoder(vlm: VLM, encoded: Encoded) -> torch.Tensor | None:

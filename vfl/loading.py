@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedModel,
+)
 
 from vfl.checks import check
 from vfl.errors import InputError
@@ -16,6 +22,8 @@ from vfl.models.vlm import VLM
 logger = logging.getLogger(__name__)
 
 EMBEDDED = Path(__file__).parent / "micro" / "weights"
+# Which of transformers' tables holds a family's class.
+AUTO_CLASSES: dict[str, Any] = {"image": AutoModelForImageTextToText, "audio": AutoModelForMultimodalLM}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -97,8 +105,8 @@ def read_pretrained(
         config = AutoConfig.from_pretrained(name, **common)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(_first_line(f"No model configuration could be loaded from {name!r}", error)) from error
-    family_of(config.model_type)  # refuse before gigabytes are read
-    if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
+    auto_class = AUTO_CLASSES[family_of(config.model_type).modality]  # refuses before gigabytes are read
+    if type(config) not in auto_class._model_mapping and not trust_remote_code:
         raise InputError(
             f"{name!r} is a {config.model_type!r} model, which Transformers does not list as image-text-to-text: it is "
             "text-only or needs its own code. Give a vision-language model, or trust_remote_code=True "
@@ -111,7 +119,7 @@ def read_pretrained(
     if device_map is not None:
         weights["device_map"] = device_map
     try:
-        loaded, info = AutoModelForImageTextToText.from_pretrained(
+        loaded, info = auto_class.from_pretrained(
             name, use_safetensors=True, output_loading_info=True, **weights, **common
         )
         processor = AutoProcessor.from_pretrained(name, **common)
@@ -147,7 +155,9 @@ def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_temp
     Raises:
         InputError: when parts are not found, with what was not found on it.
     """
-    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+    family = family_of(model.config.model_type)
+    needed = "image_processor" if family.modality == "image" else "feature_extractor"
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, needed):
         raise InputError(
             f"{model_id} has a {type(processor).__name__}, not a processor with tokenizer and image processor: it is "
             "text-only or its preprocessor_config.json is missing."
@@ -155,7 +165,7 @@ def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_temp
     return VLM(
         model=model,
         processor=processor,
-        family=family_of(model.config.model_type),
+        family=family,
         parts=discover(model),
         model_id=model_id,
         revision=getattr(model.config, "_commit_hash", None),

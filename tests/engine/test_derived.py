@@ -13,14 +13,19 @@ from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 
 
-@pytest.fixture(scope="module", params=sorted(set(tiny.FAMILIES) - {"paligemma"}))
+@pytest.fixture(scope="module", params=sorted({*tiny.FAMILIES, *tiny.AUDIO} - {"paligemma"}))
 def vlm(request, tiny_folder):
     return vfl.load(tiny_folder(request.param), dtype="float64")
 
 
 @pytest.fixture(scope="module")
 def target(vlm):
-    return vlm.ask("how many cats are there", tiny.picture(seed=1))
+    return ask(vlm, 1)
+
+
+def ask(vlm, seed):
+    shown = tiny.sound(seed) if vlm.medium.name == "audio" else tiny.picture(seed=seed)
+    return vlm.ask("how many cats are there", shown)
 
 
 def close(ours, theirs):
@@ -101,7 +106,7 @@ def test_the_mean_stream_does_not_depend_on_the_image(vlm, target):
     embeddings = vision_embeddings(vlm, target)
     assert embeddings.shape[0] == int((target.input_ids == vlm.parts.image_token_id).sum())
     mean = embeddings.mean(0)
-    other = vlm.ask("how many cats are there", tiny.picture(seed=2))
+    other = ask(vlm, 2)
     first, second = mean_stream(vlm, target, mean), mean_stream(vlm, other, mean)
     if "DeepStack" in vlm.family.note:  # its features enter between the layers and are still the image's own
         assert not torch.equal(first.keys[-1], second.keys[-1])

@@ -14,11 +14,13 @@ ANSWERS = ("three red cats", "a")
 
 
 def pair(vlm, size=(48, 64)):
-    """Two prompts with the same question on different pictures of one size."""
+    """Two prompts with the same question on different pictures of one size (or sounds)."""
+    if vlm.medium.name == "audio":
+        return [vlm.ask("how many cats are there", tiny.sound(seed)) for seed in (1, 2)]
     return [vlm.ask("how many cats are there", tiny.picture(seed=seed, size=size)) for seed in (1, 2)]
 
 
-@pytest.fixture(scope="module", params=sorted(tiny.FAMILIES))
+@pytest.fixture(scope="module", params=sorted(tiny.FAMILIES | tiny.AUDIO))
 def vlm(request, tiny_folder):
     vlm = vfl.load(tiny_folder(request.param), dtype="float64")
     with torch.no_grad():  # random models may answer with the image placeholder, which a full forward can't be fed

@@ -12,9 +12,10 @@ from vfl.measuring.charts import chart, heat_chart
 from vfl.measuring.guide import GUIDES, guide_of, ordered
 from vfl.measuring.metricsfile import read_metrics
 from vfl.measuring.page import render, safe_json
-from vfl.measuring.panels import SHARE, drawn, spoken
+from vfl.measuring.panels import SHARE, drawn, lines_of, spoken
 from vfl.measuring.write import write_report
 from vfl.metrics.measure import KNOWN
+from vfl.report.charts import inks
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 PAPERS = {
@@ -22,7 +23,7 @@ PAPERS = {
     "visual information": ["token_ablation", "lens", "knockout"],
     "skipping": ["functional", "informational", "proximal", "var"],
     "function layers": ["drop", "swap"],
-    "heads": ["head_weight", "concentration", "head_score", "head_masking"],
+    "heads": ["head_weight", "concentration", "head_score", "head_masking", "visual_prompt"],
 }
 NAMES = [name for names in PAPERS.values() for name in names]
 
@@ -68,7 +69,7 @@ def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
 
 def test_a_gap_is_no_number(metrics):
     (panel,) = drawn(metrics.metrics["lens"], SHARE).panels
-    lines = {line.name: line for line in chart(panel).lines}
+    lines = {line.name: line for line in chart(panel, inks(lines_of([panel]))).lines}
     assert len(lines["confidence"].dots) == 7
     assert len(lines["correspondence"].dots) == 6
     assert "nan" not in str(lines)

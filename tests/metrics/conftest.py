@@ -29,6 +29,13 @@ def pairs(vlm, tmp_path_factory):
     return [pair.model_copy(update={"function": ("naming", "reading")[i % 2]}) for i, pair in enumerate(suite)]
 
 
+@pytest.fixture(scope="session")
+def boxed(pairs):
+    """The same pairs with a box on each target image and a label."""
+    boxes = {"image": [[0.0, 0.0, 20.0, 16.0]]}
+    return [pair.model_copy(update={"boxes": boxes, "label": "cat"}) for pair in pairs]
+
+
 @pytest.fixture
 def untouched(vlm, prompts):
     """Fails where a test leaves the model other than it was: logits, hooks, attention implementation."""

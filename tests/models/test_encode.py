@@ -7,7 +7,7 @@ from PIL import Image
 
 import vfl
 from vfl.errors import InputError
-from vfl.models.encode import read_image
+from vfl.models.medium import read_image
 
 TEXT = {"type": "text", "text": "how many cats"}
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 import score_rows
 
+from vfl.errors import InputError
 from vfl.select.scoring import score
 from vfl.select.settings import RayConfig, ScoreConfig
 
@@ -54,10 +55,21 @@ def test_a_local_cluster_of_two_workers_of_which_one_is_killed(tmp_path):
     assert {path.name for path in scores.iterdir()} == {"plan.json", "manifest.json", "errors.parquet", "parts"}
 
 
+def test_a_bad_row_stops_a_strict_run_by_its_name(tmp_path):
+    pytest.importorskip("ray")
+    rows = score_rows.rows_of(tmp_path, 1)
+    image = tmp_path / rows[1]["image"]
+    image.write_bytes(image.read_bytes()[:-40])
+    data = score_rows.write(tmp_path, rows)
+    settings = ScoreConfig(
+        data=data, layers=score_rows.LAYERS, out=tmp_path / "s", shard_rows=2, strict=True, ray=RayConfig(workers=1)
+    )
+    with pytest.raises(InputError, match=f"row 2 .*{rows[1]['id']}"):
+        score(settings, progress=False)
+
+
 def test_what_does_not_fit_on_the_cluster_is_said(tmp_path):
     pytest.importorskip("ray")
-    from vfl.errors import InputError
-
     data = score_rows.write(tmp_path, score_rows.rows_of(tmp_path, 1))
     settings = ScoreConfig(data=data, layers=score_rows.LAYERS, out=tmp_path / "s", ray=RayConfig(workers=2, gpus=1))
     with pytest.raises(InputError, match="GPU"):

@@ -41,7 +41,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(data):
     """config(out, ...) for that data."""
-    return lambda out, **more: ScoreConfig(data=data, layers=score_rows.LAYERS, out=out, **{"shard_rows": PART} | more)
+    fixed = {"data": data, "layers": score_rows.LAYERS, "shard_rows": PART}
+    return lambda out, **more: ScoreConfig(**fixed | {"out": out} | more)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ Weights are random but fixed, processors and tokenizers are the families' own wi
 what was observed of each family.
 """
 
-from tiny.build import ALL, FAMILIES, build
+from tiny.build import ALL, AUDIO, FAMILIES, build
 from tiny.pictures import SIZE, messages, picture
+from tiny.sounds import sound, write_sound
 
-__all__ = ["ALL", "FAMILIES", "SIZE", "build", "messages", "picture"]
+__all__ = ["ALL", "AUDIO", "FAMILIES", "SIZE", "build", "messages", "picture", "sound", "write_sound"]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from tiny.audio import qwen2_audio
 from tiny.gemma import gemma3, paligemma
 from tiny.idefics import idefics3, smolvlm
 from tiny.internvl import internvl
@@ -24,13 +25,19 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "gemma3": gemma3,
     "paligemma": paligemma,
 }
+# Those whose text attends to sounds in the same way.
+AUDIO: dict[str, Callable[[Path], Path]] = {"qwen2_audio": qwen2_audio}
 # And those that a user may give and that need an answer of their own.
-ALL: dict[str, Callable[[Path], Path]] = FAMILIES | {
-    "mllama": mllama,
-    "llama_text": llama_text,
-    "llava_plain": llava_plain,
-    "paligemma_plain": paligemma_plain,
-}
+ALL: dict[str, Callable[[Path], Path]] = (
+    FAMILIES
+    | AUDIO
+    | {
+        "mllama": mllama,
+        "llama_text": llama_text,
+        "llava_plain": llava_plain,
+        "paligemma_plain": paligemma_plain,
+    }
+)
 
 
 def build(family: str, folder: Path) -> Path:

@@ -38,6 +38,15 @@ QWEN = _turns(
     after="<|im_end|>\n",
     answer="<|im_start|>assistant\n",
 )
+# As the processor's own, which numbers the sounds.
+_NUMBERED = "{% set count.value = count.value + 1 %}Audio {{ count.value }}: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
+QWEN_AUDIO = _turns(
+    before=_DEFAULT_SYSTEM + _IM_START,
+    content=_content(_NUMBERED).replace("'image'", "'audio'"),
+    after="<|im_end|>\n",
+    answer="<|im_start|>assistant\n",
+    start="{% set count = namespace(value=0) %}",
+)
 # Qwen3-VL has no default system message.
 QWEN3 = _turns(
     before=_IM_START,

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from vfl.errors import InputError
+from vfl.folders import replacing_folder
 from vfl.train.adapter import (
     CONFIG,
     WEIGHTS,
@@ -22,7 +23,6 @@ from vfl.train.adapter import (
     save_adapter,
     verify_adapter,
 )
-from vfl.train.folders import replacing_folder
 from vfl.train.lora import build_lora
 from vfl.train.skeleton import skeleton
 

@@ -26,7 +26,7 @@ def command(
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that can't be asked, and say which.")] = False,
     functions: Annotated[str | None, typer.Option(help="Only these, such as counting,ocr.")] = None,
     pairs: Annotated[
-        int | None, typer.Option(help="Generated pairs a function (20), or at most so many of a suite or of rows.")
+        int | None, typer.Option(help="Generated pairs a function (12), or at most so many of a suite or of rows.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Pixels of generated images (448).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of generated probes (1).")] = None,
@@ -128,7 +128,9 @@ def table_of(found: Any) -> Table:
 
     table = Table(title=Text(f"Metrics of {found.model.id}"), box=SIMPLE_HEAD)
     for heading in ("metric", "what", "value", "95 % CI", "n"):
-        table.add_column(heading, justify="left" if heading in ("metric", "what") else "right", no_wrap=True)
+        table.add_column(
+            heading, justify="left" if heading in ("metric", "what") else "right", no_wrap=heading != "what"
+        )
     for name in ordered(list(found.metrics)):
         unit = guide_of(name).unit
         label = name

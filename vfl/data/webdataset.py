@@ -18,7 +18,7 @@ from vfl.errors import InputError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
 CONVERSATIONS = ("messages", "conversations", "prompt", "chosen")
-_NAME = re.compile(r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<extension>[^/]*)$")
+NAME = re.compile(r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<extension>[^/]*)$")
 """The key goes up to the first dot after the last slash; files whose name begins with a dot belong to no sample."""
 
 
@@ -30,7 +30,7 @@ def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
     """
     done = "the beginning"
     try:
-        with _open(path) as handle, tarfile.open(fileobj=handle, mode="r:") as archive:
+        with open_member(path) as handle, tarfile.open(fileobj=handle, mode="r:") as archive:
             for key, files in groupby(_files(archive, only_ids), key=lambda file: file[0]):
                 yield _sample(f"{path.name} sample {key}", key, {name: data for _, name, data in files})
                 done = f"sample {key}"
@@ -42,7 +42,7 @@ def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
         raise InputError(f"{path} is no intact tar archive (after {done}: {error})") from error
 
 
-def _open(path: Path) -> BinaryIO:
+def open_member(path: Path) -> BinaryIO:
     with path.open("rb") as handle:
         packed = handle.read(2) == b"\x1f\x8b"
     # tarfile makes small steps back: within a buffer they do not unpack the archive from its beginning
@@ -54,7 +54,7 @@ def _files(archive: tarfile.TarFile, only_ids: bool) -> Iterator[tuple[str, str,
     while (member := archive.next()) is not None:
         # it keeps every header otherwise, and memory would grow with the archive
         archive.members.clear()  # type: ignore[attr-defined]
-        match = _NAME.match(member.name)
+        match = NAME.match(member.name)
         if match is None or not member.isfile():
             continue
         extension = match["extension"].lower().rpartition(".")[2]

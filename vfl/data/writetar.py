@@ -29,7 +29,7 @@ def write_tar(path: Path, keep: Iterator[bool], out: Path) -> int:
         with ExitStack() as stack:
             source, target = _open(path, out, stack)
             for member in _members(source):
-                match = webdataset._NAME.match(member.name)
+                match = webdataset.NAME.match(member.name)
                 if match is None or not member.isfile():
                     continue
                 key = match["key"]
@@ -62,7 +62,7 @@ def _open(path: Path, out: Path, stack: ExitStack) -> tuple[tarfile.TarFile, tar
     if packed:
         # without a name and a time in its head, the same rows give the same bytes
         writer = stack.enter_context(gzip.GzipFile(filename="", fileobj=plain, mode="wb", compresslevel=6, mtime=0))
-    reader = stack.enter_context(webdataset._open(path))
+    reader = stack.enter_context(webdataset.open_member(path))
     source = stack.enter_context(tarfile.open(fileobj=reader, mode="r:"))  # noqa: SIM115, the stack closes it
     target = stack.enter_context(tarfile.open(fileobj=writer, mode="w:", format=tarfile.PAX_FORMAT))  # noqa: SIM115
     return source, target

@@ -61,7 +61,7 @@ def encode_batch(vlm: VLM, items: Sequence[EvalItem], *, pad: bool = True) -> Ba
     for item in items:
         try:
             opened = [open_image() for open_image in item.images]
-            filled, _ = fill_images(item.messages, opened)
+            filled, _ = fill_images(item.messages, opened, vlm.medium)
         except InputError as error:
             raise InputError(f"Item {item.id!r}: {error}") from error
         if not opened and vlm.family.bare_prompt:
@@ -72,11 +72,11 @@ def encode_batch(vlm: VLM, items: Sequence[EvalItem], *, pad: bool = True) -> Ba
         conversations.append(filled)
         images.append(opened)
     inputs = _process(vlm, conversations, pad=pad)
-    sizes = tuple(image.size for opened in images for image in opened)
+    sizes = tuple(image.size for opened in images for image in opened if isinstance(image, Image.Image))
     model_sizes = vlm.model_sizes(inputs, sizes)
     shown = []
     for opened in images:
-        taken = len(opened)
+        taken = len(opened) if sizes else 0  # sounds have no size
         shown.append(Shown(sizes[:taken], model_sizes[:taken]))
         sizes, model_sizes = sizes[taken:], model_sizes[taken:]
     keys = tuple(_key(item, opened) for item, opened in zip(items, images, strict=True))
@@ -158,7 +158,7 @@ def _process(vlm: VLM, conversations: list[list[dict[str, Any]]], *, pad: bool) 
     return {name: value.to(vlm.dtype) if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def _key(item: EvalItem, images: Sequence[Image.Image]) -> str:
+def _key(item: EvalItem, images: Sequence[Any]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     digest.update(json.dumps([_plain(item.messages), item.expected, item.match], sort_keys=True).encode())
     for image in images:

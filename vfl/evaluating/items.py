@@ -14,7 +14,6 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from vfl.errors import InputError
-from vfl.files import open_rgb
 from vfl.locating.ask import MAX_NEW_TOKENS, question_of
 from vfl.models.encode import Message
 from vfl.models.vlm import VLM
@@ -82,7 +81,7 @@ def items_of_probes(vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("
     """An item for each pair's target image, or for each of the images named in `which`; the group is the function."""
     items = []
     for pair in pairs:
-        content = ({"type": "image"}, {"type": "text", "text": question_of(vlm, pair)})
+        content = ({"type": vlm.medium.name}, {"type": "text", "text": question_of(vlm, pair)})
         for name in which:
             if name not in pair.images:
                 continue
@@ -91,7 +90,7 @@ def items_of_probes(vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("
                     id=pair.id if name == "image" else f"{pair.id}/{name}",
                     group=pair.function,
                     messages=({"role": "user", "content": list(content)},),
-                    images=(partial(open_rgb, pair.path(name)),),
+                    images=(partial(vlm.medium.open, pair.path(name)),),
                     expected=pair.source_answer if name == "source_image" else pair.answer,
                     match=pair.match,
                     max_new_tokens=MAX_NEW_TOKENS[pair.match],

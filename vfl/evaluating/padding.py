@@ -3,7 +3,6 @@
 import logging
 
 import torch
-from PIL import Image
 
 from vfl.checks import tolerance
 from vfl.evaluating.batches import Batch, encode_batch
@@ -23,8 +22,7 @@ def pads_left(vlm: VLM) -> bool:
     """
     if vlm.tokenizer.pad_token_id is None:
         return _refuse(vlm, "its tokenizer has no pad token")
-    image = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
-    items = [_item(question, image) for question in QUESTIONS]
+    items = [_item(vlm, question) for question in QUESTIONS]
     together = _logits(vlm, encode_batch(vlm, items))[:1]
     alone = _logits(vlm, encode_batch(vlm, items[:1], pad=False))
     if together.shape[1] == alone.shape[1] and bool((together - alone).abs().max() <= tolerance(vlm, alone)):
@@ -32,10 +30,10 @@ def pads_left(vlm: VLM) -> bool:
     return _refuse(vlm, "padded to the left it gives other logits")
 
 
-def _item(question: str, image: Image.Image) -> EvalItem:
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+def _item(vlm: VLM, question: str) -> EvalItem:
+    content = [{"type": vlm.medium.name}, {"type": "text", "text": question}]
     messages = ({"role": "user", "content": content},)
-    return EvalItem(question, "padding", messages, (lambda: image,), "", "exact", 2)
+    return EvalItem(question, "padding", messages, (vlm.medium.noise,), "", "exact", 2)
 
 
 def _logits(vlm: VLM, batch: Batch) -> torch.Tensor:

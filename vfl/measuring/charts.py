@@ -4,11 +4,12 @@ Continues vfl/report/charts.py, whose x is a layer; here it is any number.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from vfl.measuring.panels import SHARE, Dot, Heat, Number, Panel, Series, shown
-from vfl.report.charts import Ink, Tick, inks, shade, y_of
+from vfl.measuring.panels import LEAST_SPAN, SHARE, Dot, Heat, Number, Panel, Series, shown
+from vfl.report.charts import Ink, Tick, shade, y_of
 
 NOTHING = "#f0f0f0"
 
@@ -63,8 +64,8 @@ class DotRow:
     text: str
 
 
-def chart(panel: Panel) -> Chart | None:
-    """A panel ready to be drawn; None without a number in it."""
+def chart(panel: Panel, ink: Mapping[str, Ink]) -> Chart | None:
+    """A panel ready to be drawn, each line in its ink; None without a number in it."""
     ends = [v for one in panel.series for values in (one.value, one.low, one.high) for v in values if finite(v)]
     if not any(finite(v) for one in panel.series for v in one.value):
         return None
@@ -73,8 +74,9 @@ def chart(panel: Panel) -> Chart | None:
     room = 0.5 if panel.places else 0.02 * (last - first)
     x_range = (first - (room or 1), last + (room or 1))
     ends += panel.levels.values()
-    y_range = (0.0, 1.0) if panel.unit == SHARE and max(ends) <= 1 and min(ends) >= 0 else _room(min(ends), max(ends))
-    ink = inks([one.name for one in panel.series])
+    y_range = _room(min(ends), max(ends), LEAST_SPAN.get(panel.unit, 0.0))
+    if panel.unit == SHARE and min(ends) >= 0 and max(ends) <= 1:
+        y_range = (0.0, 1.0)
     if panel.places:
         x_ticks = [Tick(_x(x, x_range), name) for x, name in zip(panel.series[0].at, panel.places, strict=True)]
     else:
@@ -182,7 +184,9 @@ def _whole(count: int) -> list[float]:
     return [t for t in ticks_of(0, count - 1, 8) if t == int(t)] if count > 1 else [0]
 
 
-def _room(low: float, high: float) -> tuple[float, float]:
-    """A little room above and below, and some around a single value."""
+def _room(low: float, high: float, least: float = 0.0) -> tuple[float, float]:
+    """A little room above and below, and some around values that are closer than `least`, or a single one."""
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
     span = high - low or abs(high) or 1.0
     return low - 0.06 * span, high + 0.06 * span

@@ -54,7 +54,7 @@ class MeasureConfig(ModelConfig):
     on_bad_row: Literal["error", "skip"] = "error"
     functions: tuple[str, ...] | None = Field(default=None, description="only these functions (or groups of rows)")
     pairs: int | None = Field(
-        default=None, ge=1, description="a function: generated (20), or the first so many of a suite or of rows (all)"
+        default=None, ge=1, description="a function: generated (12), or the first so many of a suite or of rows (all)"
     )
     size: int | None = Field(default=None, ge=16, description="pixels of generated images")
     seed: int = Field(default=1, ge=0, description="of generated probes; `vfl locate` uses 0")

@@ -1,6 +1,8 @@
 """The same figures for papers, one PNG a metric."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -9,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vfl.measuring.charts import finite
-from vfl.measuring.panels import SHARE, Dot, Drawn, Heat, Panel
-from vfl.report.charts import inks
+from vfl.measuring.panels import LEAST_SPAN, SHARE, Dot, Drawn, Heat, Panel, lines_of
+from vfl.report.charts import Ink, inks
 from vfl.report.figures import LONGEST_NAME, STYLE, WIDTH
 from vfl.report.words import shortened
 
@@ -27,7 +29,8 @@ def figure(found: Drawn, title: str) -> Figure | None:
         return None
     columns = 1 if count == 1 else 2
     rows = math.ceil(count / columns)
-    height = 0.4 + PANEL_HEIGHT * rows if not found.dots else 0.8 + 0.2 * len(found.dots)
+    height = 0.7 + PANEL_HEIGHT * rows if not found.dots else 0.8 + 0.2 * len(found.dots)
+    ink = inks(lines_of(panels))
     with rc_context(STYLE):
         drawn = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasAgg(drawn)
@@ -36,17 +39,27 @@ def figure(found: Drawn, title: str) -> Figure | None:
             axes.remove()
         left = iter(places)
         for panel in panels:
-            _panel(next(left), panel)
+            _panel(next(left), panel, ink)
         for heat in heats:
             _heat(drawn, next(left), heat)
         if found.dots:
             _dots(next(left), found.dots)
+        marks = {
+            text: mark for axes in drawn.axes for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        if marks:
+            how: dict[str, Any] = {
+                "loc": "outside lower center",
+                "ncols": min(len(marks), 4),
+                "frameon": False,
+                "fontsize": 6.5,
+            }
+            drawn.legend(list(marks.values()), list(marks), **how)
         drawn.suptitle(title, fontsize=9, x=0.02, ha="left")
     return drawn
 
 
-def _panel(axes: Axes, panel: Panel) -> None:
-    ink = inks([one.name for one in panel.series])
+def _panel(axes: Axes, panel: Panel, ink: Mapping[str, Ink]) -> None:
     scale = 100 if panel.unit == SHARE else 1
 
     def scaled(values: list[float | None]) -> list[float]:
@@ -68,7 +81,9 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel("" if panel.places else panel.axis)
     axes.set_ylabel("%" if panel.unit == SHARE else panel.unit)
     axes.set_title(shortened(panel.title, LONGEST_NAME), loc="left", fontsize=8, pad=2)
-    axes.legend(frameon=False, fontsize=5.5, handlelength=1.6, borderpad=0.1, labelspacing=0.2)
+    low, high = axes.get_ylim()
+    if high - low < (least := LEAST_SPAN.get(panel.unit, 0.0)):
+        axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
 
 
 def _heat(drawn: Figure, axes: Axes, heat: Heat) -> None:

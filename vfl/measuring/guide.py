@@ -92,9 +92,10 @@ GUIDES: dict[str, Guide] = {
     ),
     "functional": Guide(
         "Functional redundancy",
-        "A bound on how much worse the answer can be predicted from one layer’s states than from the next one’s. Near "
-        "0 the layer may be skipped; a large bound proves nothing.",
+        "How much better the answer is predicted from the next layer’s states than from this one’s. Near "
+        "0 the layer may be skipped; a large bound of it proves nothing.",
         SKIP,
+        "squared error",
     ),
     "informational": Guide(
         "Informational redundancy",
@@ -156,6 +157,14 @@ GUIDES: dict[str, Guide] = {
         "Accuracy with the highest-scored heads of a third of the depth switched off, beside as many random ones. The "
         "gap between the two is what is special about those heads.",
         HEADS,
+        SHARE,
+    ),
+    "visual_prompt": Guide(
+        "Drawing a box",
+        "Accuracy with the object’s outline drawn into the image (on) and without (off), and how much attention falls "
+        "inside the box. A gain without more attention there is not due to looking.",
+        HEADS,
+        SHARE,
     ),
 }
 

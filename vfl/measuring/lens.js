@@ -104,7 +104,8 @@
     boxes.forEach((box) => rectangle(box, "object"));
     at("lens-question").textContent = `${question} Answer: ${answer}.` + (boxes.length ? " Dashed: the object." : "");
     buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(place === shown)));
-    choose(regions.findIndex((box) => box));
+    const [first] = boxes.length ? covering(...centre(boxes[0])) : [];
+    choose(first === undefined ? regions.findIndex((box) => box) : first);
   }
 
   const buttons = pictures.length < 2 ? [] : pictures.map((_, place) => {

@@ -14,9 +14,9 @@ from markupsafe import Markup
 from vfl.measuring.charts import Chart, DotRow, HeatChart, chart, dot_rows, heat_chart
 from vfl.measuring.guide import Guide, guide_of, ordered
 from vfl.measuring.metricsfile import Metrics
-from vfl.measuring.panels import Drawn, drawn
+from vfl.measuring.panels import Drawn, drawn, lines_of
 from vfl.report import page
-from vfl.report.charts import Tick, shade
+from vfl.report.charts import Tick, inks, shade
 
 HERE = Path(__file__).resolve().parent
 # What could end the element or, in old readers of JSON in scripts, the line.
@@ -76,13 +76,14 @@ def environment() -> Environment:
 def _section(metrics: Metrics, name: str) -> Section:
     result, guide = metrics.metrics[name], guide_of(name)
     found = drawn(result, guide.unit, metrics.data.functions)
+    ink = inks(lines_of(found.panels))
     dots, dot_ticks = dot_rows(found.dots) if found.dots else ([], [])
     return Section(
         name=name,
         guide=guide,
         n=result["n"],
         seconds=metrics.seconds.get(name, 0.0),
-        charts=[one for one in map(chart, found.panels) if one],
+        charts=[one for panel in found.panels if (one := chart(panel, ink))],
         heats=[one for one in map(heat_chart, found.heats) if one],
         dots=dots,
         dot_ticks=dot_ticks,

@@ -2,7 +2,8 @@
 
 Names are read from their slashes: "cosine" curves are "vision" and "text", two lines of one panel; "counting/accuracy"
 is the line "accuracy" of the panel "counting"; "counting/object to last_token/drop" is the line "object to last_token"
-of a panel "counting: drop". Lines of different units never share a panel.
+of a panel "counting: drop", and
+"counting/early/top" the line "top" of "counting: early". Lines of different units never share a panel.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,14 @@ UNITS = {
     "right": SHARE,
     "peak_changed": SHARE,
     "correspondence": SHARE,
+    "region_share": SHARE,
+    "region_tokens": SHARE,
+    "exceed": SHARE,
+    "shuffled": SHARE,
+    "region_on": "attention mass",
+    "region_off": "attention mass",
+    "unique": "nats",
+    "tokens": "tokens",
     "logprob": "nats per token",
     "effect": "nats per token",
     "drop": "probability",
@@ -30,10 +39,13 @@ UNITS = {
     "best": "",
     "svar": "",
 }
+# Less than this between the lowest and the highest value is noise, and is not stretched to the full height.
+LEAST_SPAN = {"probability": 0.02, "nats per token": 0.05}
 LEVELS = {"no_image": "no image", "chance": "chance"}  # scalars that are drawn as levels beside accuracies
 SHOWN_ROWS = 10
 LISTED = 40
 MOST_DOTS = 60
+MOST_COLUMNS = 6
 
 Number = float | None
 
@@ -114,8 +126,14 @@ def drawn(result: Mapping[str, Any], unit: str, functions: Iterable[str] = ()) -
         for name, one in list(scalars.items())[:MOST_DOTS]:
             if one["value"] is not None and (one["low"] is not None or unit_of(name, unit) == SHARE):
                 dots.append(Dot(spoken(name), unit_of(name, unit), one["value"], one["low"], one["high"]))
+        dots = [dot for dot in dots if dot.unit == SHARE] or dots  # shares and sizes fit on no common axis
     extra = {name: value for name, value in result.items() if name not in ("n", "scalars", "curves", "options")}
     return Drawn(panels, heats, dots, _numbers(scalars, unit), _facts(extra), _ranking(extra))
+
+
+def lines_of(panels: Iterable[Panel]) -> list[str]:
+    """Names of all lines, so that one has the same colour in every panel of a metric."""
+    return list(dict.fromkeys(one.name for panel in panels for one in panel.series))
 
 
 def unit_of(name: str, unit: str) -> str:
@@ -161,8 +179,11 @@ def _parts(function: str, name: str) -> tuple[str, str]:
     """Title of a curve's panel, and of its line."""
     if name == function:
         return "", name
-    line, slash, what = name.removeprefix(f"{function}/").rpartition("/")
-    return (f"{function}/{what}", line) if slash else (function, what)
+    middle, slash, last = name.removeprefix(f"{function}/").rpartition("/")
+    if not slash:
+        return function, last
+    # A last part that is a quantity of its own is shared by lines; "early/top" and "early/random" belong side by side.
+    return (f"{function}/{last}", middle) if last in UNITS else (f"{function}/{middle}", last)
 
 
 def _places(result: Mapping[str, Any], curve: Mapping[str, Any]) -> list[str] | None:
@@ -198,11 +219,11 @@ def _is_table(value: Any) -> bool:
 
 def _numbers(scalars: Mapping[str, Any], unit: str) -> Numbers:
     """One row a scalar; where all are called "function/what", a row a function and a column each what."""
-    if scalars and all("/" in name for name in scalars):
-        split = {name: name.rsplit("/", 1) for name in scalars}
-        headings = list(dict.fromkeys(what for _, what in split.values()))
+    split = {name: name.rsplit("/", 1) for name in scalars}
+    headings = list(dict.fromkeys(parts[-1] for parts in split.values()))
+    if scalars and all("/" in name for name in scalars) and len(headings) <= MOST_COLUMNS:
         rows = []
-        for row in dict.fromkeys(row for row, _ in split.values()):
+        for row in dict.fromkeys(parts[0] for parts in split.values()):
             cells = [_cell(scalars.get(f"{row}/{what}"), unit_of(what, unit)) for what in headings]
             counts = {scalars[f"{row}/{what}"]["n"] for what in headings if f"{row}/{what}" in scalars}
             rows.append((spoken(row), cells, ", ".join(map(str, sorted(counts)))))

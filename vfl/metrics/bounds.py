@@ -14,7 +14,7 @@ D_MAX = 2.0  # of the cosine distance; the paper's printed form assumes 1
 
 def binary_entropy(p: ArrayLike) -> Floats:
     """h2(p) = -p log p - (1 - p) log(1 - p)."""
-    p = np.asarray(p, dtype=np.float64)
+    p = _share(p)
     return np.asarray(-xlogy(p, p) - xlog1py(1 - p, -p))
 
 
@@ -43,7 +43,8 @@ def entropy_upper(exceed: ArrayLike, support: ArrayLike, fewest: ArrayLike, most
         fewest: N_min, of support points in a ball.
         most: N_max.
     """
-    exceed, support, fewest, most = (np.asarray(x, dtype=np.float64) for x in (exceed, support, fewest, most))
+    exceed = _share(exceed)
+    support, fewest, most = (np.asarray(x, dtype=np.float64) for x in (support, fewest, most))
     # where every ball holds everything P_t is 0, and so is its term
     return np.asarray(
         binary_entropy(exceed) + xlogy(exceed, np.maximum(support - fewest, 1e-300)) + xlogy(1 - exceed, most)
@@ -58,7 +59,7 @@ def information_lower(exceed: ArrayLike, least: ArrayLike, greatest: ArrayLike) 
         least: p_min, the least probability of a ball under the marginal of X'.
         greatest: p_max.
     """
-    exceed, least, greatest = (np.asarray(x, dtype=np.float64) for x in (exceed, least, greatest))
+    exceed, least, greatest = _share(exceed), _share(least), _share(greatest)
     tiny = 1e-300  # a ball that is never hit leaves nothing within t, one that is always hit nothing beyond
     inside = -xlogy(1 - exceed, np.maximum(greatest, tiny))
     outside = -xlogy(exceed, np.maximum(1 - least, tiny))
@@ -70,8 +71,7 @@ def information_kl(exceed: ArrayLike, shuffled: ArrayLike) -> Floats:
 
     q_t is the share of shuffled (independent) pairs within t. By data processing of the event d <= t.
     """
-    within = 1 - np.asarray(exceed, dtype=np.float64)
-    shuffled = np.asarray(shuffled, dtype=np.float64)
+    within, shuffled = 1 - _share(exceed), _share(shuffled)
     tiny = 1e-300
     return np.asarray(
         xlogy(within, np.maximum(within, tiny))
@@ -84,3 +84,8 @@ def information_kl(exceed: ArrayLike, shuffled: ArrayLike) -> Floats:
 def information_gap_bound(information: ArrayLike, norm: float = 1.0) -> Floats:
     """Theorem 5: MMSE(Y|X) - MMSE(Y|X') <= 2 C^2 I(Y;X'|X) for ||Y|| <= C, by total variation and Pinsker."""
     return 2 * norm**2 * np.asarray(information, dtype=np.float64)
+
+
+def _share(value: ArrayLike) -> Floats:
+    """Probabilities that are sums of others, without what rounding puts beyond 0 and 1."""
+    return np.clip(np.asarray(value, dtype=np.float64), 0, 1)

@@ -71,10 +71,9 @@ def pearson(first: ArrayLike, second: ArrayLike) -> dict[str, Any]:
 
 def resampled(table: Floats, shape: tuple[int, int]) -> Floats:
     """An L x H table at `shape`, by linear interpolation over relative depth, then relative rank."""
-    for axis, length in enumerate(shape):
-        at = np.linspace(0, 1, table.shape[axis])
-        to = np.linspace(0, 1, length)
-        table = np.apply_along_axis(lambda line, at=at, to=to: np.interp(to, at, line), axis, table)
+    for length in shape:  # the first axis, then the other
+        at, to = np.linspace(0, 1, len(table)), np.linspace(0, 1, length)
+        table = np.array([np.interp(to, at, column) for column in table.T])
     return table
 
 

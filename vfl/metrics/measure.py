@@ -55,6 +55,13 @@ OF_PAIRS: dict[str, Callable[..., Result]] = {
     "recommended": recommended,
 }
 KNOWN = (*OF_PROMPTS, *OF_PAIRS)
+# What a model that hears sounds can't be asked, and why.
+ONLY_IMAGES = {
+    "token_ablation": "it replaces the tokens of an object's place in the picture",
+    "lens": "it asks what the patches of an object spell",
+    "knockout": "it cuts attention from an object's place and from rows of the picture",
+    "visual_prompt": "it draws a box into the picture",
+}
 
 
 def measure_named(
@@ -107,6 +114,8 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def _measure(vlm: VLM, name: str, pairs: Sequence[Pair], options: Mapping[str, Any]) -> Result:
+    if name in ONLY_IMAGES and vlm.family.modality != "image":
+        raise InputError(f"{name} does not apply to {vlm.family.name}, which hears sounds: {ONLY_IMAGES[name]}.")
     if name in OF_PROMPTS:
         prompts: Iterable[Encoded] = prompts_of(vlm, pairs)
         return OF_PROMPTS[name](vlm, prompts, **options)

@@ -144,7 +144,8 @@ def blocked(mask: torch.Tensor | None, edges: torch.Tensor, *, causal: bool = Tr
         other key does not fall back to the keys that are merely very unlikely.
     """
     if mask is None or mask.dtype == torch.bool:
-        return seen_keys(mask, *edges.shape[-2:], edges.device, causal=causal) & ~edges
+        num_queries, num_keys = edges.shape[-2:]
+        return seen_keys(mask, num_queries, num_keys, edges.device, causal=causal) & ~edges
     return mask.masked_fill(~_seen(mask) | edges, float("-inf"))
 
 

@@ -77,6 +77,8 @@ class ConversationEncoder:
         template: str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if family.modality != "image":
+            raise InputError(f"{family.name} hears {family.modality}: it can be measured, not trained or scored with.")
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.family = family

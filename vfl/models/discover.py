@@ -20,7 +20,7 @@ class Parts:
         layers: its decoder layers, in order.
         norm: the final norm.
         head: hidden states to logits.
-        image_token_id: the placeholder id whose positions hold vision tokens.
+        image_token_id: the placeholder id whose positions hold vision (or audio) tokens.
         softcap: the final soft cap of the logits, or None.
     """
 
@@ -54,7 +54,9 @@ def discover(model: PreTrainedModel) -> Parts:
     if image_token_id is None:
         image_token_id = getattr(config, "image_token_index", None)
     if image_token_id is None:
-        raise missing("an image placeholder token (config.image_token_id)")
+        image_token_id = getattr(config, "audio_token_id", None)
+    if image_token_id is None:
+        raise missing("an image or audio placeholder token (config.image_token_id, audio_token_id)")
     decoder = model.get_decoder()
     layers = getattr(decoder, "layers", None)
     num_layers = config.get_text_config(decoder=True).num_hidden_layers

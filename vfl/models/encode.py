@@ -1,4 +1,4 @@
-"""Messages and images to model inputs, with the vision span marked."""
+"""Messages and images (or sounds) to model inputs, with their span marked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,14 +6,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from vfl.errors import InputError
-from vfl.files import as_rgb, open_rgb
+from vfl.models.medium import IMAGE, Medium
 
 Message = Mapping[str, Any]
-ImageLike = Image.Image | str | Path
+ImageLike = Image.Image | str | Path | NDArray[np.floating]  # an array is a sound's samples
+# One value for each frame of a sound, of which there may be as many as tokens.
+_OF_FRAMES = "feature_attention_mask"
 
 
 @dataclass(frozen=True)
@@ -67,24 +71,17 @@ class Encoded:
         """The inputs cut to the first `end` tokens; what is not one value per token stays whole."""
         shape = self.input_ids.shape
         return {
-            name: value[:, :end] if isinstance(value, torch.Tensor) and value.shape == shape else value
-            for name, value in self.inputs.items()
+            name: value[:, :end] if _of_tokens(name, value, shape) else value for name, value in self.inputs.items()
         }
 
 
-def read_image(image: ImageLike) -> Image.Image:
-    """A picture as the model is shown it: RGB, upright, transparency on white.
-
-    Raises:
-        InputError: for a missing, truncated or unreadable file, by name.
-    """
-    return as_rgb(image) if isinstance(image, Image.Image) else open_rgb(Path(image))
-
-
-def fill_images(messages: Sequence[Message], images: Sequence[ImageLike]) -> tuple[list[dict[str, Any]], list[int]]:
+def fill_images(
+    messages: Sequence[Message], images: Sequence[ImageLike], medium: Medium = IMAGE
+) -> tuple[list[dict[str, Any]], list[int]]:
     """Messages with their images opened and in place, and how many images stand in each uninterrupted group.
 
-    `images` fill the `{"type": "image"}` entries without an image of their own, in order.
+    `images` fill the `{"type": "image"}` entries without an image of their own, in order. With a medium of audio, all
+    this holds for sounds.
 
     Raises:
         InputError: when the number of images and places differ, or an entry is of another kind.
@@ -101,16 +98,16 @@ def fill_images(messages: Sequence[Message], images: Sequence[ImageLike]) -> tup
             if entry["type"] == "text":
                 adjacent = False
                 placed.append({"type": "text", "text": entry["text"]})
-            elif entry["type"] == "image":
-                source = next((entry[key] for key in ("image", "path") if entry.get(key) is not None), None)
+            elif entry["type"] == medium.name:
+                source = next((entry[key] for key in (medium.name, "path") if entry.get(key) is not None), None)
                 if source is None:
                     if not queue:
                         raise InputError(
-                            f"The messages have more image places than images: {len(images)} were given. "
-                            "Give one image for each {'type': 'image'} entry."
+                            f"The messages have more {medium.name} places than {medium.name}s: {len(images)} were "
+                            f"given. Give one {medium.name} for each {{'type': '{medium.name}'}} entry."
                         )
                     source = queue.pop(0)
-                placed.append({"type": "image", "image": read_image(source)})
+                placed.append({"type": medium.name, medium.name: medium.open(source)})
                 if adjacent:
                     groups[-1] += 1
                 else:
@@ -118,14 +115,14 @@ def fill_images(messages: Sequence[Message], images: Sequence[ImageLike]) -> tup
                 adjacent = True
             else:
                 raise InputError(
-                    f"A message entry has the type {entry['type']!r}; expected 'text' or 'image'. "
+                    f"A message entry has the type {entry['type']!r}; expected 'text' or {medium.name!r}. "
                     "Convert other kinds before encoding."
                 )
         filled.append({"role": message["role"], "content": placed})
     if queue:
         raise InputError(
-            f"{len(images)} images were given but only {len(images) - len(queue)} places are in the messages. "
-            "Add a {'type': 'image'} entry for each image."
+            f"{len(images)} {medium.name}s were given but only {len(images) - len(queue)} places are in the messages. "
+            f"Add a {{'type': '{medium.name}'}} entry for each."
         )
     return filled, groups
 
@@ -154,7 +151,12 @@ def pixel_key(inputs: Mapping[str, Any]) -> str:
     shape = inputs["input_ids"].shape
     for name in sorted(inputs):
         value = inputs[name]
-        if isinstance(value, torch.Tensor) and value.shape != shape:
+        if isinstance(value, torch.Tensor) and not _of_tokens(name, value, shape):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _of_tokens(name: str, value: Any, shape: torch.Size) -> bool:
+    """Whether an input holds one value for each token."""
+    return isinstance(value, torch.Tensor) and value.shape == shape and name != _OF_FRAMES

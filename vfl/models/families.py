@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from vfl.errors import InputError
 from vfl.models import boxes
 from vfl.models.boxes import BoxConvention
+from vfl.models.medium import Modality
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Family:
         prefix_lm: the prompt attends to itself in both directions, so vision states depend on the question: every
             experiment uses full passes.
         bare_prompt: trained on plain text after the image, without a chat template.
+        modality: what its span holds; boxes mean nothing for sounds.
         note: what a user of this family should know.
     """
 
@@ -30,6 +32,7 @@ class Family:
     boxes: BoxConvention
     prefix_lm: bool = False
     bare_prompt: bool = False
+    modality: Modality = "image"
     note: str = ""
 
 
@@ -53,6 +56,13 @@ FAMILIES: tuple[Family, ...] = (
         prefix_lm=True,
         bare_prompt=True,
         note="prefix-LM: vision states depend on the question, so sweeps use exact full passes",
+    ),
+    Family(
+        "Qwen2-Audio",
+        ("qwen2_audio",),
+        boxes.UNIT,
+        modality="audio",
+        note="the span is sound; pairs need equally long WAV files; to measure, not to train",
     ),
 )
 

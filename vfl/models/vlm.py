@@ -12,6 +12,7 @@ from vfl.errors import InputError
 from vfl.models.discover import Parts, logits_of
 from vfl.models.encode import Encoded, ImageLike, Message, fill_images, find_spans, pixel_key
 from vfl.models.families import Family
+from vfl.models.medium import Medium, medium_of
 
 
 @dataclass
@@ -69,6 +70,11 @@ class VLM:
         """The processor's tokenizer."""
         return self.processor.tokenizer
 
+    @property
+    def medium(self) -> Medium:
+        """What the span holds: images, or sounds for an audio language model."""
+        return medium_of(self.family.modality, self.processor)
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., d) output of the last decoder layer -> (..., vocabulary) logits."""
         return logits_of(self.parts, hidden)
@@ -79,8 +85,9 @@ class VLM:
         return embedded
 
     def ask(self, question: str, image: ImageLike) -> Encoded:
-        """Encode one question on one image, the image first."""
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+        """Encode one question on one image (or sound), the image first."""
+        kind = self.medium.name
+        content = [{"type": kind, kind: image}, {"type": "text", "text": question}]
         return self.encode([{"role": "user", "content": content}])
 
     def encode(self, messages: Sequence[Message], images: Sequence[ImageLike] = ()) -> Encoded:
@@ -88,21 +95,25 @@ class VLM:
 
         Args:
             messages: turns with a role and a content: text, or entries `{"type": "text", "text": ...}` and
-                `{"type": "image"}`, the latter with their own "image" (PIL or path) or filled from `images`.
-            images: images for the entries without one.
+                `{"type": "image"}`, the latter with their own "image" (PIL or path) or filled from `images`. An audio
+                language model takes `{"type": "audio"}` with an "audio": a WAV file, or samples at its own rate.
+            images: images (or sounds) for the entries without one.
 
         Raises:
             InputError: for unreadable images, mismatched counts, or no image at all.
         """
-        filled, groups = fill_images(messages, images)
+        medium = self.medium
+        filled, groups = fill_images(messages, images, medium)
         if not groups:
-            raise InputError("The messages hold no image. Every experiment here is about what the text reads in one.")
+            raise InputError(
+                f"The messages hold no {medium.name}. Every experiment here is about what the text reads in one."
+            )
         inputs = self._process(filled)
         counts = [self._num_image_tokens(inputs)]
         if len(groups) > 1:
             counts = self._tokens_per_group(filled, groups)
         originals = [entry["image"] for turn in filled for entry in turn["content"] if entry["type"] == "image"]
-        sizes = tuple(image.size for image in originals)
+        sizes = tuple(image.size for image in originals)  # a sound has none
         return Encoded(
             inputs=inputs,
             positions=self._positions(inputs),
@@ -166,14 +177,15 @@ class VLM:
         count = int((inputs["input_ids"] == self.parts.image_token_id).sum())
         if count == 0:
             raise InputError(
-                f"The prompt of {self.model_id} holds no image token (id {self.parts.image_token_id}): its chat "
-                "template does not place images. Give a template that does with --chat-template FILE."
+                f"The prompt of {self.model_id} holds no {self.medium.name} token (id {self.parts.image_token_id}): "
+                f"its chat template does not place {self.medium.name}s. Give a template that does with --chat-template "
+                "FILE."
             )
         return count
 
     def _tokens_per_group(self, filled: list[dict[str, Any]], groups: list[int]) -> list[int]:
         """Image tokens of each group: the processor decides how many an image gets, so each group is asked alone."""
-        images = [entry for turn in filled for entry in turn["content"] if entry["type"] == "image"]
+        images = [entry for turn in filled for entry in turn["content"] if entry["type"] == self.medium.name]
         counts = []
         for size in groups:
             taken, images = images[:size], images[size:]

@@ -2,7 +2,7 @@
 
 On disk a suite is a folder with `probes.jsonl`, one pair a line, and image paths relative to that folder. `read_suite`
 checks everything that can be checked without a model, so that a long run never ends on a bad line; every message names
-the file and the line.
+the file and the line. For an audio language model the images are WAV files of equal length.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from vfl.errors import InputError
 from vfl.files import inside, open_image, open_rgb
 from vfl.probes import match
 from vfl.probes.match import Box, MatchKind
+from vfl.sound import is_sound, sound_size
 
 PROBES_FILE = "probes.jsonl"
 Which = Literal["image", "source_image", "control_image"]
@@ -76,7 +77,7 @@ class Pair(BaseModel):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels, the same for all images of the pair."""
+        """(width, height) in pixels, the same for all images of the pair; (samples, rate) of sounds."""
         return self._size
 
     @property
@@ -250,7 +251,7 @@ def _read_line(line: str, root: Path, sizes: dict[Path, tuple[int, int]]) -> Pai
     for which in pair.images:
         path = inside(root, getattr(pair, which), which)
         if path not in sizes:
-            sizes[path] = open_image(path).size
+            sizes[path] = sound_size(path) if is_sound(path) else open_image(path).size
         found[which] = sizes[path]
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{which} {width}x{height}" for which, (width, height) in found.items())

@@ -1,0 +1,93 @@
+"""The metrics on an audio language model: what makes sense there runs, the rest says that it does not apply."""
+
+import json
+
+import pytest
+import tiny
+import torch
+
+import vfl
+from vfl.engine.plan import Plan
+from vfl.engine.sweep import sweep
+from vfl.errors import InputError
+from vfl.locating.ask import MAX_NEW_TOKENS
+from vfl.measuring.config import MeasureConfig
+from vfl.measuring.run import run
+from vfl.metrics.measure import KNOWN, ONLY_IMAGES, measure_named
+from vfl.probes import match
+from vfl.probes.pair import read_suite
+
+QUESTION = "What is in the sound? Answer with the text only."
+APPLY = [name for name in KNOWN if name not in ONLY_IMAGES]
+PAIRS = 3
+
+
+@pytest.fixture(scope="module")
+def vlm(tiny_folder):
+    return vfl.load(tiny_folder("qwen2_audio"), dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def suite(vlm, tmp_path_factory):
+    """A folder of sound pairs, the answers are the model's own."""
+    folder = tmp_path_factory.mktemp("sounds")
+    answered, lines = {}, []
+    for seed in range(200):
+        path = tiny.write_sound(folder / f"{seed}.wav", seed)
+        (answer,) = sweep(vlm, vlm.ask(QUESTION, path), [Plan.own()], max_new_tokens=MAX_NEW_TOKENS["text"]).texts
+        if match.read("text", answer) is None:
+            continue
+        other = next((name for name, theirs in answered.items() if not match.same("text", theirs, answer)), None)
+        if other is None:
+            answered[path.name] = answer
+            continue
+        line = {"id": f"pair-{len(lines)}", "function": ("naming", "telling")[len(lines) % 2], "question": QUESTION}
+        line |= {"image": path.name, "source_image": other, "answer": answer, "source_answer": answered.pop(other)}
+        lines.append(json.dumps(line | {"match": "text"}) + "\n")
+        if len(lines) == PAIRS:
+            break
+    (folder / "probes.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_pairs_of_sounds_are_a_suite(suite, tmp_path):
+    pairs = read_suite(suite)
+    assert len(pairs) == PAIRS
+    assert {pair.size for pair in pairs} == {(10_240, 16_000)}
+    tiny.write_sound(tmp_path / "short.wav", seconds=0.5)
+    tiny.write_sound(tmp_path / "long.wav")
+    line = json.loads(pairs[0].line()) | {"image": "short.wav", "source_image": "long.wav"}
+    (tmp_path / "probes.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(InputError, match="must have equal"):
+        read_suite(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(ONLY_IMAGES))
+def test_metrics_of_pictures_say_that_they_do_not_apply(vlm, suite, name):
+    with pytest.raises(InputError, match=f"{name} does not apply to Qwen2-Audio"):
+        measure_named(vlm, [name], read_suite(suite))
+
+
+def test_plain_answers_are_right_and_the_masses_sum_to_one(vlm, suite):
+    """The answers are the model's own, so accuracy is 1 where nothing is edited."""
+    found = measure_named(vlm, ["drop", "late_entry", "var"], read_suite(suite))
+    for name in ("drop", "late_entry"):
+        assert found[name]["scalars"]["naming/accuracy"]["value"] == 1
+        assert found[name]["curves"]["naming/accuracy"]["value"][0] == 1
+    masses = torch.tensor([found["var"]["curves"][name]["value"] for name in ("vision", "text", "self")])
+    torch.testing.assert_close(masses.sum(0), torch.ones(vlm.num_layers), rtol=0, atol=1e-6)
+
+
+def test_measuring_all_leaves_out_by_name(vlm, suite, tmp_path):
+    """`vfl measure --metrics all` up to its page."""
+    everything = MeasureConfig(model=vlm.model_id, data=str(suite), out=tmp_path / "all")
+    metrics = run(everything, vlm=vlm, progress=False)
+    assert sorted(metrics.not_measured) == sorted(ONLY_IMAGES)
+    assert set(metrics.metrics) == set(APPLY)
+    assert all(found["n"] > 0 and (found["curves"] or found["scalars"]) for found in metrics.metrics.values())
+    assert (tmp_path / "all" / "report.html").exists()
+    with pytest.raises(InputError, match="does not apply to Qwen2-Audio"):
+        run(
+            MeasureConfig(model=vlm.model_id, metrics=["cosine", "lens"], data=str(suite), out=tmp_path / "some"),
+            vlm=vlm,
+        )

@@ -1,0 +1,209 @@
+"""Knockout, token ablation and head masking: against single passes with the edit made by hand, and their no-op ends."""
+
+import json
+
+import pytest
+import torch
+
+from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.plan import Plan
+from vfl.engine.streams import frame_of_prompt
+from vfl.engine.sweep import sweep
+from vfl.errors import InputError
+from vfl.metrics.ablation import ablated, token_ablation
+from vfl.metrics.asking import question_on, repeated, replies, reply
+from vfl.metrics.gradients import integrated_gradients
+from vfl.metrics.head_masking import head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
+from vfl.metrics.knockout import knockout, window_layers
+from vfl.metrics.mean_embedding import cached_mean, mean_embedding, vision_rows
+from vfl.metrics.objects import Places, at_positions, object_tokens
+from vfl.metrics.states import is_image_token
+from vfl.metrics.tap import Block, tapped
+
+
+def first_probabilities(vlm, encoded, **tap):
+    with torch.no_grad(), tapped(vlm, **tap):
+        logits = vlm.model(**encoded.inputs, position_ids=encoded.positions, use_cache=False).logits[0, -1]
+    return logits.softmax(-1)
+
+
+@pytest.fixture
+def question(vlm, boxed):
+    return question_on(vlm, boxed[0], "image", boxed[0].path("image"))
+
+
+def test_rows_answer_as_the_sweep(vlm, question, boxed, untouched):
+    expected = sweep(vlm, question.encoded, [Plan.own()], max_new_tokens=question.limit)
+    rows = replies(vlm, question, repeated(decoder_inputs(vlm, question.encoded.inputs), 3))
+    for row in (*rows, reply(vlm, question)):
+        assert row.text == expected.texts[0]
+        assert row.right
+        torch.testing.assert_close(row.probabilities, expected.logits[0].softmax(-1), rtol=0, atol=1e-9)
+
+
+def test_knockout_is_a_pass_with_the_edges_cut(vlm, boxed, question, untouched):
+    windows = {"one": (1, 1), "two": (1, 2), "all": (0, vlm.num_layers - 1)}
+    cuts = ["object to last_token", "rest to last_token", "all_but_last_row to last_row"]
+    found = knockout(vlm, boxed[:1], windows=windows, cuts=cuts, noise_filter=False)
+    json.dumps(found, allow_nan=False)
+    assert [one["name"] for one in found["windows"]] == list(windows)
+    assert found["scalars"]["naming/right"]["value"] == found["scalars"]["naming/kept"]["value"] == 1
+    encoded = question.encoded
+    tokens = object_tokens(Places(vlm).of(encoded), boxed[0].boxes["image"])
+    last = torch.zeros_like(encoded.input_ids, dtype=torch.bool)
+    last[:, -1] = True
+    plain = first_probabilities(vlm, encoded)
+    curve = found["curves"]["naming/object to last_token/drop"]
+    assert curve["n"] == 1, "the source image has no box"
+    for value, (first, final) in zip(curve["value"], windows.values(), strict=True):
+        block = Block(frozenset(range(first, final + 1)), last, at_positions(vlm, encoded, tokens))
+        edited = first_probabilities(vlm, encoded, blocks=[block])
+        assert value == pytest.approx(float((plain - edited)[plain.argmax()]), abs=1e-9)
+    assert any(abs(value) > 1e-6 for value in curve["value"]), "a knockout that cuts nothing proves nothing"
+    assert found["curves"]["naming/all_but_last_row to last_row/drop"]["n"] == 2
+    assert any(abs(v) > 1e-9 for v in found["curves"]["naming/all_but_last_row to last_row/drop"]["value"])
+
+
+def test_knockout_without_boxes_leaves_the_object_out_by_name(vlm, pairs):
+    found = knockout(vlm, pairs[:1], windows={"one": (0, 0)})
+    assert found["without_object"] == [pairs[0].id]
+    assert {name.split("/")[1] for name in found["curves"]} == {"all_but_last_row to last_row"}
+    assert window_layers(32)["mid_late"] == (15, 24)
+    assert window_layers(4)["all"] == (0, 3)
+    with pytest.raises(InputError, match="choose from object to last_token"):
+        knockout(vlm, pairs, cuts=["object"])
+    with pytest.raises(InputError, match=f"within 0 to {vlm.num_layers - 1}"):
+        knockout(vlm, pairs, windows={"far": (0, 99)})
+
+
+def test_ablating_nothing_is_a_no_op_and_everything_the_mean_image(vlm, boxed, question, untouched):
+    count = int(is_image_token(vlm, question.encoded).sum())
+    blank = mean_embedding(vlm, [boxed[0].path("image"), boxed[0].path("source_image")])
+    nothing, everything = torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
+    plain = reply(vlm, question)
+    kept, gone = ablated(vlm, question, [nothing, everything], blank)
+    torch.testing.assert_close(kept.probabilities, plain.probabilities, rtol=0, atol=1e-12)
+    from vfl.engine.derived import mean_stream
+
+    stream = mean_stream(vlm, question.encoded, blank)
+    expected = sweep(vlm, question.encoded, [Plan.swap(range(vlm.num_layers), stream)]).logits[0].softmax(-1)
+    torch.testing.assert_close(gone.probabilities, expected, rtol=0, atol=1e-9)
+    assert (gone.probabilities - plain.probabilities).abs().max() > 1e-6
+
+
+def test_token_ablation_reports_flips_and_sizes(vlm, boxed, untouched):
+    found = token_ablation(vlm, boxed[:1], gradient_steps=2, noise_filter=False, description_tokens=2)
+    json.dumps(found, allow_nan=False)
+    scalars = found["scalars"]
+    assert scalars["vqa/right"]["value"] == scalars["vqa/kept"]["value"] == 1
+    assert scalars["vqa/object"]["n"] == 1, "the source image has no box"
+    assert scalars["vqa/random_43%"]["n"] == scalars["vqa/gradients_7%"]["n"] == 2
+    tokens = [scalars[f"vqa/{name}/tokens"]["value"] for name in ("object", "object+1", "object+2")]
+    assert 0 < tokens[0] < tokens[1] <= tokens[2]
+    assert scalars["vqa/random_object/tokens"]["value"] == tokens[0]
+    assert scalars["polling/right"]["n"] == 1, "asked where there is a box and a label"
+    assert found["without_object"] == []
+    bare = token_ablation(vlm, [boxed[0].model_copy(update={"label": None})], gradient_steps=0, evaluations=["vqa"])
+    assert bare["without_object"] == [boxed[0].id]
+    with pytest.raises(InputError, match="evaluations="):
+        token_ablation(vlm, boxed, evaluations=["chat"])
+    with pytest.raises(InputError, match="shares of the image's tokens"):
+        token_ablation(vlm, boxed, random_shares=[40])
+
+
+def test_integrated_gradients_are_those_of_finite_differences(vlm, question, untouched):
+    encoded, token = question.encoded, 7
+    image = vision_rows(vlm, encoded)
+    blank = image.mean(0)
+    scores = integrated_gradients(vlm, encoded, token, blank, steps=1)
+    assert all(parameter.grad is None for parameter in vlm.model.parameters())
+    at = int(scores.argmax())
+    place = int(is_image_token(vlm, encoded).nonzero().flatten()[at])
+    given, size, step = decoder_inputs(vlm, encoded.inputs), image.shape[1], 1e-2  # norms round to float32
+    many = repeated(given, 2 * size)
+    many["inputs_embeds"][:, is_image_token(vlm, encoded)] = (image + blank) / 2  # the middle of the path
+    many["inputs_embeds"][:, place] += step * torch.cat([torch.eye(size), -torch.eye(size)]).double()
+    with torch.no_grad():
+        logits = vlm.parts.head(vlm.parts.decoder(**many, use_cache=False).last_hidden_state[:, -1])[:, token]
+    gradient = (logits[:size] - logits[size:]) / (2 * step)
+    expected = (gradient * (image[at] - blank)).abs().sum()
+    assert float(scores[at]) == pytest.approx(float(expected), rel=0.02)
+
+
+def test_the_mean_embedding_is_kept_for_the_same_files(vlm, boxed, tmp_path):
+    folder, cache = boxed[0].folder / "images", tmp_path / "mean.safetensors"
+    first = cached_mean(vlm, folder, cache)
+    assert cache.is_file()
+    assert torch.equal(cached_mean(vlm, folder, cache), first)
+    (tmp_path / "one").mkdir()
+    boxed[0].open("image").save(tmp_path / "one" / "a.png")
+    other = cached_mean(vlm, tmp_path / "one", cache)
+    expected = vision_rows(vlm, vlm.ask("?", boxed[0].path("image"))).mean(0)
+    torch.testing.assert_close(other, expected)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="holds no images"):
+        cached_mean(vlm, tmp_path / "none")
+
+
+def outputs_of(vlm, encoded, layer, rewrite):
+    """(T, H, D) what the output projection of a layer gets."""
+    seen = []
+    handle = vlm.layers[layer].self_attn.o_proj.register_forward_hook(lambda m, args, out: seen.append(args[0][0]))
+    try:
+        with torch.no_grad(), tapped(vlm, rewrite=rewrite):
+            vlm.model(**encoded.inputs, position_ids=encoded.positions, use_cache=False)
+    finally:
+        handle.remove()
+    return seen[0].unflatten(-1, (vlm.parts.decoder.config.num_attention_heads, -1))
+
+
+def values_of(vlm, encoded, layer, head):
+    frame = frame_of_prompt(vlm, encoded)
+    groups = vlm.parts.decoder.config.num_attention_heads // frame.values[layer].shape[1]
+    return frame.values[layer][0, head // groups]  # (T, D)
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean", "uniform", "paper"])
+def test_a_masked_head_gives_what_its_mode_says_and_others_stay(vlm, prompts, pairs, mode, untouched):
+    encoded, layer, head = prompts[0], 1, 2
+    plain = outputs_of(vlm, encoded, layer, masked_heads([], mode))
+    means = mean_outputs(vlm, pairs[:1])
+    masked = outputs_of(vlm, encoded, layer, masked_heads([(layer, head)], mode, means))
+    others = [at for at in range(plain.shape[1]) if at != head]
+    assert torch.equal(masked[:, others], plain[:, others])
+    values = values_of(vlm, encoded, layer, head)
+    counts = torch.arange(1, len(values) + 1)[:, None]
+    expected = {
+        "zero": torch.zeros_like(values),
+        "mean": means[layer][head].expand_as(values),
+        "uniform": values.cumsum(0) / counts,
+        "paper": values.mean(0).expand_as(values),
+    }[mode]
+    torch.testing.assert_close(masked[:, head], expected, rtol=0, atol=1e-9)
+
+
+def test_no_heads_masked_is_the_plain_model(vlm, prompts, untouched):
+    plain = first_probabilities(vlm, prompts[0])
+    assert torch.equal(first_probabilities(vlm, prompts[0], rewrite=masked_heads([], "zero")), plain)
+
+
+def test_head_masking_by_stage(vlm, pairs, untouched):
+    found = head_masking(vlm, pairs[:1], ks=[1, 2], draws=1, stages=["early", "late"])
+    json.dumps(found, allow_nan=False)
+    assert found["scalars"]["naming/accuracy"]["value"] == 1
+    assert list(found["curves"]) == [
+        f"naming/{stage}/{which}" for stage in ("early", "late") for which in ("top", "random")
+    ]
+    assert found["curves"]["naming/early/top"]["at"] == [0, 1, 2]
+    assert found["curves"]["naming/early/top"]["value"][0] == 1
+    assert max(layer for layer, _ in found["masked"]["top"]["early"]) < min(
+        layer for layer, _ in found["masked"]["top"]["late"]
+    )
+    scores = torch.arange(12.0).view(6, 2)
+    assert heads_of_stage(scores, "mid") == [(3, 1), (3, 0), (2, 1), (2, 0)]
+    assert paper_ks(341) == [10, 20, 30]
+    assert paper_ks(4) == [1, 2, 3]
+    with pytest.raises(InputError, match="mode='gone' is unknown"):
+        head_masking(vlm, pairs, mode="gone")
+    with pytest.raises(InputError, match="those of the smallest stage"):
+        head_masking(vlm, pairs[:1], ks=[99])

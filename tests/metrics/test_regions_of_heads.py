@@ -1,0 +1,60 @@
+"""Attention to the object's region, and the box drawn around it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vfl.errors import InputError
+from vfl.metrics.heads import head_weight
+from vfl.metrics.objects import Places, object_tokens
+from vfl.metrics.prompts import prompts_of
+from vfl.metrics.region_weight import region_masses, weights_of_pairs
+from vfl.metrics.visual_prompt import outlined, visual_prompt
+
+
+def test_the_regions_weight_is_a_part_of_the_images(vlm, boxed, untouched):
+    found = weights_of_pairs(vlm, boxed)
+    json.dumps(found, allow_nan=False)
+    encoded = list(prompts_of(vlm, boxed))
+    assert found["heads"] == head_weight(vlm, encoded)["heads"]
+    assert (np.array(found["region_heads"]) <= np.array(found["heads"]) + 1e-12).all()
+    regions = Places(vlm).of(encoded[0])
+    whole, part = object_tokens(regions, [(0, 0, 64, 48)]), object_tokens(regions, boxed[0].boxes["image"])
+    masses, inside, outside = (region_masses(vlm, encoded[0], tokens) for tokens in (whole, part, ~part))
+    assert masses[0] == pytest.approx(inside[1] + outside[1])
+    assert 0 < found["scalars"]["region_share"]["value"] < 1
+    assert found["scalars"]["region_tokens"]["value"] == pytest.approx(float(part.double().mean()))
+    assert found["without_object"] == []
+
+
+def test_pairs_without_boxes_leave_the_region_out_by_name(vlm, pairs, boxed):
+    found = weights_of_pairs(vlm, [boxed[0], pairs[1]])
+    assert found["without_object"] == [pairs[1].id]
+    assert found["scalars"]["region"]["n"] == 1
+    assert found["scalars"]["heads"]["n"] == 2
+    assert "region" not in weights_of_pairs(vlm, pairs)["scalars"]
+
+
+def test_the_outline_lies_around_the_box(boxed):
+    before, after = (np.asarray(image) for image in (boxed[0].open("image"), outlined(boxed[0], "image", "red", 0.02)))
+    changed = (before != after).any(-1)
+    assert not changed[:16, :20].any() or changed[0, :20].all(), "at the image's edge the line lies inside"
+    assert (after[changed] == (255, 0, 0)).all()
+    assert changed.any()
+    assert not changed[1:15, 1:19].any()
+
+
+def test_a_box_drawn_changes_what_is_seen(vlm, boxed, pairs, untouched):
+    found = visual_prompt(vlm, [*boxed[:1], pairs[1]])
+    json.dumps(found, allow_nan=False)
+    assert found["without_object"] == [pairs[1].id]
+    scalars = found["scalars"]
+    assert scalars["naming/off"]["value"] == 1
+    assert scalars["naming/off"]["n"] == 1
+    assert scalars["naming/gain"]["value"] == scalars["naming/on"]["value"] - 1
+    off, on = (found["curves"][f"naming/region_{name}"]["value"] for name in ("off", "on"))
+    assert off != on
+    for options in ({"colour": "no colour"}, {"width": 0}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            visual_prompt(vlm, boxed, **options)

@@ -1,0 +1,177 @@
+"""Runs from a recipe to an adapter, on every family and every kind of row."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+import torch
+import trained
+from safetensors.torch import load_file
+
+import vfl
+from vfl.errors import InputError
+from vfl.train.adapter import load_adapter
+from vfl.train.assemble import assemble
+from vfl.train.recipe import Recipe
+from vfl.train.run import train
+
+KINDS = ("image", "text", "turns", "images")
+ONE_ANSWER = ("image", "text", "images", "image")  # prefix-LMs take one question a row
+LAST = 3
+
+
+def recipe_of(model, rows, out, **changed):
+    return Recipe.model_validate(trained.settings(model, rows, out, **changed))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_only_the_chosen_layers_of_every_family_are_trained(family, tiny_folder, data_of, tmp_path):
+    kinds = ONE_ANSWER if family == "paligemma" else KINDS
+    folder = tiny_folder(family)
+    parts = assemble(recipe_of(folder, data_of(*kinds), tmp_path, layers=[LAST], trainer={"max_steps": 1}))
+    model = parts.peft_model
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    trained_names = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    parts.trainer.train()
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed == trained_names
+    assert all(f"layers.{LAST}." in name for name in trained_names)
+    assert not any("vision" in name or "visual" in name or "projector" in name for name in trained_names)
+    losses = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
+    assert losses
+    assert all(0 < loss < 20 for loss in losses)
+
+
+@pytest.fixture(scope="module")
+def done(qwen, data_of, run, tmp_path_factory):
+    """A run of all kinds of rows: its folder and outcome."""
+    out = tmp_path_factory.mktemp("done") / "run"
+    return out, run(qwen, data_of(*KINDS), out)
+
+
+def test_what_a_run_leaves(done, qwen):
+    out, outcome = done
+    assert sorted(path.name for path in out.iterdir()) == [
+        "adapter",
+        "checkpoints",
+        "data",
+        "preflight.json",
+        "recipe.yaml",
+        "report.html",
+    ]
+    assert (outcome.folder, outcome.adapter) == (out, out / "adapter")
+    weights = trained.weights(out)
+    assert {int(name.split(".layers.")[1].split(".")[0]) for name in weights} == {2, 3}
+    vlm = vfl.load(qwen, device="cpu")
+    question = vlm.ask(trained.QUESTION, tiny.picture()).inputs
+    with torch.no_grad():
+        plain = vlm.model(**question).logits
+        adapted = load_adapter(vlm.model, out / "adapter")(**question).logits
+    assert not torch.equal(plain, adapted)
+    last = load_file(out / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
+    assert trained.same(weights, last)
+
+
+def test_the_loss_is_on_the_answers_alone(done):
+    audit = json.loads((done[0] / "preflight.json").read_text())["audit"]
+    assert audit["rows"]
+    for number, row in enumerate(audit["rows"]):
+        answer = trained.ANSWERS[number]
+        assert answer in row["answers"][0]
+        assert trained.QUESTION not in "".join(row["answers"])
+
+
+def test_the_resolved_recipe_trains_the_same(done, tmp_path):
+    from vfl.train.sft import launch
+
+    launch(done[0] / "recipe.yaml", [f"out={tmp_path / 'again'}"], progress=False)
+    assert trained.same(trained.weights(tmp_path / "again"), trained.weights(done[0]))
+
+
+@pytest.mark.parametrize("checkpointing", ["on", "auto"])
+def test_checkpointing_changes_no_weight(done, qwen, data_of, run, tmp_path, checkpointing):
+    run(qwen, data_of(*KINDS), tmp_path / "run", checkpointing=checkpointing)
+    assert trained.difference(trained.weights(tmp_path / "run"), trained.weights(done[0])) < 1e-6
+
+
+def test_a_check_stops_before_training_and_changes_nothing(done, qwen, data_of, run, tmp_path):
+    out = tmp_path / "run"
+    outcome = run(qwen, data_of(*KINDS), out, how={"check": True})
+    assert outcome.adapter is None
+    assert sorted(path.name for path in out.iterdir()) == ["data", "preflight.json"]
+    checked = (out / "data" / "rows.arrow").stat()
+    run(qwen, data_of(*KINDS), out)
+    assert (out / "data" / "rows.arrow").stat().st_mtime_ns == checked.st_mtime_ns, "not read again"
+    assert trained.same(trained.weights(out), trained.weights(done[0]))
+
+
+def test_accumulated_batches_count_by_their_tokens(done, qwen, data_of, run, tmp_path):
+    """Answers differ in length: a mean of the batches' means would be another loss."""
+    runs = [{"per_device_train_batch_size": 4}, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}]
+    found = []
+    for number, trainer in enumerate(runs):
+        run(qwen, data_of(*KINDS), tmp_path / str(number), trainer=trainer)
+        found.append(trained.weights(tmp_path / str(number)))
+    assert trained.difference(*found) < 1e-4
+
+
+def test_another_run_may_be_overwritten_when_asked(done, qwen, data_of, run, tmp_path):
+    out = tmp_path / "run"
+    evaluation = {"data": {"own": {"path": str(data_of("image", "text"))}}}
+    run(qwen, data_of("image", "text"), out, evaluation=evaluation)
+    run(qwen, data_of(*KINDS), out, how={"overwrite": True})
+    assert trained.same(trained.weights(out), trained.weights(done[0]))
+    assert not [name for name in ("evaluation.json", "answers", "metrics.jsonl") if (out / name).exists()]
+
+
+def test_wandb_without_a_login_is_offline_and_asks_nobody(qwen, data_of, tmp_path):
+    values = trained.settings(qwen, data_of("image", "text"), tmp_path / "run", trainer={"report_to": ["wandb"]})
+    recipe = trained.write_recipe(tmp_path / "recipe.yaml", values)
+    done = trained.finished(
+        ["-m", "vfl.train.sft", str(recipe)], HOME=str(tmp_path), WANDB_DIR=str(tmp_path), WANDB_SILENT="true"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (summary,) = tmp_path.glob("wandb/offline-run-*/files/wandb-summary.json")
+    assert json.loads(summary.read_text())["train/loss"] > 0
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(qwen, data_of, tmp_path):
+    out = tmp_path / "run"
+    values = trained.settings(qwen, data_of(*KINDS), out, trainer={"max_steps": 10000, "save_steps": 1})
+    recipe = trained.write_recipe(tmp_path / "recipe.yaml", values)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from vfl.commands.main import run; run()", "train", str(recipe)],
+        env=trained.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not (out / "checkpoints" / "checkpoint-1").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors[-3000:]
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zero2-offload", "zero3-offload"])
+def test_offloading_trains_a_step(qwen, data_of, name, tmp_path):
+    values = trained.settings(qwen, data_of(*KINDS), tmp_path / "run", deepspeed=name, trainer={"max_steps": 1})
+    recipe = trained.write_recipe(tmp_path / "recipe.yaml", values)
+    done = trained.finished(["-m", "vfl.train.sft", str(recipe)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert trained.weights(tmp_path / "run")
+
+
+def test_a_user_s_own_deepspeed_file_is_taken(qwen, data_of, tmp_path):
+    with pytest.raises(InputError, match="zero2-offload.*nor a file"):
+        train(recipe_of(qwen, data_of(*KINDS), tmp_path, deepspeed="zero4"), progress=False)
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,63 @@
+"""What a model's span holds, images or sounds: how prompts call it, and how one is opened."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vfl.files import as_rgb, open_rgb
+from vfl.sound import read_sound
+
+Modality = Literal["image", "audio"]
+SIDE = 112  # pixels of a made image
+LENGTH = 0.64  # seconds of a made sound
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A modality.
+
+    Attributes:
+        name: the type of an entry of a message.
+        open: from a file, or what stands for one in memory, to what the processor takes.
+        noise: makes one, always the same.
+    """
+
+    name: Modality
+    open: Callable[[Any], Any]
+    noise: Callable[[], Any]
+
+
+def medium_of(modality: Modality, processor: Any) -> Medium:
+    """The medium of a model with this processor."""
+    if modality == "audio":
+        rate = int(processor.feature_extractor.sampling_rate)
+        return Medium("audio", partial(read_sound, rate=rate), partial(_sound, rate))
+    return IMAGE
+
+
+def read_image(image: Any) -> Image.Image:
+    """A picture as the model is shown it: RGB, upright, transparency on white.
+
+    Raises:
+        InputError: for a missing, truncated or unreadable file, by name.
+    """
+    return as_rgb(image) if isinstance(image, Image.Image) else open_rgb(Path(image))
+
+
+def _picture() -> Image.Image:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+IMAGE = Medium("image", read_image, _picture)
+
+
+def _sound(rate: int) -> Any:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, round(LENGTH * rate)).astype(np.float32)
