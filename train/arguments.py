@@ -100,7 +100,7 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
             hint = f"did you mean {' or '.join(close)}?" if close else "see TRL's documentation for its fields."
             raise InputError(f"trainer.{key} is no field of TRL's {kind.__name__}: {hint}")
     gpu = torch.cuda.is_available() and not given.get("use_cpu", False)
-    values = {
+    values: dict[str, Any] = {
         **DEFAULTS,
         "bf16": dtype is torch.bfloat16,
         "fp16": dtype is torch.float16,

@@ -1,0 +1,122 @@
+"""Every row is read and encoded before the first step, and what can't be used is told with its place."""
+
+import json
+
+import pytest
+import trained
+
+import vfl
+from vfl.errors import InputError
+from vfl.models.conversation import encoder_of
+from vfl.train.prepare import CHECKED, ROWS, prepare
+from vfl.train.recipe import DataConfig
+
+KINDS = ("image", "text", "turns", "images")
+
+
+@pytest.fixture(scope="module")
+def encoder(qwen):
+    return encoder_of(vfl.load(qwen, device="cpu"))
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "run"
+
+
+def prepared(encoder, out, path, method="sft", **config):
+    settings = DataConfig(train=(path,), **config)
+    return prepare(settings, encoder, out / "data", method=method, workers=0, progress=False)
+
+
+def changed(path, folder, change):
+    """The data with its rows changed, beside the same pictures."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = change(rows) or rows
+    other = path.with_name(f"{folder.name}.jsonl")
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return other
+
+
+def test_what_is_read_is_counted_and_measured(encoder, out, data_of):
+    found = prepared(encoder, out, data_of(*KINDS))
+    facts = found.facts
+    assert (facts.rows, facts.used, facts.text_only, facts.multi_turn, facts.multi_image) == (4, 4, 1, 1, 1)
+    assert [a + b for a, b in zip(found.text, found.image, strict=True)] == list(found.rows["length"])
+    assert [count > 0 for count in found.image] == [True, False, True, True]
+    assert not (out / "errors.jsonl").exists()
+
+
+def test_it_is_done_once(encoder, out, data_of):
+    path = changed(data_of(*KINDS), out.parent, lambda rows: None)
+    first = prepared(encoder, out, path)
+    time = (out / "data" / ROWS).stat().st_mtime_ns
+    again = prepared(encoder, out, path)
+    assert (out / "data" / ROWS).stat().st_mtime_ns == time
+    assert list(again.rows) == list(first.rows)
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert len(prepared(encoder, out, path).rows) == 1, "the data changed"
+
+
+@pytest.mark.parametrize("broken", ["missing", "corrupt", "text"])
+def test_a_bad_image_is_named_with_its_row(encoder, out, data_of, broken):
+    def change(rows):
+        rows[2]["id"] = "the-third"
+        rows[2]["images"] = [f"{broken}.png"]
+
+    path = changed(data_of(*KINDS), out.parent, change)
+    whole = (path.parent / "0-0.png").read_bytes()
+    if broken != "missing":
+        (path.parent / f"{broken}.png").write_bytes(whole[: len(whole) // 2] if broken == "corrupt" else b"no image")
+    with pytest.raises(InputError, match=f"1 of 4 rows.*line 3.*the-third.*{broken}.png.*on_bad_row=skip"):
+        prepared(encoder, out, path)
+    (line,) = (out / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["uid"] == "the-third"
+    assert not list((out / "data").glob("*")), "nothing half done is left"
+    found = prepared(encoder, out, path, on_bad_row="skip")
+    assert (found.facts.used, found.facts.bad) == (3, 1)
+    assert "the-third" not in found.rows["uid"]
+
+
+def test_long_rows_are_counted_never_cut(encoder, out, data_of):
+    path = data_of(*KINDS)
+    lengths = sorted(prepared(encoder, out, path).rows["length"])
+    limit = lengths[-2]
+    assert limit < lengths[-1]
+    with pytest.raises(InputError, match=rf"1 of 4 rows are too long.*data.max_length is {limit}.*on_long_row=skip"):
+        prepared(encoder, out, path, max_length=limit)
+    found = prepared(encoder, out, path, max_length=limit, on_long_row="skip")
+    assert sorted(found.rows["length"]) == lengths[:-1]
+    assert found.facts.too_long == 1
+    with pytest.raises(InputError, match="No row of"):
+        prepared(encoder, out, path, max_length=1, on_long_row="skip")
+
+
+def test_equal_rows_are_counted_apart(encoder, out, data_of):
+    """The same row twice, one of them over-long in neither: both stay, under ids of their own."""
+    path = changed(data_of("image", "text"), out.parent, lambda rows: rows + rows)
+    found = prepared(encoder, out, path)
+    assert len(set(found.rows["uid"])) == 4
+
+
+def test_rows_of_the_other_method_are_refused(encoder, out, data_of):
+    with pytest.raises(InputError, match="method: dpo"):
+        prepared(encoder, out, data_of("pair"))
+    with pytest.raises(InputError, match="method: sft"):
+        prepared(encoder, out, data_of("image"), method="dpo")
+
+
+def test_a_torn_cache_is_not_taken(encoder, out, data_of):
+    """Killed between the rows and the word that they are checked."""
+    prepared(encoder, out, data_of(*KINDS))
+    (out / "data" / CHECKED).unlink()
+    (out / "data" / ROWS).write_bytes(b"half")
+    assert len(prepared(encoder, out, data_of(*KINDS)).rows) == 4
+
+
+def test_workers_find_the_same(encoder, out, data_of):
+    alone = prepared(encoder, out, data_of(*KINDS))
+    settings = DataConfig(train=(data_of(*KINDS),))
+    shared = prepare(settings, encoder, out / "other", method="sft", workers=2, progress=False)
+    assert (shared.text, shared.image) == (alone.text, alone.image)
+    assert trained.QUESTION in shared.rows[0]["messages"]
