@@ -17,6 +17,7 @@ from rich.console import Console
 from vfl.atomic import replacing
 from vfl.errors import InputError
 from vfl.evaluating.result import read_evaluation
+from vfl.metrics.measure import check_names
 from vfl.train.adapter import save_adapter, verify_adapter
 from vfl.train.arguments import CHECKPOINTS
 from vfl.train.assemble import Assembly, assemble
@@ -73,13 +74,12 @@ def train(
         InputError: for what can't be used; nothing is trained then.
     """
     _refuse_if_taken(recipe, resume=resume, check=check, overwrite=overwrite)
+    check_names(recipe.evaluation.metrics)
     if "wandb" in str(recipe.trainer.get("report_to")):
         offline_without_login()
     parts = assemble(recipe, progress=progress)
     trainer = parts.trainer
     main = trainer.args.process_index == 0
-    if main and not check:
-        _claim(recipe, resume=resume)
     with trainer.args.main_process_first(local=False, desc="generating probes"):
         watching = watching_of(recipe, parts.vlm)
     if watching is not None:
@@ -88,6 +88,9 @@ def train(
     flight, checkpointing = fly(recipe, parts)
     if resume and not check:
         _refuse_other_batch(recipe.out, flight)
+    # Nothing of the recipe can be refused any more, so an earlier run's results may go.
+    if main and not check:
+        _claim(recipe, resume=resume)
     if main:
         flight.save(recipe.out / PREFLIGHT)
         if progress:

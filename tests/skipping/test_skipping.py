@@ -1,5 +1,7 @@
 """Skipping is exact: the same logits and answers as full passes with masks, with fewer keys in the cache."""
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
@@ -9,9 +11,11 @@ from vfl.engine.derived import late_entry
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
-from vfl.skipping.running import generate, skipping
-from vfl.skipping.skip import Skip
+from vfl.functionmap import FunctionMap
+from vfl.skipping.running import cache_bytes, generate, skipping
+from vfl.skipping.skip import Skip, skip_by_map
 
+MAP = Path(__file__).parents[2] / "recipes" / "micro" / "map.json"
 FAMILIES = ["llava", "qwen2_5_vl", "smolvlm", "qwen3_vl", "gemma3"]
 
 
@@ -47,7 +51,7 @@ def test_answers_and_logits_are_those_of_masked_passes(vlm, encoded, entry, exit
     ids, cache = generate(vlm, encoded, skip, max_new_tokens=4)
     assert ids == expected.token_ids[0]
     text = encoded.length - encoded.num_vision_tokens
-    past = cache.whole - encoded.length
+    past = cache.get_seq_length() - encoded.length
     for layer, held in enumerate(cache.layers):
         assert held.keys.shape[2] == (encoded.length if layer in skip.visible else text) + past
 
@@ -59,6 +63,11 @@ def test_nothing_skipped_is_the_plain_model_and_nothing_is_left(vlm, encoded):
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules()]
     with torch.no_grad(), skipping(vlm, encoded, Skip(vlm.num_layers, 0, vlm.num_layers)):
         assert torch.equal(vlm.model(**inputs).logits, plain)
+    everything = Skip(vlm.num_layers, 0, vlm.num_layers)
+    ids, cache = generate(vlm, encoded, everything, max_new_tokens=4)
+    plain_ids, plain_cache = generate(vlm, encoded, None, max_new_tokens=4)
+    assert ids == plain_ids
+    assert cache_bytes(cache) == cache_bytes(plain_cache)
     with pytest.raises(RuntimeError, match="stop"), skipping(vlm, encoded, Skip(vlm.num_layers, 1, 2)):
         raise RuntimeError("stop")
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules()] == hooks
@@ -94,3 +103,15 @@ def test_what_cannot_be_skipped_is_refused(tiny_folder):
     skip = Skip(paligemma.num_layers, 1, 2)
     with pytest.raises(InputError, match="see the question"), skipping(paligemma, encoded, skip):
         pass
+
+
+def test_a_map_hides_the_other_functions_layers():
+    fmap = FunctionMap.load(MAP)
+    for keep in (["counting"], ["counting", "ocr"], list(fmap.functions)):
+        skip = skip_by_map(fmap, keep)
+        kept = {layer for name in keep for layer in fmap.functions[name].layers}
+        others = {layer for name, entry in fmap.functions.items() if name not in keep for layer in entry.layers}
+        assert skip.hidden == others - kept
+        assert kept <= set(skip.visible) <= set(skip.computed)
+    with pytest.raises(InputError, match="no function juggling"):
+        skip_by_map(fmap, ["juggling"])

@@ -56,7 +56,9 @@ def test_a_mistake_is_one_paragraph(mistake, good, capsys):
     assert len(message) == 1
     for word in named:
         assert word in message[0]
-    assert not list(good.parent.glob("run/*")), "nothing is left behind"
+    left = {path.name for path in good.parent.glob("run/*")}
+    # What evaluates is looked up when the rows have been read, and these are kept for the next try.
+    assert left <= ({"data"} if mistake == "an unknown function" else set())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,15 @@ def test_another_run_may_be_overwritten_when_asked(done, qwen, data_of, run, tmp
     run(qwen, data_of(*KINDS), out, how={"overwrite": True})
     assert trained.same(trained.weights(out), trained.weights(done[0]))
     assert not [name for name in ("evaluation.json", "answers", "metrics.jsonl") if (out / name).exists()]
+
+
+def test_a_mistake_costs_no_earlier_run(done, qwen, data_of, run, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(done[0], out)
+    with pytest.raises(InputError, match="cooking"):
+        evaluation = {"probes": "micro", "pairs": 1, "functions": ["cooking"]}
+        run(qwen, data_of(*KINDS), out, how={"overwrite": True}, evaluation=evaluation)
+    assert trained.same(trained.weights(out), trained.weights(done[0]))
 
 
 def test_wandb_without_a_login_is_offline_and_asks_nobody(qwen, data_of, tmp_path):

@@ -48,12 +48,11 @@ def command(
         skip = Skip(vlm.num_layers, entry or 0, vlm.num_layers if exit is None else exit)
     shown, asked = made_prompt(name is None)
     encoded = vlm.ask(question or asked, image or shown)
-    plain = Skip(vlm.num_layers, 0, vlm.num_layers)
     speeds = compare_speed(vlm, encoded, skip, tokens=tokens, repeats=repeats)
     table = Table(title=f"{encoded.num_vision_tokens} vision tokens in a prompt of {encoded.length}")
     for heading in ("", "prompt s", "answer s", "tokens/s", "cache MiB", "answer"):
         table.add_column(heading, justify="left" if heading in ("", "answer") else "right")
-    for label, way, speed in (("plain", plain, speeds[0]), ("skipping", skip, speeds[1])):
+    for label, way, speed in (("plain", None, speeds[0]), ("skipping", skip, speeds[1])):
         ids, _ = generate(vlm, encoded, way, max_new_tokens=tokens)
         numbers = (speed.prompt_seconds, speed.seconds, speed.tokens_per_second, speed.cache_bytes / 2**20)
         text = vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()

@@ -8,7 +8,7 @@ Legend: T prompt tokens, K keys, d model width.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -41,21 +41,21 @@ class RaggedCache(DynamicCache):
         """Length and offset that a mask is made for."""
         return self.whole + query_length, 0
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all layers' keys and values."""
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
+
+def cache_bytes(cache: DynamicCache) -> int:
+    """Memory of all layers' keys and values."""
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.is_initialized)
 
 
 def generate(
-    vlm: VLM, encoded: Encoded, skip: Skip, *, max_new_tokens: int = 64, exactly: bool = False
-) -> tuple[list[int], RaggedCache]:
+    vlm: VLM, encoded: Encoded, skip: Skip | None, *, max_new_tokens: int = 64, exactly: bool = False
+) -> tuple[list[int], DynamicCache]:
     """The greedy answer's tokens, without the end token, and the cache that it left.
 
     Args:
         vlm: the model.
         encoded: a prompt with one image span.
-        skip: where vision tokens run.
+        skip: where vision tokens run; None for the plain model, without hooks.
         max_new_tokens: bound on the answer.
         exactly: go on to the bound whatever the model says (for timing).
 
@@ -63,7 +63,10 @@ def generate(
         InputError: as `skipping`.
     """
     least = {"min_new_tokens": max_new_tokens} if exactly else {}
-    with untouched(vlm), greedy(vlm), skipping(vlm, encoded, skip) as cache:
+    way: AbstractContextManager[DynamicCache] = (
+        nullcontext(DynamicCache()) if skip is None else skipping(vlm, encoded, skip)
+    )
+    with untouched(vlm), greedy(vlm), way as cache:
         output: Any = vlm.model.generate(
             **encoded.inputs, past_key_values=cache, max_new_tokens=max_new_tokens, do_sample=False, **least
         )

@@ -8,7 +8,7 @@ import torch
 
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
-from vfl.skipping.running import generate
+from vfl.skipping.running import cache_bytes, generate
 from vfl.skipping.skip import Skip
 
 
@@ -44,7 +44,7 @@ def compare_speed(vlm: VLM, encoded: Encoded, skip: Skip, *, tokens: int = 32, r
         tokens: length of the answers, at least 2; they don't end before.
         repeats: of each.
     """
-    ways = (Skip(vlm.num_layers, 0, vlm.num_layers), skip)
+    ways = (None, skip)
     for way in ways:
         generate(vlm, encoded, way, max_new_tokens=2, exactly=True)
     first: tuple[list[float], list[float]] = ([], [])
@@ -59,10 +59,10 @@ def compare_speed(vlm: VLM, encoded: Encoded, skip: Skip, *, tokens: int = 32, r
     return plain, skipped
 
 
-def _seconds(vlm: VLM, encoded: Encoded, skip: Skip, tokens: int) -> tuple[float, int]:
+def _seconds(vlm: VLM, encoded: Encoded, skip: Skip | None, tokens: int) -> tuple[float, int]:
     start = _now(vlm)
     _, cache = generate(vlm, encoded, skip, max_new_tokens=tokens, exactly=True)
-    return _now(vlm) - start, cache.num_bytes
+    return _now(vlm) - start, cache_bytes(cache)
 
 
 def _now(vlm: VLM) -> float:
