@@ -1,7 +1,4 @@
-"""Choose rows to a budget from stored scores: no model, seconds, bounded memory; many times from one scoring.
-
-python -m vfl.select.filtering is not a command: use `vfl select filter scores/ --budget 20% --out subset/`
-"""
+"""Choose rows to a budget from stored scores: no model, seconds, bounded memory; many times from one scoring."""
 
 import logging
 from collections.abc import Iterator

@@ -61,7 +61,7 @@ class PartScorer:
     """An actor: scores the parts that it is given."""
 
     def __init__(self, config: ScoreConfig) -> None:
-        from vfl.select.scoring import Worker
+        from vfl.select.worker import Worker
 
         self.worker = Worker(config)
 
@@ -100,7 +100,7 @@ def _score(config: ScoreConfig, plan: Plan, left: list[int], progress: bool) -> 
 
 
 def _plan(config: ScoreConfig) -> Plan:
-    from vfl.select.scoring import Worker
+    from vfl.select.worker import Worker
 
     with Worker(config) as worker:
         return worker.plan

@@ -99,7 +99,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if mixed:
         logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
     try:
-        trainer = TRAINERS[recipe.method](
+        trainer: Any = TRAINERS[recipe.method](
             model=model,
             args=args,
             train_dataset=prepared.rows,

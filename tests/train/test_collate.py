@@ -35,7 +35,9 @@ def test_labels_are_the_answers(vlm, rows):
         text = learned(vlm, batch, number)
         assert trained.ANSWERS[number] in text
         assert trained.QUESTION not in text
-        assert (text.count(vlm.tokenizer.eos_token) or text.count("<|im_end|>")) == (2 if "dogs" in row["messages"] else 1)
+        assert (text.count(vlm.tokenizer.eos_token) or text.count("<|im_end|>")) == (
+            2 if "dogs" in row["messages"] else 1
+        )
     taught = batch["labels"] != -100
     assert not (taught & (batch["input_ids"] == vlm.parts.image_token_id)).any()
     assert not (taught & (batch["attention_mask"] == 0)).any()
