@@ -115,7 +115,13 @@ def test_the_manifest_says_what_was_scored(whole, data):
     assert manifest["model"]["weights_sha256"]
     assert [Path(one["path"]) for one in manifest["sources"]] == [data]
     assert Path(manifest["settings"]["data"][0]).is_absolute()
-    assert {path.name for path in whole.iterdir()} == {"plan.json", "manifest.json", "errors.parquet", "parts"}
+    assert {path.name for path in whole.iterdir()} == {
+        "plan.json",
+        "manifest.json",
+        "errors.parquet",
+        "classes.parquet",
+        "parts",
+    }
     assert len(score_rows.errors(whole)) == 1
 
 
