@@ -78,7 +78,7 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
     assert not (out / "figures" / "lens.png").exists()
 
 
-def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_name(vlm, tmp_path, caplog):
+def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_name(vlm, tmp_path, monkeypatch):
     image = tiny.picture(seed=1)
     image.save(tmp_path / "a.png")
     (answer,) = sweep(vlm, vlm.ask("what is this", image), [Plan.own()], max_new_tokens=16).texts
@@ -95,6 +95,11 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     assert found.metrics["drop"]["options"]["images"] == ["image"]
     assert len(found.metrics["lens"]["without_object"]) == 2
     assert "correspondence" not in found.metrics["lens"]["curves"]
+    monkeypatch.setattr("vfl.measuring.config.KNOWN", ("cosine", "visual_prompt"))
+    both = run(MeasureConfig(out=tmp_path / "all", data=settings["data"]), vlm=vlm, progress=False)
+    assert list(both.metrics) == ["cosine"]
+    assert both.not_measured.keys() == {"visual_prompt"}
+    assert "2 of 2 have no box" in both.not_measured["visual_prompt"]
     with pytest.raises(InputError, match="swap: swapping needs pairs"):
         run(MeasureConfig(metrics="swap", out=tmp_path / "swap", data=settings["data"]), vlm=vlm, progress=False)
 

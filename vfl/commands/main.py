@@ -10,7 +10,21 @@ import typer
 from rich.console import Console
 
 from vfl import __version__
-from vfl.commands import arms, compare, evaluate, locate, lora_config, merge, models, probes, select, swap, train
+from vfl.commands import (
+    arms,
+    compare,
+    evaluate,
+    locate,
+    lora_config,
+    measure,
+    merge,
+    models,
+    probes,
+    select,
+    skip,
+    swap,
+    train,
+)
 from vfl.errors import InputError
 
 app = typer.Typer(
@@ -27,6 +41,8 @@ app.command("arms")(arms.command)
 app.command("lora-config")(lora_config.command)
 app.command("merge")(merge.command)
 app.command("evaluate")(evaluate.command)
+app.command("measure")(measure.command)
+app.command("skip")(skip.command)
 app.command("models")(models.command)
 app.add_typer(probes.app, name="probes")
 app.add_typer(select.app, name="select")

@@ -119,6 +119,13 @@ GUIDES: dict[str, Guide] = {
         f"{SKIP}; SVAR sums the layers 5 to 18 of 32, in proportion",
         "attention mass",
     ),
+    "recommended": Guide(
+        "Recommended late entry and early exit",
+        "The layers that vision tokens may skip by the two curves: enter after layers that neither move vision nor read "
+        "it, leave after the last layer that reads it. The accuracies beside are the check: the plain model, then with "
+        "the layers skipped; speed and cache are ratios to the plain model.",
+        SKIP,
+    ),
     "drop": Guide(
         "Vision token dropping",
         "Accuracy with the image hidden from the text in the last k layers. Each function holds until its own layers "

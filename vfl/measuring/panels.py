@@ -31,6 +31,8 @@ UNITS = {
     "region_off": "attention mass",
     "unique": "nats",
     "tokens": "tokens",
+    "distance": "cosine distance",
+    "attention": "attention mass",
     "logprob": "nats per token",
     "effect": "nats per token",
     "drop": "probability",

@@ -111,17 +111,28 @@ def _measure(vlm: VLM, name: str, pairs: Sequence[Pair], config: MeasureConfig) 
         part["reason"] = reason
     else:
         try:
-            part["result"] = measure_named(vlm, [name], pairs, options={name: options} if options else None)[name]
+            found = measure_named(vlm, [name], pairs, options={name: options} if options else None)[name]
         except (InputError, NotImplementedError) as error:
             if config.metrics != ALL or options:
                 raise InputError(f"{name}: {error}") from error
             part["reason"] = str(error)
+        else:
+            if found["scalars"] or found["curves"]:
+                part["result"] = found
+            else:
+                part["reason"] = "none of the samples has what it needs" + _lacking(found)
     if "reason" in part:
         if config.metrics != ALL:
             raise InputError(f"{name}: {part['reason']}")
         logger.warning("%s is left out: %s", name, part["reason"])
     part["seconds"] = round(time.perf_counter() - start, 2)
     return part
+
+
+def _lacking(found: dict[str, Any]) -> str:
+    """What samples of a result without numbers lack, where the metric says it."""
+    without = found.get("without_object")
+    return f" ({len(without)} of {found['n']} have no box or label)." if without else "."
 
 
 def _needs_a_source(name: str, pairs: Sequence[Pair]) -> str | None:
