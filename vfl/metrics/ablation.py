@@ -16,7 +16,7 @@ import torch
 
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES
+from vfl.metrics.answering import IMAGES, asked_images
 from vfl.metrics.asking import ROWS, Question, Reply, check_pairs, needs_object, question_on, repeated, replies, reply
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean, mean_embedding
@@ -87,7 +87,7 @@ def token_ablation(
     if outside := [share for share in (*gradient_shares, *random_shares) if not 0 < share <= 1]:
         raise InputError(f"Sizes of sets are shares of the image's tokens, above 0 and at most 1; got {outside}.")
     if images is None:
-        blank = mean_embedding(vlm, dict.fromkeys(pair.path(which) for pair in pairs for which in IMAGES))
+        blank = mean_embedding(vlm, dict.fromkeys(pair.path(which) for pair in pairs for which in asked_images(pair)))
     else:
         blank = cached_mean(vlm, Path(images), None if cache is None else Path(cache))
     places, generator = Places(vlm), torch.Generator().manual_seed(seed)
@@ -97,7 +97,7 @@ def token_ablation(
         flips: dict[str, list[bool]] = {}
         sizes: dict[str, list[float]] = {}
         for pair in pairs:
-            for which in IMAGES:
+            for which in asked_images(pair):
                 boxes = pair.boxes.get(which, [])
                 if evaluation != "vqa" and not (boxes and pair.label):
                     continue

@@ -20,6 +20,13 @@ from vfl.probes.match import words
 from vfl.probes.pair import Pair, Which
 
 IMAGES: tuple[Which, ...] = ("image", "source_image")
+
+
+def asked_images(pair: Pair) -> list[Which]:
+    """The images that a pair is asked on: target and source, or the only one of a data set's question."""
+    return [which for which in IMAGES if which in pair.images]
+
+
 TOLERANCE = 0.05
 
 PlansOf = Callable[[Asker, Pair, Which], tuple[Asked, list[Plan]]]
@@ -65,7 +72,7 @@ def accuracy_along(
         mine = [pairs[row] for row in rows]
         answered = []
         for pair in mine:
-            for which in IMAGES:
+            for which in asked_images(pair):
                 asked, plans = plans_of(asker, pair, which)
                 answered.append(_ask(vlm, pair, which, asked, [*plans, blind]))
         correct = np.array([flags for flags, _ in answered], dtype=np.float64)

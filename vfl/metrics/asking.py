@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
 from vfl.locating.ask import MAX_NEW_TOKENS, question_of, read_answer
-from vfl.metrics.answering import IMAGES
+from vfl.metrics.answering import asked_images
 from vfl.metrics.objects import noised
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
@@ -119,7 +119,7 @@ def head_logits(vlm: VLM, normalised: torch.Tensor) -> torch.Tensor:
 def boxed_images(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Which]]:
     """Target and source images that have a box."""
     for pair in pairs:
-        for which in IMAGES:
+        for which in asked_images(pair):
             if pair.boxes.get(which):
                 yield pair, which
 

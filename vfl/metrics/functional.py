@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES
+from vfl.metrics.answering import IMAGES, asked_images
 from vfl.metrics.asking import check_pairs
 from vfl.metrics.bounds import error_gap_bound
 from vfl.metrics.prompts import prompts_of
@@ -81,7 +81,7 @@ def functional(
     for function, rows in by_function([pair.function for pair in pairs]).items():
         mine = [pairs[row] for row in rows]
         states = np.stack([pooled_states(vlm, encoded) for encoded in prompts_of(vlm, mine, IMAGES)])  # (N, L+1, d)
-        spoken = [" ".join(words(answer)) for pair in mine for answer in (pair.answer, pair.source_answer)]
+        spoken = [" ".join(words(answer)) for pair in mine for answer in _answers(pair)]
         names = sorted(set(spoken))
         answers = np.array([names.index(answer) for answer in spoken])
         targets = np.eye(len(names))[answers]
@@ -169,3 +169,8 @@ def _unique(states: Floats, answers: NDArray[np.int64], clusters: int, seed: int
         np.add.at(joint, (answers, before, after), 1 / len(answers))
         found.append(unique_information(joint, iterations=500))
     return found
+
+
+def _answers(pair: Pair) -> list[str]:
+    """The right answers on the images that the pair is asked on."""
+    return [pair.source_answer if which == "source_image" else pair.answer for which in asked_images(pair)]

@@ -24,7 +24,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from vfl.errors import InputError
 from vfl.evaluating.answers import Exam
 from vfl.evaluating.items import items_of_probes
-from vfl.metrics.answering import IMAGES
+from vfl.metrics.answering import IMAGES, asked_images
 from vfl.metrics.asking import check_pairs
 from vfl.metrics.heads import head_score
 from vfl.metrics.prompts import prompts_of
@@ -177,10 +177,11 @@ def mean_outputs(vlm: VLM, pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:
         sums[layer] = sums[layer] + mean if layer in sums else mean
         return output
 
+    prompts = sum(len(asked_images(pair)) for pair in pairs)
     with tapped(vlm, rewrite=add):
         for encoded in prompts_of(vlm, pairs, IMAGES):
             forward(vlm, encoded)
-    return {layer: total / (len(pairs) * len(IMAGES)) for layer, total in sums.items()}
+    return {layer: total / prompts for layer, total in sums.items()}
 
 
 def _listed(heads: Sequence[tuple[int, int]]) -> list[list[int]]:

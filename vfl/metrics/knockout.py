@@ -15,7 +15,7 @@ import torch
 
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES
+from vfl.metrics.answering import IMAGES, asked_images
 from vfl.metrics.asking import ROWS, Question, Reply, check_pairs, needs_object, question_on, repeated, replies, reply
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
@@ -75,7 +75,7 @@ def knockout(
         right, kept = [], []
         found: dict[str, list[tuple[list[bool], list[float]]]] = {}
         for pair in (pairs[row] for row in rows):
-            for which in IMAGES:
+            for which in asked_images(pair):
                 question = question_on(vlm, pair, which, pair.path(which))
                 plain = reply(vlm, question)
                 filtered = noise_filter and bool(pair.boxes.get(which))

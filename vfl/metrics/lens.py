@@ -14,7 +14,7 @@ import torch
 
 from vfl.errors import InputError
 from vfl.locating.ask import question_of
-from vfl.metrics.answering import IMAGES
+from vfl.metrics.answering import IMAGES, asked_images
 from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.regions import overlaps, token_regions
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
@@ -50,7 +50,7 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
         names = class_tokens(vlm, pair.label) if pair.label else []
         if not names or not any(boxes.values()):
             without.append(pair.id)
-        for which in IMAGES:
+        for which in asked_images(pair):
             encoded = vlm.ask(question_of(vlm, pair), pair.path(which))
             probabilities, ids = lens_of(vlm, encoded, k=1)
             confidence.append(probabilities[:, :, 0].double().mean(1).tolist())

@@ -9,7 +9,9 @@ from vfl.probes.pair import Pair, Which
 
 
 def prompts_of(vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("image",)) -> Iterator[Encoded]:
-    """Each pair's question on its images, encoded one at a time: pixels of a whole suite are never held."""
+    """Each pair's question on those of the images that it has, encoded one at a time: no suite is held in memory."""
     for pair in pairs:
         for image in which:
+            if image not in pair.images:
+                continue
             yield vlm.ask(question_of(vlm, pair), pair.path(image))
