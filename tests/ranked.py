@@ -1,6 +1,6 @@
 """Several training runs one after the other in each rank, since the start of a process costs more than they do.
 
-torchrun --nproc-per-node 2 ranked.py RECIPE...
+torchrun --nproc-per-node 2 ranked.py RECIPE... [--resume]
 
 Each rank writes the exit codes to ranks.RANK.json beside the first recipe.
 """
@@ -19,10 +19,11 @@ from vfl.train.sft import main
 
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(800, exit=True)  # a rank that hangs says where
-    recipes = [Path(argument) for argument in sys.argv[1:]]
+    options = [argument for argument in sys.argv[1:] if argument.startswith("--")]
+    recipes = [Path(argument) for argument in sys.argv[1:] if argument not in options]
     codes = {}
     for recipe in recipes:
-        codes[recipe.stem] = main([str(recipe)])
+        codes[recipe.stem] = main([str(recipe), *options])
         gc.collect()
         unset_hf_deepspeed_config()
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -57,7 +57,7 @@ def write_data(folder: Path, kinds: Sequence[str]) -> Path:
 
 
 def settings(model: Path, rows: Path, out: Path, **changed: Any) -> dict[str, Any]:
-    """A recipe of two steps in the last two layers; `changed` replaces or adds keys, within `data` and `trainer` too."""
+    """A recipe of two steps in layers 2 and 3; `changed` replaces or adds keys, within `data` and `trainer` too."""
     data = {"train": str(rows), **changed.pop("data", {})}
     trainer = {
         "max_steps": 2,

@@ -92,8 +92,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     mixed = prepared.facts.text_only > 0 and stage == 3
     if mixed and recipe.method == "dpo":
         raise InputError(
-            f"{prepared.facts.text_only} rows have no image, and under ZeRO-3 a batch without one would leave the ranks "
-            "waiting for each other. Use deepspeed: zero2, or leave these rows out."
+            f"{prepared.facts.text_only} rows have no image, and under ZeRO-3 a batch without one would leave the "
+            "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
         )
     collator = Collator(encoder, show_always=mixed) if recipe.method == "sft" else PreferenceCollator(encoder)
     if mixed:

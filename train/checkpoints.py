@@ -70,7 +70,7 @@ def clear_leftovers(*folders: Path) -> None:
 
 
 def _rotate(folder: Path, writing: Path, limit: int | None, best: str | None) -> None:
-    """Remove the oldest beyond `limit`, never the newest or the best; moved away first, so that none is seen in part."""
+    """Remove the oldest beyond `limit`, never the newest or the best; moved away first: none is seen in part."""
     kept = checkpoints(folder)
     if not limit or len(kept) <= limit:
         return

@@ -48,7 +48,7 @@ class _Adapted(WholeCheckpoints):
 
 
 class LayerSFTTrainer(_Adapted, SFTTrainer):
-    """`SFTTrainer` for `vfl train`: a step's loss is the mean over its answer tokens, however it is cut into batches."""
+    """`SFTTrainer` for `vfl train`: a step's loss is the mean over its answer tokens, however they are batched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

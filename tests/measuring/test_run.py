@@ -92,7 +92,6 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     assert found.metrics["var"]["n"] == 2
     accuracy = found.metrics["drop"]["scalars"]["rows/accuracy"]
     assert (accuracy["value"], accuracy["n"]) == (1.0, 2), "each question is asked once, on its one image"
-    assert found.metrics["drop"]["options"]["images"] == ["image"]
     assert len(found.metrics["lens"]["without_object"]) == 2
     assert "correspondence" not in found.metrics["lens"]["curves"]
     monkeypatch.setattr("vfl.measuring.config.KNOWN", ("cosine", "visual_prompt"))

@@ -1,6 +1,7 @@
 """Two ranks train what one process does with the same global batches: DDP, ZeRO-2 and ZeRO-3, on the CPU with gloo."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,27 @@ def test_torchrun_ends_with_the_ranks(qwen, data_of, tmp_path):
     assert "exitcode  : 2" in done.stderr
     assert done.stderr.count("Error: 1 of 12 rows") == 1
     assert "on_bad_row" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_where_they_were_stopped(qwen, data_of, tmp_path):
+    """The optimizer's state lies in pieces: every rank writes and reads its own."""
+    trainer = SPLIT | {"save_steps": 1}
+    lora = {"r": 4, "lora_alpha": 4, "lora_dropout": 0.2}
+    recipes = []
+    for name, zero in (("ddp", None), ("zero2", "zero2"), ("zero3", "zero3")):
+        values = trained.settings(
+            qwen, data_of(*MIXED), tmp_path / name, deepspeed=zero, trainer=trainer, lora=lora, checkpointing="on"
+        )
+        recipes.append(trained.write_recipe(tmp_path / f"{name}.yaml", values))
+    script = [str(Path(ranked.__file__)), *map(str, recipes)]
+    assert trained.launched(script).returncode == 0
+    whole = {recipe.stem: trained.weights(tmp_path / recipe.stem) for recipe in recipes}
+    for name in whole:
+        shutil.rmtree(tmp_path / name / "checkpoints" / "checkpoint-3")
+        shutil.rmtree(tmp_path / name / "adapter")
+        (tmp_path / name / "report.html").unlink()
+    done = trained.launched([*script, "--resume"])
+    assert json.loads((tmp_path / "ranks.0.json").read_text()) == dict.fromkeys(whole, 0), done.stderr[-5000:]
+    for name, weights in whole.items():
+        assert trained.difference(weights, trained.weights(tmp_path / name)) < 1e-6, name

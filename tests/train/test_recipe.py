@@ -57,7 +57,7 @@ def test_a_mistake_is_one_paragraph(mistake, good, capsys):
     for word in named:
         assert word in message[0]
     left = {path.name for path in good.parent.glob("run/*")}
-    # What evaluates is looked up when the rows have been read, and these are kept for the next try (one folder is empty).
+    # What evaluates is looked up behind the rows, which are kept for the next try (the other folder is empty).
     assert left <= ({"data", "checkpoints"} if mistake == "an unknown function" else set())
 
 

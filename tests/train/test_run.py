@@ -133,8 +133,8 @@ def test_another_run_may_be_overwritten_when_asked(done, qwen, data_of, run, tmp
 def test_a_mistake_costs_no_earlier_run(done, qwen, data_of, run, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(done[0], out)
+    evaluation = {"probes": "micro", "pairs": 1, "functions": ["cooking"]}
     with pytest.raises(InputError, match="cooking"):
-        evaluation = {"probes": "micro", "pairs": 1, "functions": ["cooking"]}
         run(qwen, data_of(*KINDS), out, how={"overwrite": True}, evaluation=evaluation)
     assert trained.same(trained.weights(out), trained.weights(done[0]))
 
@@ -180,6 +180,6 @@ def test_offloading_trains_a_step(qwen, data_of, name, tmp_path):
 
 
 def test_an_unknown_deepspeed_configuration_is_refused(qwen, data_of, tmp_path):
-    with pytest.raises(InputError, match="zero2-offload.*nor a file"):
+    with pytest.raises(InputError, match=r"zero2-offload.*nor a file"):
         train(recipe_of(qwen, data_of(*KINDS), tmp_path, deepspeed="zero4"), progress=False)
     assert not os.listdir(tmp_path)

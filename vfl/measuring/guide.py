@@ -122,7 +122,7 @@ GUIDES: dict[str, Guide] = {
     "recommended": Guide(
         "Recommended late entry and early exit",
         "The layers that vision tokens may skip by the two curves: enter after layers that neither move vision nor "
-        "read it, leave after the last layer that reads it. The accuracies beside are the check: the plain model, then with "
+        "read it, leave after the last layer that reads it. The accuracies are the check: the plain model, then with "
         "the layers skipped; speed and cache are ratios to the plain model.",
         SKIP,
     ),

@@ -16,7 +16,7 @@ import torch
 
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES, asked_images
+from vfl.metrics.answering import IMAGES, asked_images, images_asked
 from vfl.metrics.asking import ROWS, Question, Reply, check_pairs, needs_object, question_on, repeated, replies, reply
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean, mean_embedding
@@ -138,7 +138,7 @@ def token_ablation(
         "describe": describe,
         "description_tokens": description_tokens,
         "register_deviations": REGISTER_DEVIATIONS,
-        "images": list(IMAGES),
+        "images": images_asked(pairs),
         "object": "any overlap with the box",
     }
     without = [pair.id for pair in pairs if not pair.label or not any(pair.boxes.get(which) for which in IMAGES)]

@@ -5,7 +5,7 @@ about every object. Beside every curve stand the accuracy without an image and t
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,12 @@ IMAGES: tuple[Which, ...] = ("image", "source_image")
 def asked_images(pair: Pair) -> list[Which]:
     """The images that a pair is asked on: target and source, or the only one of a data set's question."""
     return [which for which in IMAGES if which in pair.images]
+
+
+def images_asked(pairs: Iterable[Pair]) -> list[Which]:
+    """Which images of the pairs are asked, for the record of the options."""
+    there = {which for pair in pairs for which in asked_images(pair)}
+    return [which for which in IMAGES if which in there]
 
 
 TOLERANCE = 0.05
@@ -82,7 +88,13 @@ def accuracy_along(
         scalars[f"{function}/no_image"] = share_scalar(correct[:, -1])
         scalars[f"{function}/chance"] = no_scalar(chance(mine), len(answered))
         scalars[f"{function}/tolerated"] = no_scalar(_tolerated(accuracy, tolerance), len(answered))
-    settled = {**options, f"{axis}s": list(at), "tolerance": tolerance, "images": list(IMAGES), "reading": "text"}
+    settled = {
+        **options,
+        f"{axis}s": list(at),
+        "tolerance": tolerance,
+        "images": images_asked(pairs),
+        "reading": "text",
+    }
     return result(len(pairs), scalars, curves, settled)
 
 

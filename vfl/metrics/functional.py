@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES, asked_images
+from vfl.metrics.answering import IMAGES, asked_images, images_asked
 from vfl.metrics.asking import check_pairs
 from vfl.metrics.bounds import error_gap_bound
 from vfl.metrics.prompts import prompts_of
@@ -114,7 +114,7 @@ def functional(
         "seed": seed,
         "vision": "mean over image tokens, unit norm",
         "predictor": "ridge regression, leave one image out",
-        "images": list(IMAGES),
+        "images": images_asked(pairs),
     }
     return result(len(pairs), scalars, curves, options, redundant=redundant)
 

@@ -24,7 +24,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from vfl.errors import InputError
 from vfl.evaluating.answers import Exam
 from vfl.evaluating.items import items_of_probes
-from vfl.metrics.answering import IMAGES, asked_images
+from vfl.metrics.answering import IMAGES, asked_images, images_asked
 from vfl.metrics.asking import check_pairs
 from vfl.metrics.heads import head_score
 from vfl.metrics.prompts import prompts_of
@@ -121,7 +121,7 @@ def head_masking(
         "top": {stage: _listed(members[stage][: numbers[-1]]) for stage in stages},
         "random": {stage: [_listed(shuffled[stage, draw][: numbers[-1]]) for draw in range(draws)] for stage in stages},
     }
-    return result(len(pairs), scalars, curves, options | {"images": list(IMAGES)}, masked=listed)
+    return result(len(pairs), scalars, curves, options | {"images": images_asked(pairs)}, masked=listed)
 
 
 def heads_of_stage(scores: torch.Tensor, stage: str) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ import torch
 
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES, asked_images
+from vfl.metrics.answering import IMAGES, asked_images, images_asked
 from vfl.metrics.asking import ROWS, Question, Reply, check_pairs, needs_object, question_on, repeated, replies, reply
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
@@ -95,7 +95,7 @@ def knockout(
     options = {
         "cuts": list(cuts),
         "noise_filter": noise_filter,
-        "images": list(IMAGES),
+        "images": images_asked(pairs),
         "object": "any overlap with the box",
     }
     without = [pair.id for pair in pairs if not any(pair.boxes.get(which) for which in IMAGES)]

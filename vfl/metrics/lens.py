@@ -14,7 +14,7 @@ import torch
 
 from vfl.errors import InputError
 from vfl.locating.ask import question_of
-from vfl.metrics.answering import IMAGES, asked_images
+from vfl.metrics.answering import IMAGES, asked_images, images_asked
 from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.regions import overlaps, token_regions
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
@@ -70,7 +70,7 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
         scalars["correspondence"] = mean_scalar([max(sample) for sample in spelled])
         if found := [sample.index(max(sample)) for sample in spelled if max(sample) > 0]:
             scalars["best"] = mean_scalar(found)
-    options = {"vision": "image tokens", "images": list(IMAGES), "object": "any overlap with the box"}
+    options = {"vision": "image tokens", "images": images_asked(pairs), "object": "any overlap with the box"}
     return result(len(pairs), scalars, curves, options, without_object=without)
 
 
