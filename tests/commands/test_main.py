@@ -91,7 +91,10 @@ def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
     recipe = tmp_path / "locate.yaml"
     recipe.write_text("part_pairs: 1\n")
     arguments = ("locate", model, "--probes", suite, "--out", out, "--config", recipe)
-    process = subprocess_of(*arguments, start_new_session=True)
+    # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
+    process = subprocess_of(
+        *arguments, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
     deadline = time.monotonic() + 120
     while not list(out.glob("parts/0*.parquet")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
