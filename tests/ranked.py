@@ -15,7 +15,7 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from vfl.train.sft import main
+from vfl.train.sft import leave, main
 
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(800, exit=True)  # a rank that hangs says where
@@ -29,3 +29,7 @@ if __name__ == "__main__":
         AcceleratorState._reset_state(reset_partial_state=True)
         os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     (recipes[0].parent / f"ranks.{os.environ['RANK']}.json").write_text(json.dumps(codes), encoding="utf-8")
+    leave()
+    sys.stderr.flush()
+    # Groups of earlier runs in this process were never closed: what is left of them may abort an ordinary exit.
+    os._exit(0)

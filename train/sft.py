@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from vfl.errors import InputError
 from vfl.train.recipe import read_recipe
 from vfl.train.run import Outcome, train
@@ -67,5 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def leave() -> None:
+    """Close the connections to the other ranks: threads of theirs that outlive the interpreter abort the process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    leave()
+    sys.exit(code)
