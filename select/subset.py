@@ -130,9 +130,11 @@ def filter_data(
         return Path(out)
     if out is not None:
         raise InputError("out was given with a datasets.Dataset; leave it out, and save what is returned.")
-    reading = {name: settings.pop(name) for name in READING if name in settings}
-    config = validated(ChoiceConfig, {"budget": budget, **settings}, source="settings")
     folder = open_scores(scores)
+    scored = folder.manifest.get("settings", {})  # read as for the scores, unless said otherwise
+    read_so = {name: settings.pop(name, None) or scored.get(name) for name in READING}
+    reading = {name: value for name, value in read_so.items() if value is not None}
+    config = validated(ChoiceConfig, {"budget": budget, **settings}, source="settings")
     with database(config.memory, config.threads) as connection:
         choose(connection, folder, config)
         return select_rows(data, flags(read(data, **reading), chosen_uids(connection)))

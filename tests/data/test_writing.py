@@ -209,3 +209,16 @@ def test_what_llamafactory_reads():
     }
     assert entry("messages", typed, "d.json") is None
     assert entry("preference", {"prompt": [], "chosen": [], "rejected": []}, "d.json") is None
+
+
+def test_rows_that_a_data_set_lacks_are_an_error_and_not_left_out():
+    """The end of the data is where a wanted row is found missing."""
+    dataset = datasets.Dataset.from_list([{"n": n} for n in range(3)])
+
+    def keep():
+        yield from (True, False, True)
+        raise InputError("the row x is not in the data")
+
+    with pytest.raises(InputError, match="not in the data"):
+        select_rows(dataset, keep())
+    assert select_rows(dataset, iter((True, False, True)))["n"] == [0, 2]

@@ -137,7 +137,9 @@ def table_of(result: Any) -> Table:
     if paired:
         headings += ["baseline", "difference", "95 % CI", "gained", "lost"]
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "group" else "right", no_wrap=heading != "group")
+        # In a narrow terminal the numbers wrap; which group they belong to stays.
+        name_column = heading == "group"
+        table.add_column(heading, justify="left" if name_column else "right", no_wrap=name_column)
     for group, found in result.groups.items():
         row = [group, str(found.n), percent(found.accuracy), interval((found.low, found.high))]
         if paired:

@@ -39,8 +39,8 @@ def write_parquet(path: Path, keep: Iterator[bool], out: Path) -> int:
 
 
 def select_rows(dataset: Any, keep: Iterator[bool]) -> Any:
-    """The kept rows of a `datasets.Dataset`, as one."""
-    return dataset.select([number for number in range(len(dataset)) if next(keep)])
+    """The kept rows of a `datasets.Dataset`, as one; `keep` is read to its end, where it raises if rows are missing."""
+    return dataset.select([number for number, kept in enumerate(keep) if kept])
 
 
 def write_dataset(dataset: Any, keep: Iterator[bool], out: Path) -> int:

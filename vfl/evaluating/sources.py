@@ -45,7 +45,10 @@ def items_of_set(name: str, data: DataSet) -> tuple[list[EvalItem], list[str]]:
             items += _item(name, data, row)
         except InputError as error:
             if data.on_bad_row == "error":
-                raise InputError(f"Data set {name!r}: {error} (on_bad_row: skip leaves such rows out.)") from error
+                raise InputError(
+                    f"Data set {name!r}: {error}. Mend the row, or leave such rows out: --skip-bad-rows, in YAML "
+                    "on_bad_row: skip."
+                ) from error
             left_out.append(str(error))
     if not items:
         raise InputError(f"Data set {name!r} at {data.path} has no row that can be asked ({len(left_out)} left out).")
