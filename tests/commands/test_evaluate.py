@@ -1,7 +1,6 @@
 """`vfl evaluate`: real runs on real files, adapters, baselines, and one paragraph for bad input."""
 
 import json
-import sys
 
 import pytest
 import tiny
@@ -10,30 +9,13 @@ from own_suite import write_own_suite
 from peft import LoraConfig, get_peft_model
 
 import vfl
-from vfl.commands import evaluate, main
+from vfl.commands import evaluate
 from vfl.errors import InputError
 from vfl.evaluating.config import EvaluateConfig
 from vfl.evaluating.result import AdapterId, read_evaluation
 from vfl.evaluating.run import evaluate as run
 from vfl.evaluating.summary import compare, summarise
 from vfl.models.identity import weights_sha256
-
-
-@pytest.fixture
-def vfl_command(monkeypatch, capfd):
-    """Run `vfl ...` in this process: (exit code, output, errors)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vfl", *map(str, arguments)])
-        code = 0
-        try:
-            main.run()
-        except SystemExit as leave:
-            code = leave.code or 0
-        return code, *capfd.readouterr()
-
-    monkeypatch.setenv("COLUMNS", "200")
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """`vfl lora-config` and `vfl merge`, as they are typed."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -10,28 +9,10 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForImageTextToText
 
-from vfl.commands import main
 from vfl.functionmap import FunctionEntry, FunctionMap
 from vfl.train.skeleton import identify_model, skeleton
 
 NAMES = ["adapter_config.json", "axolotl.yaml", "llamafactory.yaml", "peft_lora.py", "swift.sh", "unsloth_lora.py"]
-
-
-@pytest.fixture
-def vfl_command(monkeypatch, capfd):
-    """Run `vfl ...` in this process: (exit code, output, errors)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vfl", *map(str, arguments)])
-        code = 0
-        try:
-            main.run()
-        except SystemExit as leave:
-            code = leave.code or 0
-        return code, *capfd.readouterr()
-
-    monkeypatch.setenv("COLUMNS", "200")
-    return call
 
 
 @pytest.fixture

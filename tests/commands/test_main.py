@@ -13,28 +13,10 @@ import tiny
 from own_suite import write_own_suite
 
 import vfl
-from vfl.commands import main
 from vfl.functionmap import FunctionMap
 
 # What a user types, without the second that starting an interpreter costs.
 SCRIPT = [sys.executable, "-c", "from vfl.commands.main import run; run()"]
-
-
-@pytest.fixture
-def vfl_command(monkeypatch, capfd):
-    """Run `vfl ...` in this process: (exit code, output, errors)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vfl", *map(str, arguments)])
-        code = 0
-        try:
-            main.run()
-        except SystemExit as leave:
-            code = leave.code or 0
-        return code, *capfd.readouterr()
-
-    monkeypatch.setenv("COLUMNS", "200")
-    return call
 
 
 @pytest.fixture(scope="module")

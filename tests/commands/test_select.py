@@ -9,25 +9,6 @@ import pytest
 from fake_scores import FUNCTIONS, row, table, write_scores
 from PIL import Image
 
-from vfl.commands import main
-
-
-@pytest.fixture
-def vfl_command(monkeypatch, capfd):
-    """Run `vfl ...` in this process: (exit code, output, errors)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vfl", *map(str, arguments)])
-        code = 0
-        try:
-            main.run()
-        except SystemExit as leave:
-            code = leave.code or 0
-        return code, *capfd.readouterr()
-
-    monkeypatch.setenv("COLUMNS", "200")
-    return call
-
 
 @pytest.fixture
 def pool(tmp_path):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from vfl.commands import skip
 from vfl.errors import InputError
 
-SCRIPT = [sys.executable, "-c", "import typer; from vfl.commands.skip import command; typer.run(command)"]
+SCRIPT = [sys.executable, "-c", "from vfl.commands.main import run; run()", "skip"]
 MAP = os.path.join(os.path.dirname(__file__), "..", "..", "recipes", "micro", "map.json")
 
 
