@@ -14,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/vfl locate --out demo --pairs 60 --overwrite
 
 arms: $(STAMP)
-	test -d runs/words || $(BIN)/python -m vfl.micro.words --out runs/words
+	test -d runs/words || $(BIN)/python -m vfl.testbeds.micro.words --out runs/words
 	$(BIN)/vfl arms recipes/micro/sft.yaml --seeds 5 --jobs 2 --out runs/micro/arms
 
 select-experiment: $(STAMP)

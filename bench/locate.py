@@ -29,8 +29,8 @@ from bench.swapping.hooks import embed
 from bench.swapping.measure import CHILD_ENVIRONMENT, count_flops, median_seconds, peak_bytes
 from bench.swapping.model import FULL_SHAPE, Shape, Task, build, task
 from bench.swapping.table import table
-from vfl.atomic import replacing
 from vfl.errors import InputError
+from vfl.io.atomic import replacing
 from vfl.models.vlm import VLM
 
 TARGET = 8.0  # times fewer operations than hooks

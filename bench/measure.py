@@ -23,11 +23,11 @@ import torch
 
 from bench.swapping.measure import CHILD_ENVIRONMENT, median_seconds, peak_bytes
 from bench.swapping.model import FULL_SHAPE, Shape, build, task
-from vfl.atomic import replacing
+from vfl.engine.attention_tap import tapped
+from vfl.engine.states import between_layers, forward, is_image_token
+from vfl.io.atomic import replacing
 from vfl.metrics.heads import concentration_of
 from vfl.metrics.logit_lens import lens_of
-from vfl.metrics.states import between_layers, forward, is_image_token
-from vfl.metrics.tap import tapped
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 

@@ -28,8 +28,8 @@ from bench.scoring.task import Scored, Task, task
 from bench.swapping.compare import UnequalError
 from bench.swapping.measure import CHILD_ENVIRONMENT, count_flops, median_seconds, peak_bytes
 from bench.swapping.model import FULL_SHAPE, Shape, build
-from vfl.atomic import replacing
 from vfl.errors import InputError
+from vfl.io.atomic import replacing
 
 MOST, LEAST = 1.5, 3.0  # plain forwards; times faster than hooks
 # Largest difference of a log-probability, in nats.

@@ -22,8 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vfl.atomic import replacing
 from vfl.errors import InputError
+from vfl.io.atomic import replacing
 
 FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
 SHARD = 1_000_000
@@ -81,9 +81,9 @@ def measure(what: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if what == "generate":
         generate(arguments.folder / "scores", arguments.rows)
         return {}
-    from vfl.select.filtering import ChoiceConfig, choose
-    from vfl.select.scorefolder import database, open_scores
-    from vfl.select.subset import write_ids, write_table
+    from vfl.select.choose.filtering import ChoiceConfig, choose
+    from vfl.select.shards.score_folder import database, open_scores
+    from vfl.select.subset.write import write_ids, write_table
 
     started = time.perf_counter()
     names = ("budget", "duplicates", "memory", "threads")

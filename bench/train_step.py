@@ -5,7 +5,7 @@
     python bench/train_step.py --out results.json   # and write what was measured
 
 It needs `pip install '.[train]'`. Every arm is TRL's own SFTTrainer with TRL's own loss on the same frozen weights;
-what differs is the layers and, for "here", `vfl.train.backward.truncate`. Their gradients are compared first.
+what differs is the layers and, for "here", `vfl.train.backward.truncate.truncate`. Their gradients are compared first.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from bench.swapping.measure import count_flops, median_seconds
 from bench.training.arms import ARMS, NUM_LAYERS, REFERENCE, Step, largest_difference, prepare
 from bench.training.model import FULL_SHAPE, SHAPE, SMALL_SHAPE, Shape, build
 from bench.training.table import table
-from vfl.atomic import replacing
 from vfl.errors import InputError
-from vfl.train.memory import step_memory
+from vfl.io.atomic import replacing
+from vfl.train.backward.memory import step_memory
 
 # Of the norm of the gradients; the two passes do the same operations, so only their order may differ.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 0.02}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from vfl.locating.records import table_of
+from vfl.locate.records import table_of
 
 Block = tuple[int, int]
 

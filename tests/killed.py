@@ -16,8 +16,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-import vfl.train.adapter
-from vfl.train.sft import main
+import vfl.train.adapter.files
+from vfl.train.launch import main
 
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
@@ -62,7 +62,7 @@ def tear_saves(last: int) -> None:
         return save
 
     torch.save = torn(torch.save, 1)
-    safetensors.torch.save_file = vfl.train.adapter.save_file = torn(safetensors.torch.save_file, 1)
+    safetensors.torch.save_file = vfl.train.adapter.files.save_file = torn(safetensors.torch.save_file, 1)
 
 
 def child(recipe: str, out: Path, moment: str | None, told: int) -> int:

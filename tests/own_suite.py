@@ -7,9 +7,9 @@ import tiny
 
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
-from vfl.locating.ask import MAX_NEW_TOKENS
 from vfl.models.vlm import VLM
 from vfl.probes import match
+from vfl.probes.asking import MAX_NEW_TOKENS
 
 QUESTION = "What text can you read in the image? Answer with the text only."
 

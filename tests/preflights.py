@@ -3,10 +3,7 @@
 import numpy as np
 from transformers import TrainingArguments
 
-from vfl.train.audit import AuditRow, LossAudit
-from vfl.train.launch import launch_facts
-from vfl.train.lengths import length_histogram
-from vfl.train.preflight import (
+from vfl.train.preflight.facts import (
     ArmFacts,
     DataFacts,
     MemoryFacts,
@@ -15,6 +12,9 @@ from vfl.train.preflight import (
     TowerModules,
     estimate_time,
 )
+from vfl.train.preflight.processes import launch_facts
+from vfl.train.rows.audit import AuditRow, LossAudit
+from vfl.train.rows.lengths import length_histogram
 
 HOSTILE = "<script>document.title='owned'</script>"
 HOSTILE_ANSWER = f"{HOSTILE}\x1b[31m[bold]three[/bold]|`*"

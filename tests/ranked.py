@@ -15,7 +15,7 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from vfl.train.sft import leave, main
+from vfl.train.launch import leave, main
 
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(800, exit=True)  # a rank that hangs says where

@@ -3,11 +3,11 @@
 import pytest
 
 import vfl
-from vfl.loading import EMBEDDED
-from vfl.locating.truth import read_truth, score
-from vfl.micro.evaluate import evaluate
+from vfl.loading.load import EMBEDDED
+from vfl.locate.recovery import read_truth, score
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
+from vfl.testbeds.micro.evaluate import evaluate
 
 SINGLE = ("counting", "grounding", "ocr")  # planted in one layer each
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from vfl.commands import measure
 from vfl.data import Sample, read
 from vfl.errors import InputError
-from vfl.measuring import hub
-from vfl.measuring.asked import question
-from vfl.measuring.beside import Beside, compare
-from vfl.measuring.metricsfile import read_metrics
-from vfl.measuring.paper import ObjectSet, Published, QuestionSet, config_of, read_paper, run_paper
+from vfl.measure import hub
+from vfl.measure.metrics_file import read_metrics
+from vfl.measure.paper import ObjectSet, Published, QuestionSet, config_of, read_paper, run_paper
+from vfl.measure.published import Beside, compare
+from vfl.measure.question_pairs import question
 from vfl.metrics.measure import OF_PAIRS
 from vfl.probes.pair import read_suite
 

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from vfl.config import read_config, validated
 from vfl.functionmap import FunctionMap
-from vfl.loading import load
-from vfl.localize import identify
-from vfl.locating.config import LocateConfig
-from vfl.micro.config import read_recipe as read_pretraining
+from vfl.io.config import read_config, validated
+from vfl.loading.load import load
+from vfl.locate.config import LocateConfig
+from vfl.locate.run import identify
 from vfl.select.recipe import read_select_recipe
 from vfl.select.settings import ScoreConfig
-from vfl.select.subset import FilterConfig
+from vfl.select.subset.write import FilterConfig
+from vfl.testbeds.micro.config import read_recipe as read_pretraining
 from vfl.train.arguments import trainer_arguments
-from vfl.train.layers import chosen_layers
+from vfl.train.layers.choice import chosen_layers
 from vfl.train.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"

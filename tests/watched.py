@@ -22,14 +22,14 @@ import tiny
 import vfl
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
-from vfl.evaluating.items import EvalItem
-from vfl.evaluating.untouched import untouched
+from vfl.engine.untouched import untouched
+from vfl.evaluate.items import EvalItem
 from vfl.models.vlm import VLM
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
-from vfl.train.bar import use_bar
-from vfl.train.tracking import offline_without_login
-from vfl.train.watching import Watching
+from vfl.train.callback.bar import use_bar
+from vfl.train.callback.evaluation import Watching
+from vfl.train.callback.tracking import offline_without_login
 
 QUESTIONS = ("How many cats?", "What text can you read in the image? Answer with the text only.")
 

@@ -6,34 +6,55 @@
     vlm = vfl.load("Qwen/Qwen2.5-VL-3B-Instruct")                       # the model, its spans and its facts
     result = vfl.sweep(vlm, vlm.ask("How many?", image), plans)         # any experiment on what the text reads
 
-Names are imported on first use, so that `vfl --help` does not wait for torch.
+Names are imported on first use, so that `vfl --help` does not wait for torch. `vfl.locate`, `vfl.measure`,
+`vfl.evaluate` and `vfl.train` are packages that can be called.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from vfl.engine.image_cache import ImageCache as ImageCache
+    from vfl.engine.image_cache import prefill as prefill
+    from vfl.engine.plan import Plan as Plan
+    from vfl.engine.sweep import SweepResult as SweepResult
+    from vfl.engine.sweep import sweep as sweep
+    from vfl.errors import InputError as InputError
+    from vfl.evaluate.run import evaluate as evaluate
+    from vfl.functionmap import FunctionMap as FunctionMap
+    from vfl.loading.load import load as load
+    from vfl.loading.load import wrap as wrap
+    from vfl.locate.run import locate as locate
+    from vfl.measure.run import measure as measure
+    from vfl.models.vlm import VLM as VLM
+    from vfl.select.score.run import score_data as score_data
+    from vfl.select.subset.write import filter_data as filter_data
+    from vfl.train.run import train as train
+
+__version__ = "0.2.0.dev0"
 
 _HOMES = {
     "FunctionMap": "vfl.functionmap",
+    "ImageCache": "vfl.engine.image_cache",
     "InputError": "vfl.errors",
     "Plan": "vfl.engine.plan",
     "SweepResult": "vfl.engine.sweep",
     "VLM": "vfl.models.vlm",
-    "VisionStream": "vfl.engine.streams",
-    "filter_data": "vfl.select.subset",
-    "load": "vfl.loading",
-    "locate": "vfl.localize",
-    "prefill": "vfl.engine.streams",
-    "score_data": "vfl.select.scoring",
+    "filter_data": "vfl.select.subset.write",
+    "load": "vfl.loading.load",
+    "prefill": "vfl.engine.image_cache",
+    "score_data": "vfl.select.score.run",
     "sweep": "vfl.engine.sweep",
-    "wrap": "vfl.loading",
+    "wrap": "vfl.loading.load",
 }
+_CALLABLE = ("evaluate", "locate", "measure", "train")
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, *_CALLABLE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CALLABLE:
+        return import_module(f"vfl.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'vfl' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

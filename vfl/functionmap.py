@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vfl.atomic import replacing
 from vfl.errors import InputError
+from vfl.io.atomic import replacing
 
 SCHEMA_VERSION = 1
 Rate = Annotated[float, Field(ge=0, le=1)]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bench.scoring.task import Scored, Task
-from vfl.engine.forced import forced
+from vfl.engine.teacher_forcing import forced
 
 Run = Callable[[], Scored]
 ENGINE, HOOKS, PLAIN = "this engine", "hooks", "one plain forward"

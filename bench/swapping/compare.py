@@ -3,7 +3,7 @@
 import torch
 
 from bench.swapping.model import Answers, Task
-from vfl.checks import tolerance
+from vfl.loading.checks import tolerance
 
 # In float32 a near-tie of two words may fall either way and the rest of that answer with it.
 LEAST_EQUAL = {torch.float64: 1.0, torch.float32: 0.9}

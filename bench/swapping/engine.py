@@ -3,8 +3,8 @@
 import torch
 
 from bench.swapping.model import Answers, Task
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
 from vfl.engine.sweep import sweep
 
 

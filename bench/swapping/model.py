@@ -17,9 +17,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vfl.engine.streams import slots_of
+from vfl.engine.image_cache import slots_of
 from vfl.errors import InputError
-from vfl.loading import DTYPES, wrap
+from vfl.loading.load import DTYPES, wrap
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -106,7 +106,7 @@ class Answers:
 
 
 def build(shape: Shape, device: str, dtype: str) -> VLM:
-    """The model, its processor and its checks (`vfl.loading.wrap`)."""
+    """The model, its processor and its checks (`vfl.loading.load.wrap`)."""
     tokenizer = _tokenizer(shape)
     side = math.isqrt(shape.vision_tokens) * PATCH
     special = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 2}

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from bench.training.model import Shape, processor, row
-from vfl.layers import parse_layers
-from vfl.train.backward import truncate
-from vfl.train.lora import build_lora
+from vfl.io.layers import parse_layers
+from vfl.train.adapter.lora import build_lora
+from vfl.train.backward.truncate import truncate
 
 NUM_LAYERS = 28
 # "all", the paper's preset for this model, its upper half, and the last four.

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from vfl.errors import InputError
-from vfl.loading import DTYPES
+from vfl.loading.load import DTYPES
 
 PATCH = 14
 MERGE = 2  # patches along each side of a vision token

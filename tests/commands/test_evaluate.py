@@ -11,10 +11,10 @@ from peft import LoraConfig, get_peft_model
 import vfl
 from vfl.commands import evaluate
 from vfl.errors import InputError
-from vfl.evaluating.config import EvaluateConfig
-from vfl.evaluating.result import AdapterId, read_evaluation
-from vfl.evaluating.run import evaluate as run
-from vfl.evaluating.summary import compare, summarise
+from vfl.evaluate.config import EvaluateConfig
+from vfl.evaluate.result import AdapterId, read_evaluation
+from vfl.evaluate.run import run
+from vfl.evaluate.summary import compare, summarise
 from vfl.models.identity import weights_sha256
 
 

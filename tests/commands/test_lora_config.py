@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForImageTextToText
 
 from vfl.functionmap import FunctionEntry, FunctionMap
-from vfl.train.skeleton import identify_model, skeleton
+from vfl.train.export.meta_model import identify_model, skeleton
 
 NAMES = ["adapter_config.json", "axolotl.yaml", "llamafactory.yaml", "peft_lora.py", "swift.sh", "unsloth_lora.py"]
 

@@ -9,8 +9,8 @@ from full_passes import FullPasses
 
 import vfl
 from vfl.engine import sweep as sweep_module
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 

@@ -6,9 +6,9 @@ import torch
 from full_passes import tapped
 
 import vfl
-from vfl.engine.derived import blind_to_text, late_entry, mean_stream, vision_embeddings
+from vfl.engine.derived_caches import blind_to_text, late_entry, mean_stream, vision_embeddings
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 

@@ -9,10 +9,10 @@ from full_passes import tapped
 from tiny.pictures import picture
 
 import vfl
-from vfl.engine.beside import run_beside
+from vfl.engine.ablated_rows import run_beside
 from vfl.engine.decoder_inputs import decoder_inputs, on_device, take_rows
-from vfl.engine.forced import forced
 from vfl.engine.shared_keys import PassingCache
+from vfl.engine.teacher_forcing import forced
 from vfl.engine.windows import find_all_spans
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of

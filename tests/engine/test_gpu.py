@@ -7,8 +7,8 @@ import tiny
 import torch
 
 import vfl
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
 from vfl.engine.sweep import sweep
 
 pytestmark = [

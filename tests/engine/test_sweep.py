@@ -6,8 +6,8 @@ import torch
 from full_passes import FullPasses
 
 import vfl
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
 from vfl.engine.sweep import sweep
 
 ANSWERS = ("three red cats", "a")

@@ -10,11 +10,11 @@ import vfl
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
-from vfl.locating.ask import MAX_NEW_TOKENS
-from vfl.measuring.config import MeasureConfig
-from vfl.measuring.run import run
+from vfl.measure.config import MeasureConfig
+from vfl.measure.run import run
 from vfl.metrics.measure import KNOWN, ONLY_IMAGES, measure_named
 from vfl.probes import match
+from vfl.probes.asking import MAX_NEW_TOKENS
 from vfl.probes.pair import read_suite
 
 QUESTION = "What is in the sound? Answer with the text only."

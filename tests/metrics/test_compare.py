@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vfl.errors import InputError
-from vfl.metrics.compare import compare_files, emd, pearson, resampled
+from vfl.metrics.head_tables import compare_files, emd, pearson, resampled
 
 RNG = np.random.default_rng(0)
 

@@ -8,10 +8,10 @@ import tiny
 import torch
 
 import vfl
-from vfl.engine.streams import frame_of_prompt
+from vfl.engine.image_cache import frame_of_prompt
+from vfl.engine.states import is_vision
 from vfl.errors import InputError
 from vfl.metrics.cosine import adjacent_distances, cosine, cosine_distance, proximal
-from vfl.metrics.states import is_vision
 
 
 def test_distances_equal_those_of_a_frame(vlm, prompts, untouched):

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import vfl
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
-from vfl.locating.ask import MAX_NEW_TOKENS, question_of
-from vfl.metrics.answering import chance, eighths
+from vfl.metrics.accuracy import chance, eighths
 from vfl.metrics.drop import drop
 from vfl.metrics.early import late_entry, mask
 from vfl.metrics.injection import injection, unrelated_pair
 from vfl.metrics.similarity import kept_apart, similarity
+from vfl.probes.asking import MAX_NEW_TOKENS, question_of
 
 K = 2
 
@@ -123,9 +123,9 @@ def test_similarity_is_one_where_nothing_is_edited(vlm, prompts, untouched):
 
 def test_skipped_vision_tokens_stay_the_projectors_output(vlm, prompts):
     """Up to h[k] they are compared as h[0]."""
-    from vfl.engine.streams import frame_of_prompt
+    from vfl.engine.image_cache import frame_of_prompt
+    from vfl.engine.states import is_vision
     from vfl.metrics.cosine import cosine_distance
-    from vfl.metrics.states import is_vision
 
     states = frame_of_prompt(vlm, prompts[0]).hidden
     vision = is_vision(prompts[0])

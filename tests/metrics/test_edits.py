@@ -5,20 +5,20 @@ import json
 import pytest
 import torch
 
+from vfl.engine.attention_tap import Block, tapped
 from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.image_cache import frame_of_prompt
 from vfl.engine.plan import Plan
-from vfl.engine.streams import frame_of_prompt
+from vfl.engine.states import is_image_token
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.metrics.ablation import ablated, token_ablation
-from vfl.metrics.asking import question_on, repeated, replies, reply
+from vfl.metrics.edited_prompts import question_on, repeated, replies, reply
 from vfl.metrics.gradients import integrated_gradients
 from vfl.metrics.head_masking import head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
 from vfl.metrics.mean_embedding import cached_mean, mean_embedding, vision_rows
 from vfl.metrics.objects import Places, at_positions, object_tokens
-from vfl.metrics.states import is_image_token
-from vfl.metrics.tap import Block, tapped
 
 
 def first_probabilities(vlm, encoded, **tap):
@@ -83,7 +83,7 @@ def test_ablating_nothing_is_a_no_op_and_everything_the_mean_image(vlm, boxed, q
     plain = reply(vlm, question)
     kept, gone = ablated(vlm, question, [nothing, everything], blank)
     torch.testing.assert_close(kept.probabilities, plain.probabilities, rtol=0, atol=1e-12)
-    from vfl.engine.derived import mean_stream
+    from vfl.engine.derived_caches import mean_stream
 
     stream = mean_stream(vlm, question.encoded, blank)
     expected = sweep(vlm, question.encoded, [Plan.swap(range(vlm.num_layers), stream)]).logits[0].softmax(-1)

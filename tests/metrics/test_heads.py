@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
+from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics.heads import concentration, concentration_of, head_score, head_values, head_weight
-from vfl.metrics.states import is_image_token
 from vfl.metrics.var import read_query
 
 

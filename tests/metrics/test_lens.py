@@ -7,14 +7,14 @@ import tiny
 import torch
 
 import vfl
-from vfl.engine.streams import frame_of_prompt
+from vfl.engine.image_cache import frame_of_prompt
+from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics import logit_lens
 from vfl.metrics.lens import class_tokens, lens
 from vfl.metrics.logit_lens import lens_of, top_tokens
 from vfl.metrics.persistence import persistence
 from vfl.metrics.regions import overlaps, token_regions
-from vfl.metrics.states import is_image_token
 from vfl.probes.pair import DrawnPair, write_suite
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from vfl.engine.states import is_image_token
 from vfl.metrics.objects import Places, at_positions, last_row, noised, object_tokens
-from vfl.metrics.states import is_image_token
 
 
 def grid(rows, columns, side=10):

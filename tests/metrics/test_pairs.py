@@ -5,13 +5,13 @@ from itertools import product
 
 import pytest
 
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
-from vfl.locating.ask import MAX_NEW_TOKENS, question_of
 from vfl.metrics.drop import drop
 from vfl.metrics.swap import swap
+from vfl.probes.asking import MAX_NEW_TOKENS, question_of
 
 
 def answers(vlm, pair, which, plans):

@@ -9,6 +9,7 @@ import tiny
 import torch
 
 import vfl
+from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine
 from vfl.metrics.early import late_entry
@@ -16,12 +17,11 @@ from vfl.metrics.functional import functional, left_out_errors, pooled_states
 from vfl.metrics.informational import ball_counts, informational
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.recommended import entry_and_exit, recommended
-from vfl.metrics.states import is_image_token
 from vfl.metrics.var import var
 
 
 def test_ball_counts_are_those_of_all_pairs(vlm, prompts, untouched):
-    from vfl.engine.streams import frame_of_prompt
+    from vfl.engine.image_cache import frame_of_prompt
 
     encoded, radius = prompts[0], 0.3
     states = frame_of_prompt(vlm, encoded).hidden

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from vfl.errors import InputError
+from vfl.metrics.head_weight import region_masses, weights_of_pairs
 from vfl.metrics.heads import head_weight
 from vfl.metrics.objects import Places, object_tokens
 from vfl.metrics.prompts import prompts_of
-from vfl.metrics.region_weight import region_masses, weights_of_pairs
 from vfl.metrics.visual_prompt import outlined, visual_prompt
 
 

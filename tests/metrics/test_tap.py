@@ -5,11 +5,11 @@ import tiny
 import torch
 
 import vfl
+from vfl.engine.attention_tap import NAME, Block, blocked, row_weights, tapped
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
+from vfl.engine.states import forward, is_vision
 from vfl.engine.sweep import sweep
-from vfl.metrics.states import forward, is_vision
-from vfl.metrics.tap import NAME, Block, blocked, row_weights, tapped
 
 FAMILIES = ["llava", "qwen2_5_vl", "smolvlm"]
 

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from vfl.engine.attention_tap import tapped
 from vfl.engine.plan import Plan
+from vfl.engine.states import is_vision
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
-from vfl.metrics.states import is_vision
-from vfl.metrics.tap import tapped
 from vfl.metrics.var import masses, svar_layers, var
 
 

@@ -8,9 +8,9 @@ from scipy.io import wavfile
 
 import vfl
 from vfl.errors import InputError
+from vfl.io.audio import read_sound, sound_size
 from vfl.models.conversation import encoder_of
 from vfl.models.encode import Encoded
-from vfl.sound import read_sound, sound_size
 
 QUESTION = "What is in the sound?"
 

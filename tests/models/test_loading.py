@@ -9,7 +9,7 @@ import torch
 
 import vfl
 from vfl.errors import InputError
-from vfl.loading import resolve, wrap
+from vfl.loading.load import resolve, wrap
 from vfl.models.families import FAMILIES, family_of
 
 
@@ -26,7 +26,7 @@ def test_a_family_that_lies_about_sharing_is_caught(tiny_folder, monkeypatch):
     """Prefix-LM attention without the table's word for it: the check finds out, and full passes are used."""
     from dataclasses import replace
 
-    import vfl.loading as loading
+    import vfl.loading.load as loading
 
     monkeypatch.setattr(loading, "family_of", lambda model_type: replace(family_of(model_type), prefix_lm=False))
     vlm = vfl.load(tiny_folder("paligemma"), dtype="float64")

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from vfl.micro import questions
 from vfl.probes import micro_limits as micro
 from vfl.probes import scene, solids
 from vfl.probes.functions import FUNCTIONS, PAPER_FUNCTIONS, chart, colour
@@ -17,6 +16,7 @@ from vfl.probes.make import draw_one
 from vfl.probes.match import iou, read
 from vfl.probes.pair import DrawnPair
 from vfl.probes.style import MICRO_STYLE, Style
+from vfl.testbeds.micro import questions
 
 SMALL = Style(size=224)
 NUMBER = 24

@@ -10,8 +10,8 @@ from fake_records import Fake, additive, records, redundant, sharp
 from PIL import Image, ImageDraw
 
 from vfl.functionmap import FunctionMap, ModelId
-from vfl.locating.choose import ChoiceConfig, window_blocks
-from vfl.locating.entries import build_entries
+from vfl.locate.layer_rule import ChoiceConfig, window_blocks
+from vfl.locate.map_entries import build_entries
 from vfl.probes.pair import DrawnPair, Pair, write_suite
 
 L = 12

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vfl.report.compare import compare_maps
-from vfl.report.write import write_comparison, write_report
+from vfl.locate.report.compare import compare_maps
+from vfl.locate.report.write import write_comparison, write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [

@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
-from vfl.locating.choose import ChoiceConfig
-from vfl.locating.entries import build_entries
-from vfl.report.compare import compare_maps
-from vfl.report.write import write_comparison
+from vfl.locate.layer_rule import ChoiceConfig
+from vfl.locate.map_entries import build_entries
+from vfl.locate.report.compare import compare_maps
+from vfl.locate.report.write import write_comparison
 
 
 def saved(folder: Path, name: str, num_layers: int, **peaks: int) -> Path:

@@ -7,7 +7,7 @@ import pytest
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
-from vfl.select.ablations import ablations_of
+from vfl.select.score.ablations import ablations_of
 from vfl.select.settings import ScoreConfig
 
 MAP = Path(__file__).parents[2] / "recipes" / "micro" / "map.json"

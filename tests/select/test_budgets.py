@@ -6,8 +6,8 @@ from itertools import accumulate
 import pytest
 
 from vfl.errors import InputError
-from vfl.select.allocation import Tier, allocate, take
-from vfl.select.budgets import Budget, parse
+from vfl.select.choose.allocation import Tier, allocate, take
+from vfl.select.choose.budgets import Budget, parse
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from fake_scores import FUNCTIONS, row, table, write_scores
 
-from vfl.config import validated
 from vfl.errors import InputError
-from vfl.select.classes import classify
-from vfl.select.filtering import ChoiceConfig, choose, chosen_uids
-from vfl.select.policies import BASELINES
-from vfl.select.scorefolder import database, open_scores
+from vfl.io.config import validated
+from vfl.select.choose.classes import classify
+from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
+from vfl.select.choose.policies import BASELINES
+from vfl.select.shards.score_folder import database, open_scores
 
 BENCH = Path(__file__).parents[2] / "bench" / "selection.py"
 

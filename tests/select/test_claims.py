@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from vfl.select.claims import Claims
+from vfl.select.shards.claims import Claims
 
 
 def test_one_holds_and_the_next_gets_it_after(tmp_path):

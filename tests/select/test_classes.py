@@ -8,8 +8,8 @@ import pytest
 from fake_scores import FUNCTIONS, row, table, write_scores
 
 from vfl.errors import InputError
-from vfl.select.classes import ClassConfig, classify
-from vfl.select.scorefolder import open_scores
+from vfl.select.choose.classes import ClassConfig, classify
+from vfl.select.shards.score_folder import open_scores
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import io
 from PIL import Image
 from tiny.pictures import picture
 
-from vfl.select.hashes import exact, image_hash, perceptual, text_hash
+from vfl.select.score.hashes import exact, image_hash, perceptual, text_hash
 
 
 def again(image, kind, **options):

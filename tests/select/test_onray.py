@@ -10,7 +10,7 @@ import pytest
 import score_rows
 
 from vfl.errors import InputError
-from vfl.select.scoring import score
+from vfl.select.score.run import score
 from vfl.select.settings import RayConfig, ScoreConfig
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import score_rows
 
 RUN = """
 import sys
-from vfl.select.scoring import main
+from vfl.select.score.run import main
 
 code = main(sys.argv[1:])
 with open("/proc/self/status") as lines:

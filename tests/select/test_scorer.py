@@ -11,12 +11,12 @@ from tiny.pictures import picture
 
 import vfl
 from vfl.data import read
-from vfl.engine.forced import forced
+from vfl.engine.teacher_forcing import forced
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
-from vfl.select.feeding import Entry
-from vfl.select.scorer import Scorer, mean_embedding, source_of
-from vfl.select.scoretable import schema
+from vfl.select.score.feeding import Entry
+from vfl.select.score.scorer import Scorer, mean_embedding, source_of
+from vfl.select.shards.score_table import schema
 
 LAYERS = {"early": [0], "late": [2, 3]}
 

@@ -12,13 +12,13 @@ import pytest
 import score_rows
 
 import vfl
-import vfl.select.scoring
+import vfl.select.score.run
 from vfl.data import read
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
-from vfl.select.scoring import main, score
+from vfl.select.score.run import main, score
 from vfl.select.settings import ScoreConfig
-from vfl.select.shards import Walker
+from vfl.select.shards.parts import Walker
 
 MAP = Path(__file__).parents[2] / "recipes" / "micro" / "map.json"
 ROWS, PART = 40, 4
@@ -55,7 +55,7 @@ def whole(config, embedded, tmp_path_factory):
 def start(data):
     """start(out, ...) -> a process of its own that scores; those that a test leaves are killed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vfl.select.scoring", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"])
+    context.set_forkserver_preload(["vfl.select.score.run", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"])
     started = []
 
     def _start(out, *settings):
@@ -255,13 +255,13 @@ def test_a_dataset_in_a_notebook(embedded, data, tmp_path):
     ]
     dataset = datasets.Dataset.from_list(rows)
     given = {"model": embedded, "map": FunctionMap.load(MAP), "images": data.parent, "progress": False}
-    scores = vfl.select.scoring.score_data(dataset, out=tmp_path / "scores", **given)
+    scores = vfl.select.score.run.score_data(dataset, out=tmp_path / "scores", **given)
     found = score_rows.table(scores)
     assert [row["uid"] for row in found] == [row["id"] for row in rows]
     assert json.loads((scores / "manifest.json").read_text())["settings"]["data"] is None
-    assert vfl.select.scoring.score_data(dataset, out=tmp_path / "scores", **given) == scores
+    assert vfl.select.score.run.score_data(dataset, out=tmp_path / "scores", **given) == scores
     with pytest.raises(InputError, match="data"):
-        vfl.select.scoring.score_data(dataset.select(range(3)), out=tmp_path / "scores", **given)
+        vfl.select.score.run.score_data(dataset.select(range(3)), out=tmp_path / "scores", **given)
 
 
 def test_the_command_says_what_is_wrong(data, tmp_path, capsys):

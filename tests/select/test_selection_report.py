@@ -14,10 +14,10 @@ from PIL import Image
 
 import vfl
 from vfl.errors import InputError
-from vfl.select.agreement import agreements
-from vfl.select.filtering import ChoiceConfig, choose
-from vfl.select.scorefolder import database, open_scores
-from vfl.select.selection_report import write_selection_report
+from vfl.select.choose.agreement import agreements
+from vfl.select.choose.filtering import ChoiceConfig, choose
+from vfl.select.report.page import write_selection_report
+from vfl.select.shards.score_folder import database, open_scores
 
 HOSTILE = "<script>document.title='owned'</script>\"'&"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -135,7 +135,7 @@ def test_results_are_replaced_only_if_asked_and_other_files_never(scores, tmp_pa
 
 
 def test_many_small_parts_are_read_once_and_give_the_same(scores, data, tmp_path, monkeypatch):
-    from vfl.select import scorefolder
+    from vfl.select.shards import score_folder as scorefolder
 
     path, _ = data
     a = vfl.filter_data(scores, path, budget="40%", out=tmp_path / "a")

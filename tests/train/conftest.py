@@ -8,7 +8,6 @@ import pytest
 import trained
 
 from vfl.train.run import Outcome
-from vfl.train.sft import launch
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +36,6 @@ def run(tmp_path_factory) -> Callable[..., Outcome]:
     def train(model: Path, rows: Path, out: Path, how: dict[str, Any] | None = None, **changed: Any) -> Outcome:
         recipe = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
         values = trained.settings(model, rows, out, **changed)
-        return launch(trained.write_recipe(recipe, values), progress=False, **(how or {}))
+        return train(trained.write_recipe(recipe, values), progress=False, **(how or {}))
 
     return train

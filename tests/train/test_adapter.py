@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from vfl.errors import InputError
-from vfl.folders import replacing_folder
-from vfl.train.adapter import (
+from vfl.io.folders import replacing_folder
+from vfl.train.adapter.files import (
     CONFIG,
     WEIGHTS,
     adapted_modules,
@@ -23,8 +23,8 @@ from vfl.train.adapter import (
     save_adapter,
     verify_adapter,
 )
-from vfl.train.lora import build_lora
-from vfl.train.skeleton import skeleton
+from vfl.train.adapter.lora import build_lora
+from vfl.train.export.meta_model import skeleton
 
 LAYERS = [0, 2, 3]
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from vfl.errors import InputError
-from vfl.train.arms import ARMS, plan_runs
-from vfl.train.arms_table import _mean
+from vfl.train.arms.run import ARMS, plan_runs
+from vfl.train.arms.table import _mean
 from vfl.train.recipe import read_recipe
 
 

@@ -17,7 +17,7 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from vfl.errors import InputError
 from vfl.models.discover import discover
-from vfl.train.backward import truncate
+from vfl.train.backward.truncate import truncate
 
 Folder = Callable[[str], Path]
 Gradients = dict[str, torch.Tensor]
@@ -213,7 +213,7 @@ def test_adapted_towers_get_their_gradients(family: str, kind: str, with_image: 
 
 
 def test_the_log_says_what_decides_the_cost(tiny_folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="vfl.train.backward")
+    caplog.set_level(logging.INFO, logger="vfl.train.backward.truncate")
     truncate(adapted(tiny_folder("llava")), checkpointing=True)
     assert "layer 2, decides the cost: the backward pass covers 3 of 5 decoder layers" in caplog.text
     truncate(adapted(tiny_folder("llava"), also=["model.multi_modal_projector."]), checkpointing=False)

@@ -13,11 +13,11 @@ from peft import LoraConfig, get_peft_model
 from preflights import HOSTILE, preflight
 from transformers import AutoModelForImageTextToText
 
-from vfl.loading import EMBEDDED
+from vfl.loading.load import EMBEDDED
 from vfl.models.discover import discover
-from vfl.train.card import card, code, plain, write_card
-from vfl.train.changes import Change, Rate
-from vfl.train.preflight import Preflight
+from vfl.train.adapter.card import card, code, plain, write_card
+from vfl.train.preflight.facts import Preflight
+from vfl.train.report.before_after import Change, Rate
 
 CHANGES = (
     Change("counting", 40, Rate(0.5, 0.4, 0.6), Rate(0.8, 0.7, 0.9), Rate(0.3, 0.2, 0.4)),

@@ -6,9 +6,9 @@ import trained
 
 import vfl
 from vfl.models.conversation import encoder_of
-from vfl.train.collate import Collator, PreferenceCollator
-from vfl.train.prepare import prepare
 from vfl.train.recipe import DataConfig
+from vfl.train.rows.collate import Collator, PreferenceCollator
+from vfl.train.rows.prepare import prepare
 
 
 @pytest.fixture(scope="module")

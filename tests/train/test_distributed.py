@@ -129,7 +129,7 @@ def test_torchrun_ends_with_the_ranks(qwen, data_of, tmp_path):
     broken = data_of(*IMAGES).with_name("gone.jsonl")
     broken.write_text(data_of(*IMAGES).read_text().replace("3-0.png", "missing.png"))
     recipe = trained.write_recipe(tmp_path / "r.yaml", trained.settings(qwen, broken, tmp_path / "run", trainer=SPLIT))
-    done = trained.launched(["--module", "vfl.train.sft", str(recipe)])
+    done = trained.launched(["--module", "vfl.train.launch", str(recipe)])
     assert done.returncode != 0
     assert "exitcode  : 2" in done.stderr
     assert done.stderr.count("Error: 1 of 12 rows") == 1

@@ -9,8 +9,8 @@ import trained
 import vfl
 from vfl.models.conversation import encoder_of
 from vfl.train.assemble import assemble
-from vfl.train.collate import PreferenceCollator
 from vfl.train.recipe import Recipe
+from vfl.train.rows.collate import PreferenceCollator
 
 PAIRS = ("pair", "pair")
 STEPS = {"max_steps": 6, "per_device_train_batch_size": 1, "learning_rate": 0.02, "save_strategy": "no"}

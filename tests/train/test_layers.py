@@ -6,8 +6,8 @@ import pytest
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry, FunctionMap, ModelId
-from vfl.train.layers import chosen_layers, read_choice, spans
-from vfl.train.presets import PRESETS
+from vfl.train.layers.choice import chosen_layers, read_choice, spans
+from vfl.train.layers.presets import PRESETS
 
 QWEN_7B = ModelId(id="Qwen/Qwen2.5-VL-7B-Instruct", family="Qwen2.5-VL", num_layers=28)
 

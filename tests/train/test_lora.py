@@ -12,11 +12,11 @@ from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen3VLM
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
 from vfl.models.discover import discover
-from vfl.train.layers import chosen_layers, read_choice
-from vfl.train.lora import build_lora
-from vfl.train.ranks import count_parameters, scale
-from vfl.train.skeleton import identify_model, skeleton, skeleton_of
-from vfl.train.towers import target_names, tower_of
+from vfl.train.adapter.lora import build_lora
+from vfl.train.adapter.lora_rank import count_parameters, scale
+from vfl.train.adapter.towers import target_names, tower_of
+from vfl.train.export.meta_model import identify_model, skeleton, skeleton_of
+from vfl.train.layers.choice import chosen_layers, read_choice
 
 FAMILIES = sorted(tiny.FAMILIES)
 # What FACTS.md says of each family, written out: the test must not take it from the code that it tests.

@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vfl.models.discover import discover
-from vfl.train.backward import truncate
-from vfl.train.memory import StepMemory, choose_checkpointing, step_memory, untouched
+from vfl.train.backward.memory import StepMemory, choose_checkpointing, step_memory, untouched
+from vfl.train.backward.truncate import truncate
 
 Folder = Callable[[str], Path]
 CPU = torch.device("cpu")
@@ -210,7 +210,7 @@ def test_a_probe_does_not_change_what_is_trained(share: float, tiny_folder: Fold
 
 TWO_RANKS = """
 import sys, torch
-from vfl.train.memory import _on_any_rank
+from vfl.train.backward.memory import _on_any_rank
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 print([_on_any_rank(one, torch.device("cpu")) for one in (rank == 1, False, True)])

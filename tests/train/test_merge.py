@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vfl.errors import InputError
-from vfl.loading import load
-from vfl.train import merge as merging
-from vfl.train.adapter import CONFIG, WEIGHTS, load_adapter, save_adapter
-from vfl.train.lora import build_lora
-from vfl.train.merge import TOLERANCE, merge
+from vfl.loading.load import load
+from vfl.train.adapter import merge as merging
+from vfl.train.adapter.files import CONFIG, WEIGHTS, load_adapter, save_adapter
+from vfl.train.adapter.lora import build_lora
+from vfl.train.adapter.merge import TOLERANCE, merge
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from vfl.errors import InputError
-from vfl.train.launch import GATHER, LaunchFacts, launch_facts, steps_per_epoch
-from vfl.train.lengths import bars, length_histogram
-from vfl.train.preflight import Preflight, backward_cost, estimate_time, training_versions
-from vfl.train.preflight_tables import duration_text, size_text
+from vfl.train.preflight.facts import Preflight, backward_cost, estimate_time, training_versions
+from vfl.train.preflight.processes import GATHER, LaunchFacts, launch_facts, steps_per_epoch
+from vfl.train.preflight.tables import duration_text, size_text
+from vfl.train.rows.lengths import bars, length_histogram
 
 
 def arguments(folder: Path, **more: Any) -> TrainingArguments:
@@ -79,7 +79,7 @@ def test_two_ranks_under_deepspeed_say_so(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from transformers import TrainingArguments
-from vfl.train.launch import launch_facts
+from vfl.train.preflight.processes import launch_facts
 args = TrainingArguments(output_dir={str(tmp_path)!r}, use_cpu=True, report_to=[], deepspeed={config!r},
     per_device_train_batch_size=2, gradient_accumulation_steps=4)
 facts = launch_facts(args, 100, asked_batch=128, device_map="auto")

@@ -8,8 +8,8 @@ import trained
 import vfl
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
-from vfl.train.prepare import CHECKED, ROWS, prepare
 from vfl.train.recipe import DataConfig
+from vfl.train.rows.prepare import CHECKED, ROWS, prepare
 
 KINDS = ("image", "text", "turns", "images")
 

@@ -8,8 +8,9 @@ import trained
 from PIL import Image
 
 from vfl.errors import InputError
+from vfl.train.launch import main
 from vfl.train.recipe import read_recipe
-from vfl.train.sft import launch, main
+from vfl.train.run import train
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_a_file_that_is_no_recipe(content, named, tmp_path):
 
 
 def test_fields_of_trl_and_peft_go_through(good, tmp_path):
-    launch(
+    train(
         good,
         ["trainer.adam_beta1=0.8", "trainer.max_steps=1", "lora.use_rslora=true", "lora.target_modules=[q_proj]"],
         progress=False,

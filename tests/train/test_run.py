@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import vfl
 from vfl.errors import InputError
-from vfl.train.adapter import load_adapter
+from vfl.train.adapter.files import load_adapter
 from vfl.train.assemble import assemble
 from vfl.train.recipe import Recipe
 from vfl.train.run import train
@@ -88,9 +88,9 @@ def test_the_loss_is_on_the_answers_alone(done):
 
 
 def test_the_resolved_recipe_trains_the_same(done, tmp_path):
-    from vfl.train.sft import launch
+    from vfl.train.run import train
 
-    launch(done[0] / "recipe.yaml", [f"out={tmp_path / 'again'}"], progress=False)
+    train(done[0] / "recipe.yaml", [f"out={tmp_path / 'again'}"], progress=False)
     assert trained.same(trained.weights(tmp_path / "again"), trained.weights(done[0]))
 
 
@@ -142,7 +142,7 @@ def test_a_mistake_costs_no_earlier_run(done, qwen, data_of, run, tmp_path):
 def test_wandb_without_a_login_is_offline_and_asks_nobody(qwen, data_of, tmp_path):
     values = trained.settings(qwen, data_of("image", "text"), tmp_path / "run", trainer={"report_to": ["wandb"]})
     recipe = trained.write_recipe(tmp_path / "recipe.yaml", values)
-    done = trained.finished(["-m", "vfl.train.sft", str(recipe)], HOME=str(tmp_path), WANDB_DIR=str(tmp_path))
+    done = trained.finished(["-m", "vfl.train.launch", str(recipe)], HOME=str(tmp_path), WANDB_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert b"train/loss" in stored.read_bytes()
@@ -177,7 +177,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(qwen, data_of, tmp_path):
 def test_offloading_trains_a_step(qwen, data_of, name, tmp_path):
     values = trained.settings(qwen, data_of(*KINDS), tmp_path / "run", deepspeed=name, trainer={"max_steps": 1})
     recipe = trained.write_recipe(tmp_path / "recipe.yaml", values)
-    done = trained.finished(["-m", "vfl.train.sft", str(recipe)])
+    done = trained.finished(["-m", "vfl.train.launch", str(recipe)])
     assert done.returncode == 0, done.stderr[-3000:]
     assert trained.weights(tmp_path / "run")
 

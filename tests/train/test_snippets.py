@@ -20,10 +20,10 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from vfl.errors import InputError
-from vfl.train.lora import build_lora
-from vfl.train.regexes import grouped, pattern_of, python_of
-from vfl.train.skeleton import skeleton
-from vfl.train.snippets import TOOLS, options_of, snippet
+from vfl.train.adapter.lora import build_lora
+from vfl.train.export.meta_model import skeleton
+from vfl.train.export.module_patterns import grouped, pattern_of, python_of
+from vfl.train.export.snippets import TOOLS, options_of, snippet
 
 FAMILIES = sorted(tiny.FAMILIES)
 BOTH = ("vision", "projector")

@@ -15,13 +15,13 @@ from PIL import Image
 from preflights import HOSTILE, preflight
 
 from vfl.errors import InputError
-from vfl.evaluating.result import Baseline, Evaluation
-from vfl.evaluating.summary import Difference, accuracy_of
+from vfl.evaluate.result import Baseline, Evaluation
+from vfl.evaluate.summary import Difference, accuracy_of
 from vfl.functionmap import ModelId
-from vfl.train.changes import changes_of
-from vfl.train.curves import Series, chart, heat, thinned, ticks_of
-from vfl.train.training_log import read_log
-from vfl.train.training_report import write_training_report
+from vfl.train.report.before_after import changes_of
+from vfl.train.report.curves import Series, chart, heat, thinned, ticks_of
+from vfl.train.report.log import read_log
+from vfl.train.report.page import write_training_report
 
 STEPS, EVERY, L = 564, 94, 28
 GROUPS = {"counting": (20, 36), "grounding": (36, 34), "ocr": (38, 38), f"set/{HOSTILE}": (24, 28)}

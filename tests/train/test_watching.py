@@ -18,16 +18,16 @@ from watched import adapted, items, trained, trainer_of
 
 import vfl
 from vfl.errors import InputError
-from vfl.evaluating.answers import answer
-from vfl.evaluating.result import read_answers, read_evaluation
-from vfl.evaluating.summary import compare, summarise
+from vfl.evaluate.answers import answer
+from vfl.evaluate.result import read_answers, read_evaluation
+from vfl.evaluate.summary import compare, summarise
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
-from vfl.train.bar import AccuracyBar, use_bar
-from vfl.train.journal import Journal
-from vfl.train.tracking import offline_without_login
-from vfl.train.training_log import read_log
-from vfl.train.watching import Watching
+from vfl.train.callback.bar import AccuracyBar, use_bar
+from vfl.train.callback.evaluation import Watching
+from vfl.train.callback.metrics_log import Journal
+from vfl.train.callback.tracking import offline_without_login
+from vfl.train.report.log import read_log
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
 

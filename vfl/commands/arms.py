@@ -29,8 +29,8 @@ def command(
 ) -> None:
     """Train the arms of the controlled experiment over several seeds and write one table; interrupted, it goes on."""
     try:
-        from vfl.train.arms import plan_runs, run_all
-        from vfl.train.arms_table import markdown, summarise_arms, write_table
+        from vfl.train.arms.run import plan_runs, run_all
+        from vfl.train.arms.table import markdown, summarise_arms, write_table
     except ImportError as error:
         raise InputError(f'Training needs {error.name}, which is not installed: pip install "vfl[train]"') from error
     runs = plan_runs(recipe, overrides or (), out, arms.split(","), seeds)

@@ -19,9 +19,9 @@ def compare(
     ] = None,
 ) -> None:
     """Set the function maps of several models side by side, with the agreement of their functions' order."""
-    from vfl.report.compare import compare_maps
+    from vfl.locate.report.compare import compare_maps
+    from vfl.locate.report.write import write_comparison
     from vfl.report.words import layer_list
-    from vfl.report.write import write_comparison
 
     found = compare_maps(maps)
     written = write_comparison(found, out) if out is not None else []

@@ -43,11 +43,11 @@ def command(
     overwrite: Annotated[bool, typer.Option(help="Replace another evaluation in --out.")] = False,
 ) -> None:
     """Ask a model held-out probes or your own data; give accuracies with 95 % intervals, paired with a baseline's."""
-    from vfl.config import read_config
-    from vfl.evaluating.config import EvaluateConfig
-    from vfl.evaluating.result import read_evaluation
-    from vfl.evaluating.run import evaluate, refuse_if_taken
-    from vfl.localize import load_from
+    from vfl.evaluate.config import EvaluateConfig
+    from vfl.evaluate.result import read_evaluation
+    from vfl.evaluate.run import refuse_if_taken, run
+    from vfl.io.config import read_config
+    from vfl.locate.run import load_from
 
     given: dict[str, Any] = {
         "model": model,
@@ -76,7 +76,7 @@ def command(
         read_evaluation(settings.baseline)  # before the model is loaded
     vlm = load_from(settings)
     on_it = put_on(vlm, settings.adapter) if settings.adapter is not None else None
-    result = evaluate(settings, vlm, adapter=on_it, progress=True)
+    result = run(settings, vlm, adapter=on_it, progress=True)
     console = Console()
     console.print(table_of(result))
     for note in result.notes:
@@ -87,11 +87,11 @@ def command(
 def put_on(vlm: Any, folder: Path) -> Any:
     """Put an adapter on the model; which one it is."""
     from vfl.errors import InputError
-    from vfl.evaluating.result import AdapterId
+    from vfl.evaluate.result import AdapterId
     from vfl.models.identity import weights_sha256
 
     try:
-        from vfl.train.adapter import load_adapter
+        from vfl.train.adapter.files import load_adapter
     except ImportError as error:
         raise InputError(f'Adapters need {error.name}, which is not installed: pip install "vfl[train]"') from error
     load_adapter(vlm.model, folder)

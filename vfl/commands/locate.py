@@ -40,9 +40,9 @@ def command(
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False,
 ) -> None:
     """Find a model's function layers by swapping one image's keys and values for another's, layer by layer."""
-    from vfl.config import read_config
-    from vfl.localize import run
-    from vfl.locating.config import LocateConfig
+    from vfl.io.config import read_config
+    from vfl.locate.config import LocateConfig
+    from vfl.locate.run import run
 
     given: dict[str, Any] = {
         "model": model,
@@ -82,7 +82,7 @@ def command(
 
 def table_of(fmap: Any) -> Table:
     """The map as a table for the terminal."""
-    from vfl.layers import layer_list
+    from vfl.io.layers import layer_list
     from vfl.report.words import headline, interval, percent
 
     table = Table(title=f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)", box=SIMPLE_HEAD)
@@ -99,7 +99,7 @@ def table_of(fmap: Any) -> Table:
 def function_layers(text: str) -> tuple[str, list[int]]:
     """ "counting=10-12,14" -> ("counting", [10, 11, 12, 14])."""
     from vfl.errors import InputError
-    from vfl.layers import parse_layers
+    from vfl.io.layers import parse_layers
 
     name, equals, spans = text.partition("=")
     if not equals:
@@ -109,9 +109,9 @@ def function_layers(text: str) -> tuple[str, list[int]]:
 
 def print_recovery(fmap: Any, console: Console) -> None:
     """On the embedded model the truth is known: say how much of it was recovered."""
-    from vfl.layers import layer_list
-    from vfl.loading import EMBEDDED
-    from vfl.locating.truth import read_truth, score, total
+    from vfl.io.layers import layer_list
+    from vfl.loading.load import EMBEDDED
+    from vfl.locate.recovery import read_truth, score, total
 
     truth = read_truth(EMBEDDED) if fmap.model.id == "embedded" else None
     if truth is None:

@@ -33,12 +33,12 @@ def command(
     """Write the LoRA configuration of a model's function layers, for PEFT and for other trainers."""
     import_peft()
     from vfl.errors import InputError
-    from vfl.layers import layer_list
-    from vfl.train.layers import chosen_layers, read_choice
-    from vfl.train.lora import build_lora
-    from vfl.train.ranks import count_parameters
-    from vfl.train.skeleton import identify_model, skeleton
-    from vfl.train.snippets import TOOLS, snippet
+    from vfl.io.layers import layer_list
+    from vfl.train.adapter.lora import build_lora
+    from vfl.train.adapter.lora_rank import count_parameters
+    from vfl.train.export.meta_model import identify_model, skeleton
+    from vfl.train.export.snippets import TOOLS, snippet
+    from vfl.train.layers.choice import chosen_layers, read_choice
 
     if tool != "all" and tool not in TOOLS:
         raise InputError(f"--tool {tool!r} is unknown; expected {', '.join(TOOLS)} or all.")
@@ -80,8 +80,8 @@ def write_config(out: Path, config: Any, snippets: dict[str, str]) -> list[Path]
     """adapter_config.json and a file for each tool; the paths."""
     import json
 
-    from vfl.atomic import replacing
-    from vfl.train.snippets import file_name
+    from vfl.io.atomic import replacing
+    from vfl.train.export.snippets import file_name
 
     values = config.to_dict() | {"target_modules": sorted(config.target_modules)}
     plain = json.dumps(values, indent=2, sort_keys=True, default=sorted)  # the rest that is no JSON are sets

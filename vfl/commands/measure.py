@@ -52,9 +52,9 @@ def command(
     resume: Annotated[bool, typer.Option(help="Go on with a run in --out, or add metrics to it.")] = False,
 ) -> None:
     """Measure what a model does with an image, layer by layer and head by head."""
-    from vfl.config import read_yaml, set_dotted, validated
-    from vfl.measuring.config import MeasureConfig
-    from vfl.measuring.run import run
+    from vfl.io.config import read_yaml, set_dotted, validated
+    from vfl.measure.config import MeasureConfig
+    from vfl.measure.run import run
 
     given: dict[str, Any] = {
         "model": model,
@@ -101,8 +101,8 @@ def command(
 
 
 def _measure_paper(paper: Path, given: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
-    from vfl.measuring.beside import PUBLISHED, beside_table
-    from vfl.measuring.paper import run_paper
+    from vfl.measure.paper import run_paper
+    from vfl.measure.published import PUBLISHED, beside_table
 
     try:
         settings, beside = run_paper(paper, given, overwrite=overwrite, resume=resume)
@@ -123,8 +123,8 @@ def _interrupted(out: str) -> typer.Exit:
 
 def table_of(found: Any) -> Table:
     """The metrics' scalars as a table for the terminal."""
-    from vfl.measuring.guide import guide_of, ordered
-    from vfl.measuring.panels import shown, spoken, unit_of
+    from vfl.measure.report.guide import guide_of, ordered
+    from vfl.measure.report.panels import shown, spoken, unit_of
 
     table = Table(title=Text(f"Metrics of {found.model.id}"), box=SIMPLE_HEAD)
     for heading in ("metric", "what", "value", "95 % CI", "n"):

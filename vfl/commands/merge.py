@@ -23,7 +23,7 @@ def command(
     from vfl.commands.lora_config import import_peft
 
     import_peft()
-    from vfl.train.merge import merge
+    from vfl.train.adapter.merge import merge
 
     merged = merge(
         adapter,

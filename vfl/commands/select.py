@@ -77,7 +77,7 @@ def score_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Score each row once per function: what its answer loses when the function's layers don't see the image."""
-    from vfl.config import validated
+    from vfl.io.config import validated
 
     given = {
         **reading_flags(data, images, format, split, allow_remote),
@@ -116,7 +116,7 @@ def filter_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Choose rows to a budget from stored scores, and write them in the format that they came in. Needs no model."""
-    from vfl.config import validated
+    from vfl.io.config import validated
 
     given = {
         **reading_flags(data, images, format, split, allow_remote),
@@ -128,7 +128,7 @@ def filter_command(
         "parameters": whole(parameters, "--parameters"),
     }
     with extras():
-        from vfl.select.subset import FilterConfig, filter_scores
+        from vfl.select.subset.write import FilterConfig, filter_scores
     settings = validated(FilterConfig, with_sets(config, given, sets), source=str(config or "settings"))
     show_subset(filter_scores(settings, overwrite=overwrite), settings.out)
 
@@ -144,7 +144,7 @@ def report_command(
 ) -> None:
     """Write one HTML page: classes, scores, sample cards, the subset beside all data, agreement with baselines."""
     with extras():
-        from vfl.select.selection_report import write_selection_report
+        from vfl.select.report.page import write_selection_report
     path = write_selection_report(scores, out, subset=subset, data=data, images=images, memory=memory)
     told(f"Report: {path}")
 
@@ -185,15 +185,15 @@ def run_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another subset in --out.")] = False,
 ) -> None:
     """Score, filter and report in one go. Scores that are there already are not made again."""
-    from vfl.config import validated
+    from vfl.io.config import validated
 
     with extras():
         from vfl.select.outfolder import refuse_if_taken
         from vfl.select.recipe import SelectRecipe, read_select_recipe
-        from vfl.select.scorefolder import MANIFEST
-        from vfl.select.selection_report import write_selection_report
+        from vfl.select.report.page import write_selection_report
         from vfl.select.settings import ScoreConfig
-        from vfl.select.subset import FilterConfig, filter_scores
+        from vfl.select.shards.score_folder import MANIFEST
+        from vfl.select.subset.write import FilterConfig, filter_scores
     recipe: SelectRecipe = read_select_recipe(
         config,
         sets or (),
@@ -223,7 +223,7 @@ def run_command(
 def score_with(settings: Any, *, overwrite: bool) -> Path:
     """Score; an interruption says how to go on."""
     with extras():
-        from vfl.select.scoring import score
+        from vfl.select.score.run import score
     try:
         return score(settings, overwrite=overwrite)
     except KeyboardInterrupt:
@@ -235,7 +235,7 @@ def finish_scores(folder: Path) -> None:
     """Write the default classes beside the scores, and say where they are."""
     if int(os.environ.get("RANK", "0")):
         return
-    from vfl.select.classes import classify
+    from vfl.select.choose.classes import classify
 
     classify(folder)
     told(f"Scores: {folder}")
@@ -345,7 +345,7 @@ def whole(written: str | None, name: str) -> int | None:
 
 def with_sets(config: Path | None, given: Mapping[str, Any], sets: list[str] | None) -> dict[str, Any]:
     """Settings of a file, with flags over them, and `--set key=value` over both."""
-    from vfl.config import read_yaml, set_dotted
+    from vfl.io.config import read_yaml, set_dotted
 
     values = {} if config is None else read_yaml(config)
     values |= {key: value for key, value in given.items() if value is not None}

@@ -24,13 +24,13 @@ def command(
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
 ) -> None:
     """Answer with vision tokens absent from some layers, beside the plain model: answers, speed and cache."""
+    from vfl.engine.skip.running import generate
+    from vfl.engine.skip.skip import Skip, skip_by_map
+    from vfl.engine.skip.speed import compare_speed
     from vfl.errors import InputError
     from vfl.functionmap import FunctionMap
-    from vfl.loading import load
+    from vfl.loading.load import load
     from vfl.models.identity import weights_sha256
-    from vfl.skipping.running import generate
-    from vfl.skipping.skip import Skip, skip_by_map
-    from vfl.skipping.speed import compare_speed
 
     if (map is None) != (keep is None):
         raise InputError("--map and --keep belong together: whose layers to hide, and for which functions not to.")

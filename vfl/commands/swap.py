@@ -22,11 +22,11 @@ def command(
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
 ) -> None:
     """Ask one question with each layer's vision tokens swapped (arXiv 2509.24791, figure 1, for your pictures)."""
+    from vfl.engine.image_cache import prefill
     from vfl.engine.plan import Plan
-    from vfl.engine.streams import prefill
     from vfl.engine.sweep import READINGS, sweep
     from vfl.errors import InputError
-    from vfl.loading import load
+    from vfl.loading.load import load
 
     if reading not in READINGS:
         raise InputError(f"--reading {reading} is unknown; expected one of {', '.join(READINGS)}.")

@@ -23,14 +23,14 @@ def command(
     check: Annotated[bool, typer.Option(help="Stop after the preflight; nothing is trained.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace another run's results.")] = False,
 ) -> None:
-    """Fine-tune with LoRA in the layers of chosen functions. Many GPUs: torchrun ... --module vfl.train.sft RECIPE."""
+    """Fine-tune with LoRA in the layers of chosen functions. Many GPUs: torchrun --module vfl.train.launch RECIPE."""
     try:
-        from vfl.train.sft import launch
+        from vfl.train.run import train
     except ImportError as error:
         raise InputError(f'Training needs {error.name}, which is not installed: pip install "vfl[train]"') from error
     console = Console()
     try:
-        outcome = launch(recipe, overrides or (), resume=resume, check=check, overwrite=overwrite)
+        outcome = train(recipe, overrides or (), resume=resume, check=check, overwrite=overwrite)
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted. `--resume` goes on from the last complete checkpoint.")
         raise typer.Exit(130) from None
@@ -38,7 +38,7 @@ def command(
         console.print(f"Checked: {outcome.folder / 'preflight.json'}", markup=False, highlight=False, soft_wrap=True)
         return
     if outcome.changes:
-        from vfl.train.changes import gained, points
+        from vfl.train.report.before_after import gained, points
 
         table = Table(title="Accuracy before and after, 95 % intervals", title_justify="left")
         for heading in ("", "n", "before", "after", "change (points)"):

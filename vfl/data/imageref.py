@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from vfl.data.remote import fetch
 from vfl.errors import InputError
-from vfl.files import as_rgb
+from vfl.io.files import as_rgb
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow knows more, and runs Ghostscript for one of them; data may come from anywhere."""

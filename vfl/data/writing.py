@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vfl.atomic import replacing
 from vfl.data import hf, jsonarray
 from vfl.data.formats import Container, Source, sources
 from vfl.data.sample import BadRow, Sample
 from vfl.data.writearrow import write_dataset, write_parquet
 from vfl.data.writetar import write_tar
 from vfl.errors import InputError
+from vfl.io.atomic import replacing
 
 Keep = Iterator[bool]
 """Whether to keep each stored row, in order; exactly one entry a row, bad rows included."""

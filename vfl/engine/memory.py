@@ -5,7 +5,7 @@ import gc
 import psutil
 import torch
 
-from vfl.engine.streams import Frame
+from vfl.engine.image_cache import Frame
 from vfl.models.vlm import VLM
 
 # Rows also need room for activations that the estimate does not list (RoPE, norms, kernels' workspaces).

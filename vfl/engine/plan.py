@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from vfl.engine.streams import VisionStream
+from vfl.engine.image_cache import ImageCache
 from vfl.errors import InputError
-from vfl.layers import layer_list
+from vfl.io.layers import layer_list
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Plan:
         [2, 3, 5]
     """
 
-    reads: Mapping[int, VisionStream | None] = field(default_factory=dict)
+    reads: Mapping[int, ImageCache | None] = field(default_factory=dict)
     name: str = "own"
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class Plan:
         return cls()
 
     @classmethod
-    def swap(cls, layers: Iterable[int], stream: VisionStream) -> "Plan":
+    def swap(cls, layers: Iterable[int], stream: ImageCache) -> "Plan":
         """Visual token swapping (arXiv 2509.24791): another image's keys and values at `layers`."""
         chosen = sorted(set(layers))
         return cls(dict.fromkeys(chosen, stream), f"swap {layer_list(chosen)}")
@@ -47,17 +47,17 @@ class Plan:
         return cls(dict.fromkeys(chosen, None), f"hide {layer_list(chosen)}")
 
     @classmethod
-    def window(cls, first: int, width: int, stream: VisionStream) -> "Plan":
+    def window(cls, first: int, width: int, stream: ImageCache) -> "Plan":
         """Another image at layers first .. first + width - 1."""
         return cls.swap(range(first, first + width), stream)
 
     @classmethod
-    def suffix(cls, first: int, stream: VisionStream) -> "Plan":
+    def suffix(cls, first: int, stream: ImageCache) -> "Plan":
         """Another image from layer `first` on."""
         return cls.swap(range(first, len(stream.keys)), stream)
 
     @classmethod
-    def prefix(cls, last: int, stream: VisionStream) -> "Plan":
+    def prefix(cls, last: int, stream: ImageCache) -> "Plan":
         """Another image at layers 0 .. last."""
         return cls.swap(range(last + 1), stream)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from vfl.engine.image_cache import Frame, first_tensor
 from vfl.engine.plan import Plan
-from vfl.engine.streams import Frame, first_tensor
 from vfl.models.vlm import VLM
 
 Pair = tuple[torch.Tensor, torch.Tensor]

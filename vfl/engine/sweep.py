@@ -11,10 +11,10 @@ from typing import Literal, TypeVar
 
 import torch
 
+from vfl.engine.image_cache import Frame, ImageCache, can_share, frame_after, frame_of_prompt, prefill, slots_of
 from vfl.engine.memory import guess_row_limit, is_out_of_memory, release
 from vfl.engine.plan import Plan
 from vfl.engine.rows import Context, Pair, Tokens, cut_tokens, run_rows, tokens_of
-from vfl.engine.streams import Frame, VisionStream, can_share, frame_after, frame_of_prompt, prefill, slots_of
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -54,7 +54,7 @@ def sweep(
     answers: Sequence[str] = (),
     max_new_tokens: int = 0,
     reading: Reading = "text",
-    own: VisionStream | None = None,
+    own: ImageCache | None = None,
 ) -> SweepResult:
     """Run plans on one prompt.
 
@@ -116,7 +116,7 @@ class _Stage:
     context: Context
 
 
-def _stage(vlm: VLM, encoded: Encoded, reading: Reading, own: VisionStream | None) -> _Stage:
+def _stage(vlm: VLM, encoded: Encoded, reading: Reading, own: ImageCache | None) -> _Stage:
     slots = slots_of(encoded.spans, vlm.device)
     if not can_share(vlm, encoded) or reading == "all":
         frame = frame_of_prompt(vlm, encoded)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vfl.engine.streams import _OWN_ARGUMENTS, _as_bool
+from vfl.engine.image_cache import _OWN_ARGUMENTS, _as_bool
 from vfl.engine.windows import Windows, at
 
 

@@ -16,8 +16,18 @@ import torch
 
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES, asked_images, images_asked
-from vfl.metrics.asking import ROWS, Question, Reply, check_pairs, needs_object, question_on, repeated, replies, reply
+from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
+from vfl.metrics.edited_prompts import (
+    ROWS,
+    Question,
+    Reply,
+    check_pairs,
+    needs_object,
+    question_on,
+    repeated,
+    replies,
+    reply,
+)
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean, mean_embedding
 from vfl.metrics.objects import Places, object_tokens

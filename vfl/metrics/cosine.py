@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from vfl.engine.states import between_layers, forward, is_vision
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
-from vfl.metrics.states import between_layers, forward, is_vision
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 

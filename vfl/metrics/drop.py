@@ -7,10 +7,10 @@ the plain model; k = L is a model that never sees the image, with all positions 
 from collections.abc import Sequence
 
 from vfl.engine.plan import Plan
-from vfl.locating.ask import Asked, Asker
-from vfl.metrics.answering import TOLERANCE, accuracy_along, points
+from vfl.metrics.accuracy import TOLERANCE, accuracy_along, points
 from vfl.metrics.result import Result
 from vfl.models.vlm import VLM
+from vfl.probes.asking import Asked, Asker
 from vfl.probes.pair import Pair, Which
 
 

@@ -10,16 +10,16 @@ Positions stay those of the whole prompt.
 
 from collections.abc import Callable, Sequence
 
-from vfl.engine.derived import blind_to_text
-from vfl.engine.derived import late_entry as late_stream
+from vfl.engine.derived_caches import blind_to_text
+from vfl.engine.derived_caches import late_entry as late_stream
+from vfl.engine.image_cache import ImageCache
 from vfl.engine.plan import Plan
-from vfl.engine.streams import VisionStream
 from vfl.errors import InputError
-from vfl.locating.ask import Asked, Asker
-from vfl.metrics.answering import TOLERANCE, accuracy_along, eighths, points
+from vfl.metrics.accuracy import TOLERANCE, accuracy_along, eighths, points
 from vfl.metrics.result import Result
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
+from vfl.probes.asking import Asked, Asker
 from vfl.probes.pair import Pair, Which
 
 WAYS = ("both", "image_to_text")
@@ -82,7 +82,7 @@ def _entering(
     vlm: VLM,
     pairs: Sequence[Pair],
     ks: Sequence[int] | None,
-    stream_of: Callable[[VLM, Encoded, int], VisionStream] | None,
+    stream_of: Callable[[VLM, Encoded, int], ImageCache] | None,
     tolerance: float,
     options: dict[str, str],
 ) -> Result:

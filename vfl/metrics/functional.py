@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
+from vfl.engine.states import between_layers, forward, is_image_token
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES, asked_images, images_asked
-from vfl.metrics.asking import check_pairs
+from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.bounds import error_gap_bound
+from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result, by_function, mean_curve, mean_scalar, no_scalar, number, result
-from vfl.metrics.states import between_layers, forward, is_image_token
 from vfl.metrics.unique import unique_information
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM

@@ -8,7 +8,7 @@ x: the image's embeddings; x0: every image token at the mean vision embedding. S
 import torch
 
 from vfl.engine.decoder_inputs import decoder_inputs
-from vfl.metrics.asking import head_logits
+from vfl.metrics.edited_prompts import head_logits
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 

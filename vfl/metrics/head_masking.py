@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from transformers.integrations.sdpa_attention import repeat_kv
 
+from vfl.engine.attention_tap import Rewrite, tapped
+from vfl.engine.states import forward
 from vfl.errors import InputError
-from vfl.evaluating.answers import Exam
-from vfl.evaluating.items import items_of_probes
-from vfl.metrics.answering import IMAGES, asked_images, images_asked
-from vfl.metrics.asking import check_pairs
+from vfl.evaluate.answers import Exam
+from vfl.evaluate.items import items_of_probes
+from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
+from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.heads import head_score
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
-from vfl.metrics.states import forward
-from vfl.metrics.tap import Rewrite, tapped
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
 

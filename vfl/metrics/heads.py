@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
+from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
-from vfl.metrics.states import is_image_token
 from vfl.metrics.var import Query, read_query
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM

@@ -17,10 +17,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from vfl.engine.states import between_layers, forward, is_image_token
 from vfl.errors import InputError
 from vfl.metrics.bounds import entropy_upper, information_gap_bound, information_kl, information_lower
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
-from vfl.metrics.states import between_layers, forward, is_image_token
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
-from vfl.engine.streams import prefill
 from vfl.errors import InputError
-from vfl.locating.ask import Asked, Asker, question_of
-from vfl.metrics.answering import TOLERANCE, accuracy_along, points
+from vfl.metrics.accuracy import TOLERANCE, accuracy_along, points
 from vfl.metrics.result import Result
 from vfl.models.vlm import VLM
+from vfl.probes.asking import Asked, Asker, question_of
 from vfl.probes.pair import Pair, Which
 
 UNRELATED = ("other", "noise")

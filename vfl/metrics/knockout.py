@@ -13,13 +13,23 @@ from typing import Any
 
 import torch
 
+from vfl.engine.attention_tap import Block, tapped
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
-from vfl.metrics.answering import IMAGES, asked_images, images_asked
-from vfl.metrics.asking import ROWS, Question, Reply, check_pairs, needs_object, question_on, repeated, replies, reply
+from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
+from vfl.metrics.edited_prompts import (
+    ROWS,
+    Question,
+    Reply,
+    check_pairs,
+    needs_object,
+    question_on,
+    repeated,
+    replies,
+    reply,
+)
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
-from vfl.metrics.tap import Block, tapped
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair, Which
 

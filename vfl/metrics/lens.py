@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from vfl.errors import InputError
-from vfl.locating.ask import question_of
-from vfl.metrics.answering import IMAGES, asked_images, images_asked
+from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.regions import overlaps, token_regions
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
 from vfl.models.vlm import VLM
+from vfl.probes.asking import question_of
 from vfl.probes.pair import Pair
 
 

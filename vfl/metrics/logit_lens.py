@@ -1,13 +1,13 @@
 """The logit lens: which vocabulary entries a hidden state would answer with, p_i(l) = softmax(W_U norm(h[l]_i)).
 
-States are those of vfl/metrics/states.py, the last one before the final norm: one that is already normalised would be
+States are those of vfl/engine/states.py, the last one before the final norm: one that is already normalised would be
 normalised twice, which is wrong for every trained norm. Logits are made a chunk of tokens at a time and only the top
 entries stay: 2,500 vision tokens by 152,000 entries would be 1.5 GB a layer in float32.
 """
 
 import torch
 
-from vfl.metrics.states import between_layers, forward, is_image_token
+from vfl.engine.states import between_layers, forward, is_image_token
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vfl.atomic import replacing
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
+from vfl.io.atomic import replacing
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
 

@@ -11,6 +11,7 @@ from vfl.metrics.drop import drop
 from vfl.metrics.early import late_entry, mask
 from vfl.metrics.functional import functional
 from vfl.metrics.head_masking import head_masking
+from vfl.metrics.head_weight import weights_of_pairs
 from vfl.metrics.heads import concentration, head_score
 from vfl.metrics.informational import informational
 from vfl.metrics.injection import injection
@@ -19,7 +20,6 @@ from vfl.metrics.lens import lens
 from vfl.metrics.persistence import persistence
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.recommended import recommended
-from vfl.metrics.region_weight import weights_of_pairs
 from vfl.metrics.result import Result
 from vfl.metrics.similarity import similarity
 from vfl.metrics.swap import swap

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from vfl.locating.ask import question_of
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
+from vfl.probes.asking import question_of
 from vfl.probes.pair import Pair, Which
 
 

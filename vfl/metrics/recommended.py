@@ -12,20 +12,20 @@ from collections.abc import Sequence
 
 import torch
 
-from vfl.engine.derived import late_entry
+from vfl.engine.derived_caches import late_entry
 from vfl.engine.plan import Plan
+from vfl.engine.skip.skip import Skip
+from vfl.engine.skip.speed import compare_speed
 from vfl.errors import InputError
-from vfl.locating.ask import Asked, Asker
-from vfl.metrics.answering import TOLERANCE, accuracy_along
-from vfl.metrics.asking import check_pairs
+from vfl.metrics.accuracy import TOLERANCE, accuracy_along
 from vfl.metrics.cosine import EPS, adjacent_distances
+from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result, mean_curve, no_scalar
 from vfl.metrics.var import masses
 from vfl.models.vlm import VLM
+from vfl.probes.asking import Asked, Asker
 from vfl.probes.pair import Pair, Which
-from vfl.skipping.skip import Skip
-from vfl.skipping.speed import compare_speed
 
 SMALL = 0.25  # of the largest attention mass on the image
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vfl.errors import InputError
-from vfl.locating.curves import wilson
+from vfl.locate.curves import wilson
 
 Floats = NDArray[np.float64]
 Result = dict[str, Any]

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
+from vfl.engine.attention_tap import Block, tapped
+from vfl.engine.states import between_layers, forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine_distance
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
-from vfl.metrics.states import between_layers, forward, is_vision
-from vfl.metrics.tap import Block, tapped
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from vfl.engine.sweep import Reading
 from vfl.errors import InputError
-from vfl.locating.ask import Asker
-from vfl.locating.curves import outcomes
-from vfl.locating.pairs import sweep_pair
-from vfl.locating.records import table_of
+from vfl.locate.curves import outcomes
+from vfl.locate.pairs import sweep_pair
+from vfl.locate.records import table_of
 from vfl.metrics.result import Result, by_function, mean_curve, no_scalar, result, share_curve, share_scalar
 from vfl.models.vlm import VLM
+from vfl.probes.asking import Asker
 from vfl.probes.pair import Pair
 
 

@@ -13,11 +13,11 @@ from typing import Literal, get_args
 
 import torch
 
-from vfl.engine.streams import frame_after, frame_of_prompt
+from vfl.engine.attention_tap import Reader, tapped
+from vfl.engine.image_cache import frame_after, frame_of_prompt
+from vfl.engine.states import forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
-from vfl.metrics.states import forward, is_vision
-from vfl.metrics.tap import Reader, tapped
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 

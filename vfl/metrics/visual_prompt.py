@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image, ImageColor, ImageDraw
 
 from vfl.errors import InputError
-from vfl.metrics.asking import boxed_images, check_pairs, question_on, reply
+from vfl.metrics.edited_prompts import boxed_images, check_pairs, question_on, reply
+from vfl.metrics.head_weight import region_masses
 from vfl.metrics.objects import Places, object_tokens
-from vfl.metrics.region_weight import region_masses
 from vfl.metrics.result import Result, by_function, mean_curve, mean_scalar, result, share_scalar
 from vfl.metrics.var import Query
 from vfl.models.vlm import VLM

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vfl.files import as_rgb, open_rgb
-from vfl.sound import read_sound
+from vfl.io.audio import read_sound
+from vfl.io.files import as_rgb, open_rgb
 
 Modality = Literal["image", "audio"]
 SIDE = 112  # pixels of a made image

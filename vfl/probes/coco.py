@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vfl.errors import InputError
-from vfl.files import inside, open_rgb
+from vfl.io.files import inside, open_rgb
 from vfl.models.boxes import pixel_text
 from vfl.probes.functions import grounding, recognition
 from vfl.probes.make import check_functions

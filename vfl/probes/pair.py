@@ -15,12 +15,12 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from vfl.atomic import replacing
 from vfl.errors import InputError
-from vfl.files import inside, open_image, open_rgb
+from vfl.io.atomic import replacing
+from vfl.io.audio import is_sound, sound_size
+from vfl.io.files import inside, open_image, open_rgb
 from vfl.probes import match
 from vfl.probes.match import Box, MatchKind
-from vfl.sound import is_sound, sound_size
 
 PROBES_FILE = "probes.jsonl"
 Which = Literal["image", "source_image", "control_image"]

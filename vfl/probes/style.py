@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from vfl.errors import InputError
-from vfl.files import open_image
+from vfl.io.files import open_image
 from vfl.probes import draw, objects, solids
 from vfl.probes import micro_limits as micro
 from vfl.probes.draw import Colour

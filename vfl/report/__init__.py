@@ -1,1 +1,1 @@
-"""What a person reads of a function map: report.html, curves.png, the comparison of maps."""
+"""What all reports are made with: pages, charts, figures, numbers in words. Each job keeps its own report."""

@@ -1,99 +1,23 @@
-"""The text of report.html and compare.html: self-contained pages without a script."""
+"""Self-contained pages: where their templates lie, and what they share."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vfl.functionmap import FunctionEntry, FunctionMap
-from vfl.layers import runs
-from vfl.locating.truth import score, total
-from vfl.report import charts
-from vfl.report.charts import Ink, Tick
-from vfl.report.compare import Comparison
-from vfl.report.examples import Example
-from vfl.report.words import headline, interval, layer_list, percent
+from vfl.report.words import interval, layer_list, percent
+
+SHARED = Path(__file__).resolve().parent
 
 
-@dataclass(frozen=True)
-class Band:
-    """Chosen layers next to each other, as a stretch of the chart's width in per cent."""
+def environment(folder: Path) -> Environment:
+    """Templates of a report's own folder, then those that all share.
 
-    left: float
-    width: float
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One function, ready to be drawn."""
-
-    name: str
-    entry: FunctionEntry
-    ink: Ink
-    layers: str
-    planted: str | None
-    headline: tuple[float, tuple[float, float], str] | None
-    changed: str
-    interval: str
-    followed: str
-    control: str | None
-    effect: str | None
-    effect_range: tuple[float, float]
-    effect_zero: float
-    chosen: list[Band]
-    truth: list[Band]
-    dots: list[tuple[float, float]]
-    together: list[tuple[float, float, float]]  # left, right, height of each block's joint rate
-    cells: list[tuple[float, str, str, bool]]  # left, colour, what it says, chosen
-    examples: list[Example]
-
-
-def render_report(
-    fmap: FunctionMap,
-    shown: Mapping[str, Sequence[Example]],
-    *,
-    planted: Mapping[str, Sequence[int]] | None = None,
-    note: str = "",
-) -> str:
-    """The page as text; everything that comes from data or models is escaped by the template."""
-    ink = charts.inks(names := by_depth(fmap))
-    scores = score(fmap, planted) if planted else {}
-    return (
-        environment()
-        .get_template("report.html.jinja")
-        .render(
-            fmap=fmap,
-            panels=[_panel(fmap, name, ink[name], list(shown.get(name, ())), planted) for name in names],
-            order=fmap.order(),
-            ticks=charts.layer_ticks(fmap.model.num_layers),
-            rate_ticks=[Tick(charts.y_of(rate / 100), str(rate)) for rate in (0, 50, 100)],
-            scale=[charts.shade(n / 10) for n in range(11)],
-            settings=list(flat(fmap.settings)),
-            score=total(scores) if scores else None,
-            note=note,
-        )
-    )
-
-
-def render_comparison(comparison: Comparison) -> str:
-    """The page of `vfl compare` as text."""
-    page = environment().get_template("compare.html.jinja")
-    return page.render(
-        labels=comparison.labels,
-        maps=comparison.maps,
-        functions=comparison.functions,
-        peaks=comparison.peaks,
-        agreements=comparison.agreements,
-        mean_tau=comparison.mean_tau,
-        ink=charts.inks(comparison.functions),
-    )
-
-
-def environment() -> Environment:
-    """Templates of this folder. Everything is escaped: labels, answers and model names are written by others."""
+    Everything is escaped: labels, answers and model names are written by others.
+    """
     env = Environment(
-        loader=PackageLoader("vfl.report", "."),
+        loader=FileSystemLoader([folder, SHARED]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -101,12 +25,6 @@ def environment() -> Environment:
     )
     env.filters.update(percent=percent, interval=interval, layers=layer_list)
     return env
-
-
-def by_depth(fmap: FunctionMap) -> list[str]:
-    """Functions from shallow to deep, those without a peak last."""
-    order = fmap.order()
-    return order + [name for name in fmap.functions if name not in order]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -119,49 +37,3 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             rows.append((f"{prefix}{key}", text))
     return rows
-
-
-def _panel(
-    fmap: FunctionMap, name: str, ink: Ink, shown: list[Example], planted: Mapping[str, Sequence[int]] | None
-) -> Panel:
-    entry, depth = fmap.functions[name], fmap.model.num_layers
-    effect = entry.logprob_effect
-    low, high = (min(0.0, *effect), max(0.0, *effect)) if effect else (0.0, 1.0)
-    high = high + 0.06 * (high - low) if high > low else low + 1  # room for the line's own width
-    truth = sorted((planted or {}).get(name, ()))
-    return Panel(
-        name=name,
-        entry=entry,
-        ink=ink,
-        layers=layer_list(entry.layers),
-        planted=layer_list(truth) if truth else None,
-        headline=headline(entry),
-        changed=charts.line(entry.changed),
-        interval=charts.area(entry.ci_low, entry.ci_high),
-        followed=charts.line(entry.followed_source),
-        control=charts.line(entry.control) if entry.control else None,
-        effect=charts.line(effect, low, high) if effect else None,
-        effect_range=(low, high),
-        effect_zero=charts.y_of(0.0, low, high),
-        chosen=_bands(entry.layers, depth),
-        truth=_bands(truth, depth),
-        dots=[(charts.x_of(k, depth), charts.y_of(entry.changed[k])) for k in entry.layers],
-        together=[
-            (round(b.layers[0] * 100 / depth, 3), round((b.layers[-1] + 1) * 100 / depth, 3), charts.y_of(b.changed))
-            for b in entry.blocks
-        ],
-        cells=[
-            (
-                round(k * 100 / depth, 3),
-                charts.shade(entry.changed[k]),
-                f"{name}, layer {k}: {percent(entry.changed[k])} changed",
-                k in entry.layers,
-            )
-            for k in range(depth)
-        ],
-        examples=shown,
-    )
-
-
-def _bands(layers: Sequence[int], depth: int) -> list[Band]:
-    return [Band(round(run[0] * 100 / depth, 3), round(len(run) * 100 / depth, 3)) for run in runs(layers)]

@@ -1,7 +1,7 @@
 """Layers and rates in words, alike in tables, figures and pages."""
 
 from vfl.functionmap import FunctionEntry
-from vfl.layers import layer_list
+from vfl.io.layers import layer_list
 
 
 def shortened(text: str, most: int) -> str:

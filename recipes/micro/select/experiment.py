@@ -28,8 +28,8 @@ from pool import FUNCTIONS, write_pool
 from tqdm import tqdm
 from worn import wear
 
-from vfl.evaluating.result import EVALUATION, read_evaluation
-from vfl.select.classes import classify
+from vfl.evaluate.result import EVALUATION, read_evaluation
+from vfl.select.choose.classes import classify
 
 HERE = Path(__file__).resolve().parent
 MAP = HERE.parent / "map.json"
@@ -132,7 +132,7 @@ def train(out: Path, name: str, seed: int, jobs: int) -> None:
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     with (folder / "log.txt").open("w") as log:
         subprocess.run(
-            [sys.executable, "-m", "vfl.train.sft", folder / "sft.yaml", "--overwrite"],
+            [sys.executable, "-m", "vfl.train.launch", folder / "sft.yaml", "--overwrite"],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": threads},

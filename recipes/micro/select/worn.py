@@ -12,7 +12,7 @@ import torch
 
 import vfl
 from vfl.models.conversation import encoder_of
-from vfl.train.rows import conversation, write_rows
+from vfl.train.rows.table import conversation, write_rows
 
 
 def wear(out: Path, lessons: Path, *, noise: float, steps: int, seed: int) -> None:

@@ -1,0 +1,116 @@
+"""What a section shows of a result, and a page in which texts from data and models stay texts."""
+
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+
+from vfl.errors import InputError
+from vfl.measure.metrics_file import read_metrics
+from vfl.measure.report.charts import chart, heat_chart
+from vfl.measure.report.guide import GUIDES, guide_of, ordered
+from vfl.measure.report.page import render, safe_json
+from vfl.measure.report.panels import SHARE, drawn, lines_of, spoken
+from vfl.measure.report.write import write_report
+from vfl.metrics.measure import KNOWN
+from vfl.report.charts import inks
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+PAPERS = {
+    "early layers": ["mask", "late_entry", "cosine", "similarity", "persistence", "injection"],
+    "visual information": ["token_ablation", "lens", "knockout"],
+    "skipping": ["functional", "informational", "proximal", "var", "recommended"],
+    "function layers": ["drop", "swap"],
+    "heads": ["head_weight", "concentration", "head_score", "head_masking", "visual_prompt"],
+}
+NAMES = [name for names in PAPERS.values() for name in names]
+
+
+def test_every_metric_says_how_to_read_it_and_where_it_is_from():
+    for name in {*NAMES, *KNOWN}:
+        guide = guide_of(name)
+        assert guide.title
+        assert guide.source
+        assert len(guide.read) > 20, name
+    assert list(GUIDES) == NAMES
+    assert ordered(["swap", "unheard", "mask"]) == ["mask", "swap", "unheard"]
+
+
+def test_panels_are_functions_and_lines_of_one_unit_with_their_levels(metrics):
+    found = drawn(metrics.metrics["drop"], guide_of("drop").unit, metrics.data.functions)
+    accuracy, logprob, other = found.panels
+    assert other.title == spoken(HOSTILE), "a name with slashes is one name"
+    assert (accuracy.title, accuracy.unit, accuracy.levels) == ("counting", SHARE, {"no image": 0.3, "chance": 0.25})
+    assert (logprob.title, logprob.unit, logprob.levels) == ("counting", "nats per token", {})
+    assert found.numbers.headings == ["accuracy", "no image", "chance", "tolerated"]
+    name, cells, n = found.numbers.rows[0]
+    assert (name, n) == ("counting", "8")
+    assert cells == [("90.0\u00a0%", "70.0\u00a0% to 95.0\u00a0%"), ("30.0\u00a0%", "20.0\u00a0% to 40.0\u00a0%"),
+                     ("25.0\u00a0%", ""), ("3", "")]  # fmt: skip
+
+
+def test_windows_are_named_and_edges_are_lines(metrics):
+    first, second = drawn(metrics.metrics["knockout"], "").panels
+    assert [one.name for one in first.series] == ["object to last token", "object+1 to last token"]
+    assert [first.title, second.title] == ["counting: accuracy", "counting: drop"]
+    assert first.places == ["early 0–1", "mid 1–2", "late 2–3"]
+
+
+def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
+    found = drawn(metrics.metrics["head_weight"], "")
+    (heat,) = found.heats
+    assert len(heat_chart(heat).cells) == 24
+    assert found.ranking == (["layer", "head", "value"], [["5", "3", "0.65"]])
+    dots = drawn(metrics.metrics["token_ablation"], SHARE).dots
+    assert (dots[0].name, dots[0].unit) == ("counting: object: generative", SHARE)
+
+
+def test_a_gap_is_no_number(metrics):
+    (panel,) = drawn(metrics.metrics["lens"], SHARE).panels
+    lines = {line.name: line for line in chart(panel, inks(lines_of([panel]))).lines}
+    assert len(lines["confidence"].dots) == 7
+    assert len(lines["correspondence"].dots) == 6
+    assert "nan" not in str(lines)
+
+
+def test_everything_from_outside_is_escaped(metrics, pictures):
+    page = render(metrics, pictures, notes=["<b>note</b>"])
+    script = page.index("<script>")
+    assert page.count("<script") == 2, "the lens' data and the lens"
+    assert 'onerror="' not in page.split('id="lens-data"')[0]
+    assert "<img src=x" not in page
+    data = re.search(r'id="lens-data">(.*?)</script>', page, re.S)[1]
+    assert json.loads(data) == pictures
+    source = page[script + len("<script>") : page.index("</script>", script)]
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    for name in metrics.metrics:
+        assert f'<section id="{name}">' in page
+
+
+def test_without_pictures_there_is_no_script(metrics):
+    assert "<script" not in render(metrics)
+
+
+def test_json_in_a_script_element_stays_inside_it():
+    text = safe_json({"a": "</script><!--\u2028&"})
+    assert not {"<", ">", "&", "\u2028"} & set(text)
+    assert json.loads(text) == {"a": "</script><!--\u2028&"}
+
+
+def test_files_are_written_and_read_back(metrics, pictures, tmp_path):
+    write_report(tmp_path, metrics, pictures)
+    assert (tmp_path / "figures" / "head_weight.png").stat().st_size > 1000
+    assert read_metrics(metrics.save(tmp_path)) == metrics
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["schema"] == 1
+    (tmp_path / "metrics.json").write_text(json.dumps(content | {"schema": 2}))
+    with pytest.raises(InputError, match="schema 2"):
+        read_metrics(tmp_path)
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(InputError, match="is no metrics"):
+        read_metrics(tmp_path)
+    with pytest.raises(InputError, match="vfl measure"):
+        read_metrics(tmp_path / "nowhere")

@@ -1,0 +1,144 @@
+"""Runs on a tiny model: what is kept, what is measured again, and questions without boxes beside probe pairs."""
+
+import json
+import logging
+
+import pytest
+import tiny
+from own_suite import write_own_suite
+
+import vfl
+from vfl.engine.plan import Plan
+from vfl.engine.sweep import sweep
+from vfl.errors import InputError
+from vfl.measure import run as run_module
+from vfl.measure.config import MeasureConfig
+from vfl.measure.metrics_file import read_metrics
+from vfl.measure.report.lens_view import TOP, lens_view, spread
+from vfl.measure.run import run
+from vfl.metrics.logit_lens import lens_of
+from vfl.metrics.measure import measure_named
+from vfl.metrics.regions import token_regions
+from vfl.probes.pair import read_suite
+
+
+@pytest.fixture(scope="module")
+def vlm(tiny_folder):
+    return vfl.load(tiny_folder("qwen2_5_vl"))
+
+
+@pytest.fixture(scope="module")
+def suite(vlm, tmp_path_factory):
+    return write_own_suite(vlm, tmp_path_factory.mktemp("suite") / "probes", 2)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Names of the metrics that were measured, in order."""
+    names = []
+
+    def recording(vlm, chosen, pairs, options=None):
+        names.extend(chosen)
+        return measure_named(vlm, chosen, pairs, options=options)
+
+    monkeypatch.setattr(run_module, "measure_named", recording)
+    return names
+
+
+def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, measured):
+    out = tmp_path / "out"
+
+    def config(metrics, **more):
+        return MeasureConfig(metrics=metrics, data=str(suite), out=out, lens_images=1, **more)
+
+    found = run(config("cosine,lens"), vlm=vlm, progress=False)
+    assert measured == ["cosine", "lens"]
+    assert found.metrics["cosine"] == measure_named(vlm, ["cosine"], read_suite(suite))["cosine"]
+    assert read_metrics(out) == found
+    assert 'id="lens-data"' in (out / "report.html").read_text()
+    with pytest.raises(InputError, match="--resume to go on"):
+        run(config("cosine"), vlm=vlm, progress=False)
+
+    measured.clear()
+    (out / "metrics.json").unlink()
+    more = run(config("cosine,lens,var"), vlm=vlm, resume=True, progress=False)
+    assert measured == ["var"]
+    assert more.metrics["cosine"] == found.metrics["cosine"]
+    assert list(more.metrics) == ["cosine", "lens", "var"]
+
+    measured.clear()
+    changed = run(config("cosine", options={"cosine": {"eps": 0.5}}), vlm=vlm, resume=True, progress=False)
+    assert measured == ["cosine"]
+    assert changed.metrics["cosine"]["options"]["eps"] == 0.5
+    assert changed.settings["options"] == {"cosine": {"eps": 0.5}}
+
+    with pytest.raises(InputError, match="measured with another data"):
+        run(config("cosine", pairs=1), vlm=vlm, resume=True, progress=False)
+    run(config("cosine", pairs=1), vlm=vlm, overwrite=True, progress=False)
+    assert not (out / "figures" / "lens.png").exists()
+
+
+def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_name(vlm, tmp_path, monkeypatch):
+    image = tiny.picture(seed=1)
+    image.save(tmp_path / "a.png")
+    (answer,) = sweep(vlm, vlm.ask("what is this", image), [Plan.own()], max_new_tokens=16).texts
+    turns = [{"from": "human", "value": "<image>what is this"}, {"from": "gpt", "value": answer}]
+    rows = [{"image": "a.png", "conversations": turns}] * 2
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    settings = {"data": str(tmp_path / "rows.json"), "options": {"drop": {"ks": [1]}}}
+    config = MeasureConfig(metrics="var,drop,lens", out=tmp_path / "out", **settings)
+    found = run(config, vlm=vlm, progress=False)
+    assert found.data.kind == "questions"
+    assert found.metrics["var"]["n"] == 2
+    accuracy = found.metrics["drop"]["scalars"]["rows/accuracy"]
+    assert (accuracy["value"], accuracy["n"]) == (1.0, 2), "each question is asked once, on its one image"
+    assert len(found.metrics["lens"]["without_object"]) == 2
+    assert "correspondence" not in found.metrics["lens"]["curves"]
+    monkeypatch.setattr("vfl.measure.config.KNOWN", ("cosine", "visual_prompt"))
+    both = run(MeasureConfig(out=tmp_path / "all", data=settings["data"]), vlm=vlm, progress=False)
+    assert list(both.metrics) == ["cosine"]
+    assert both.not_measured.keys() == {"visual_prompt"}
+    assert "2 of 2 have no box" in both.not_measured["visual_prompt"]
+    with pytest.raises(InputError, match="swap: swapping needs pairs"):
+        run(MeasureConfig(metrics="swap", out=tmp_path / "swap", data=settings["data"]), vlm=vlm, progress=False)
+
+
+def test_with_all_what_does_not_apply_is_left_out_with_its_reason(vlm, suite, tmp_path, monkeypatch, caplog):
+    def refusing(vlm, names, pairs, options=None):
+        if names == ["var"]:
+            raise InputError("this model has no attention")
+        return measure_named(vlm, names, pairs)
+
+    monkeypatch.setattr(run_module, "measure_named", refusing)
+    monkeypatch.setattr("vfl.measure.config.KNOWN", ("var", "cosine"))
+    with caplog.at_level(logging.WARNING):
+        found = run(MeasureConfig(data=str(suite), out=tmp_path / "out"), vlm=vlm, progress=False)
+    assert list(found.metrics) == ["cosine"]
+    assert found.not_measured == {"var": "this model has no attention"}
+    assert "var is left out" in caplog.text
+    assert "this model has no attention" in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(InputError, match="var: this model has no attention"):
+        run(MeasureConfig(metrics="var", data=str(suite), out=tmp_path / "b"), vlm=vlm, progress=False)
+
+
+def test_the_view_holds_what_the_lens_gives(vlm, suite):
+    pairs = read_suite(suite)
+    (view,) = lens_view(vlm, pairs, 1)
+    encoded = vlm.ask(pairs[0].question, pairs[0].path("image"))
+    probabilities, ids = lens_of(vlm, encoded, k=TOP)
+    states, count = ids.shape[:2]
+    assert (view["states"], len(view["regions"])) == (states, count)
+    assert len(view["top"]) == len(view["share"]) == states * count * TOP
+    flat = (3 * count + 2) * TOP
+    assert view["tokens"][view["top"][flat]].replace("␣", " ") == vlm.tokenizer.decode([int(ids[3, 2, 0])])
+    assert view["share"][flat] == round(1000 * float(probabilities[3, 2, 0]))
+    assert view["regions"][2] == pytest.approx(token_regions(vlm, encoded)[2].tolist(), abs=0.01)
+    assert view["size"] == list(pairs[0].size)
+    json.dumps(view, allow_nan=False)
+
+
+def test_pictures_are_spread_over_functions(vlm, suite):
+    first, second = read_suite(suite)
+    pairs = [first, first.model_copy(update={"id": "x"}), second.model_copy(update={"function": "other"})]
+    assert [pair.id for pair in spread(pairs, 2)] == [first.id, second.id]
+    assert len(spread(pairs, 9)) == 3

@@ -1,0 +1,209 @@
+"""Teacher-forced scores of a batch of conversations, plain and with the image taken away at some layers.
+
+The vision tower runs once and the decoder once over everything; beside it, each ablation recomputes only what follows a
+conversation's first image, from its first ablated layer on. Logits are computed where an answer token is predicted.
+
+Shapes: B conversations, T tokens, N answer tokens of all of them, A ablations.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from vfl.engine.ablated_rows import AblatedRows, run_beside, slot_keys
+from vfl.engine.decoder_inputs import blank_images, decoder_inputs, on_device, take_rows, with_mean
+from vfl.engine.memory import is_out_of_memory, release
+from vfl.engine.token_scores import score_tokens
+from vfl.engine.windows import find_windows
+from vfl.errors import InputError
+from vfl.models.conversation import Batch
+from vfl.models.vlm import VLM
+
+logger = logging.getLogger(__name__)
+
+How = Literal["hide", "blank", "mean"]
+HOWS: tuple[How, ...] = ("hide", "blank", "mean")
+
+
+@dataclass(frozen=True)
+class ForcedScores:
+    """Scores of N answer tokens, in the batch's order, on the CPU.
+
+    Attributes:
+        names: "own" and the A ablations, in the order of the rows below.
+        logprobs: (A + 1, N) log-probability of each answer token, in nats. Where an ablation can't reach a token (text
+            rows, answers before the first image) it has its own.
+        top1: (A + 1, N) whether the token is the likeliest.
+        error_l2: (N,) EL2N of the own predictions, averaged over tokens by whoever wants a row's.
+        row: (N,) the token's conversation.
+        turn: (N,) which of its conversation's answers it belongs to, from 0.
+        full: passes over whole conversations that were taken.
+        fitting: conversations that fitted into memory together; fewer than B after an out-of-memory error.
+    """
+
+    names: tuple[str, ...]
+    logprobs: torch.Tensor
+    top1: torch.Tensor
+    error_l2: torch.Tensor
+    row: torch.Tensor
+    turn: torch.Tensor
+    full: int
+    fitting: int
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A batch as the decoder takes it, and the same with other images where an ablation needs them."""
+
+    ids: torch.Tensor
+    answers: torch.Tensor
+    lengths: torch.Tensor
+    own: Mapping[str, Any]
+    other: Mapping[str, Any] | None
+
+    def take(self, rows: Sequence[int]) -> "_Given":
+        other = None if self.other is None else take_rows(self.other, rows)
+        chosen = list(rows)
+        return _Given(self.ids[chosen], self.answers[chosen], self.lengths[chosen], take_rows(self.own, rows), other)
+
+
+_Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@torch.no_grad()
+def forced(
+    vlm: VLM,
+    batch: Batch,
+    ablations: Mapping[str, Sequence[int]],
+    *,
+    how: How = "hide",
+    mean: torch.Tensor | None = None,
+) -> ForcedScores:
+    """Score the answers of a batch, plain and with each ablation.
+
+    An ablation changes what text reads of the images at its layers: every token that stands in no vision span, as
+    `Plan.hide` has it. Vision tokens see everything as ever, and read what the changed text became (several images).
+
+    Args:
+        vlm: the model.
+        batch: conversations, padded on the right.
+        ablations: name -> layers.
+        how: "hide": the text sees no vision tokens there; "blank": those of images of one colour, of the same sizes;
+            "mean": those of images whose every embedding is `mean`.
+        mean: (d,) an embedding as it enters the decoder, for how="mean".
+
+    Raises:
+        InputError: for layers that the model lacks, an unknown `how`, or a mean that is missing or does not fit.
+    """
+    _check(vlm, ablations, how, mean)
+    inputs = on_device(vlm, batch.inputs)
+    ids, answers = batch.inputs["input_ids"].cpu(), batch.answers.cpu()
+    own = decoder_inputs(vlm, inputs)
+    wanted = any(ablations.values()) and bool((ids == vlm.parts.image_token_id).any())
+    other = None
+    if wanted and how == "blank":
+        other = decoder_inputs(vlm, blank_images(inputs))
+    elif wanted and mean is not None:
+        other = with_mean(vlm, own, inputs["input_ids"], mean)
+    given = _Given(ids, answers, batch.lengths.cpu(), own, other)
+    parts, fitting = _in_parts(vlm, given, [frozenset(layers) for layers in ablations.values()])
+    logprobs, top1, errors = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+    row, _ = answers.nonzero(as_tuple=True)
+    begins = answers & ~answers.roll(1, dims=1)
+    begins[:, 0] = answers[:, 0]
+    whole_windows = 0 if vlm.shares_prefix or not wanted else sum(map(bool, ablations.values()))
+    return ForcedScores(
+        names=("own", *ablations),
+        logprobs=logprobs,
+        top1=top1,
+        error_l2=errors,
+        row=row,
+        turn=(begins.cumsum(1) - 1)[answers],
+        full=1 + (other is not None) + whole_windows,
+        fitting=fitting,
+    )
+
+
+def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], how: str, mean: torch.Tensor | None) -> None:
+    if how not in HOWS:
+        raise InputError(f"how={how!r} is unknown; expected one of {', '.join(HOWS)}.")
+    for name, layers in ablations.items():
+        outside = [layer for layer in layers if not 0 <= layer < vlm.num_layers]
+        if outside:
+            raise InputError(
+                f"Ablation {name!r} names layers {outside}, but the model has {vlm.num_layers}: "
+                f"0 to {vlm.num_layers - 1}."
+            )
+    width = vlm.model.config.get_text_config(decoder=True).hidden_size
+    if how == "mean" and (mean is None or mean.shape != (width,)):
+        found = "none" if mean is None else f"one of shape {tuple(mean.shape)}"
+        raise InputError(
+            f"how='mean' needs the mean vision embedding, of shape ({width},); {found} was given. Average "
+            "`vfl.engine.derived_caches.vision_embeddings` over some images."
+        )
+    if how != "mean" and mean is not None:
+        raise InputError(f"A mean embedding was given with how={how!r}, which does not use it. Give how='mean'.")
+
+
+def _in_parts(vlm: VLM, given: _Given, layers: list[frozenset[int]]) -> tuple[list[_Scores], int]:
+    """Score the batch in parts that fit: an out-of-memory error halves them and goes on, saying so."""
+    num_rows = len(given.ids)
+    limit, done = num_rows, 0
+    parts: list[_Scores] = []
+    while done < num_rows:
+        rows = range(done, min(done + limit, num_rows))
+        try:
+            parts.append(_score(vlm, given.take(rows), layers))
+            done = rows.stop
+            continue
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(rows) == 1:
+                raise
+        # Outside of `except`, or the traceback would keep the failed part's tensors alive.
+        release()
+        limit = len(rows) // 2
+        logger.warning("out of memory with %d conversations in a batch; going on with %d", len(rows), limit)
+    return parts, limit
+
+
+def _score(vlm: VLM, given: _Given, layers: list[frozenset[int]]) -> _Scores:
+    """(A + 1, N) log-probabilities and hits and (N,) errors of the conversations in `given`, on the CPU."""
+    rows, places = (part.to(vlm.device) for part in given.answers.nonzero(as_tuple=True))
+    tokens = given.ids.to(vlm.device)[rows, places]
+    # Sorted by where they start: those that have joined are always the first ones.
+    order = sorted((index for index, chosen in enumerate(layers) if chosen), key=lambda index: min(layers[index]))
+    windows = find_windows(vlm, given.ids, given.answers, given.lengths) if order else None
+    ablated = None
+    if windows is not None:
+        replaced = None
+        if given.other is not None:
+            slots, _ = windows.slot_places()
+            replaced = slot_keys(vlm, given.other, slots, windows.rows, frozenset().union(*layers))
+        ablated = AblatedRows(vlm, windows, [layers[index] for index in order], replaced)
+    output = run_beside(vlm, given.own, ablated)
+    hidden = output[rows.to(output.device), places.to(output.device) - 1]
+    if ablated is None or windows is None:
+        logprobs, top1, errors = score_tokens(vlm, hidden, tokens, len(tokens))
+        return logprobs.expand(len(layers) + 1, -1).cpu(), top1.expand(len(layers) + 1, -1).cpu(), errors.cpu()
+    assert ablated.state is not None
+    # Which window a token is predicted in, and where; answers before a window are not reached.
+    window_of = torch.full((len(given.ids),), -1, device=vlm.device)
+    window_of[windows.rows] = torch.arange(len(windows.rows), device=vlm.device)
+    window = window_of[rows]
+    inside = places - 1 - windows.starts[window]
+    reached = ((window >= 0) & (inside >= 0)).nonzero()[:, 0]
+    state = ablated.state
+    changed = state[window[reached].to(state.device), :, inside[reached].to(state.device)]  # (reached, A', d)
+    changed = changed.transpose(0, 1).flatten(0, 1)
+    every = torch.cat([tokens, tokens[reached].repeat(len(order))])
+    scored = score_tokens(vlm, torch.cat([hidden, changed]), every, len(tokens))
+    results = []
+    for values in scored[:2]:
+        table = values[: len(tokens)].repeat(len(layers) + 1, 1)
+        kept = torch.tensor(order, device=table.device) + 1
+        table[kept[:, None], reached.to(table.device)] = values[len(tokens) :].view(len(order), -1)
+        results.append(table.cpu())
+    return results[0], results[1], scored[2].cpu()

@@ -1,0 +1,191 @@
+"""What an evaluation asks: one question with its images and the answer that counts as right.
+
+Items come from probe pairs (`items_of_probes`) or from the rows of a data set (`items_of_data`). Images stay closed
+until they are needed.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+
+from vfl.errors import InputError
+from vfl.models.encode import Message
+from vfl.models.vlm import VLM
+from vfl.probes import match
+from vfl.probes.asking import MAX_NEW_TOKENS, question_of
+from vfl.probes.match import NUMBER_WORDS, MatchKind
+from vfl.probes.pair import Pair, Which
+
+DataMatch = Literal["auto", "number", "yesno", "text", "exact"]
+DATA_MATCHES: tuple[DataMatch, ...] = ("auto", "number", "yesno", "text", "exact")
+LONGEST = 256  # tokens of an answer, unless the caller says otherwise
+_WHOLE_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class EvalItem:
+    """One question.
+
+    Attributes:
+        id: unique among the items of an evaluation; the same in every evaluation of the same source.
+        group: what its accuracy is counted under: a probe's function, a data set's name or column value.
+        messages: the turns before the answer; image places hold no images.
+        images: opens each image, in the order of the places.
+        expected: the right answer.
+        match: how answers are compared; "exact" is equality but for the spaces around.
+        max_new_tokens: bound on the generated answer.
+        pair: the probe pair that this is one image of, or None.
+        which: which image of the pair.
+    """
+
+    id: str
+    group: str
+    messages: tuple[Message, ...]
+    images: tuple[Callable[[], Image.Image], ...]
+    expected: str
+    match: MatchKind | Literal["exact"]
+    max_new_tokens: int
+    pair: Pair | None = None
+    which: Which = "image"
+
+    def correct(self, answer: str) -> bool:
+        """Whether an answer (boxes and points in pixels of the file) is right."""
+        if self.pair is not None:
+            return self.pair.correct(answer, self.which)
+        if self.match == "exact":
+            return answer.strip() == self.expected.strip()
+        return match.same(self.match, answer, self.expected)
+
+
+class Row(Protocol):
+    """What is read of a data set's row (`vfl.data.Sample`)."""
+
+    @property
+    def uid(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    @property
+    def images(self) -> Sequence[Any]: ...
+    @property
+    def columns(self) -> dict[str, Any]: ...
+
+
+def items_of_probes(vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("image",)) -> list[EvalItem]:
+    """An item for each pair's target image, or for each of the images named in `which`; the group is the function."""
+    items = []
+    for pair in pairs:
+        content = ({"type": vlm.medium.name}, {"type": "text", "text": question_of(vlm, pair)})
+        for name in which:
+            if name not in pair.images:
+                continue
+            items.append(
+                EvalItem(
+                    id=pair.id if name == "image" else f"{pair.id}/{name}",
+                    group=pair.function,
+                    messages=({"role": "user", "content": list(content)},),
+                    images=(partial(vlm.medium.open, pair.path(name)),),
+                    expected=pair.source_answer if name == "source_image" else pair.answer,
+                    match=pair.match,
+                    max_new_tokens=MAX_NEW_TOKENS[pair.match],
+                    pair=pair,
+                    which=name,
+                )
+            )
+    return items
+
+
+def items_of_data(
+    samples: Iterable[Row],
+    column: str | None = None,
+    *,
+    name: str = "data",
+    match: DataMatch = "auto",
+    max_new_tokens: int | None = None,
+) -> list[EvalItem]:
+    """An item for each row: its last assistant turn is the right answer, the turns before it are asked.
+
+    Args:
+        samples: rows, such as the samples of `vfl.data.read`; rows without images are asked as text.
+        column: groups are `name/value of this column`; without it all rows are the group `name`.
+        name: of the data set; ids are `name/uid`.
+        match: how answers are compared. "auto" reads each right answer: a number is compared as one, yes and no too,
+            everything else by its words (vfl/probes/match.py), and what has no words by equality.
+        max_new_tokens: bound on the answers; by default what the kind of answer needs, and room for the right one.
+
+    Raises:
+        InputError: names the row, when it does not end with an answer or lacks the column.
+    """
+    items = []
+    for sample in samples:
+        if len(sample.messages) < 2 or sample.messages[-1]["role"] != "assistant":
+            raise InputError(
+                f"{sample.where}: the last turn must be the assistant's right answer, after a user's turn; got "
+                f"{', '.join(turn['role'] for turn in sample.messages) or 'no turns'}. Leave such rows out."
+            )
+        if column is not None and sample.columns.get(column) is None:
+            known = ", ".join(sample.columns) or "none"
+            raise InputError(f"{sample.where}: the row has no column {column!r} to group by; it has: {known}.")
+        expected = _text_of(sample.messages[-1]).strip()
+        if not expected:
+            raise InputError(f"{sample.where}: the last assistant turn is empty, so no answer can be right.")
+        kind = _kind_of(expected) if match == "auto" else match
+        if kind != "exact" and _unreadable(kind, expected):
+            raise InputError(
+                f"{sample.where}: the right answer {expected!r} can't be read as {kind!r}. Use match: auto, or exact."
+            )
+        items.append(
+            EvalItem(
+                id=f"{name}/{sample.uid}",
+                group=name if column is None else f"{name}/{sample.columns[column]}",
+                messages=tuple(sample.messages[:-1]),
+                images=tuple(image.open for image in sample.images),
+                expected=expected,
+                match=kind,
+                max_new_tokens=max_new_tokens or _bound(kind, expected),
+            )
+        )
+    return items
+
+
+def check_items(items: Sequence[EvalItem]) -> None:
+    """Raises InputError when there is nothing to ask or an id repeats."""
+    if not items:
+        raise InputError("There is nothing to evaluate: no probes and no rows were given.")
+    repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
+    if repeated:
+        raise InputError(f"Ids of items must be unique; {repeated[0]!r} repeats. Give the data sets different names.")
+
+
+def _text_of(message: Message) -> str:
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(entry["text"] for entry in content if entry["type"] == "text")
+
+
+def _kind_of(expected: str) -> MatchKind | Literal["exact"]:
+    spoken = match.words(expected)
+    if spoken in (("yes",), ("no",)):
+        return "yesno"
+    if _WHOLE_NUMBER.fullmatch(expected.removesuffix(".")) or " ".join(spoken) in NUMBER_WORDS:
+        return "number"
+    return "text" if spoken else "exact"
+
+
+def _unreadable(kind: MatchKind, expected: str) -> bool:
+    return match.read(kind, expected) is None
+
+
+def _bound(kind: str, expected: str) -> int:
+    """Tokens for an answer: a token holds a byte or more, so the right one always fits up to the largest bound."""
+    least = MAX_NEW_TOKENS.get(kind, MAX_NEW_TOKENS["text"])
+    size = len(expected.encode())
+    # Powers of two, so that items of similar length share a batch.
+    return least if size <= least else min(LONGEST, 1 << (size - 1).bit_length())

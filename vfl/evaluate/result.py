@@ -1,0 +1,153 @@
+"""evaluation.json, schema 1, and the answers beside it: what a model answered, and how that differs from a baseline.
+
+| key | value |
+|---|---|
+| `schema` | `1` |
+| `model` | id, revision or weights hash, family, number of layers, as in a function map |
+| `adapter` | `{path, sha256}` of the adapter on it, or null |
+| `step` | the training step, where training wrote it, or null |
+| `settings` | the settings of the run, as they were resolved |
+| `groups` | `{group: {n, correct, accuracy, low, high}}`, 95 % intervals |
+| `baseline` | `{source, groups}` of the run compared with, or null |
+| `differences` | `{group: {n, before, after, difference, low, high, gained, lost}}`, paired over items, or null |
+| `answers` | file with an answer a line (`id, group, expected, answer, correct, key`), relative to this one |
+| `answers_sha256` | its hash |
+| `notes` | what a reader should know, such as rows left out |
+| `versions` | `{package: version}` |
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vfl.errors import InputError
+from vfl.evaluate.answers import Answered
+from vfl.evaluate.summary import Accuracy, Difference, compare, summarise
+from vfl.functionmap import ModelId
+from vfl.io.atomic import replacing
+from vfl.models.identity import versions
+
+EVALUATION = "evaluation.json"
+ANSWERS = "answers.jsonl"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_by_name=True, validate_by_alias=True)
+
+
+class AdapterId(_Strict):
+    """The adapter on the model; the hash is over its weight files."""
+
+    path: str
+    sha256: str
+
+
+class Baseline(_Strict):
+    """The run that the differences are against."""
+
+    source: str
+    groups: dict[str, Accuracy]
+
+
+class Evaluation(_Strict):
+    """One evaluation; see the module's table."""
+
+    # `schema` itself is a method of pydantic's BaseModel.
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    model: ModelId
+    adapter: AdapterId | None = None
+    step: int | None = None
+    settings: dict[str, Any] = {}
+    groups: dict[str, Accuracy]
+    baseline: Baseline | None = None
+    differences: dict[str, Difference] | None = None
+    answers: str = ANSWERS
+    answers_sha256: str = ""
+    notes: list[str] = []
+    versions: dict[str, str] = Field(default_factory=versions)
+
+    def against(self, answered: Sequence[Answered], source: str, baseline: Sequence[Answered]) -> Self:
+        """This evaluation, of which `answered` are the answers, with its paired differences from a baseline's.
+
+        Raises:
+            InputError: when the two did not ask the same items.
+        """
+        differences = compare(baseline, answered)
+        return self.model_copy(
+            update={"baseline": Baseline(source=source, groups=summarise(baseline)), "differences": differences}
+        )
+
+    def save(self, folder: Path, answered: Sequence[Answered]) -> Self:
+        """Write the answers and then evaluation.json into `folder`, each whole or not at all."""
+        written = self.model_copy(update={"answers_sha256": write_answers(folder / self.answers, answered)})
+        with replacing(folder / EVALUATION) as temporary:
+            content = written.model_dump(mode="json", by_alias=True)
+            content["model"] = self.model.model_dump(exclude_none=True)
+            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return written
+
+
+def read_evaluation(path: Path) -> tuple[Evaluation, list[Answered]]:
+    """An evaluation and its answers, from evaluation.json or the folder that holds it.
+
+    Raises:
+        InputError: says in one line why there is none.
+    """
+    path = path / EVALUATION if path.is_dir() else path
+    content = _read_json(path)
+    if not isinstance(content, dict) or "groups" not in content or "schema" not in content:
+        raise InputError(f"{path} is no evaluation: it has no 'schema' and 'groups' at its top level.")
+    if content["schema"] != 1:
+        raise InputError(f"{path} has schema {content['schema']!r}, this version of vfl reads 1. Evaluate again.")
+    try:
+        evaluation = Evaluation.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    answers = path.parent / evaluation.answers
+    answered = read_answers(answers)
+    if hashlib.sha256(answers.read_bytes()).hexdigest() != evaluation.answers_sha256:
+        raise InputError(f"{answers} does not belong to {path}: its hash differs. Evaluate again.")
+    return evaluation, answered
+
+
+def write_answers(path: Path, answered: Sequence[Answered]) -> str:
+    """Write an answer a line; returns the file's SHA-256."""
+    lines = []
+    for one in answered:
+        row = asdict(one)
+        row["answer"] = row.pop("text")
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    text = "".join(lines).encode()
+    with replacing(path) as temporary:
+        temporary.write_bytes(text)
+    return hashlib.sha256(text).hexdigest()
+
+
+def read_answers(path: Path) -> list[Answered]:
+    """The answers that `write_answers` wrote.
+
+    Raises:
+        InputError: for a file that is none.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return [Answered(text=row.pop("answer"), **row) for row in rows]
+    except OSError as error:
+        raise InputError(f"The answers {path} can't be read: {error.strerror}. Evaluate again.") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} holds no answers of an evaluation ({error}). Evaluate again.") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"No evaluation at {path}: {error.strerror}. Write one with `vfl evaluate`.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); expected the evaluation.json of `vfl evaluate`.") from error

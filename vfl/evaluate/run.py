@@ -1,0 +1,109 @@
+"""`vfl evaluate`: ask a model probes and data sets, and write evaluation.json.
+
+vfl evaluate Qwen/Qwen2.5-VL-3B-Instruct --adapter runs/sft/adapter --data cvbench.jsonl --column task --out runs/eval
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from vfl.errors import InputError
+from vfl.evaluate.answers import Exam
+from vfl.evaluate.config import EvaluateConfig
+from vfl.evaluate.items import EvalItem, items_of_probes
+from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
+from vfl.evaluate.sources import items_of_set, suite_of
+from vfl.evaluate.summary import check_ids, summarise
+from vfl.io.config import validated
+from vfl.loading.load import EMBEDDED, resolve
+from vfl.locate.run import identify, load_from
+from vfl.models.vlm import VLM
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    model: str | Path | VLM | None = None,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    progress: bool = True,
+    **settings: Any,
+) -> Evaluation:
+    """Accuracy of a model on probes and data sets, per function or column.
+
+    Args:
+        model: folder, hub id, a loaded VLM (with an adapter on it, if there is one), or None for the embedded model.
+        out: folder for evaluation.json and the answers.
+        overwrite: replace another evaluation in `out`.
+        progress: show a progress bar.
+        settings: fields of `EvaluateConfig`, such as probes, pairs, data, baseline.
+
+    Raises:
+        InputError: for settings, probes, data or models that can't be used.
+    """
+    loaded = model if isinstance(model, VLM) else None
+    name = loaded.model_id if loaded else None if model is None else str(model)
+    config = validated(EvaluateConfig, {"model": name, "out": out, **settings}, source="settings")
+    refuse_if_taken(config.out, overwrite=overwrite)
+    return run(config, loaded or load_from(config), progress=progress)
+
+
+def run(config: EvaluateConfig, vlm: VLM, *, adapter: AdapterId | None = None, progress: bool = False) -> Evaluation:
+    """Ask everything that the configuration names and write the results.
+
+    Args:
+        config: what to ask, and where results go.
+        vlm: the model, with its adapter on it if there is one.
+        adapter: which adapter that is.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: for probes, data or a baseline that can't be used.
+    """
+    baseline = read_evaluation(config.baseline) if config.baseline else None
+    items, notes = items_of(config, vlm)
+    if baseline:
+        check_ids((one.id for one in baseline[1]), (item.id for item in items))  # before the slow part
+    answered = Exam(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
+    evaluation = Evaluation(
+        model=identify(vlm),
+        adapter=adapter,
+        settings=config.model_dump(mode="json", exclude={"out"}, exclude_none=True),
+        groups=summarise(answered),
+        notes=[*vlm.notes, *notes],
+    )
+    if baseline:
+        evaluation = evaluation.against(answered, str(config.baseline), baseline[1])
+    return evaluation.save(config.out, answered)
+
+
+def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str]]:
+    """The items of a configuration, and notes on rows that were left out."""
+    items: list[EvalItem] = []
+    notes = []
+    probes = config.probes
+    if probes is None and not config.data:
+        probes = "micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard"
+    if probes is not None:
+        pairs = suite_of(
+            probes,
+            config.out / "probes",
+            functions=config.functions,
+            pairs=config.pairs,
+            seed=config.seed,
+            size=config.size,
+        )
+        items += items_of_probes(vlm, pairs, config.which)
+    for name, data in config.data.items():
+        found, left_out = items_of_set(name, data)
+        items += found
+        if left_out:
+            notes.append(f"{len(left_out)} rows of {name} were left out, such as: {left_out[0]}")
+    return items, notes
+
+
+def refuse_if_taken(out: Path, *, overwrite: bool) -> None:
+    """Raises InputError when `out` holds an evaluation that is not to be replaced."""
+    if (out / EVALUATION).exists() and not overwrite:
+        raise InputError(f"{out} holds an evaluation. Use --overwrite to replace it, or another --out folder.")

@@ -1,0 +1,225 @@
+"""Load a vision-language model and check what the experiments rely on before anything else is run."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedModel,
+)
+
+from vfl.errors import InputError
+from vfl.loading.checks import check
+from vfl.models.discover import discover
+from vfl.models.families import family_of
+from vfl.models.vlm import VLM
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = Path(__file__).parents[1] / "testbeds" / "micro" / "weights"
+# Which of transformers' tables holds a family's class.
+AUTO_CLASSES: dict[str, Any] = {"image": AutoModelForImageTextToText, "audio": AutoModelForMultimodalLM}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    quantize: Literal["4bit", "8bit"] | None = None,
+    attention: str = "sdpa",
+    revision: str | None = None,
+    chat_template: str | None = None,
+    trust_remote_code: bool = False,
+) -> VLM:
+    """Load a model and its processor from a folder or the hub, and check them.
+
+    Args:
+        model: a local folder or a hub id; None loads the embedded test model.
+        dtype: "auto" is bfloat16 on GPUs that have it and float32 elsewhere; or float32, float16, bfloat16, float64.
+        device: such as "cuda:0"; by default the GPU if there is one.
+        device_map: spread the model over devices as accelerate does ("auto" or a dict).
+        quantize: load the weights in 4 or 8 bits (needs bitsandbytes).
+        attention: "sdpa" or "eager": swaps and hidden tokens need an implementation that takes masks.
+        revision: branch, tag or commit on the hub.
+        chat_template: replaces the processor's.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        InputError: for what can't be found, loaded or supported; the message says why and what to do.
+    """
+    if attention not in ("sdpa", "eager"):
+        raise InputError(f"attention={attention!r} can't be used: hiding tokens needs masks. Expected sdpa or eager.")
+    loaded, processor, name = read_pretrained(
+        model,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        quantize=quantize,
+        attention=attention,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    return wrap(loaded, processor, model_id=name, chat_template=chat_template)
+
+
+def read_pretrained(
+    model: str | Path | None,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    quantize: Literal["4bit", "8bit"] | None = None,
+    attention: str = "sdpa",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    place: bool = True,
+) -> tuple[PreTrainedModel, Any, str]:
+    """Model, processor and name from a folder or the hub, nothing checked yet but that all weights are there.
+
+    Args: as of `load`; place=False leaves the model where it was read, for launchers that place it themselves.
+
+    Raises:
+        InputError: for what can't be found or loaded; the message says why and what to do.
+    """
+    import_torchvision()
+    name, local = resolve(model)
+    if dtype != "auto" and dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r} is unknown; expected auto, {', '.join(DTYPES)}.")
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={device!r} was asked for, but PyTorch sees no CUDA device. Use device='cpu'.")
+    common: dict[str, Any] = {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": local,
+    }
+    try:
+        config = AutoConfig.from_pretrained(name, **common)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(_first_line(f"No model configuration could be loaded from {name!r}", error)) from error
+    auto_class = AUTO_CLASSES[family_of(config.model_type).modality]  # refuses before gigabytes are read
+    if type(config) not in auto_class._model_mapping and not trust_remote_code:
+        raise InputError(
+            f"{name!r} is a {config.model_type!r} model, which Transformers does not list as image-text-to-text: it is "
+            "text-only or needs its own code. Give a vision-language model, or trust_remote_code=True "
+            "(--trust-remote-code) if you trust the repository."
+        )
+    weights: dict[str, Any] = {"dtype": _dtype(dtype, target), "attn_implementation": attention}
+    if quantize is not None:
+        weights["quantization_config"] = _quantization(quantize)
+        device_map = device_map or {"": str(target)}
+    if device_map is not None:
+        weights["device_map"] = device_map
+    try:
+        loaded, info = auto_class.from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, **weights, **common
+        )
+        processor = AutoProcessor.from_pretrained(name, **common)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(_first_line(f"{name!r} could not be loaded", error)) from error
+    if info["missing_keys"]:
+        some = ", ".join(sorted(info["missing_keys"])[:3])
+        raise InputError(
+            f"{len(info['missing_keys'])} weights of {name!r} are not in its files ({some} ...), so they would be "
+            "random. Check that the folder holds the full model, not an adapter, and its Transformers version."
+        )
+    if place and device_map is None:
+        loaded = loaded.to(target)
+    return loaded, processor, str(name)
+
+
+def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template: str | None = None) -> VLM:
+    """A VLM from a model and processor that are already in memory, checked like a loaded one.
+
+    Raises:
+        InputError: when the model can't be swept, with what was not found on it.
+    """
+    vlm = describe(model.eval(), processor, model_id=model_id, chat_template=chat_template)
+    check(vlm)
+    for note in vlm.notes:
+        logger.warning("%s: %s", model_id, note)
+    return vlm
+
+
+def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template: str | None = None) -> VLM:
+    """A VLM with its parts found and nothing run: for training, where weights may still be spread over ranks.
+
+    Raises:
+        InputError: when parts are not found, with what was not found on it.
+    """
+    family = family_of(model.config.model_type)
+    needed = "image_processor" if family.modality == "image" else "feature_extractor"
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, needed):
+        raise InputError(
+            f"{model_id} has a {type(processor).__name__}, not a processor with tokenizer and image processor: it is "
+            "text-only or its preprocessor_config.json is missing."
+        )
+    return VLM(
+        model=model,
+        processor=processor,
+        family=family,
+        parts=discover(model),
+        model_id=model_id,
+        revision=getattr(model.config, "_commit_hash", None),
+        chat_template=chat_template,
+    )
+
+
+def resolve(model: str | Path | None) -> tuple[str, bool]:
+    """(name for from_pretrained, whether it is a folder); only what looks like a hub id may reach the hub.
+
+    Raises:
+        InputError: when a path does not exist or holds no model.
+    """
+    path = EMBEDDED if model is None else Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            what = "a PEFT adapter" if (path / "adapter_config.json").is_file() else "no config.json"
+            raise InputError(f"The folder {path} holds {what}. Give the folder of a full model.")
+        return str(path), True
+    text = str(model)
+    if model is None or isinstance(model, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
+        raise InputError(f"No model folder at {path}. Give a folder with config.json, or a hub id such as 'org/name'.")
+    return text, False
+
+
+def import_torchvision() -> None:
+    """Image processors need torchvision built for the installed torch; say so instead of failing deep inside.
+
+    Raises:
+        InputError: when it is missing or does not match.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"torchvision does not work with torch {torch.__version__} ({error}). Image processors need the build that "
+            "matches the installed torch: pip install --upgrade torch torchvision"
+        ) from error
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return DTYPES[dtype]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _quantization(bits: str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if bits == "4bit":
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def _first_line(what: str, error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{what}: {lines[0] if lines else type(error).__name__} Check the name or folder and its files."

@@ -1,0 +1,210 @@
+"""From sweep records to the entries of a function map: curves, chosen layers, how stable the choice is, warnings."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vfl import functionmap
+from vfl.errors import InputError
+from vfl.functionmap import FunctionEntry
+from vfl.io.layers import layer_list, runs
+from vfl.locate.curves import Block, Floats, Outcomes, curves, outcomes, wilson
+from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
+from vfl.locate.records import checked, read_records
+from vfl.locate.significance import levels
+
+
+def build_entries(
+    records: pa.Table | Path,
+    num_layers: int,
+    choice: ChoiceConfig | None = None,
+    override: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, FunctionEntry]:
+    """The map's entry of every function in the records, in the order in which the functions first appear.
+
+    Args:
+        records: the table, or the path of pairs.parquet.
+        num_layers: decoder layers of the model.
+        choice: the numbers of the layer rule; the defaults when None.
+        override: layers a user wants instead of the rule's, per function.
+
+    Raises:
+        InputError: a function without a kept pair, an unfinished sweep, an override of what is not there.
+    """
+    table = read_records(records) if isinstance(records, Path) else checked(records)
+    config, override = choice or ChoiceConfig(), override or {}
+    counts = kept_counts(table)
+    if unknown := [name for name in override if name not in counts]:
+        raise InputError(f"Layers were given for {', '.join(unknown)}; the records hold {', '.join(counts)}.")
+    if unanswered := [name for name, (kept, _) in counts.items() if not kept]:
+        raise InputError(
+            f"No pair was answered correctly on both images for {', '.join(unanswered)}, so there is nothing "
+            "that a swap could change. Leave these functions out (--functions), or use probes the model can answer."
+        )
+    return {name: _entry(outcomes(table, name, num_layers), config, override.get(name)) for name in counts}
+
+
+def kept_counts(records: pa.Table) -> dict[str, tuple[int, int]]:
+    """Per function, in order of appearance: pairs kept, and pairs in all."""
+    pairs = records.group_by(["function", "pair_id"]).aggregate([("kept", "max")])
+    names = pc.unique(records["function"]).to_pylist()
+    rows = {name: pairs.filter(pc.field("function") == name) for name in names}
+    return {name: (pc.sum(rows[name]["kept_max"]).as_py() or 0, rows[name].num_rows) for name in names}
+
+
+def choice_of(data: Outcomes, config: ChoiceConfig) -> Choice:
+    """The layer rule applied to the sample itself (no bootstrap, and a range is not yet verified)."""
+    return _choices(data, np.ones((1, data.kept)), config)[0]
+
+
+def _choices(data: Outcomes, weights: Floats, config: ChoiceConfig) -> list[Choice]:
+    families = Families.of(data.blocks, data.num_layers)
+    level = levels(data, weights, config.floor)
+    above = significant(families, level.excess, level.p, config)
+    return [choose(families, level.excess[s], above[s], config) for s in range(len(weights))]
+
+
+def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None) -> FunctionEntry:
+    curve = curves(data)
+    single = levels(data, np.ones((1, data.kept)), config.floor)
+    choice = choice_of(data, config)
+    warnings = _few_pairs(data, config)
+    if choice.chosen_by == "range":
+        choice, warning = _verified(data, choice, single.excess[0], single.p[0], config)
+        warnings += warning
+    layers, chosen_by, distributed = list(choice.layers), choice.chosen_by, choice.distributed
+    if override is not None:
+        layers, chosen_by = _own_layers(data, override), "user"
+        distributed = len(layers) > config.distributed_above * data.num_layers
+    stability = _stability(data, layers, config)
+    if not layers:
+        warnings.append(
+            "No layer or block of layers changes these answers beyond what a control swap or noise does: either the "
+            "function is spread over more layers than were swapped together, or its answers do not need the image."
+        )
+    elif shaky := [k for k, share in zip(layers, stability or [], strict=False) if share < 0.5]:
+        warnings.append(f"Layers {layer_list(shaky)} are chosen again in fewer than half of the bootstrap resamples.")
+    peak = _peak(layers, single.excess[0], single.effect[0])
+    return FunctionEntry(
+        layers=layers,
+        peak=peak,
+        distributed=distributed,
+        pairs=data.pairs,
+        kept=data.kept,
+        accuracy=_rounded(data.accuracy),
+        changed=_list(curve.changed),
+        followed_source=_list(curve.followed),
+        ci_low=_list(curve.ci_low),
+        ci_high=_list(curve.ci_high),
+        control=None if curve.control is None else _list(curve.control),
+        logprob_effect=None if curve.effect is None else _list(curve.effect),
+        blocks=_blocks(data, choice, layers),
+        unfiltered=_list(data.unfiltered),
+        stability=stability,
+        chosen_by=chosen_by,
+        tested_against="floor" if curve.control is None else "control",
+        warnings=warnings,
+    )
+
+
+def _peak(layers: Sequence[int], excess: Floats, effect: Floats) -> int | None:
+    """The layer that changes most; where none does anything alone the graded effect decides, then the middle."""
+    middle = (layers[0] + layers[-1]) / 2 if layers else 0.0
+    return max(
+        layers, key=lambda k: (round(float(excess[k]), 9), round(float(effect[k]), 6), -abs(k - middle)), default=None
+    )
+
+
+def _few_pairs(data: Outcomes, config: ChoiceConfig) -> list[str]:
+    warnings = []
+    if data.kept < config.min_kept:
+        text = f"Only {data.kept} of {data.pairs} pairs were kept: the rates and the layers are uncertain."
+        # Holm's first step divides alpha by the number of layers; n discordant pairs give p = 2^-n at best.
+        needed = math.ceil(math.log2(data.num_layers / config.alpha))
+        if data.kept < needed:
+            text += f" At least {needed} kept pairs are needed before one of {data.num_layers} layers is significant."
+        warnings.append(text + f" Use more pairs (at least {config.min_kept} kept).")
+    with_control = int((~np.isnan(data.control[:, : data.num_layers])).all(axis=1).sum())
+    if 0 < with_control < min(data.kept, config.min_kept):
+        warnings.append(
+            f"Only {with_control} of {data.kept} kept pairs have a control swap, which decides significance."
+        )
+    return warnings
+
+
+def _verified(
+    data: Outcomes, choice: Choice, excess: Floats, p: Floats, config: ChoiceConfig
+) -> tuple[Choice, list[str]]:
+    """A range found by prefixes and suffixes must do together what its layers do not do alone."""
+    block = (choice.layers[0], choice.layers[-1])
+    name = f"layers {layer_list(choice.layers)}"
+    warnings = []
+    if choice.spread:
+        warnings.append(
+            f"The function is spread: its lower and its upper layers each change half of the answers alone; {name} "
+            "are the middle of where the rate rises."
+        )
+    if block not in data.blocks:
+        return choice, [*warnings, f"Found from prefix and suffix swaps only: {name} were not swapped together."]
+    column = data.blocks.index(block)
+    alone = max(float(excess[k]) for k in choice.layers)
+    # One block is tested, so no correction for many.
+    if p[column] > config.alpha or excess[column] - alone < config.margin:
+        return Choice(), [
+            *warnings,
+            f"Prefix and suffix swaps pointed to {name}, but swapping these together changes only "
+            f"{excess[column]:.0%} of the answers more than the control: not named.",
+        ]
+    return choice, warnings
+
+
+def _own_layers(data: Outcomes, override: Sequence[int]) -> list[int]:
+    layers = sorted(set(override))
+    if not layers or layers[0] < 0 or layers[-1] >= data.num_layers:
+        given = f"Layers {list(override)} were given for {data.function}"
+        raise InputError(f"{given}; expected at least one of 0..{data.num_layers - 1}.")
+    return layers
+
+
+def _stability(data: Outcomes, layers: Sequence[int], config: ChoiceConfig) -> list[float] | None:
+    """For each layer, the share of bootstrap resamples over pairs in which the rule chooses it again."""
+    if not config.bootstrap:
+        return None
+    rng = np.random.default_rng(config.seed)
+    weights = rng.multinomial(data.kept, np.full(data.kept, 1 / data.kept), size=config.bootstrap).astype(float)
+    again = _choices(data, weights, config)
+    return [_rounded(sum(k in choice.layers for choice in again) / len(again)) for k in layers]
+
+
+def _blocks(data: Outcomes, choice: Choice, layers: Sequence[int]) -> list[functionmap.Block]:
+    """Every block named, and every run of chosen layers that was swapped together."""
+    found = {(run[0], run[-1]) for run in runs(layers) if len(run) > 1} | set(choice.named)
+    return [_block(data, block) for block in sorted(found) if block in data.blocks]
+
+
+def _block(data: Outcomes, block: Block) -> functionmap.Block:
+    column = data.blocks.index(block)
+    changed = data.changed[:, column]
+    runs_done, hits = np.asarray(np.sum(~np.isnan(changed)), float), np.asarray(np.nansum(changed))
+    low, high = wilson(hits, runs_done)
+    control = data.control[:, column]
+    return functionmap.Block(
+        layers=list(layers_in(block)),
+        changed=_rounded(float(hits / runs_done)),
+        ci=(_rounded(float(low)), _rounded(float(high))),
+        followed_source=_rounded(float(np.nansum(data.followed[:, column]) / runs_done)),
+        control=None if np.isnan(control).all() else _rounded(float(np.nanmean(control))),
+    )
+
+
+def _rounded(value: float) -> float:
+    # Six digits: beyond the noise of any number of pairs, and readable in the file.
+    return round(float(value), 6)
+
+
+def _list(values: Floats) -> list[float]:
+    return [_rounded(value) for value in values]

@@ -1,0 +1,71 @@
+"""One probe pair through the sweep: rows of the records table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vfl.engine.image_cache import ImageCache
+from vfl.engine.plan import Plan
+from vfl.engine.sweep import Reading, sweep
+from vfl.errors import InputError
+from vfl.locate.curves import Block
+from vfl.probes.asking import MAX_NEW_TOKENS, Asked, Asker, expected_text, read_answer
+from vfl.probes.pair import Pair
+
+
+def sweep_pair(
+    asker: Asker, pair: Pair, blocks: Sequence[Block], *, reading: Reading = "text", max_new_tokens: int | None = None
+) -> list[dict[str, Any]]:
+    """Ask a pair unswapped and with each block of layers swapped for the source's and the control's.
+
+    The control's rows are left out when its own answer is wrong: what a misread image changes says nothing.
+
+    Raises:
+        InputError: names the pair, when its images don't give the same vision tokens.
+    """
+    vlm, limit = asker.vlm, max_new_tokens or MAX_NEW_TOKENS[pair.match]
+
+    def answers_of(asked: Asked, plans: list[Plan], score: Sequence[str] = ()) -> tuple[list[str], list[list[float]]]:
+        result = sweep(
+            vlm, asked.encoded, plans, answers=score, max_new_tokens=limit, reading=reading, own=asked.stream
+        )
+        return [read_answer(vlm, pair, text, asked.encoded) for text in result.texts], result.answer_logprobs.tolist()
+
+    def swaps(stream: ImageCache) -> list[Plan]:
+        return [Plan.swap(range(first, last + 1), stream) for first, last in blocks]
+
+    try:
+        target, source = asker.ask(pair, "image"), asker.ask(pair, "source_image")
+        (source_text,), _ = answers_of(source, [Plan.own()])
+        labels: list[tuple[str, int, int]] = [("none", -1, -1), *(("source", *block) for block in blocks)]
+        plans = [Plan.own(), *swaps(source.stream)]
+        if pair.control_image is not None and blocks:
+            control = asker.ask(pair, "control_image")
+            (control_text,), _ = answers_of(control, [Plan.own()])
+            if pair.correct(control_text, "control_image"):
+                labels += [("control", *block) for block in blocks]
+                plans += swaps(control.stream)
+        expected = [expected_text(vlm, pair, answer, target.encoded) for answer in (pair.answer, pair.source_answer)]
+        texts, logprobs = answers_of(target, plans, expected)
+    except InputError as error:
+        raise InputError(f"Pair {pair.id!r}: {error}") from error
+    target_correct, source_correct = pair.correct(texts[0]), pair.correct(source_text, "source_image")
+    return [
+        {
+            "function": pair.function,
+            "pair_id": pair.id,
+            "kept": target_correct and source_correct,
+            "target_correct": target_correct,
+            "source_correct": source_correct,
+            "swap": swap,
+            "first": first,
+            "last": last,
+            "answer": text,
+            "changed": swap != "none" and pair.changed(text, texts[0]),
+            "followed_source": swap != "none" and pair.followed_source(text, source_text),
+            "logprob_answer": scores[0],
+            "logprob_source_answer": scores[1],
+            "baseline_answer": texts[0],
+            "source_baseline": source_text,
+        }
+        for (swap, first, last), text, scores in zip(labels, texts, logprobs, strict=True)
+    ]

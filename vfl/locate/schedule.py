@@ -1,0 +1,40 @@
+"""Which blocks of layers to sweep next for a function, in `--mode auto`."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vfl.io.layers import runs
+from vfl.locate.curves import Block, outcomes
+from vfl.locate.layer_rule import ChoiceConfig, end_blocks, window_blocks
+from vfl.locate.map_entries import choice_of
+
+
+def next_blocks(records: pa.Table, function: str, num_layers: int, choice: ChoiceConfig | None = None) -> list[Block]:
+    """The blocks (first, last) to sweep next over the function's kept pairs; empty when there is nothing left to ask.
+
+    Single layers first, then windows of 2 and 3; prefixes and suffixes only where these find nothing; at last the runs
+    of chosen layers, swapped together, for the rate of the whole block. Call it again with the new records each time.
+    """
+    config = choice or ChoiceConfig()
+    singles = [(k, k) for k in range(num_layers)]
+    rows = records.filter(pc.field("function") == function)
+    if not rows.num_rows:
+        return singles
+    rows = rows.filter(pc.field("kept"))
+    num_kept = pc.count_distinct(rows["pair_id"]).as_py()
+    rows = rows.filter(pc.field("swap") == "source")
+    swept = rows.group_by(["first", "last"]).aggregate([("pair_id", "count_distinct")])
+    columns = (swept[name].to_pylist() for name in ("first", "last", "pair_id_count_distinct"))
+    pairs_with = {(first, last): count for first, last, count in zip(*columns, strict=True)}
+
+    def missing(blocks: list[Block]) -> list[Block]:
+        return [block for block in blocks if pairs_with.get(block, 0) < num_kept]
+
+    if wanted := missing(singles) or missing(window_blocks(num_layers)):
+        return wanted
+    if not num_kept:
+        return []
+    found = choice_of(outcomes(records, function, num_layers), config)
+    if not found.layers and (wanted := missing(end_blocks(num_layers))):
+        return wanted
+    return missing([(run[0], run[-1]) for run in runs(found.layers) if len(run) > 1])

@@ -1,0 +1,86 @@
+"""All pairs of a suite through the sweep, in stages, saved part by part."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from vfl.locate.config import LocateConfig
+from vfl.locate.curves import Block
+from vfl.locate.layer_rule import end_blocks, window_blocks
+from vfl.locate.pairs import sweep_pair
+from vfl.locate.records import pending, read_parts, write_part
+from vfl.locate.schedule import next_blocks
+from vfl.probes.asking import Asker
+from vfl.probes.pair import Pair
+
+
+def sweep_all(asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path, *, progress: bool) -> pa.Table:
+    """Sweep every function in stages until nothing is left to ask; parts are saved as they finish."""
+    num_layers = asker.vlm.num_layers
+    for function in dict.fromkeys(pair.function for pair in pairs):
+        of_function = [pair for pair in pairs if pair.function == function]
+        while stage := _next_stage(read_parts(parts), function, of_function, num_layers, config):
+            blocks, todo = stage
+            title = f"{function}: {_describe(blocks, num_layers)}"
+            _sweep_stage(asker, todo, blocks, config, parts, title=title, progress=progress)
+    return read_parts(parts)
+
+
+def _next_stage(
+    records: pa.Table, function: str, pairs: list[Pair], num_layers: int, config: LocateConfig
+) -> tuple[Sequence[Block], list[Pair]] | None:
+    """The blocks to sweep next for a function and the pairs that lack them; None when there is nothing left to ask."""
+    singles = [(layer, layer) for layer in range(num_layers)]
+    if todo := _lacking(records, function, pairs, singles):
+        return singles, todo
+    kept = _kept(records, pairs)
+    wider: dict[str, Sequence[Block]] = {
+        "auto": next_blocks(records, function, num_layers, config.choice) if config.mode == "auto" else [],
+        "single": [],
+        "window": window_blocks(num_layers),
+        "suffix": end_blocks(num_layers),
+    }
+    blocks = wider[config.mode]
+    todo = _lacking(records, function, kept, blocks) if blocks else []
+    return (blocks, todo) if todo else None
+
+
+def _lacking(records: pa.Table, function: str, pairs: list[Pair], blocks: Sequence[Block]) -> list[Pair]:
+    wanted = set(pending(records, function, [pair.id for pair in pairs], blocks))
+    return [pair for pair in pairs if pair.id in wanted]
+
+
+def _sweep_stage(
+    asker: Asker,
+    pairs: Sequence[Pair],
+    blocks: Sequence[Block],
+    config: LocateConfig,
+    parts: Path,
+    *,
+    title: str,
+    progress: bool,
+) -> None:
+    rows: list[dict[str, Any]] = []
+    for number, pair in enumerate(tqdm(pairs, title, unit="pair", disable=not progress), 1):
+        rows += sweep_pair(asker, pair, blocks, reading=config.reading, max_new_tokens=config.max_new_tokens)
+        if number % config.part_pairs == 0 or number == len(pairs):
+            write_part(parts, rows)
+            rows = []
+
+
+def _kept(records: pa.Table, pairs: list[Pair]) -> list[Pair]:
+    kept = records.filter(pc.field("kept"))
+    ids = set(zip(kept["function"].to_pylist(), kept["pair_id"].to_pylist(), strict=True))
+    return [pair for pair in pairs if (pair.function, pair.id) in ids]
+
+
+def _describe(blocks: Sequence[Block], num_layers: int) -> str:
+    if all(first == last for first, last in blocks):
+        return "single layers"
+    if any(first == 0 and last > 2 for first, last in blocks) and any(last == num_layers - 1 for _, last in blocks):
+        return "prefixes and suffixes"
+    return "windows" if len(blocks) > num_layers else "blocks"

@@ -1,0 +1,99 @@
+"""Settings of `vfl measure`: a YAML file, overridden by flags, saved with the results."""
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from vfl.data import Kind
+from vfl.errors import InputError
+from vfl.evaluate.items import DataMatch
+from vfl.locate.config import ModelConfig
+from vfl.metrics import measure
+from vfl.metrics.measure import KNOWN, check_names
+
+ALL = "all"
+
+
+class JudgeConfig(BaseModel):
+    """An endpoint with OpenAI's chat completions, which says whether a free-form answer is right. Never by default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(description="address up to and without /chat/completions, such as http://localhost:8000/v1")
+    model: str = Field(min_length=1, description="the name that the endpoint knows the judging model by")
+    key_variable: str | None = Field(default=None, description="environment variable with the key, if any")
+    timeout: float = Field(default=60, gt=0, description="seconds a reply may take")
+    tries: int = Field(default=3, ge=1, description="attempts where the endpoint is busy or does not answer")
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("expected an address that begins with http:// or https://")
+        return url.rstrip("/").removesuffix("/chat/completions")
+
+
+class MeasureConfig(ModelConfig):
+    """What to measure of which model, on what."""
+
+    out: Path = Field(description="folder for metrics.json, report.html and figures/")
+    metrics: tuple[str, ...] | Literal["all"] = Field(default="all", description="names, or all of them")
+    data: str | None = Field(
+        default=None,
+        description="questions and answers in any format that is read, a probe suite's folder, or generated probes: "
+        "standard, micro; by default standard, or micro for the embedded model",
+    )
+    images: Path | None = Field(default=None, description="folder of the images that rows name")
+    format: Kind | Literal["auto"] = Field(default="auto", description="kind of the rows, where it isn't clear")
+    column: str | None = Field(default=None, description="rows are grouped by the value of this column")
+    match: DataMatch = Field(default="auto", description="how answers to rows are compared")
+    choices: tuple[str, ...] = Field(default=(), description="the answers that all rows choose from, for chance")
+    on_bad_row: Literal["error", "skip"] = "error"
+    functions: tuple[str, ...] | None = Field(default=None, description="only these functions (or groups of rows)")
+    pairs: int | None = Field(
+        default=None, ge=1, description="a function: generated (12), or the first so many of a suite or of rows (all)"
+    )
+    size: int | None = Field(default=None, ge=16, description="pixels of generated images")
+    seed: int = Field(default=1, ge=0, description="of generated probes; `vfl locate` uses 0")
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="metric -> its options")
+    judge: JudgeConfig | None = None
+    lens_images: int = Field(default=3, ge=0, description="pictures of the interactive lens; 0: none")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        """ "var,cosine" -> ("var", "cosine")."""
+        if not isinstance(given, str) or given == ALL:
+            return given
+        return [name.strip() for name in given.split(",") if name.strip()]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics to measure, without repetition."""
+        return KNOWN if self.metrics == ALL else tuple(dict.fromkeys(self.metrics))
+
+
+def check_metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse unknown metrics and options before a model is loaded.
+
+    Raises:
+        InputError: names what is unknown and what there is.
+    """
+    if not names:
+        raise InputError(f"No metrics were named. Give all, or some of {', '.join(KNOWN)}.")
+    check_names([*names, *options])
+    if idle := [name for name in options if name not in names]:
+        raise InputError(f"Options were given for {', '.join(idle)}, not measured here. Name it, or leave them out.")
+    for name, given in options.items():
+        known = options_of(name)
+        if unknown := [option for option in given if option not in known]:
+            raise InputError(f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}.")
+
+
+def options_of(name: str) -> list[str]:
+    """The options that a metric takes."""
+    function = (measure.OF_PROMPTS | measure.OF_PAIRS)[name]
+    return list(signature(function).parameters)[2:]  # after the model and what is measured on

@@ -1,0 +1,246 @@
+"""`vfl measure`: measure metrics of a model, and write metrics.json, report.html and figures.
+
+vfl measure Qwen/Qwen2.5-VL-3B-Instruct --metrics var,cosine,drop --out runs/measured
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vfl.errors import InputError
+from vfl.io.atomic import replacing
+from vfl.io.config import validated
+from vfl.locate.run import identify, load_from
+from vfl.measure.config import ALL, MeasureConfig, check_metrics
+from vfl.measure.judge import Judge
+from vfl.measure.metrics_file import METRICS, MeasuredOn, Metrics
+from vfl.measure.question_pairs import judged
+from vfl.measure.report.lens_view import lens_view
+from vfl.measure.report.write import FIGURES, REPORT, write_report
+from vfl.measure.source import Source, source_of
+from vfl.metrics.measure import measure_named
+from vfl.models.identity import versions
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair
+
+logger = logging.getLogger(__name__)
+
+PARTS = "parts"
+BASE = "run.json"
+VIEW = "lens_view"
+VIEW_OF = "lens"
+VERDICTS = "judge.jsonl"
+
+
+def measure(
+    model: str | Path | VLM | None = None,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+    **settings: Any,
+) -> Metrics:
+    """Measure interpretability metrics of a model on probes or on a user's data.
+
+    Args:
+        model: folder, hub id, a loaded VLM, or None for the embedded test model.
+        out: folder for metrics.json, report.html and the figures.
+        overwrite: replace the results of another run in `out`.
+        resume: keep what `out` holds already, and measure the rest.
+        progress: show a progress bar.
+        settings: fields of `MeasureConfig`, such as metrics, data, pairs, options.
+
+    Raises:
+        InputError: for settings, data or models that can't be used, and when no metric applies.
+
+    Example:
+        >>> vfl.measure("Qwen/Qwen2.5-VL-3B-Instruct", metrics=["var", "drop"], out="runs/measured")  # doctest: +SKIP
+    """
+    loaded = model if isinstance(model, VLM) else None
+    name = loaded.model_id if loaded else None if model is None else str(model)
+    config = validated(MeasureConfig, {"model": name, "out": out, **settings}, source="settings")
+    return run(config, vlm=loaded, overwrite=overwrite, resume=resume, progress=progress)
+
+
+def run(
+    config: MeasureConfig,
+    *,
+    vlm: VLM | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> Metrics:
+    """Measure what a configuration names.
+
+    Every finished metric is kept in `out`/parts, so that a run that goes on does not measure it again.
+
+    Args:
+        config: what to measure of which model, and where results go.
+        vlm: the model, if it is loaded already.
+        overwrite: replace another run's results.
+        resume: keep the metrics of `out` that were measured with the same options, and measure the others.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: for settings or data that can't be used; for a metric that was named and can't be measured; or when
+            none can be. With "all", a metric that does not apply is left out with its reason.
+    """
+    check_metrics(config.names, config.options)
+    parts = config.out / PARTS
+    if parts.exists() and not (overwrite or resume):
+        raise InputError(
+            f"{config.out} holds another run's metrics. Use --resume to go on with it (or to add metrics), --overwrite "
+            "to replace it, or another --out folder."
+        )
+    judge = Judge(config.judge, config.out / VERDICTS) if config.judge else None
+    vlm = vlm or load_from(config)
+    source = source_of(config)
+    measured_on = MeasuredOn(
+        kind=source.kind,
+        name=source.name,
+        sha256=source.sha256(),
+        n=len(source.pairs),
+        functions=source.counts(),
+        left_out=source.left_out,
+    )
+    _claim(config, _base(config, vlm, measured_on), overwrite=overwrite)
+    pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
+    found = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
+    waiting = [name for name in config.names if name not in found]
+    for name in (bar := tqdm(waiting, desc="measuring", unit="metric", disable=not progress)):
+        bar.set_postfix_str(name)
+        found[name] = _measure(vlm, name, pairs, config)
+        _save(parts / f"{name}.json", found[name])
+    metrics = Metrics(
+        model=identify(vlm),
+        data=measured_on,
+        settings=config.model_dump(mode="json", exclude={"out"}, exclude_none=True),
+        metrics={name: found[name]["result"] for name in config.names if "result" in found[name]},
+        not_measured={name: found[name]["reason"] for name in config.names if "reason" in found[name]},
+        seconds={name: found[name]["seconds"] for name in config.names},
+    )
+    if not metrics.metrics:
+        reasons = " ".join(f"{name}: {reason}" for name, reason in metrics.not_measured.items())
+        raise InputError(f"None of the metrics can be measured here. {reasons}")
+    pictures = _pictures(vlm, pairs, config) if VIEW_OF in metrics.metrics else []
+    write_report(config.out, metrics, pictures, notes=_notes(vlm, source))
+    metrics.save(config.out)  # last: a folder with metrics.json is a finished run
+    return metrics
+
+
+def _measure(vlm: VLM, name: str, pairs: Sequence[Pair], config: MeasureConfig) -> dict[str, Any]:
+    """One metric's part: its result, or the reason why it does not apply."""
+    options = config.options.get(name, {})
+    start = time.perf_counter()
+    part: dict[str, Any] = {"given": _plain(options)}
+    if reason := _needs_a_source(name, pairs):
+        part["reason"] = reason
+    else:
+        try:
+            found = measure_named(vlm, [name], pairs, options={name: options} if options else None)[name]
+        except (InputError, NotImplementedError) as error:
+            if config.metrics != ALL or options:
+                raise InputError(f"{name}: {error}") from error
+            part["reason"] = str(error)
+        else:
+            if found["scalars"] or found["curves"]:
+                part["result"] = found
+            else:
+                part["reason"] = "none of the samples has what it needs" + _lacking(found)
+    if "reason" in part:
+        if config.metrics != ALL:
+            raise InputError(f"{name}: {part['reason']}")
+        logger.warning("%s is left out: %s", name, part["reason"])
+    part["seconds"] = round(time.perf_counter() - start, 2)
+    return part
+
+
+def _lacking(found: dict[str, Any]) -> str:
+    """What samples of a result without numbers lack, where the metric says it."""
+    without = found.get("without_object")
+    return f" ({len(without)} of {found['n']} have no box or label)." if without else "."
+
+
+def _needs_a_source(name: str, pairs: Sequence[Pair]) -> str | None:
+    if name == "swap" and any("source_image" not in pair.images for pair in pairs):
+        return "swapping needs pairs of images; rows of questions and answers have one image each."
+    return None
+
+
+def _pictures(vlm: VLM, pairs: Sequence[Pair], config: MeasureConfig) -> list[dict[str, Any]]:
+    """The interactive lens, kept like a metric; without it where tokens have no known place."""
+    if not config.lens_images:
+        return []
+    path = config.out / PARTS / f"{VIEW}.json"
+    options = {"images": config.lens_images}
+    part = _kept(path.parent, VIEW, options)
+    if part is None:
+        try:
+            part = {"given": options, "pictures": lens_view(vlm, pairs, config.lens_images)}
+        except InputError as error:
+            logger.warning("the interactive lens is left out: %s", error)
+            return []
+        _save(path, part)
+    pictures: list[dict[str, Any]] = part["pictures"]
+    return pictures
+
+
+def _kept(parts: Path, name: str, options: dict[str, Any]) -> dict[str, Any] | None:
+    """A part that was measured with these options."""
+    path = parts / f"{name}.json"
+    if not path.exists():
+        return None
+    part: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return part if part["given"] == _plain(options) else None
+
+
+def _base(config: MeasureConfig, vlm: VLM, measured_on: MeasuredOn) -> dict[str, Any]:
+    """What all parts of a folder must share."""
+    judge = None if config.judge is None else config.judge.model_dump(include={"url", "model"})
+    return {
+        "model": identify(vlm).model_dump(mode="json", exclude_none=True),
+        "data": measured_on.sha256,
+        "dtype": str(vlm.dtype),
+        "quantize": config.quantize,
+        "attention": config.attention,
+        "chat_template": None if config.chat_template is None else config.chat_template.read_text(encoding="utf-8"),
+        "judge": judge,
+        "versions": versions(),
+    }
+
+
+def _claim(config: MeasureConfig, base: dict[str, Any], *, overwrite: bool) -> None:
+    """Make `out` this run's; raises InputError when its parts were measured on something else."""
+    path = config.out / PARTS / BASE
+    if overwrite:
+        old = [*(config.out / PARTS).glob("*.json"), *(config.out / FIGURES).glob("*.png")]
+        for file in (*old, config.out / REPORT, config.out / METRICS):
+            file.unlink(missing_ok=True)
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if other := [key for key in base if before.get(key) != base[key]]:
+            listed = ", ".join(f"{key}: {before.get(key)!r} then, {base[key]!r} now" for key in other)
+            raise InputError(f"The metrics in {config.out} were measured with another {listed}. Use --overwrite.")
+        (config.out / METRICS).unlink(missing_ok=True)
+    else:
+        _save(path, base)
+
+
+def _notes(vlm: VLM, source: Source) -> list[str]:
+    return [*vlm.notes, *(f"Left out: {reason}" for reason in source.left_out)]
+
+
+def _save(path: Path, content: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def _plain(options: Any) -> Any:
+    """Options as JSON holds them."""
+    return json.loads(json.dumps(options))

@@ -1,0 +1,137 @@
+"""What is measured on: generated probes, a probe suite, or the questions and answers of a data set."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from vfl.data import BadRow, Sample, read
+from vfl.errors import InputError
+from vfl.evaluate.sources import suite_of
+from vfl.loading.load import EMBEDDED, resolve
+from vfl.measure.config import MeasureConfig
+from vfl.measure.question_pairs import AskedPair, question
+from vfl.metrics.result import by_function
+from vfl.probes.pair import PROBES_FILE, Pair
+from vfl.probes.style import STYLES
+
+GENERATED = 12  # pairs a function: all metrics of the embedded model in some three minutes on a laptop
+IMAGES = "images"
+
+Kind = Literal["probes", "questions"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pairs to measure on, and why rows were left out."""
+
+    kind: Kind
+    name: str
+    pairs: list[Pair]
+    left_out: list[str]
+
+    def counts(self) -> dict[str, int]:
+        """Pairs of each function."""
+        return dict(Counter(pair.function for pair in self.pairs))
+
+    def sha256(self) -> str:
+        """Hash over the pairs in their order and the bytes of their images; where the files lie does not matter."""
+        digest = sha256(self.kind.encode())
+        images: dict[Path, bytes] = {}  # of one image, several questions may be asked
+        for pair in self.pairs:
+            digest.update(sha256(pair.line().encode()).digest())
+            for which in pair.images:
+                path = pair.path(which)
+                if path not in images:
+                    images[path] = sha256(path.read_bytes()).digest()
+                digest.update(images[path])
+        return digest.hexdigest()
+
+
+def source_of(config: MeasureConfig) -> Source:
+    """The pairs that a configuration names; generated ones, and images that rows hold, are written below `out`.
+
+    Raises:
+        InputError: for data that can't be read, functions that it lacks, or settings that say nothing about it.
+    """
+    data = config.data or ("micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard")
+    suite = data in STYLES or (Path(data) / PROBES_FILE).is_file()
+    _refuse_idle(config, data, suite)
+    if not suite:
+        return _questions(config, data)
+    pairs = suite_of(
+        data,
+        config.out / "probes",
+        functions=config.functions,
+        pairs=config.pairs or GENERATED,
+        seed=config.seed,
+        size=config.size,
+    )
+    if data not in STYLES:
+        pairs = _first(pairs, config.pairs)
+    return Source("probes", data, pairs, [])
+
+
+def _questions(config: MeasureConfig, data: str) -> Source:
+    path = Path(data)
+    if not path.exists():
+        raise InputError(
+            f"There is no data at {data}. Give a file or folder of questions and answers, the folder of a probe suite, "
+            f"or one of {', '.join(STYLES)}."
+        )
+    found: list[AskedPair] = []
+    left_out: list[str] = []
+    taken: Counter[str] = Counter()
+    for number, row in enumerate(read(path, images=config.images, format=config.format)):
+        try:
+            asked = _asked(row, number, config, path.stem)
+        except InputError as error:
+            if config.on_bad_row == "error":
+                raise InputError(f"{error} (on_bad_row: skip, or --skip-bad-rows, leaves such rows out.)") from error
+            left_out.append(str(error))
+            continue
+        if config.functions is not None and asked.function not in config.functions:
+            continue
+        if config.pairs is None or taken[asked.function] < config.pairs:
+            taken[asked.function] += 1
+            found.append(asked)
+    if missing := [name for name in config.functions or () if name not in taken]:
+        raise InputError(f"{data} has no rows of {', '.join(missing)}; groups are the values of --column.")
+    if not found:
+        raise InputError(f"{data} has no row that can be asked ({len(left_out)} left out).")
+    return Source("questions", data, list(found), left_out)
+
+
+def _asked(row: Sample | BadRow, number: int, config: MeasureConfig, name: str) -> AskedPair:
+    if isinstance(row, BadRow):
+        raise InputError(f"{row.where}: {row.reason}")
+    return question(
+        row,
+        config.out / IMAGES,
+        number,
+        name=name,
+        column=config.column,
+        match=config.match,
+        choices=config.choices,
+    )
+
+
+def _first(pairs: Sequence[Pair], most: int | None) -> list[Pair]:
+    """The first so many of each function."""
+    rows = by_function([pair.function for pair in pairs])
+    kept = {row for own in rows.values() for row in own[:most]}
+    return [pair for row, pair in enumerate(pairs) if row in kept]
+
+
+def _refuse_idle(config: MeasureConfig, data: str, suite: bool) -> None:
+    """Settings that say nothing about this kind of data are a mistake that would go unnoticed."""
+    of_rows = ("images", "format", "column", "match", "choices", "on_bad_row")
+    of_generated = ("size", "seed")
+    idle: tuple[str, ...] = of_rows if suite else of_generated
+    if suite and data not in STYLES:
+        idle += of_generated
+    what = "questions and answers" if not suite else "generated probes" if data in STYLES else "a probe suite"
+    if given := [name for name in idle if name in config.model_fields_set]:
+        raise InputError(f"{', '.join(given)} was given, but {data} is {what}, where that says nothing. Leave it out.")

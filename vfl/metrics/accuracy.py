@@ -1,0 +1,159 @@
+"""Accuracy of probe pairs along a series of plans: what dropping, masking, late entry and injection have in common.
+
+Every pair is asked on both its images: over the targets alone, a model that says "yes" whatever it sees would be right
+about every object. Beside every curve stand the accuracy without an image and the chance level.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vfl.engine.plan import Plan
+from vfl.engine.sweep import sweep
+from vfl.errors import InputError
+from vfl.metrics.result import Result, by_function, mean_curve, no_scalar, result, share_curve, share_scalar
+from vfl.models.vlm import VLM
+from vfl.probes.asking import MAX_NEW_TOKENS, Asked, Asker, expected_text, read_answer
+from vfl.probes.match import words
+from vfl.probes.pair import Pair, Which
+
+IMAGES: tuple[Which, ...] = ("image", "source_image")
+
+
+def asked_images(pair: Pair) -> list[Which]:
+    """The images that a pair is asked on: target and source, or the only one of a data set's question."""
+    return [which for which in IMAGES if which in pair.images]
+
+
+def images_asked(pairs: Iterable[Pair]) -> list[Which]:
+    """Which images of the pairs are asked, for the record of the options."""
+    there = {which for pair in pairs for which in asked_images(pair)}
+    return [which for which in IMAGES if which in there]
+
+
+TOLERANCE = 0.05
+
+PlansOf = Callable[[Asker, Pair, Which], tuple[Asked, list[Plan]]]
+
+
+def accuracy_along(
+    vlm: VLM,
+    pairs: Sequence[Pair],
+    at: Sequence[int],
+    plans_of: PlansOf,
+    *,
+    axis: str,
+    tolerance: float,
+    options: dict[str, Any],
+) -> Result:
+    """Ask every pair with each plan of a series.
+
+    Args:
+        vlm: the model.
+        pairs: probe pairs of any functions.
+        at: points of the series, ascending; 0 is the plain model.
+        plans_of: for one image of a pair, the prompt to ask and its plans, one a point.
+        axis: name of the points.
+        tolerance: how much accuracy may fall to count as tolerated.
+        options: what else changes a number.
+
+    Returns:
+        For each function f, curves "f/accuracy" (share of answers, Wilson) and "f/logprob" (of the right answer, nats
+        per token, bootstrap over answers); scalars "f/accuracy" (at 0), "f/no_image" (the image hidden from the text at
+        all layers, positions kept), "f/chance", and "f/tolerated": the last point up to which accuracy stays within
+        `tolerance` of the plain model's.
+
+    Raises:
+        InputError: without pairs.
+    """
+    if not pairs:
+        raise InputError("An accuracy was asked for without probe pairs. Give at least one.")
+    asker = Asker(vlm)
+    blind = Plan.hide(range(vlm.num_layers))
+    scalars: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    for function, rows in by_function([pair.function for pair in pairs]).items():
+        mine = [pairs[row] for row in rows]
+        answered = []
+        for pair in mine:
+            for which in asked_images(pair):
+                asked, plans = plans_of(asker, pair, which)
+                answered.append(_ask(vlm, pair, which, asked, [*plans, blind]))
+        correct = np.array([flags for flags, _ in answered], dtype=np.float64)
+        accuracy = curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at)
+        curves[f"{function}/logprob"] = mean_curve([scores[:-1] for _, scores in answered], axis=axis, at=at)
+        scalars[f"{function}/accuracy"] = share_scalar(correct[:, 0])
+        scalars[f"{function}/no_image"] = share_scalar(correct[:, -1])
+        scalars[f"{function}/chance"] = no_scalar(chance(mine), len(answered))
+        scalars[f"{function}/tolerated"] = no_scalar(_tolerated(accuracy, tolerance), len(answered))
+    settled = {
+        **options,
+        f"{axis}s": list(at),
+        "tolerance": tolerance,
+        "images": images_asked(pairs),
+        "reading": "text",
+    }
+    return result(len(pairs), scalars, curves, settled)
+
+
+def points(given: Sequence[int] | None, default: Sequence[int], vlm: VLM, what: str) -> list[int]:
+    """The points of a series, ascending and with 0.
+
+    Raises:
+        InputError: for one outside of 0 .. L.
+    """
+    chosen = sorted({0, *(default if given is None else given)})
+    if outside := [point for point in chosen if not 0 <= point <= vlm.num_layers]:
+        raise InputError(f"{what}={outside}: the model has {vlm.num_layers} layers; give 0 to {vlm.num_layers}.")
+    return chosen
+
+
+def eighths(num_layers: int) -> list[int]:
+    """The paper's first 0, 4, 8, 12 and 16 of 32 layers, in proportion to another depth."""
+    return sorted({round(eighth * num_layers / 8) for eighth in range(5)})
+
+
+def chance(pairs: Sequence[Pair]) -> float:
+    """Accuracy of guessing: 1 / choices, half for yes and no, the most frequent number; open answers aren't guessed."""
+    levels = []
+    for pair in pairs:
+        if pair.choices:
+            levels.append(1 / len(pair.choices))
+        elif pair.match == "yesno":
+            levels.append(0.5)
+        elif pair.match == "number":
+            numbers = Counter(words(a) for p in pairs if p.match == "number" for a in (p.answer, p.source_answer))
+            levels.append(max(numbers.values()) / numbers.total())
+        else:
+            levels.append(0.0)
+    return sum(levels) / len(levels)
+
+
+def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) -> tuple[list[bool], list[float]]:
+    """Right or wrong, and the right answer's log-probability, one each a plan."""
+    answer = pair.source_answer if which == "source_image" else pair.answer
+    try:
+        found = sweep(
+            vlm,
+            asked.encoded,
+            plans,
+            answers=[expected_text(vlm, pair, answer, asked.encoded)],
+            max_new_tokens=MAX_NEW_TOKENS[pair.match],
+            own=asked.stream,
+        )
+    except InputError as error:
+        raise InputError(f"Pair {pair.id!r}: {error}") from error
+    texts = [read_answer(vlm, pair, text, asked.encoded) for text in found.texts]
+    return [pair.correct(text, which) for text in texts], found.answer_logprobs[:, 0].tolist()
+
+
+def _tolerated(accuracy: dict[str, Any], tolerance: float) -> float:
+    """The last point before accuracy first falls by more than the tolerance."""
+    held = 0
+    for point, value in zip(accuracy["at"], accuracy["value"], strict=True):
+        if value < accuracy["value"][0] - tolerance:
+            break
+        held = point
+    return held

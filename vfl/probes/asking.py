@@ -1,0 +1,92 @@
+"""A probe pair as a model family wants it asked, and its answers as probes are compared."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from vfl.engine.image_cache import ImageCache, prefill
+from vfl.models.encode import Encoded
+from vfl.models.vlm import VLM
+from vfl.probes import match
+from vfl.probes.pair import Pair, Which
+
+# Greedy answers end themselves; these only bound a model that rambles.
+MAX_NEW_TOKENS = {"text": 16, "number": 8, "yesno": 4, "box": 40, "point": 24}
+
+
+class Sizes(Protocol):
+    """Image sizes that boxes are read with: an `Encoded` has them."""
+
+    @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def model_sizes(self) -> tuple[tuple[int, int], ...]: ...
+
+
+def question_of(vlm: VLM, pair: Pair) -> str:
+    """The pair's question, with the family's instruction where it asks for a box or a point."""
+    convention = vlm.family.boxes
+    if pair.match == "box":
+        return convention.box_prompt(pair.question, pair.label)
+    if pair.match == "point":
+        return convention.point_prompt(pair.question, pair.label)
+    return pair.question
+
+
+def expected_text(vlm: VLM, pair: Pair, answer: str, encoded: Encoded) -> str:
+    """An expected answer as the model would write it, for its log-probability."""
+    if pair.match not in ("box", "point"):
+        return answer
+    numbers = match.read(pair.match, answer)
+    assert isinstance(numbers, tuple), f"{pair.id}: the suite's reader checks its answers"
+    places = [float(number) for number in numbers]
+    return vlm.family.boxes.format_answer(pair.match, places, encoded.image_sizes[0], encoded.model_sizes[0])
+
+
+def read_answer(vlm: VLM, pair: Pair, text: str, encoded: Sizes) -> str:
+    """A generated answer in the probes' form: boxes and points in pixels of the file, or marked as unreadable."""
+    if pair.match not in ("box", "point"):
+        return text
+    sizes = encoded.image_sizes[0], encoded.model_sizes[0]
+    # What the family's convention refuses (out of range, too many numbers) must not pass for pixels later.
+    return vlm.family.boxes.pixel_answer(pair.match, text, *sizes) or f"unreadable: {text}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One image of a pair, encoded with its question and prefilled."""
+
+    encoded: Encoded
+    stream: ImageCache
+
+
+class Asker:
+    """Asks pairs of one model; the streams of the last few images are kept for further questions on them."""
+
+    def __init__(self, vlm: VLM, keep: int = 4) -> None:
+        self.vlm = vlm
+        self._stream = lru_cache(maxsize=keep)(self._prefilled)
+
+    def ask(self, pair: Pair, which: Which) -> Asked:
+        """Encode and prefill one image of a pair."""
+        encoded = self.vlm.ask(question_of(self.vlm, pair), pair.path(which))
+        stream = self._stream(pair.path(which), _Prompt(encoded))
+        return Asked(encoded, stream)
+
+    def _prefilled(self, path: Path, prompt: "_Prompt") -> ImageCache:
+        return prefill(self.vlm, prompt.encoded)
+
+
+class _Prompt:
+    """A prompt that is the same as another when the image and everything up to its end are."""
+
+    def __init__(self, encoded: Encoded) -> None:
+        self.encoded = encoded
+        self.key = (encoded.image_key, tuple(encoded.input_ids[0, : encoded.spans[-1].end].tolist()))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Prompt) and self.key == other.key

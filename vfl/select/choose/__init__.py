@@ -1,0 +1,1 @@
+"""Choosing rows to a budget from stored scores, without a model."""

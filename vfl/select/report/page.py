@@ -1,0 +1,262 @@
+"""report.html of a selection, from a scores folder and a subset: one page without a script that works offline."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from vfl.data import read
+from vfl.errors import InputError
+from vfl.io.atomic import replacing
+from vfl.io.config import validated
+from vfl.report.charts import Ink, inks
+from vfl.report.page import environment, flat
+from vfl.select.choose.agreement import Agreement, agreements
+from vfl.select.choose.classes import create_view
+from vfl.select.choose.counts import counts_of
+from vfl.select.choose.filtering import ChoiceConfig, choose
+from vfl.select.report.cards import Card, CardGroup, card_groups, cards
+from vfl.select.report.histograms import Histogram, histogram
+from vfl.select.shards.score_folder import MANIFEST, MEMORY, NOT_FUNCTIONS, ScoreFolder, database, open_scores, text
+from vfl.select.subset.write import READING, TABLE
+
+TEMPLATES = Path(__file__).resolve().parent
+MOST_ERRORS = 50
+MOST_SOURCES = 40
+GREYS = {"none": "#6b7480", "blind": "#1c2430", "text": "#aab2bc", "unsolved": "#8a4b00"}
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """A class or source: rows in all and chosen, their shares in per cent, and the share that is kept."""
+
+    name: str
+    ink: Ink | None
+    rows: int
+    share: float
+    unsolved: int
+    chosen: int
+    chosen_share: float
+    kept: float
+    tokens_share: float
+    chosen_tokens_share: float
+
+
+def write_selection_report(
+    scores: str | Path,
+    out: str | Path,
+    *,
+    subset: str | Path | None = None,
+    data: Any = None,
+    images: Path | None = None,
+    memory: str = MEMORY,
+) -> Path:
+    """Write the page and return its path.
+
+    Args:
+        scores: a folder of scores.
+        subset: a folder that `vfl select filter` wrote from them; without one, the default policy's 20 % is compared
+            with the baselines, and nothing is said of a subset.
+        data: the data that was scored; default: where it was then. Cards have no text where it is not there.
+        images: folder of the images that rows name.
+
+    Raises:
+        InputError: there are no scores, or the subset is none of theirs.
+    """
+    folder = open_scores(scores)
+    told = read_subset(Path(subset)) if subset is not None else {}
+    settings = {name: value for name, value in told.get("settings", {}).items() if name in ChoiceConfig.model_fields}
+    config = validated(ChoiceConfig, {"budget": "20%", **settings, "memory": memory}, source=str(subset))
+    path = Path(out)
+    with database(memory) as connection, replacing(path) as temporary:
+        if subset is None:
+            notes = _choose_default(connection, folder, config)
+        else:
+            notes = list(told.get("notes", []))
+            _take_subset(connection, folder, config, Path(subset) / TABLE)
+        groups = card_groups(connection, folder.functions, subset=subset is not None)
+        found, unread = _cards(folder, told, groups, data, images)
+        temporary.write_text(_render(connection, folder, config, told, groups, found, notes + unread), encoding="utf-8")
+    return path
+
+
+def read_subset(path: Path) -> dict[str, Any]:
+    """A subset's manifest.
+
+    Raises:
+        InputError: the folder is no subset.
+    """
+    try:
+        told = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no subset ({error}); expected a folder that `vfl select filter` wrote.") from None
+    if not isinstance(told, dict) or told.get("kind") != "vfl subset":
+        raise InputError(f"{path} is no subset; expected a folder that `vfl select filter` wrote.")
+    return told
+
+
+def _environment() -> Environment:
+    """The page's templates with the filters that they use."""
+    env = environment(TEMPLATES)
+    env.filters.update(number=_number, signed=_signed, many="{:,}".format)
+    return env
+
+
+def _choose_default(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> list[str]:
+    """Choose what the baselines are compared with, where no subset was given; what a person should know."""
+    try:
+        return choose(connection, folder, config).notes
+    except InputError as error:  # nothing to choose from is no reason for no report
+        create_view(connection, folder, config.classes)
+        connection.execute("CREATE OR REPLACE TABLE chosen (position BIGINT)")
+        return [f"Policies are not compared: {error}"]
+
+
+def _take_subset(connection: Any, folder: ScoreFolder, config: ChoiceConfig, table: Path) -> None:
+    create_view(connection, folder, config.classes)
+    connection.execute(f"CREATE OR REPLACE TABLE chosen AS SELECT position, uid FROM read_parquet({text(str(table))})")
+    (lost,) = connection.execute("SELECT count(*) FROM chosen ANTI JOIN classed USING (position, uid)").fetchone()
+    if lost:
+        raise InputError(f"{table} holds {lost:,} rows that are not in {folder.path}: the subset is of other scores.")
+
+
+def _cards(
+    folder: ScoreFolder, told: Mapping[str, Any], groups: list[CardGroup], data: Any, images: Path | None
+) -> tuple[dict[str, Card], list[str]]:
+    """The cards, and why there are none where the data can't be read."""
+    scored = folder.manifest.get("settings", {})
+    reading = {name: value for name in READING if (value := (told.get("reading") or scored).get(name)) is not None}
+    source = data if data is not None else told.get("data") or scored.get("data")
+    if images is not None:
+        reading["images"] = images
+    if source is None:
+        return {}, ["The samples' texts and images are not shown: the scores don't tell where the data is."]
+    try:
+        return cards(groups, read(source, **reading)), []
+    except InputError as error:
+        return {}, [f"The samples' texts and images are not shown: {error}"]
+
+
+def _render(
+    connection: Any,
+    folder: ScoreFolder,
+    config: ChoiceConfig,
+    told: Mapping[str, Any],
+    groups: list[CardGroup],
+    found: Mapping[str, Card],
+    notes: list[str],
+) -> str:
+    chosen = bool(told)
+    ink = inks(folder.functions) | {name: Ink(colour, "") for name, colour in GREYS.items()}
+    counts = counts_of(connection)
+    classes = _count_rows(counts["class"], ink)
+    classes.sort(key=lambda row: (*folder.functions, *NOT_FUNCTIONS).index(row.name))
+    drops = [
+        (
+            title,
+            [
+                one
+                for name in folder.functions
+                if (one := histogram(connection, prefix + name, name, ink[name], subset=chosen))
+            ],
+        )
+        for prefix, title in (("logprob_drop_", "Drop in log-probability"), ("drop_", "Drop in token accuracy"))
+    ]
+    others: list[Histogram] = [
+        one
+        for name, title in (
+            ("margin", "Margin of the class"),
+            ("no_image_logprob_drop", "No-image gap"),
+            ("loss", "Loss"),
+            ("answer_tokens", "Answer tokens"),
+        )
+        if (one := histogram(connection, name, title, Ink("#6b7480", ""), subset=chosen))
+    ]
+    errors, reasons = _errors(connection, folder)
+    (passes, rows) = connection.execute(
+        "SELECT coalesce(sum((full_passes > 0)::INT), 0), count(*) FROM classed"
+    ).fetchone()
+    agreed: list[Agreement] = agreements(connection, folder, config)  # last: it chooses other rows
+    model = folder.manifest.get("model") or {}
+    return (
+        _environment()
+        .get_template("selection.html.jinja")
+        .render(
+            title=f"Selection with {model.get('id', 'a model')}" if isinstance(model, dict) else "Selection",
+            told=told,
+            chosen=chosen,
+            rows=rows,
+            classes=classes,
+            sources=_count_rows(counts["source"], {})[:MOST_SOURCES],
+            more_sources=max(len(counts["source"]) - MOST_SOURCES, 0),
+            drops=drops,
+            others=others,
+            groups=groups,
+            cards=found,
+            ink=ink,
+            agreements=agreed,
+            errors=errors,
+            reasons=reasons,
+            more_errors=sum(count for _, count in reasons) - len(errors),
+            full_passes=int(passes),
+            notes=notes,
+            policy=config.policy,
+            settings=flat(config.model_dump(mode="json")),
+            provenance=_provenance(folder, told),
+        )
+    )
+
+
+def _count_rows(counts: Mapping[str, Mapping[str, int]], ink: Mapping[str, Ink]) -> list[CountRow]:
+    def total(name: str) -> int:
+        return max(sum(one[name] for one in counts.values()), 1)
+
+    sums = {name: total(name) for name in ("rows", "tokens", "chosen_rows", "chosen_tokens")}
+    return [
+        CountRow(
+            name=name,
+            ink=ink.get(name),
+            rows=one["rows"],
+            share=100 * one["rows"] / sums["rows"],
+            unsolved=one["unsolved"],
+            chosen=one["chosen_rows"],
+            chosen_share=100 * one["chosen_rows"] / sums["chosen_rows"],
+            kept=100 * one["chosen_rows"] / max(one["rows"], 1),
+            tokens_share=100 * one["tokens"] / sums["tokens"],
+            chosen_tokens_share=100 * one["chosen_tokens"] / sums["chosen_tokens"],
+        )
+        for name, one in counts.items()
+    ]
+
+
+def _errors(connection: Any, folder: ScoreFolder) -> tuple[list[tuple[str, str, str]], list[tuple[str, int]]]:
+    """The first rows that couldn't be scored, and how many there are of each kind of reason."""
+    if folder.errors is None:
+        return [], []
+    table = f"read_parquet({text(str(folder.errors))})"
+    rows = connection.execute(
+        f'SELECT uid, "where", reason FROM {table} ORDER BY "where", uid LIMIT {MOST_ERRORS}'
+    ).fetchall()
+    # names, numbers and paths differ from row to row; what is left is the kind
+    kind = "trim(regexp_replace(regexp_replace(reason, '''[^'']*''|\"[^\"]*\"|/\\S+', '…', 'g'), '[0-9]+', 'N', 'g'))"
+    kinds = connection.execute(
+        f"SELECT {kind} AS kind, count(*) AS n FROM {table} GROUP BY kind ORDER BY n DESC, kind LIMIT 20"
+    )
+    return rows, [(reason, int(count)) for reason, count in kinds.fetchall()]
+
+
+def _provenance(folder: ScoreFolder, told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    kept = {key: folder.manifest.get(key) for key in ("model", "map", "functions", "sources", "ablation", "versions")}
+    shown = {key: value for key, value in kept.items() if value}
+    return flat({"scores": shown} | ({"subset": {"versions": told["versions"]}} if "versions" in told else {}))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"

@@ -1,0 +1,204 @@
+"""Rows of a part as batches for the model: grouped by length, decoded in parallel and encoded ahead of the model.
+
+Memory holds the rows of one part and the open images of a few batches, however large the data is.
+"""
+
+import io
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vfl.data import ImageRef, Sample
+from vfl.data.imageref import FORMATS
+from vfl.errors import InputError
+from vfl.models.conversation import Batch, ConversationEncoder
+from vfl.models.vlm import VLM
+from vfl.select.score.hashes import image_hash, text_hash
+
+Bomb = Image.DecompressionBombError
+AHEAD = 2
+"""Batches that are opened and encoded while the model works."""
+_SIDES = (56, 112, 224, 448, 896, 1344)
+_LETTERS = 4.0  # a token, roughly: rows are only put in order by it
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the data and its number in it."""
+
+    position: int
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that can't be scored, and why."""
+
+    uid: str
+    position: int
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row with its images in place."""
+
+    entry: Entry
+    messages: list[dict[str, Any]]
+    text_hash: str
+    image_hash: str
+
+    def failed(self, reason: str) -> Failure:
+        return Failure(self.entry.sample.uid, self.entry.position, self.entry.sample.where, reason)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A batch (None where no row of it is left) with its rows, and the rows that could not be encoded."""
+
+    batch: Batch | None
+    rows: list[Row]
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Feeder:
+    """Opens and encodes rows; a context manager, since it holds threads.
+
+    Args:
+        vlm: the model.
+        limit: most tokens a row.
+        workers: threads that decode images.
+    """
+
+    def __init__(self, vlm: VLM, limit: int, workers: int) -> None:
+        # A processor of its own: tokenizers are not to be used by two threads at once.
+        self.encoder = ConversationEncoder(
+            deepcopy(vlm.processor), vlm.family, vlm.parts.image_token_id, vlm.end_ids(), vlm.chat_template, vlm.dtype
+        )
+        self.limit = limit
+        self.placeholder: str = vlm.tokenizer.convert_ids_to_tokens(vlm.parts.image_token_id)
+        self.tokens_of_sides = [self._image_tokens(side) for side in _SIDES]
+        self.decoding = ThreadPoolExecutor(workers, "decode")
+        self.encoding = ThreadPoolExecutor(1, "encode")
+
+    def __enter__(self) -> "Feeder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.encoding.shutdown(cancel_futures=True)
+        self.decoding.shutdown(cancel_futures=True)
+
+    def batches(self, entries: Sequence[Entry], size: int, most_tokens: list[float]) -> Iterator[Ready]:
+        """The entries in batches of up to `size`, the longest first, text-only rows by themselves.
+
+        Args:
+            most_tokens: one number, read anew for each batch: about how many tokens, padding included, it may hold.
+        """
+        lengths = self.decoding.map(self._length, entries)
+        left = sorted(
+            zip(lengths, entries, strict=True),
+            key=lambda one: (not one[1].sample.images, -one[0], one[1].position),
+        )
+        waiting: deque[Future[Ready]] = deque()
+        try:
+            while left:
+                longest, first = left[0]
+                fitting = int(max(1, min(size, most_tokens[0] / max(longest, 1))))
+                alike = sum(bool(entry.sample.images) == bool(first.sample.images) for _, entry in left[:fitting])
+                chosen, left = left[:alike], left[alike:]
+                opened = [self.decoding.submit(self._open, entry) for _, entry in chosen]
+                waiting.append(self.encoding.submit(self._ready, opened))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _open(self, entry: Entry) -> Row | Failure:
+        sample = entry.sample
+        try:
+            for message in sample.messages:
+                if any(self.placeholder in part.get("text", "") for part in message["content"]):
+                    raise InputError(f"the text holds {self.placeholder}, which stands for the image in this model")
+            images = [image.open() for image in sample.images]
+        except InputError as error:
+            return Failure(sample.uid, entry.position, sample.where, str(error))
+        places = iter(images)
+        messages = [
+            message
+            | {"content": [{**p, "image": next(places)} if p["type"] == "image" else p for p in message["content"]]}
+            for message in sample.messages
+        ]
+        return Row(entry, messages, text_hash(sample.messages), image_hash(images))
+
+    def _ready(self, opened: Sequence[Future[Row | Failure]]) -> Ready:
+        results = [future.result() for future in opened]
+        failures = [one for one in results if isinstance(one, Failure)]
+        encoded = self._encode([one for one in results if isinstance(one, Row)])
+        return Ready(encoded.batch, encoded.rows, failures + encoded.failures)
+
+    def _encode(self, rows: list[Row]) -> Ready:
+        """The batch of those rows that can be encoded and are no longer than the limit."""
+        if not rows:
+            return Ready(None, [])
+        try:
+            batch = self.encoder.encode([row.messages for row in rows], [row.entry.sample.prompt for row in rows])
+        # Processors reject what they can't handle (extreme shapes) with errors of their own.
+        except (ValueError, IndexError, KeyError, TypeError, RuntimeError) as error:
+            if len(rows) == 1:
+                told = " ".join(str(error).split())
+                told = told if isinstance(error, InputError) else f"the processor refuses it: {told}"
+                return Ready(None, [], [rows[0].failed(told)])
+            alone = [self._encode([row]) for row in rows]
+            failures = [failure for one in alone for failure in one.failures]
+            if not failures:
+                raise
+            rest = self._encode([row for one in alone for row in one.rows])
+            return Ready(rest.batch, rest.rows, failures + rest.failures)
+        lengths = batch.lengths.tolist()
+        failures = [
+            row.failed(f"{length} tokens, the limit is {self.limit}")
+            for row, length in zip(rows, lengths, strict=True)
+            if length > self.limit
+        ]
+        if failures:
+            rest = self._encode([row for row, length in zip(rows, lengths, strict=True) if length <= self.limit])
+            return Ready(rest.batch, rest.rows, failures + rest.failures)
+        return Ready(batch, rows)
+
+    def _length(self, entry: Entry) -> float:
+        """About how many tokens a row has, told by its text and the headers of its images."""
+        letters = sum(len(part.get("text", "")) for turn in entry.sample.messages for part in turn["content"])
+        areas = [_area(image) for image in entry.sample.images]
+        tokens = np.interp(areas, [side * side for side in _SIDES], self.tokens_of_sides)
+        return letters / _LETTERS + float(np.sum(tokens))
+
+    def _image_tokens(self, side: int) -> int:
+        """Vision tokens of a square image: the same for all sizes with some models, as many as pixels with others."""
+        image = {"type": "image", "image": Image.new("RGB", (side, side))}
+        turns = [("user", [image, {"type": "text", "text": "?"}]), ("assistant", [{"type": "text", "text": "!"}])]
+        batch = self.encoder.encode([[{"role": role, "content": content} for role, content in turns]])
+        return int((batch.inputs["input_ids"] == self.encoder.image_token_id).sum())
+
+
+def _area(image: ImageRef) -> int:
+    """Pixels of an image by its header; of one that isn't here, or whose header is broken, those of a common one."""
+    if image.path is None and image.data is None:
+        return 448 * 448
+    try:
+        with Image.open(image.path or io.BytesIO(image.data or b""), formats=FORMATS) as opened:
+            width, height = opened.size
+    # Decoding will say what is wrong. These are what Pillow's parsers of headers stumble over.
+    except (OSError, ValueError, SyntaxError, LookupError, TypeError, OverflowError, struct.error, Bomb):
+        return 448 * 448
+    return int(width * height)

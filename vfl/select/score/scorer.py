@@ -1,0 +1,174 @@
+"""Rows of data to rows of the score table: the model's own scores and one ablation a function, batch by batch."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from vfl.data import BadRow, Sample
+from vfl.engine.derived_caches import vision_embeddings
+from vfl.engine.teacher_forcing import How, forced
+from vfl.errors import InputError
+from vfl.models.vlm import VLM
+from vfl.select.score.feeding import Entry, Failure, Feeder
+from vfl.select.shards.score_table import ERRORS, measures, schema
+
+SOURCE_COLUMNS = ("source", "task", "dataset")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scores of some rows of the data in their order, and those that could not be scored."""
+
+    table: pa.Table
+    errors: pa.Table
+
+
+class Scorer:
+    """Scores rows with one model; a context manager, since it decodes images in threads.
+
+    Args:
+        vlm: the model.
+        functions: function -> layers to ablate.
+        how: what text reads there instead of the image.
+        mean: (d,) mean vision embedding, for how="mean".
+        limit: most tokens a row; longer rows are errors.
+        batch: most rows at a time.
+        workers: threads that decode images.
+        source_column: column that tells a row's source; see `source_of`.
+        strict: raise at the first row that can't be scored.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        functions: dict[str, list[int]],
+        *,
+        how: How = "hide",
+        mean: torch.Tensor | None = None,
+        limit: int | None = None,
+        batch: int = 16,
+        workers: int = 4,
+        source_column: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.vlm, self.functions, self.how, self.mean = vlm, functions, how, mean
+        self.batch, self.source_column, self.strict = batch, source_column, strict
+        self.most_tokens = [float("inf")]  # in a batch; found when memory runs out
+        self.feeder = Feeder(vlm, context_of(vlm) if limit is None else min(limit, context_of(vlm)), workers)
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.feeder.__exit__()
+
+    def score(
+        self, rows: Iterable[tuple[int, Sample | BadRow]], on_rows: Callable[[int], None] = lambda count: None
+    ) -> Part:
+        """Score rows, given with their numbers in the data; what comes back does not depend on other rows' parts.
+
+        Args:
+            rows: few enough to hold in memory.
+            on_rows: told how many rows are done, batch by batch.
+
+        Raises:
+            InputError: where `strict`, for the first row that can't be scored.
+        """
+        entries: list[Entry] = []
+        failures: list[Failure] = []
+        for position, given in rows:
+            if isinstance(given, BadRow):
+                self._fail(failures, [Failure(given.uid, position, given.where, given.reason)], on_rows)
+            else:
+                entries.append(Entry(position, given))
+        scored: list[dict[str, Any]] = []
+        for ready in self.feeder.batches(entries, self.batch, self.most_tokens):
+            self._fail(failures, ready.failures, on_rows)
+            if ready.batch is None:
+                continue
+            for row, values in zip(ready.rows, self._measure(ready.batch), strict=True):
+                sample = row.entry.sample
+                scored.append(
+                    values
+                    | {
+                        "uid": sample.uid,
+                        "position": row.entry.position,
+                        "source": source_of(sample, self.source_column),
+                        "images": len(sample.images),
+                        "text_hash": row.text_hash,
+                        "image_hash": row.image_hash,
+                    }
+                )
+            on_rows(len(ready.rows))
+        scored.sort(key=lambda row: int(row["position"]))
+        failures.sort(key=lambda failure: failure.position)
+        return Part(
+            pa.Table.from_pylist(scored, schema(self.functions)),
+            pa.Table.from_pylist([vars(failure) for failure in failures], ERRORS),
+        )
+
+    def _measure(self, batch: Any) -> list[dict[str, Any]]:
+        everywhere = {"no image": list(range(self.vlm.num_layers))}
+        named = {f"function {name}": layers for name, layers in self.functions.items()}
+        if self.how == "hide":
+            scores = [forced(self.vlm, batch, everywhere | named)]
+        else:  # the no-image gap is always that of a hidden image
+            scores = [
+                forced(self.vlm, batch, everywhere),
+                forced(self.vlm, batch, named, how=self.how, mean=self.mean),
+            ]
+        fitting = min(one.fitting for one in scores)
+        if fitting < len(batch.answers):
+            self.most_tokens[0] = min(self.most_tokens[0], float(fitting * batch.answers.shape[1]))
+        return measures(batch, self.vlm.parts.image_token_id, scores, list(self.functions))
+
+    def _fail(self, failures: list[Failure], more: Sequence[Failure], on_rows: Callable[[int], None]) -> None:
+        if more and self.strict:
+            raise InputError(
+                f"{more[0].where} ({more[0].uid}): {more[0].reason}. Mend the row, or leave out --strict: then such "
+                "rows are recorded in errors.parquet."
+            )
+        failures.extend(more)
+        on_rows(len(more))
+
+
+def context_of(vlm: VLM) -> int:
+    """Most tokens that the model takes."""
+    return int(vlm.model.config.get_text_config(decoder=True).max_position_embeddings)
+
+
+def source_of(sample: Sample, column: str | None = None) -> str | None:
+    """Where a row comes from: by its column `column` (else `source`, `task` or `dataset`), else its file's name."""
+    names = (column,) if column is not None else SOURCE_COLUMNS
+    told = next((sample.columns[name] for name in names if sample.columns.get(name) is not None), None)
+    if told is not None or column is not None:
+        return None if told is None else str(told)
+    for mark in (" row ", " line ", " sample "):
+        name, found, _ = sample.where.rpartition(mark)
+        if found:
+            return name
+    return None
+
+
+def mean_embedding(vlm: VLM, rows: Iterable[Sample | BadRow], images: int) -> torch.Tensor:
+    """(d,) the mean vision embedding of the first images of `rows`, as they enter the decoder.
+
+    Raises:
+        InputError: no row has an image that can be opened.
+    """
+    sums, count = torch.zeros(()), 0
+    shown = (row for row in rows if isinstance(row, Sample) and row.images)
+    for sample in islice(shown, images):
+        try:
+            image = sample.images[0].open()
+        except InputError:
+            continue  # it will be among the errors
+        embeddings = vision_embeddings(vlm, vlm.ask("?", image)).double().cpu()
+        sums, count = sums + embeddings.sum(0), count + len(embeddings)
+    if not count:
+        raise InputError("ablation: mean needs images, and no row has one that can be opened.")
+    return sums / count

@@ -1,0 +1,174 @@
+"""One process's share of a scoring run: the model, the plan that all processes agree on, and the parts it takes."""
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vfl.data import BadRow, read
+from vfl.errors import InputError
+from vfl.functionmap import FunctionMap
+from vfl.io.atomic import replacing
+from vfl.locate.run import identify, load_from
+from vfl.models.vlm import VLM
+from vfl.select.score.ablations import ablations_of
+from vfl.select.score.scorer import Scorer, mean_embedding
+from vfl.select.settings import NOT_MEASURED, ScoreConfig
+from vfl.select.shards.claims import Claims
+from vfl.select.shards.parts import (
+    CLAIMS,
+    PLAN,
+    Plan,
+    Rows,
+    Walker,
+    check_same,
+    is_done,
+    read_plan,
+    save,
+    sources_of,
+    write_json,
+)
+
+MEAN = "mean.npy"
+
+
+class Worker:
+    """One process's share of a run: the model, the plan that all agreed on, and the data.
+
+    A context manager. Args and errors as of `score`.
+    """
+
+    def __init__(
+        self, config: ScoreConfig, *, data: Any = None, vlm: VLM | None = None, fmap: FunctionMap | None = None
+    ) -> None:
+        self.config, self.out = config, config.out
+        source = data if data is not None else list(config.data or ())
+        if data is None and not config.data:
+            raise InputError("No data was named; give the files to score.")
+        self.read: Callable[[], Rows] = partial(
+            read,
+            source,
+            images=config.images,
+            format=config.format,
+            split=config.split,
+            allow_remote=config.allow_remote,
+        )
+        self.read()  # what is wrong with paths and formats is found before the model is loaded
+        if fmap is None and config.map is not None:
+            fmap = FunctionMap.load(config.map)
+        self.vlm = vlm or load_from(_on_own_device(config))
+        self.claims = Claims(config.out / CLAIMS, config.expiry)
+        self.plan = self._agree(source, fmap)
+        self.scorer = Scorer(
+            self.vlm,
+            self.plan.functions,
+            how=config.ablation,
+            mean=self._mean() if config.ablation == "mean" else None,
+            limit=config.max_length,
+            batch=config.batch,
+            workers=config.workers,
+            source_column=config.source_column,
+            strict=config.strict,
+        )
+        self.walker = Walker(self.read, self.plan)
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.scorer.__exit__()
+
+    def score_part(self, part: int, on_rows: Callable[[int], None] = lambda count: None) -> None:
+        """Score a part and save it, unless it is done."""
+        if not is_done(self.out, part):
+            save(self.out, part, self.scorer.score(self.walker.rows_of(part), on_rows))
+
+    def _agree(self, source: Any, fmap: FunctionMap | None) -> Plan:
+        """The folder's plan if there is one, which then has to be this run's; else this process or another makes it."""
+        model = identify(self.vlm)
+        functions = ablations_of(self.config, fmap, model)
+        image_processor, template = self.vlm.processor.image_processor, self.vlm.chat_template
+        encoding = f"{image_processor.to_json_string()}\n{template or self.vlm.processor.chat_template}"
+        settings = self.config.model_dump(mode="json")
+        map_hash = None if fmap is None else sha256(fmap.to_json().encode()).hexdigest()
+        here = Plan(
+            model={
+                **model.model_dump(),
+                "parameters": sum(weight.numel() for weight in self.vlm.model.parameters()),
+                "dtype": str(self.vlm.dtype).removeprefix("torch."),
+            },
+            map=None if fmap is None else {"path": absolute(self.config.map), "sha256": map_hash},
+            functions=functions,
+            measured={key: value for key, value in settings.items() if key not in NOT_MEASURED}
+            | {"encoding": sha256(encoding.encode()).hexdigest()},
+            sources=[],
+            rows=0,
+            shard_rows=self.config.shard_rows,
+            settings=settings
+            | {
+                "data": None if self.config.data is None else [absolute(path) for path in self.config.data],
+                "images": absolute(self.config.images),
+            },
+        )
+        while True:
+            there = read_plan(self.out)
+            if there is not None:
+                here.sources = sources_of(source, there.sources)
+                check_same(self.out, there, here)
+                return there
+            with self.claims.hold("plan") as held:
+                if held and read_plan(self.out) is None:
+                    here.sources = sources_of(source)
+                    here.rows = self._count()
+                    write_json(self.out / PLAN, here.model_dump(mode="json"))
+            if not held:
+                time.sleep(pause(self.config))
+
+    def _count(self) -> int:
+        """The rows of the data, read once to the end: a broken file is found before anything is scored."""
+        count = 0
+        for row in self.read():
+            if self.config.strict and isinstance(row, BadRow):
+                raise InputError(f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave out --strict.")
+            count += 1
+        if not count:
+            raise InputError("The data holds no rows.")
+        return count
+
+    def _mean(self) -> torch.Tensor:
+        """The mean vision embedding, from the run's folder: the same for all processes and after a restart."""
+        path = self.out / MEAN
+        while not path.exists():
+            with self.claims.hold("mean") as held:
+                if held and not path.exists():
+                    mean = mean_embedding(self.vlm, self.read(), self.config.mean_images)
+                    with replacing(path) as temporary, temporary.open("wb") as handle:
+                        np.save(handle, mean.numpy())
+            if not held:
+                time.sleep(pause(self.config))
+        return torch.from_numpy(np.load(path))
+
+
+def pause(config: ScoreConfig) -> float:
+    """Seconds between looks at what others do."""
+    return min(1.0, config.expiry / 10)
+
+
+def absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def _on_own_device(config: ScoreConfig) -> ScoreConfig:
+    """Under a launcher, the GPU of this process, unless devices are named."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is None or config.device is not None or not torch.cuda.is_available():
+        return config
+    if config.device_map is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise InputError("device_map spreads one model over all devices; start one process a machine, or leave it out.")
+    return config.model_copy(update={"device": f"cuda:{int(local) % torch.cuda.device_count()}"})

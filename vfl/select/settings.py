@@ -1,0 +1,84 @@
+"""Settings of `vfl select score`: a YAML recipe, overridden by flags, saved beside the scores."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from vfl.data import Kind
+from vfl.engine.teacher_forcing import How
+from vfl.io.layers import parse_layers
+from vfl.locate.config import ModelConfig
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+def _layers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: parse_layers(one) if isinstance(one, str) else one for name, one in value.items()}
+    return value
+
+
+def _names(value: Any) -> Any:
+    return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+
+
+class RayConfig(BaseModel):
+    """Scoring on a Ray cluster (extra vfl[ray]): actors that each hold the model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workers: int = Field(default=2, ge=1, description="actors, each with a model of its own")
+    cpus: float = Field(default=1, gt=0, description="logical CPUs that an actor takes")
+    gpus: float = Field(default=0, ge=0, description="GPUs that an actor takes")
+    address: str | None = Field(default=None, description='of a running cluster ("auto"); else a local one is started')
+
+
+class ScoreConfig(ModelConfig):
+    """Settings of a scoring run. Paths must mean the same on every machine that takes part."""
+
+    data: Annotated[tuple[Path, ...] | None, BeforeValidator(_several)] = Field(
+        default=None, description="files, folders of shards or saved datasets"
+    )
+    images: Path | None = Field(default=None, description="folder of the images that rows name")
+    format: Kind | Literal["auto"] = "auto"
+    split: str | None = None
+    allow_remote: bool = Field(default=False, description="fetch images whose names are addresses")
+    source_column: str | None = Field(
+        default=None, description="column that tells a row's source; default: source, task or dataset, else its file"
+    )
+    out: Path = Field(description="folder for the scores")
+    map: Path | None = Field(default=None, description="map.json of `vfl locate`: functions and their layers")
+    functions: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+        default=None, description="of the map; default: all that have layers"
+    )
+    layers: Annotated[dict[str, list[int]], BeforeValidator(_layers)] = Field(
+        default_factory=dict, description="your own layers for functions, instead of the map's or beside them"
+    )
+    allow_other_model: bool = Field(default=False, description="the map's model was fine-tuned into this one")
+    ablation: How = Field(
+        default="hide", description="what text reads at a function's layers: no image, a blank one, the mean one"
+    )
+    mean_images: int = Field(default=64, ge=1, description="first rows with images that ablation: mean averages over")
+    max_length: int | None = Field(default=None, ge=2, description="most tokens a row; default: the model's context")
+    strict: bool = Field(default=False, description="stop at the first bad row")
+    batch: int = Field(default=16, ge=1, description="rows scored together")
+    shard_rows: int = Field(default=256, ge=1, description="rows of a part: what is saved and dealt out at a time")
+    workers: int = Field(default=4, ge=1, description="threads that decode images ahead of the model")
+    expiry: float = Field(
+        default=60, gt=0, description="seconds without a sign of life after which another takes a process's part"
+    )
+    ray: RayConfig | None = Field(default=None, description="score on Ray actors")
+
+
+NOT_MEASURED = {
+    "data", "images", "out", "map", "functions", "layers", "allow_other_model", "device", "device_map", "strict",
+    "batch", "shard_rows", "workers", "expiry", "ray", "model", "revision", "dtype", "chat_template",
+    "trust_remote_code",
+}  # fmt: skip
+"""Settings that say where and how to run, or that the plan holds by what they lead to: hashes, layers, rows.
+
+`batch` is among them: it moves scores by rounding alone.
+"""

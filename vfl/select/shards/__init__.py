@@ -1,0 +1,1 @@
+"""Scores on disk: parts, their table, and who works on which."""

@@ -1,0 +1,261 @@
+"""Parts of a scoring run: rows of the data by number, each part a file that appears whole or not at all.
+
+    scores/plan.json            what is scored and how, written before the first part
+    scores/parts/*.parquet      the score table, a file a part
+    scores/errors.parquet       rows that could not be scored
+    scores/manifest.json        the plan with counts and versions, written last: a folder with it is a finished run
+
+While it runs, failed/ holds each part's errors and claims/ who works on what. A part is done when its file in parts/ is
+there, so that a run killed at any moment loses only the parts that were being scored.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from vfl.data import BadRow, Sample
+from vfl.data.hf import is_dataset
+from vfl.errors import InputError
+from vfl.io.atomic import replacing
+from vfl.models.identity import versions
+from vfl.select.score.scorer import Part
+from vfl.select.shards.score_table import ERRORS
+
+PLAN, MANIFEST, ALL_ERRORS = "plan.json", "manifest.json", "errors.parquet"
+PARTS, FAILED, CLAIMS = "parts", "failed", "claims"
+KIND = "vfl scores"
+Rows = Iterator[Sample | BadRow]
+
+
+class Plan(BaseModel):
+    """What a folder of scores holds, or will.
+
+    Attributes:
+        model: which model, in which type, and its number of parameters.
+        map: path and hash of the function map, or None.
+        functions: function -> layers that are ablated.
+        measured: all else that the scores depend on.
+        sources: path, size, time and hash of each file of the data.
+        rows: of the data, bad ones included.
+        shard_rows: rows a part.
+        settings: of the run that began.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: dict[str, Any]
+    map: dict[str, Any] | None
+    functions: dict[str, list[int]]
+    measured: dict[str, Any]
+    sources: list[dict[str, Any]]
+    rows: int
+    shard_rows: int
+    settings: dict[str, Any]
+
+    @property
+    def num_parts(self) -> int:
+        return -(-self.rows // self.shard_rows)
+
+    def rows_of(self, part: int) -> int:
+        """How many rows of the data a part stands for."""
+        return min(self.shard_rows, self.rows - part * self.shard_rows)
+
+
+def read_plan(out: Path) -> Plan | None:
+    """The plan in a folder, if there is one."""
+    try:
+        return Plan.model_validate_json((out / PLAN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{out / PLAN} can't be read ({error}); use --overwrite, or another folder.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_same(out: Path, there: Plan, here: Plan) -> None:
+    """Raise InputError unless the folder's plan is this run's, so that its parts are what this run would make."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        "functions": (there.functions, here.functions),
+        "shard_rows": (there.shard_rows, here.shard_rows),
+        "map": ((there.map or {}).get("sha256"), (here.map or {}).get("sha256")),
+        "data": ([one["sha256"] for one in there.sources], [one["sha256"] for one in here.sources]),
+    }
+    for before, now in ((there.model, here.model), (there.measured, here.measured)):
+        pairs |= {key: (before.get(key), now.get(key)) for key in {**before, **now}}
+    if there.model.get("weights_sha256") and here.model.get("weights_sha256"):
+        del pairs["id"]  # a folder may have been moved
+    other = [f"{key}: {then!r} then, {now!r} now" for key, (then, now) in pairs.items() if then != now]
+    if other:
+        raise InputError(
+            f"{out} holds scores of another run ({'; '.join(other)}). Use the same settings, --overwrite to replace "
+            "them, or another --out folder."
+        )
+
+
+def clear(out: Path) -> None:
+    """Remove a run's results from its folder, and nothing else.
+
+    Raises:
+        InputError: the folder holds other files and no run.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder.")
+    if any(out.iterdir()) and not any((out / name).exists() for name in (PLAN, MANIFEST, CLAIMS)):
+        raise InputError(f"{out} holds other files; name another folder.")
+    for name in (MANIFEST, PLAN, ALL_ERRORS, "classes.parquet", "mean.npy"):
+        (out / name).unlink(missing_ok=True)
+    for name in (PARTS, FAILED, CLAIMS):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def sources_of(data: Any, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Path, bytes, time and SHA-256 of each file of the data, or the fingerprint of a `datasets.Dataset`.
+
+    Args:
+        known: of an earlier run; files of the same path, size and time are not read again.
+    """
+    seen = {(one.get("path"), one.get("bytes"), one.get("modified")): one["sha256"] for one in known or ()}
+    found: list[dict[str, Any]] = []
+    for given in data if isinstance(data, list | tuple) else [data]:
+        if is_dataset(given):
+            found.append({"path": None, "rows": len(given), "sha256": given._fingerprint})
+            continue
+        path = Path(given)
+        if not path.exists():
+            raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
+        for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
+            stat, name = file.stat(), str(file.absolute())
+            key = (name, stat.st_size, stat.st_mtime_ns)
+            digest = seen.get(key) or _hash_of(file)
+            found.append({"path": name, "bytes": key[1], "modified": key[2], "sha256": digest})
+    return found
+
+
+def part_name(part: int) -> str:
+    return f"part-{part:06}"
+
+
+def is_done(out: Path, part: int) -> bool:
+    """Whether a part's scores are there."""
+    return (out / PARTS / f"{part_name(part)}.parquet").exists()
+
+
+def missing(out: Path, plan: Plan) -> list[int]:
+    """The parts that are not done."""
+    there = {file.name for file in (out / PARTS).glob("*.parquet")}
+    return [part for part in range(plan.num_parts) if f"{part_name(part)}.parquet" not in there]
+
+
+def save(out: Path, part: int, scores: Part) -> None:
+    """Write a part: its errors, and then its scores, which make it done."""
+    if is_done(out, part):  # by another process that took this one for dead
+        return
+    for folder, table in ((FAILED, scores.errors), (PARTS, scores.table)):
+        with replacing(out / folder / f"{part_name(part)}.parquet") as temporary:
+            pq.write_table(table, temporary)
+
+
+class Walker:
+    """The rows of parts, read from the data's beginning on; cheap for ascending parts, others begin anew.
+
+    Args:
+        read: gives all rows.
+        plan: how they are cut.
+    """
+
+    def __init__(self, read: Callable[[], Rows], plan: Plan) -> None:
+        self.read, self.plan = read, plan
+        self.rows: Rows = iter(())
+        self.position = -1  # not begun
+
+    def rows_of(self, part: int) -> Iterator[tuple[int, Sample | BadRow]]:
+        """Numbered rows of a part.
+
+        Raises:
+            InputError: the data ends before it.
+        """
+        first = part * self.plan.shard_rows
+        if not 0 <= self.position <= first:
+            self.rows, self.position = self.read(), 0
+        for _ in islice(self.rows, first - self.position):
+            pass
+        self.position = first
+        count = self.plan.rows_of(part)
+        for row in islice(self.rows, count):
+            yield self.position, row
+            self.position += 1
+        if self.position != first + count:
+            raise InputError(
+                f"The data ends at row {self.position} of {self.plan.rows}: it has changed. Score it anew."
+            )
+
+
+def finish(out: Path, plan: Plan) -> dict[str, Any]:
+    """Gather the errors and write the manifest; what it says. Memory holds one part at a time."""
+    counts: Counter[str] = Counter()
+    with replacing(out / ALL_ERRORS) as temporary, pq.ParquetWriter(temporary, ERRORS) as writer:
+        for part in range(plan.num_parts):
+            failed = pq.read_table(out / FAILED / f"{part_name(part)}.parquet")
+            counts["errors"] += len(failed)
+            if len(failed):
+                writer.write_table(failed)
+            counts.update(_count(out / PARTS / f"{part_name(part)}.parquet"))
+    names = ("rows", "scored", "errors", "vision", "text", "solved", "full_passes", "answer_tokens", "tokens")
+    manifest = {
+        "kind": KIND,
+        **plan.model_dump(mode="json"),
+        "parts": plan.num_parts,
+        "counts": {"rows": plan.rows} | {name: counts[name] for name in names[1:]},
+        "versions": versions() | {"pyarrow": pa.__version__},
+    }
+    write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+def tidy(out: Path) -> None:
+    """Remove what only a run in progress needs, and what killed processes left."""
+    for name in (FAILED, CLAIMS):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for file in [*out.glob(".*.tmp"), *(out / PARTS).glob(".*.tmp")]:
+        file.unlink(missing_ok=True)
+
+
+def _count(part: Path) -> dict[str, int]:
+    names = ["kind", "exact", "full_passes", "answer_tokens", "text_tokens", "image_tokens"]
+    columns = pq.read_table(part, columns=names).to_pydict()
+    return {
+        "scored": len(columns["kind"]),
+        "vision": columns["kind"].count("vision"),
+        "text": columns["kind"].count("text"),
+        "solved": sum(map(bool, columns["exact"])),
+        "full_passes": sum(map(bool, columns["full_passes"])),
+        "answer_tokens": sum(columns["answer_tokens"]),
+        "tokens": sum(columns["text_tokens"]) + sum(columns["image_tokens"]),
+    }
+
+
+def _hash_of(file: Path) -> str:
+    digest = sha256()
+    try:
+        with file.open("rb") as handle:
+            while chunk := handle.read(1 << 22):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(f"the data {file} can't be read: {error.strerror}") from error
+    return digest.hexdigest()

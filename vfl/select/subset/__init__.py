@@ -1,0 +1,1 @@
+"""The chosen rows as data to train on."""

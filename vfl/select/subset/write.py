@@ -1,0 +1,231 @@
+"""The chosen rows as data to train on: in the format that went in, with their scores and where everything came from.
+
+subset/data/             the rows, file by file as they came; a saved dataset is this folder itself
+subset/ids.txt           their uids, a line each, in the order of the data
+subset/scores.parquet    their rows of the score table, with class, margin and standardised drops
+subset/manifest.json     sources, hashes, settings, counts, versions
+subset/dataset_info.json for LLaMA-Factory, where it can read the rows as they are
+"""
+
+import json
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow.parquet as pq
+from pydantic import BeforeValidator, Field
+
+from vfl.data import Kind, read
+from vfl.data.formats import kind_of, sources
+from vfl.data.hf import is_dataset
+from vfl.data.llamafactory import entry
+from vfl.data.writearrow import select_rows
+from vfl.data.writing import flags, write_part
+from vfl.errors import InputError
+from vfl.io.config import validated
+from vfl.io.folders import replacing_folder
+from vfl.select.choose.counts import counts_of
+from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_rows, chosen_uids
+from vfl.select.outfolder import refuse_if_taken
+from vfl.select.shards.score_folder import MANIFEST, ScoreFolder, database, open_scores
+from vfl.select.subset.copies import ImageCopies
+
+DATA = "data"
+IDS = "ids.txt"
+TABLE = "scores.parquet"
+DATASET_INFO = "dataset_info.json"
+READING = ("images", "format", "split", "allow_remote")
+"""Settings of the scores that say how the data was read."""
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+class FilterConfig(ChoiceConfig):
+    """A selection from a folder of scores, written to `out`."""
+
+    scores: Path
+    data: Annotated[tuple[Path, ...] | None, BeforeValidator(_several)] = Field(
+        default=None, description="the data that was scored; default: where it was then"
+    )
+    images: Path | None = Field(default=None, description="folder of the images that the data's rows name")
+    format: Kind | Literal["auto"] | None = None
+    split: str | None = None
+    allow_remote: bool | None = None
+    copy_images: bool = Field(default=False, description="put the rows' image files into the subset (hard links)")
+    out: Path
+
+
+def filter_scores(config: FilterConfig, *, overwrite: bool = False) -> dict[str, Any]:
+    """Write a subset; what its manifest says.
+
+    Raises:
+        InputError: for settings, scores or data that don't go together, or where `out` is taken.
+    """
+    refuse_if_taken(config.out, MANIFEST, overwrite=overwrite)
+    folder = open_scores(config.scores)
+    data = _data_of(config, folder)
+    reading = _reading_of(config, folder)
+    with database(config.memory, config.threads) as connection:
+        choice = choose(connection, folder, config)
+        with replacing_folder(config.out) as out:
+            write_table(connection, out / TABLE)
+            write_ids(connection, out / IDS)
+            copies = ImageCopies(out / DATA, data, reading["images"]) if config.copy_images else None
+            rows = read(list(data), **reading)
+            keep = flags(rows, _lines(out / IDS), copies.add if copies else None)
+            written = write_part(list(data), keep, out / DATA, split=reading["split"])
+            files = [str(file.relative_to(out)) for file in written]
+            info = _dataset_info(out, written)
+            if info:
+                _write_json(out / DATASET_INFO, info)
+            manifest = {
+                "kind": "vfl subset",
+                "files": files,
+                "rows": choice.rows,
+                "budget": {"given": config.budget, "limit": choice.limit, "spent": choice.spent, "unit": choice.unit},
+                "scored": choice.scored,
+                "left_out": {"duplicates": choice.duplicates, "alike": choice.alike},
+                "notes": choice.notes + (copies.notes if copies else []),
+                "counts": counts_of(connection),
+                **provenance(folder, config, choice),
+                "data": [str(path) for path in data],
+                "images": None if config.copy_images else str(_image_home(data, reading["images"])),
+                "reading": {key: str(value) if isinstance(value, Path) else value for key, value in reading.items()},
+            }
+            _write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+def filter_data(
+    scores: str | Path, data: Any = None, *, budget: str | int | float, out: str | Path | None = None, **settings: Any
+) -> Any:
+    """Choose rows to a budget from stored scores.
+
+        subset = vfl.filter_data("scores", dataset, budget="20%")        # datasets.Dataset in and out
+        vfl.filter_data("scores", "llava.json", budget="2M answer tokens", out="subset")
+
+    Args:
+        scores: the folder that `vfl select score` or `vfl.score_data` wrote.
+        data: the data that was scored: a `datasets.Dataset`, or paths; by default where it was then.
+        out: folder for the subset; needed for paths.
+        settings: fields of `FilterConfig`, such as policy, shares, seed, duplicates, overwrite.
+
+    Returns:
+        The chosen rows as a `datasets.Dataset` where one was given, else the folder `out`.
+
+    Raises:
+        InputError: for settings, scores or data that don't go together.
+    """
+    overwrite = bool(settings.pop("overwrite", False))
+    if not is_dataset(data):
+        if out is None:
+            raise InputError("filter_data needs out, a folder for the subset, unless data is a datasets.Dataset.")
+        given = {"scores": Path(scores), "data": data, "budget": budget, "out": Path(out), **settings}
+        given = {key: value for key, value in given.items() if value is not None}
+        filter_scores(validated(FilterConfig, given, source="settings"), overwrite=overwrite)
+        return Path(out)
+    if out is not None:
+        raise InputError("out was given with a datasets.Dataset; leave it out, and save what is returned.")
+    folder = open_scores(scores)
+    scored = folder.manifest.get("settings", {})  # read as for the scores, unless said otherwise
+    read_so = {name: settings.pop(name, None) or scored.get(name) for name in READING}
+    reading = {name: value for name, value in read_so.items() if value is not None}
+    config = validated(ChoiceConfig, {"budget": budget, **settings}, source="settings")
+    with database(config.memory, config.threads) as connection:
+        choose(connection, folder, config)
+        return select_rows(data, flags(read(data, **reading), chosen_uids(connection)))
+
+
+def provenance(folder: ScoreFolder, config: ChoiceConfig, choice: Choice) -> dict[str, Any]:
+    """What the chosen rows depend on: the scores with the hashes they were made from, settings, seed and versions."""
+    told: dict[str, Any] = {
+        key: folder.manifest[key] for key in ("sources", "model", "map", "functions") if key in folder.manifest
+    }
+    spreads = {
+        f"{measure}/{name}": {"mean": one.mean, "deviation": one.deviation}
+        for (measure, name), one in choice.spreads.items()
+    }
+    packages = {name: version(name) for name in ("vfl", "duckdb", "pyarrow")}
+    return {
+        **told,
+        "scores": str(folder.path.resolve()),
+        "standardisation": spreads,
+        "seed": config.seed,
+        "settings": config.model_dump(mode="json", exclude={"out", "scores"}),
+        "versions": {"python": platform.python_version(), **packages},
+    }
+
+
+def _data_of(config: FilterConfig, folder: ScoreFolder) -> tuple[Path, ...]:
+    if config.data:
+        return config.data
+    found = folder.manifest.get("settings", {}).get("data")
+    if not found:
+        raise InputError("Where is the data? The scores don't tell (it was no file); give --data.")
+    return tuple(Path(one) for one in ([found] if isinstance(found, str) else found))
+
+
+def _reading_of(config: FilterConfig, folder: ScoreFolder) -> dict[str, Any]:
+    """How to read the data: as it was read for the scores, unless said otherwise."""
+    scored = folder.manifest.get("settings", {})
+    found = {name: given if (given := getattr(config, name)) is not None else scored.get(name) for name in READING}
+    images = found["images"]
+    return {
+        "images": None if images is None else Path(images),
+        "format": found["format"] or "auto",
+        "split": found["split"],
+        "allow_remote": bool(found["allow_remote"]),
+    }
+
+
+def _image_home(data: tuple[Path, ...], images: Path | None) -> Path:
+    """The folder that the rows' image names are relative to."""
+    home = images or (data[0] if data[0].is_dir() else data[0].parent)
+    return home.resolve()
+
+
+def write_table(connection: Any, path: Path) -> None:
+    """The chosen rows of the score table, with their classes, in the order of the data."""
+    writer = None
+    try:
+        for rows in chosen_rows(connection):
+            writer = writer or pq.ParquetWriter(path, rows.schema)
+            writer.write_table(rows)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def write_ids(connection: Any, path: Path) -> None:
+    """The chosen rows' uids, a line each, in the order of the data."""
+    with path.open("w", encoding="utf-8") as handle:
+        for uid in chosen_uids(connection):
+            handle.write(f"{uid}\n")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8", newline="\n") as handle:
+        for line in handle:
+            yield line.removesuffix("\n")
+
+
+def _dataset_info(out: Path, written: list[Path]) -> dict[str, Any]:
+    """Entries for those files that LLaMA-Factory reads as they are, named after the subset's folder and the file."""
+    found = {}
+    for file in written:
+        if file.is_file():
+            (source,) = sources(file)
+            first = next((raw.row for raw in source.rows() if raw.row is not None), None)
+            if source.container in ("json", "jsonl", "parquet") and first is not None:
+                told = entry(kind_of(source)[0], first, str(file.relative_to(out)))
+                if told:
+                    found[file.stem] = told
+    return found
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

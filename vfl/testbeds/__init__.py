@@ -1,0 +1,1 @@
+"""Models whose making is known, to judge methods on."""

@@ -1,0 +1,1 @@
+"""The adapter: its LoRA configuration, its files, its card, and merging it."""

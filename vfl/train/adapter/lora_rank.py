@@ -1,0 +1,91 @@
+"""Trainable parameters of a configuration, and the rank at which an arm has as many as full LoRA."""
+
+import logging
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from peft import LoraConfig, LoraModel
+from torch import nn
+from transformers import PreTrainedModel
+
+from vfl.errors import InputError
+from vfl.train.adapter.towers import named_so
+
+logger = logging.getLogger(__name__)
+
+
+def count_parameters(model: PreTrainedModel, config: LoraConfig) -> int:
+    """Trainable parameters that `config` adds to `model`: PEFT's own, counted on empty modules of the same shapes."""
+    names = as_list(config.target_modules)
+    stand_in = nn.Module()
+    for name in names:
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        empty = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        _place(stand_in, name, empty)
+    for name in as_list(config.target_parameters):
+        module, _, last = name.rpartition(".")
+        shape = model.get_parameter(name).shape
+        _place(stand_in, module, nn.Module()).register_parameter(last, nn.Parameter(torch.empty(shape, device="meta")))
+    # Starting values can freeze a factor (MiCA), so they stay; LoftQ alone needs real weights, and freezes nothing.
+    start = False if config.init_lora_weights == "loftq" else config.init_lora_weights
+    plain = replace(
+        config, init_lora_weights=start, loftq_config={}, modules_to_save=None, trainable_token_indices=None
+    )
+    with torch.device("meta"):
+        adapted = LoraModel(stand_in, plain, "default")
+    count = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    for name, module in model.named_modules():
+        if any(named_so(name, saved) for saved in as_list(config.modules_to_save)):
+            count += sum(p.numel() for p in module.parameters())
+    return count
+
+
+def matched_rank(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -> LoraConfig:
+    """`config` with the rank whose count comes closest to that of `full`, at the same scale.
+
+    The count is a * r + b (b: what has no rank, such as DoRA's magnitudes).
+    """
+    if config.rank_pattern or config.alpha_pattern:
+        raise InputError(
+            "match: parameters scales one rank for all modules, but lora.rank_pattern or alpha_pattern sets them one "
+            "by one. Leave out either."
+        )
+    target = count_parameters(model, full)
+    now = count_parameters(model, config)
+    slope = count_parameters(model, replace(config, r=config.r + 1)) - now
+    rank = max(1, config.r + round((target - now) / slope))
+    alpha = scale(config) * (math.sqrt(rank) if config.use_rslora else rank)
+    matched = replace(config, r=rank, lora_alpha=int(alpha) if alpha == int(alpha) else alpha)
+    logger.info(
+        "match: parameters: rank %d -> %d, %s trainable parameters (all layers at rank %d: %s)",
+        config.r,
+        rank,
+        f"{count_parameters(model, matched):,}",
+        config.r,
+        f"{target:,}",
+    )
+    return matched
+
+
+def scale(config: LoraConfig) -> float:
+    """What the product of the two factors is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA."""
+    return float(config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r))
+
+
+def as_list(names: Any) -> list[str]:
+    return sorted(names or ())
+
+
+def _place(root: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """Put a module under its dotted name, with empty modules on the way; what stands there already stays."""
+    *path, last = name.split(".")
+    for step in path:
+        if step not in root._modules:
+            root.add_module(step, nn.Module())
+        root = root.get_submodule(step)
+    if last not in root._modules:
+        root.add_module(last, module)
+    return root.get_submodule(last)

@@ -1,0 +1,169 @@
+"""The trainer's arguments: a recipe's `trainer` block goes into TRL's config as it is, over the defaults here."""
+
+import difflib
+import os
+import socket
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import DPOConfig, SFTConfig
+
+from vfl.errors import InputError
+from vfl.train.recipe import Recipe
+
+ZERO = Path(__file__).parent / "deepspeed"
+CHECKPOINTS = "checkpoints"
+CONFIGS = {"sft": SFTConfig, "dpo": DPOConfig}
+
+# The recipe of the paper (arXiv 2509.24791), as far as it is known.
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 2e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.03,
+    "weight_decay": 0.1,
+    "num_train_epochs": 1,
+    "logging_steps": 10,
+    "save_steps": 500,
+    "save_total_limit": 2,
+    "report_to": "none",
+    # The other ranks wait while the first reads, checks and encodes all rows.
+    "ddp_timeout": 7200,
+}
+# Set here, because another value would break what the run promises; the key of the recipe that decides instead.
+OURS = {
+    "output_dir": "out",
+    "seed": "seed",
+    "deepspeed": "deepspeed",
+    "gradient_checkpointing": "checkpointing",
+    "gradient_checkpointing_kwargs": "checkpointing",
+    "activation_checkpointing": "checkpointing",
+    "activation_checkpointing_kwargs": "checkpointing",
+    "fsdp": "deepspeed",
+    "fsdp_config": "deepspeed",
+    "eval_strategy": "evaluation.every",
+    "eval_steps": "evaluation.every",
+    "do_eval": "evaluation",
+    "load_best_model_at_end": None,
+    "save_only_model": None,  # could not be resumed
+    "push_to_hub": None,
+    "max_length": "data.max_length",
+    "trust_remote_code": "trust_remote_code",
+    "model_init_kwargs": "model, dtype, attention, revision",
+    "chat_template_path": "chat_template",
+    "eos_token": "chat_template",
+    # Rows are read, encoded and batched here, not by TRL.
+    **dict.fromkeys(
+        (
+            "assistant_only_loss",
+            "completion_only_loss",
+            "dataset_kwargs",
+            "dataset_num_proc",
+            "dataset_text_field",
+            "eval_packing",
+            "packing",
+            "packing_strategy",
+            "pad_to_multiple_of",
+            "pad_token",
+            "padding_free",
+            "precompute_ref_batch_size",
+            "precompute_ref_log_probs",
+            "remove_unused_columns",
+            "shuffle_dataset",
+            "truncation_mode",
+        )
+    ),
+}
+
+
+def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
+    """`SFTConfig` or `DPOConfig` of a recipe; sets up torch.distributed where a launcher asks for it.
+
+    Args:
+        recipe: validated.
+        dtype: of the model's weights: decides mixed precision unless the recipe does.
+
+    Raises:
+        InputError: for unknown or reserved keys, and what TRL refuses.
+    """
+    kind = CONFIGS[recipe.method]
+    given = recipe.trainer
+    known = [field.name for field in fields(kind) if field.init]
+    for key in given:
+        if key in OURS:
+            instead = OURS[key]
+            hint = f"set {instead} of the recipe instead" if instead else "leave it out, it is decided here"
+            raise InputError(f"trainer.{key} can't be set: {hint}.")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 3)
+            hint = f"did you mean {' or '.join(close)}?" if close else "see TRL's documentation for its fields."
+            raise InputError(f"trainer.{key} is no field of TRL's {kind.__name__}: {hint}")
+    gpu = torch.cuda.is_available() and not given.get("use_cpu", False)
+    values: dict[str, Any] = {
+        **DEFAULTS,
+        "bf16": dtype is torch.bfloat16,
+        "fp16": dtype is torch.float16,
+        "use_cpu": not gpu,
+        "dataloader_num_workers": _workers() if gpu else 0,
+        # Only language layers hold trained weights, and every batch passes through all of them.
+        "ddp_find_unused_parameters": bool(recipe.also_adapt),
+        **given,
+        "output_dir": str(recipe.out / CHECKPOINTS),
+        "seed": recipe.seed,
+        "deepspeed": deepspeed_config(recipe.deepspeed),
+        # Two names for one thing, of which older Transformers know the first.
+        **{name: False for name in ("gradient_checkpointing", "activation_checkpointing") if name in known},
+        "max_length": None,
+        "remove_unused_columns": False,
+    }
+    if recipe.deepspeed:
+        # With it, accelerate would quietly take plain data parallelism instead (use_cpu says what is needed).
+        os.environ.pop("ACCELERATE_USE_CPU", None)
+        _stand_alone()
+    try:
+        args = kind(**values)
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"TRL refuses these trainer settings: {' '.join(str(error).split())}") from error
+    if recipe.deepspeed:
+        _name_ranks()
+    return args
+
+
+def _stand_alone() -> None:
+    """Without a launcher DeepSpeed would look for MPI: say that this process is the only one."""
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+def _name_ranks() -> None:
+    """Tell DeepSpeed of the ranks: Trainer does so on GPUs alone, and ZeRO-3 asks while the model is read."""
+    import deepspeed  # takes seconds
+
+    if not deepspeed.comm.is_initialized():
+        deepspeed.init_distributed()
+
+
+def deepspeed_config(name: str | None) -> str | None:
+    """The path of a shipped DeepSpeed configuration, or of the user's own.
+
+    Raises:
+        InputError: when there is none of that name.
+    """
+    if name is None:
+        return None
+    shipped = {path.stem: path for path in sorted(ZERO.glob("*.json"))}
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        raise InputError(f"deepspeed={name!r} is neither one of {', '.join(shipped)} nor a file.")
+    return str(path)
+
+
+def _workers() -> int:
+    """Data loader processes of one rank: decoding images is what a GPU waits for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))

@@ -1,0 +1,1 @@
+"""The controlled experiment: one recipe in several arms and seeds."""

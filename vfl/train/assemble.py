@@ -1,0 +1,169 @@
+"""A recipe's parts put together: model, layers, rows and trainer, with nothing trained yet."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from peft import LoraConfig, PeftModel
+
+from vfl.errors import InputError
+from vfl.functionmap import FunctionMap, ModelId
+from vfl.loading.load import DTYPES, describe, read_pretrained
+from vfl.models.conversation import ConversationEncoder
+from vfl.models.vlm import VLM
+from vfl.train.adapter.lora import build_lora
+from vfl.train.arguments import trainer_arguments
+from vfl.train.export.meta_model import identify_model
+from vfl.train.layers.choice import chosen_layers
+from vfl.train.recipe import Recipe
+from vfl.train.rows.collate import Collator, PreferenceCollator
+from vfl.train.rows.prepare import Prepared, check_paths, prepare
+from vfl.train.trainers import TRAINERS
+
+logger = logging.getLogger(__name__)
+
+PREPARED = "data"
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a run consists of.
+
+    Attributes:
+        vlm: the base model with the adapter injected, its processor and parts.
+        model_id: what maps and presets are compared with.
+        layers: the decoder layers that are trained, ascending.
+        lora: the PEFT configuration.
+        prepared: the training rows.
+        trainer: a TRL trainer; its `model` is the PEFT model.
+        zero_stage: DeepSpeed's ZeRO stage, 0 without.
+    """
+
+    vlm: VLM
+    model_id: ModelId
+    layers: list[int]
+    lora: LoraConfig
+    prepared: Prepared
+    trainer: Any
+    zero_stage: int
+
+    @property
+    def peft_model(self) -> PeftModel:
+        """The model with its adapter."""
+        return self.trainer.model
+
+
+def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
+    """Load the model, choose the layers, read the data, build the trainer.
+
+    What is wrong with the recipe is found before weights and data are read, as far as it can be.
+
+    Raises:
+        InputError: for anything in the recipe, the data or the model that can't be used.
+    """
+    template = _template(recipe.chat_template)
+    check_paths(recipe.data)
+    fmap = FunctionMap.load(recipe.layers.map) if recipe.layers.map and recipe.layers.arm != "full" else None
+    dtype = _dtype(recipe.dtype)
+    # Before the model: under ZeRO-3 Transformers then spreads the weights over the ranks as it reads them.
+    args = trainer_arguments(recipe, dtype)
+    stage = _zero_stage(args)
+    model, processor, name = read_pretrained(
+        recipe.model,
+        dtype=_name_of(dtype),
+        device=str(args.device),
+        device_map={"": str(args.device)} if recipe.quantize else None,
+        quantize=recipe.quantize,
+        attention=recipe.attention,
+        revision=recipe.revision,
+        trust_remote_code=recipe.trust_remote_code,
+        place=stage != 3,  # DeepSpeed places its partitions itself; a step is tried on whole weights
+    )
+    vlm = describe(model, processor, model_id=name, chat_template=template)
+    identity = identify_model(model, hashed=fmap is not None)
+    layers = chosen_layers(recipe.layers, identity, fmap)
+    lora = build_lora(model, layers, recipe.lora, recipe.also_adapt, match=recipe.match is not None)
+    encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
+    prepared = _prepared(recipe, encoder, args, progress)
+    mixed = prepared.facts.text_only > 0 and stage == 3
+    if mixed and recipe.method == "dpo":
+        raise InputError(
+            f"{prepared.facts.text_only} rows have no image, and under ZeRO-3 a batch without one would leave the "
+            "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
+        )
+    collator = Collator(encoder, show_always=mixed) if recipe.method == "sft" else PreferenceCollator(encoder)
+    if mixed:
+        logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
+    try:
+        trainer: Any = TRAINERS[recipe.method](
+            model=model,
+            args=args,
+            train_dataset=prepared.rows,
+            data_collator=collator,
+            processing_class=processor,
+            peft_config=lora,
+        )
+    except (ValueError, NotImplementedError) as error:
+        raise InputError(f"TRL or PEFT refuses these settings: {' '.join(str(error).split())}") from error
+    if recipe.deepspeed and not trainer.is_deepspeed_enabled:
+        raise InputError(
+            f"deepspeed={recipe.deepspeed!r} was asked for, but accelerate has not taken it up. Look for ACCELERATE_ "
+            "variables in the environment, and start with torchrun, deepspeed or accelerate launch."
+        )
+    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage)
+
+
+def _prepared(recipe: Recipe, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
+    """The rows, read by the first process while the others wait; an error there is one everywhere."""
+    folder = recipe.out / PREPARED
+
+    def rows(bar: bool) -> Prepared:
+        workers = args.dataloader_num_workers
+        return prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
+
+    # The first process of all, then of each machine (that finds the rows, or reads them where it sees another disk).
+    found = None
+    for turn in (args.process_index == 0, args.local_process_index == 0, True):
+        problem = None
+        if turn and found is None:
+            try:
+                found = rows(progress and args.process_index == 0)
+            except InputError as error:
+                problem = str(error)
+        problems = [one for one in gather_object([problem]) if one]
+        if problems:
+            raise InputError(problems[0])
+    assert found is not None
+    return found
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name != "auto":
+        return DTYPES[name]
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return next(name for name, known in DTYPES.items() if known is dtype)
+
+
+def _zero_stage(args: Any) -> int:
+    plugin = args.deepspeed_plugin
+    return 0 if plugin is None else int(plugin.zero_stage)
+
+
+def _template(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The chat template {path} can't be read: {error.strerror}.") from error
+
+
+# Tokenizers warn, and stop being parallel, when data loader workers are forked after their first use.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,1 @@
+"""The backward pass: where it ends, and what it costs in memory."""

@@ -1,0 +1,181 @@
+"""Peak memory of one training step, and whether activations fit without checkpointing."""
+
+import logging
+import random
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from vfl.engine.memory import free_bytes, is_out_of_memory, release
+from vfl.train.backward.truncate import truncate
+
+logger = logging.getLogger(__name__)
+
+# Rounding of the allocator and fragments that no later step can use: part of the free memory stays unplanned.
+SHARE = 0.9
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Memory of one step.
+
+    Attributes:
+        peak_bytes: at its peak, on top of what was held before it (weights).
+        how: how that was measured, for a table.
+    """
+
+    peak_bytes: int
+    how: str
+
+
+@dataclass(frozen=True)
+class CheckpointingChoice:
+    """What `checkpointing: auto` came to.
+
+    Attributes:
+        checkpointing: whether the layers in the backward pass recompute their activations.
+        reason: one sentence with the sizes, for the log.
+        memory: of a step without checkpointing; None if it ran out of memory.
+    """
+
+    checkpointing: bool
+    reason: str
+    memory: StepMemory | None
+
+
+def step_memory(step: Callable[[], object], device: torch.device) -> StepMemory:
+    """Peak memory of `step`, one forward and backward pass.
+
+    On a GPU that is the allocator's own peak. Elsewhere it is the peak of all tensors that are alive at the same time,
+    each storage counted once, which leaves out what kernels allocate inside and so does not depend on the machine.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        torch.cuda.synchronize(device)
+        return StepMemory(torch.cuda.max_memory_allocated(device) - before, "peak of PyTorch's CUDA allocator")
+    with _LiveTensors() as live:
+        step()
+    return StepMemory(live.peak, "peak of the tensors alive at the same time")
+
+
+def choose_checkpointing(
+    peft_model: PeftModel,
+    step: Callable[[], object],
+    device: torch.device,
+    *,
+    share: float = SHARE,
+    reserve: int = 0,
+) -> CheckpointingChoice:
+    """Off if a step on the longest batch fits without it, else on; the model, its gradients and all RNGs are untouched.
+
+    In a distributed run every rank must call it; one rank that needs checkpointing switches it on for all.
+
+    Args:
+        peft_model: the model with its adapter, on its device and without a truncation.
+        step: one forward and backward pass on the longest batch, without an optimizer step.
+        device: of the activations.
+        share: of the free memory that the step may take.
+        reserve: bytes that the run takes later on and the step does not, such as the optimizer's state.
+    """
+    free = free_bytes(device) - reserve
+    memory = None
+    try:
+        with untouched(peft_model, device), truncate(peft_model, checkpointing=False):
+            memory = step_memory(step, device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    release()  # outside of the handler, where the error no longer holds the activations
+    here = memory is None or memory.peak_bytes > share * free
+    needed = _on_any_rank(here, device)
+    what = "ran out of memory" if memory is None else f"takes {memory.peak_bytes / GIB:.2f} GiB"
+    bound = f"{share:.0%} of the {max(0, free) / GIB:.2f} GiB free on {device} may be taken"
+    verdict = "on" if needed else "off"
+    others = " (another rank needs it)" if needed and not here else ""
+    reason = f"Checkpointing {verdict}{others}: without it a step on the longest batch {what}; {bound}."
+    logger.log(logging.WARNING if memory is None else logging.INFO, "%s", reason)
+    return CheckpointingChoice(needed, reason, memory)
+
+
+@contextmanager
+def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """A step inside leaves no trace: gradients, training mode and the states of all random generators come back."""
+    gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    modes = {module: module.training for module in model.modules()}
+    # Collators of other people draw from the global generators, which Trainer seeds.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    for parameter in gradients:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+
+
+def _on_any_rank(needed: bool, device: torch.device) -> bool:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return needed
+    flag = torch.tensor(int(needed), device=device)
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Bytes of the storages that operations made inside the `with` and that are still alive.
+
+    Backward passes and recomputed forwards are seen like everything else. Storages from before, such as weights, count
+    nothing, and a view counts nothing beside its storage.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for value in tree_leaves((args, kwargs)):
+            self._see(value, counted=False)
+        output = func(*args, **kwargs)
+        for value in tree_leaves(output):
+            self._see(value, counted=True)
+        return output
+
+    def _see(self, value: Any, counted: bool) -> None:
+        if not isinstance(value, torch.Tensor) or value.device.type == "meta":
+            return
+        storage = value.untyped_storage()
+        key = id(storage)
+        if key in self._known:
+            return
+        size = storage.nbytes() if counted else 0
+
+        def forget(_: object) -> None:
+            self._known.pop(key, None)
+            self.live -= size
+
+        self._known[key] = weakref.ref(storage, forget)
+        self.live += size
+        self.peak = max(self.peak, self.live)

@@ -1,0 +1,226 @@
+"""Accuracy per function, forgetting and metrics while a model trains, in any Transformers trainer.
+
+    vlm = vfl.load(model)
+    watching = Watching(vlm, items_of_probes(vlm, pairs), out, every=100, metrics=["swap"], metric_pairs=few)
+    trainer = SFTTrainer(vlm.model, ..., callbacks=[watching])
+
+Writes metrics.jsonl (metrics_log.py), the answers of each evaluation (answers/step-*.jsonl) and, at the end,
+evaluation.json with the paired differences from step 0. A run with it trains the same weights, bit for bit, as one
+without.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list, gather_object
+from peft import PeftModel
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from vfl.engine.untouched import untouched
+from vfl.errors import InputError
+from vfl.evaluate.answers import Answered, Exam
+from vfl.evaluate.items import EvalItem, check_items
+from vfl.evaluate.result import Evaluation, read_answers, write_answers
+from vfl.evaluate.summary import compare, summarise
+from vfl.locate.run import identify
+from vfl.metrics.measure import check_names, measure_named
+from vfl.models.discover import discover
+from vfl.models.vlm import VLM
+from vfl.probes.pair import Pair
+from vfl.train.callback.metrics_log import Journal
+from vfl.train.callback.tracking import log_accuracies, log_metrics
+from vfl.train.report.log import read_log
+
+logger = logging.getLogger(__name__)
+METRICS = "metrics.jsonl"
+
+
+class Watching(TrainerCallback):
+    """Evaluates a model at step 0, every so many steps, whenever the trainer evaluates, and at the end.
+
+    With several processes each answers its share of the items; under ZeRO-3, where all must take part in every
+    forward, each answers all of them. Metrics are measured by every process, and the first one writes.
+
+    Args:
+        vlm: the model that is trained, from `vfl.load` or `vfl.wrap`, before or after PEFT has put an adapter on it.
+        items: what is asked (`vfl.evaluate.items`).
+        out: folder for metrics.jsonl, answers/ and evaluation.json.
+        every: steps between evaluations; None for only at the start, with the trainer's own and at the end.
+        at_start: evaluate at step 0; without it there is no forgetting.
+        metrics: names of `vfl.metrics`, measured together with the items.
+        metric_pairs: the few pairs that metrics are measured on.
+        batch: questions in a batch.
+        settings: what evaluation.json says of the run.
+
+    Attributes:
+        accuracies: the last accuracy of each group.
+
+    Raises:
+        InputError: for no items, repeated ids, unknown metrics, or metrics without pairs.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        items: Sequence[EvalItem],
+        out: Path,
+        *,
+        every: int | None = None,
+        at_start: bool = True,
+        metrics: Sequence[str] = (),
+        metric_pairs: Sequence[Pair] = (),
+        batch: int = 16,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        check_items(items)
+        check_names(metrics)
+        if metrics and not metric_pairs:
+            raise InputError(
+                f"Metrics are to be measured ({', '.join(metrics)}), but no probe pairs were given for it."
+            )
+        if every is not None and every < 1:
+            raise InputError(f"every is {every}; expected a number of steps of at least 1, or None.")
+        self.vlm, self.items, self.out = vlm, list(items), out
+        self.every, self.at_start, self.batch = every, at_start, batch
+        self.metrics, self.metric_pairs = tuple(metrics), list(metric_pairs)
+        self.settings = settings or {}
+        self.accuracies: dict[str, float] = {}
+        self.journal = Journal(out / METRICS)
+        self._exam: Exam | None = None
+        self._first: list[Answered] | None = None
+        self._last: list[Answered] = []
+        self._measured_at: int | None = None
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take up an interrupted run's lines, or measure step 0."""
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        if base is not self.vlm.model:
+            raise InputError(
+                f"Watching was given a {type(self.vlm.model).__name__} that is not the model being trained "
+                f"({type(base).__name__}). Give it the VLM of the trainer's own model (`vfl.wrap(model, processor)`)."
+            )
+        # An adapter may have replaced the head since the parts were found.
+        self.vlm.parts = replace(discover(self.vlm.model), softcap=self.vlm.parts.softcap)
+        share = self.items if is_deepspeed_zero3_enabled() else self.items[args.process_index :: args.world_size]
+        self._exam = Exam(self.vlm, share, batch=self.batch) if share else None
+        self._first, self._last, self._measured_at = None, [], None
+        if state.is_world_process_zero:
+            self.journal.start(state.global_step)
+            self._drop_answers(state.global_step)
+        if state.global_step > 0:
+            self._resume(state)
+        elif self.at_start:
+            self._measure(args, state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure every so many steps."""
+        if self.every is not None and state.global_step % self.every == 0:
+            self._measure(args, state)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure when the trainer evaluates, unless this step has been measured."""
+        if self._measured_at != state.global_step:
+            self._measure(args, state)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the trainer's own numbers beside ours."""
+        if state.is_world_process_zero and logs:
+            self.journal.append(state.global_step, state.epoch, "train", dict(logs))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure the final model (the best one, if that was loaded back) and write evaluation.json."""
+        if self._measured_at != state.global_step or args.load_best_model_at_end:
+            self._measure(args, state)
+        if state.is_world_process_zero:
+            self._conclude(state.global_step)
+
+    def _measure(self, args: TrainingArguments, state: TrainerState) -> None:
+        step, shown = state.global_step, state.is_world_process_zero and not args.disable_tqdm
+        with untouched(self.vlm):
+            mine = self._exam.answer(progress=shown) if self._exam else []
+            results = measure_named(self.vlm, self.metrics, self.metric_pairs) if self.metrics else {}
+        found = mine if is_deepspeed_zero3_enabled() else gather_object(mine)
+        by_id = {one.id: one for one in found}
+        self._keep(step, [by_id[item.id] for item in self.items])
+        if state.is_world_process_zero:
+            self._write(args, state, results)
+
+    def _keep(self, step: int, answered: list[Answered]) -> None:
+        self._last, self._measured_at = answered, step
+        self._first = answered if step == 0 else self._first
+        self.accuracies = {group: found.accuracy for group, found in summarise(answered).items()}
+
+    def _resume(self, state: TrainerState) -> None:
+        """Take up what the interrupted run measured at step 0 and at this step."""
+        first, last = self._answers_at(0), self._answers_at(state.global_step)
+        there = [state.is_world_process_zero and last.exists()]
+        broadcast_object_list(there)  # the files may be seen by the first process alone
+        self._measured_at = state.global_step if there[0] else None
+        if not state.is_world_process_zero:
+            return
+        if there[0]:
+            self._keep(state.global_step, read_answers(last))
+        if first.exists():
+            self._first = read_answers(first)
+        elif self.at_start:
+            logger.warning("%s is missing: forgetting is not computed", first)
+
+    def _write(self, args: TrainingArguments, state: TrainerState, results: dict[str, dict[str, Any]]) -> None:
+        step, epoch = state.global_step, state.epoch
+        groups = {group: asdict(found) for group, found in summarise(self._last).items()}
+        for group, change in (compare(self._first, self._last) if self._first else {}).items():
+            groups[group] |= {
+                "forgetting": 0.0 - change.difference,
+                "forgetting_low": 0.0 - change.high,
+                "forgetting_high": 0.0 - change.low,
+            }
+        self.journal.append(step, epoch, "evaluation", {"groups": groups})
+        for name, result in results.items():
+            self.journal.append(step, epoch, "metric", {"name": name, "result": result})
+        write_answers(self._answers_at(step), self._last)  # last: with the file, the lines are there too
+        if "wandb" in args.report_to:
+            log_accuracies(groups, step)
+            log_metrics(results, read_log(self.journal.path).curves, step)
+
+    def _conclude(self, step: int) -> None:
+        evaluation = Evaluation(
+            model=identify(self.vlm),
+            step=step,
+            settings=self.settings,
+            groups=summarise(self._last),
+            answers=str(self._answers_at(step).relative_to(self.out)),
+            notes=list(self.vlm.notes),
+        )
+        if self._first is not None:
+            evaluation = evaluation.against(self._last, "step 0", self._first)
+        evaluation.save(self.out, self._last)
+
+    def _answers_at(self, step: int) -> Path:
+        return self.out / "answers" / f"step-{step:06d}.jsonl"
+
+    def _drop_answers(self, step: int) -> None:
+        for path in (self.out / "answers").glob("step-*.jsonl"):
+            number = int(path.stem.removeprefix("step-"))
+            if number > step or step == 0:
+                path.unlink()

@@ -1,0 +1,99 @@
+"""Weights & Biases: accuracies as curves, metrics as tables and line plots; offline where nobody is logged in."""
+
+import configparser
+import logging
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from vfl.train.report.log import Curve
+
+logger = logging.getLogger(__name__)
+HOST = "https://api.wandb.ai"
+STEP = "train/global_step"  # the x-axis that transformers' WandbCallback declares
+
+
+def offline_without_login() -> bool:
+    """Keep wandb offline when there is no login, so that it never asks for one; call it before wandb is used.
+
+    Sets WANDB_MODE, unless that already says offline or disabled. A login is an API key or an identity token in the
+    environment, an entry in the netrc file, or a key in wandb's settings file.
+
+    Returns:
+        Whether the mode was set.
+    """
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled") or _logged_in():
+        return False
+    os.environ["WANDB_MODE"] = "offline"
+    logger.warning("wandb has no login here: the run is kept offline. `wandb login` and `wandb sync FOLDER` upload it.")
+    return True
+
+
+def log_accuracies(groups: dict[str, dict[str, Any]], step: int) -> None:
+    """Accuracy and forgetting of each group as scalars of the current wandb run, if there is one."""
+    import wandb
+
+    if wandb.run is None:
+        return
+    scalars = {
+        f"eval/{group}/{name}": found[name]
+        for group, found in groups.items()
+        for name in ("accuracy", "forgetting")
+        if name in found
+    }
+    wandb.run.log({**scalars, STEP: step})
+
+
+def log_metrics(results: dict[str, dict[str, Any]], curves: dict[str, list[tuple[int, Curve]]], step: int) -> None:
+    """Metrics of this step as scalars, and all their curves so far as tables and line plots (a line each step).
+
+    Args:
+        results: metric -> result (vfl/metrics/result.py).
+        curves: "metric: curve" -> (step, curve) of this step and those before, as `vfl.train.report.log` reads them.
+        step: the training step.
+    """
+    import wandb
+
+    if wandb.run is None:
+        return
+    logged: dict[str, Any] = {STEP: step}
+    for metric, result in results.items():
+        for name, scalar in result["scalars"].items():
+            if scalar["value"] is not None:
+                logged[f"metrics/{metric}/{name}"] = scalar["value"]
+    for label, found in curves.items():
+        key = f"metrics/{label.replace(': ', '/')}"
+        axis = found[-1][1].axis
+        rows = [[at, *place] for at, curve in found for place in zip(curve.at, curve.value, strict=True)]
+        logged[f"{key}/table"] = wandb.Table(columns=["step", axis, "value"], data=rows)
+        logged[f"{key}/plot"] = wandb.plot.line_series(
+            xs=[list(curve.at) for _, curve in found],
+            ys=[list(curve.value) for _, curve in found],
+            keys=[f"step {at}" for at, _ in found],
+            title=label,
+            xname=axis,
+        )
+    wandb.run.log(logged)
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    settings = configparser.ConfigParser()
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser()
+    settings.read(folder / "settings")
+    if settings.get("default", "api_key", fallback=""):
+        return True
+    url: str = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="") or HOST
+    named = os.environ.get("NETRC")
+    places = [Path(named)] if named else [Path("~/.netrc"), Path("~/_netrc")]
+    for place in places:
+        try:
+            entry = netrc.netrc(place.expanduser()).authenticators(urlsplit(url).netloc)
+        except (OSError, netrc.NetrcParseError):  # wandb passes over such a file too
+            continue
+        if entry and entry[2]:
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""The same adapter for other trainers."""

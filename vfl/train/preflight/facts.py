@@ -1,0 +1,206 @@
+"""What a run is going to do, known before its first step: printed for a person, saved as preflight.json."""
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from vfl.errors import InputError
+from vfl.io.atomic import replacing
+from vfl.models.identity import versions
+from vfl.train.preflight.processes import LaunchFacts
+from vfl.train.preflight.tables import sections
+from vfl.train.rows.audit import LossAudit
+from vfl.train.rows.lengths import LengthHistogram
+
+logger = logging.getLogger(__name__)
+
+TRAINING = ("peft", "trl", "accelerate", "datasets", "deepspeed")
+
+
+class _Facts(BaseModel):
+    # protected_namespaces: `model` and its like are names of facts here, not of pydantic's.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelFacts(_Facts):
+    """The base model as it was loaded; `id` is a hub id, a folder, or "embedded"."""
+
+    id: str
+    on_hub: bool
+    family: str
+    num_layers: int
+    dtype: str
+    attention: str
+    parameters: int
+    bytes: int
+    revision: str | None = None
+    weights_sha256: str | None = None
+    test_bed: bool = False  # the embedded model: no claim about large ones
+
+
+class ArmFacts(_Facts):
+    """Which layers are trained, and what chose them."""
+
+    arm: str  # function, full, reversed, random, list or a preset
+    layers: tuple[int, ...]  # ascending
+    functions: tuple[str, ...] = ()
+    map_path: str | None = None
+    map_sha256: str | None = None
+    rank: int | None = None  # LoRA's r, after `match: parameters`
+
+
+class TowerModules(_Facts):
+    """Adapted modules of one tower, and what training adds to them."""
+
+    tower: Literal["language", "vision", "projector"]
+    modules: int
+    parameters: int
+    bytes: int
+    layers: tuple[int, ...] = ()  # decoder layers; empty for the other towers
+
+
+class MemoryFacts(_Facts):
+    """Peak of one forward and backward pass on the longest batch."""
+
+    peak_bytes: int
+    device_bytes: int | None  # what the device has
+    how: str  # how it was measured, in words
+    rows: int
+    tokens: int  # of the longest row
+
+
+class DataFacts(_Facts):
+    """Rows as they were read; `files` maps what a person calls a source to the hash of its bytes."""
+
+    rows: int  # read
+    used: int
+    bad: int = 0  # skipped: an image or the row itself cannot be read
+    too_long: int = 0  # skipped by on_long_row
+    text_only: int = 0
+    multi_turn: int = 0
+    multi_image: int = 0
+    files: dict[str, str] = {}
+    hub: tuple[str, ...] = ()  # data set ids on the hub
+
+
+class TimeEstimate(_Facts):
+    """Seconds, extrapolated from one measured step: an estimate, and called so wherever it is shown."""
+
+    step_seconds: float
+    steps: int
+    evaluation_seconds: float
+    evaluations: int
+    total_seconds: float
+    how: str
+
+
+class Preflight(_Facts):
+    """Everything that is known before the first step; what was not measured is None."""
+
+    schema_version: Literal[1] = 1
+    method: Literal["sft", "dpo"]
+    model: ModelFacts
+    arm: ArmFacts
+    adapted: tuple[TowerModules, ...]
+    launch: LaunchFacts
+    data: DataFacts
+    checkpointing: str  # a sentence: whether layers are recomputed, and why
+    versions: dict[str, str]
+    audit: LossAudit | None = None
+    lengths: LengthHistogram | None = None
+    memory: MemoryFacts | None = None
+    time: TimeEstimate | None = None
+    notes: tuple[str, ...] = ()  # further warnings for a person
+
+    @property
+    def trainable_parameters(self) -> int:
+        return sum(tower.parameters for tower in self.adapted)
+
+    @property
+    def trainable_bytes(self) -> int:
+        return sum(tower.bytes for tower in self.adapted)
+
+    @property
+    def cost(self) -> str:
+        """Which lowest layer decides what the backward pass costs."""
+        return backward_cost(self.arm.layers, [tower.tower for tower in self.adapted if tower.modules])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        found = self.launch.warnings + self.notes
+        if self.audit is not None and self.audit.unclosed:
+            found += (
+                f"{self.audit.unclosed} answers have no end token in the loss, so the model would not learn to stop: "
+                "check the chat template and the tokenizer's eos_token.",
+            )
+        return found
+
+    def print(self, console: Console) -> None:
+        """Tables for a terminal of 80 columns and more."""
+        for section in sections(self):
+            console.print(section)
+
+    def save(self, path: Path) -> None:
+        """Write preflight.json, whole or not at all."""
+        with replacing(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Preflight":
+        """Read preflight.json; InputError for a file that is none."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        except ValueError as error:  # pydantic's ValidationError is one
+            first = str(error).splitlines()[0]
+            raise InputError(f"{path} is not a preflight.json of this version ({first}); run with --check.") from None
+
+
+def backward_cost(layers: Sequence[int], towers: Sequence[str] = ("language",)) -> str:
+    """In words, where the backward pass ends."""
+    if outside := [tower for tower in towers if tower != "language"]:
+        return f"training also the {' and the '.join(outside)}: the backward pass goes through every decoder layer"
+    lowest = min(layers)
+    if lowest == 0:
+        return "layer 0 is trained: the backward pass goes through every layer"
+    below = "layer 0 runs" if lowest == 1 else f"layers 0-{lowest - 1} run"
+    return f"{below} without autograd; the backward pass ends at layer {lowest}"
+
+
+def estimate_time(
+    step_seconds: float,
+    steps: int,
+    *,
+    evaluation_seconds: float = 0.0,
+    evaluations: int = 0,
+    how: str = "one step on the longest batch",
+) -> TimeEstimate:
+    """Time of a run from one measured optimizer step and, where it was measured, one evaluation (both in seconds).
+
+    A step on the longest batch makes it an upper bound as far as lengths go; starting up and saving are left out.
+    """
+    return TimeEstimate(
+        step_seconds=step_seconds,
+        steps=steps,
+        evaluation_seconds=evaluation_seconds,
+        evaluations=evaluations,
+        total_seconds=step_seconds * steps + evaluation_seconds * evaluations,
+        how=how,
+    )
+
+
+def training_versions() -> dict[str, str]:
+    """Versions of what a trained adapter depends on; DeepSpeed only where it is installed."""
+    found = versions()
+    for name in TRAINING:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            logger.info("%s is not installed: its version is not recorded.", name)
+    return found

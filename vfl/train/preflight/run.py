@@ -1,0 +1,189 @@
+"""The preflight of an assembled run: what is known before the first step, measured on its own batches."""
+
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vfl.loading.load import EMBEDDED
+from vfl.train.adapter.files import adapted_modules
+from vfl.train.assemble import Assembly
+from vfl.train.backward.memory import CheckpointingChoice, choose_checkpointing, step_memory, untouched
+from vfl.train.backward.truncate import truncate
+from vfl.train.preflight.facts import (
+    ArmFacts,
+    MemoryFacts,
+    ModelFacts,
+    Preflight,
+    TowerModules,
+    estimate_time,
+    training_versions,
+)
+from vfl.train.preflight.processes import launch_facts
+from vfl.train.recipe import Recipe
+from vfl.train.rows.audit import LossAudit, audit_loss
+from vfl.train.rows.lengths import length_histogram
+from vfl.train.rows.table import answers_of
+
+
+def fly(recipe: Recipe, parts: Assembly) -> tuple[Preflight, bool]:
+    """The preflight, and whether the layers in the backward pass are to be checkpointed.
+
+    Raises:
+        InputError: when the loss is not on the answers.
+    """
+    trainer = parts.trainer
+    audit = audit_first_batch(recipe, parts)
+    choice, memory, seconds = _probe(recipe, parts)
+    launch = launch_facts(trainer.args, len(parts.prepared.rows))
+    lengths = length_histogram(
+        parts.prepared.text, parts.prepared.image, recipe.data.max_length, parts.prepared.rows["where"]
+    )
+    estimate = None
+    if seconds is not None:
+        step = seconds * launch.accumulation
+        estimate = estimate_time(step, launch.total_steps, how="steps as long as one on the longest batch")
+    flight = Preflight(
+        method=recipe.method,
+        model=_model_facts(parts, recipe),
+        arm=_arm_facts(recipe, parts),
+        adapted=tuple(
+            TowerModules(
+                tower=tower.tower,  # type: ignore[arg-type]
+                modules=len(tower.modules),
+                parameters=tower.parameters,
+                bytes=tower.num_bytes,
+                layers=tower.layers,
+            )
+            for tower in adapted_modules(parts.peft_model)
+        ),
+        launch=launch,
+        data=parts.prepared.facts,
+        checkpointing=choice.reason,
+        versions=training_versions(),
+        audit=audit,
+        lengths=lengths,
+        memory=memory,
+        time=estimate,
+    )
+    return flight, choice.checkpointing
+
+
+def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
+    """Decode what the first rows are trained on."""
+    rows = parts.prepared.rows
+    first = [rows[n] for n in range(min(len(rows), parts.trainer.args.per_device_train_batch_size))]
+    batch = parts.trainer.data_collator(first)
+    mask = batch["labels"] != -100 if recipe.method == "sft" else batch["completion_mask"] > 0
+    sides = (False,) if recipe.method == "sft" else (False, True)
+    told = [(row, rejected) for rejected in sides for row in first]
+    count = len(told)  # a blank row that was added has no answers to expect
+    return audit_loss(
+        parts.vlm.tokenizer,
+        batch["input_ids"][:count],
+        mask[:count],
+        image_token_ids={parts.vlm.parts.image_token_id},
+        end_ids=parts.vlm.end_ids(),
+        expected=[answers_of(row, rejected=rejected) for row, rejected in told],
+        attention_mask=batch["attention_mask"][:count],
+        where=[row["where"] + (" (rejected)" if rejected else "") for row, rejected in told],
+    )
+
+
+def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None]:
+    """One step on the longest batch: its memory and time, and what they say about checkpointing."""
+    asked = recipe.checkpointing
+    if parts.zero_stage == 3:
+        # The weights are in pieces until DeepSpeed's engine is up, so no step can be tried before.
+        on = asked != "off"
+        reason = f"Checkpointing {'on' if on else 'off'}" + (
+            ": no step can be tried under ZeRO-3 before the run begins." if asked == "auto" else ", as asked."
+        )
+        return CheckpointingChoice(on, reason, None), None, None
+    trainer, rows = parts.trainer, parts.prepared.rows
+    device = trainer.args.device
+    longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])[: trainer.args.per_device_train_batch_size]
+    batch = trainer.data_collator([rows[n] for n in longest])
+    step = _step(trainer, batch)
+    if asked == "auto":
+        choice = choose_checkpointing(parts.peft_model, step, device)
+    else:
+        choice = CheckpointingChoice(asked == "on", f"Checkpointing {asked}, as asked.", None)
+    memory = choice.memory
+    with untouched(parts.peft_model, device), truncate(parts.peft_model, choice.checkpointing):
+        if memory is None or choice.checkpointing:
+            memory = step_memory(step, device)
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    _forget(trainer)
+    facts = MemoryFacts(
+        peak_bytes=memory.peak_bytes,
+        device_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
+        how=memory.how,
+        rows=len(longest),
+        tokens=rows[longest[0]]["length"],
+    )
+    return choice, facts, seconds
+
+
+def _step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
+    """One forward and backward pass, as in training."""
+
+    def step() -> None:
+        trainer.model.train()
+        inputs = trainer._prepare_inputs(dict(batch))
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(trainer.model, inputs)
+        loss.backward()
+        trainer.model.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _forget(trainer: Any) -> None:
+    """TRL averages what its loss measured since the last log, and counts tokens: not those of the probe."""
+    trainer._metrics["train"].clear()
+    trainer._total_train_tokens = 0
+
+
+def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:
+    model = parts.vlm.model
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    frozen = [p for p in model.parameters() if id(p) not in trained]
+    sizes = [(int(getattr(p, "ds_numel", p.numel())), p.element_size()) for p in frozen]
+    return ModelFacts(
+        id=parts.model_id.id,
+        on_hub=not Path(parts.vlm.model_id).is_dir(),
+        family=parts.vlm.family.name,
+        num_layers=parts.vlm.num_layers,
+        dtype=str(model.dtype).removeprefix("torch."),
+        attention=recipe.attention,
+        parameters=sum(count for count, _ in sizes),
+        bytes=sum(count * size for count, size in sizes),
+        revision=parts.model_id.revision,
+        weights_sha256=parts.model_id.weights_sha256,
+        test_bed=Path(parts.vlm.model_id) == EMBEDDED,
+    )
+
+
+def _arm_facts(recipe: Recipe, parts: Assembly) -> ArmFacts:
+    choice = recipe.layers
+    return ArmFacts(
+        arm=choice.preset or ("list" if choice.layers and choice.arm == "function" else choice.arm),
+        layers=tuple(parts.layers),
+        functions=choice.functions,
+        map_path=None if choice.map is None else str(choice.map),
+        map_sha256=None if choice.map is None else _hash(choice.map),
+        rank=parts.lora.r,
+    )
+
+
+def _hash(path: Path) -> str:
+    file = path / "map.json" if path.is_dir() else path
+    return sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,241 @@
+"""The preflight as tables for a terminal: readable at 80 columns, and nothing in them drives the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from vfl.io.layers import layer_list
+from vfl.train.preflight.processes import LaunchFacts
+from vfl.train.rows.audit import AuditRow, LossAudit, visible
+from vfl.train.rows.lengths import LengthHistogram, bars
+
+if TYPE_CHECKING:
+    from vfl.train.preflight.facts import ArmFacts, DataFacts, MemoryFacts, Preflight, TimeEstimate
+
+SHOWN = 3  # rows of the audit on a terminal; preflight.json has all
+LONGEST_TEXT = 160  # characters of a prompt's end or an answer
+LABEL = 10  # columns
+
+
+def sections(flight: Preflight) -> list[RenderableType]:
+    """Model and arm, modules, data, lengths, audit, run; warnings last, where they are seen."""
+    found: list[RenderableType] = [_model(flight), _modules(flight)]
+    if flight.lengths is not None:
+        found.append(_lengths(flight.lengths))
+    if flight.audit is not None:
+        found.append(_audit(flight.audit))
+    found.append(_run(flight))
+    if flight.warnings:
+        found.append(_pairs([("Warning", text) for text in flight.warnings], style="yellow"))
+    return found
+
+
+def size_text(count: float) -> str:
+    """Bytes in words: 1536 -> "1.5 KiB"."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def duration_text(seconds: float) -> str:
+    """4000 -> "1 h 7 min"; 0.25 -> "0.25 s"."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def data_text(data: DataFacts) -> str:
+    """What was read, what was left out, and what kinds of rows there are."""
+    left = [f"{count:,} {what}" for count, what in ((data.bad, "unreadable"), (data.too_long, "too long")) if count]
+    kinds = [
+        f"{count:,} {what}"
+        for count, what in (
+            (data.text_only, "of text alone"),
+            (data.multi_turn, "with several turns"),
+            (data.multi_image, "with several images"),
+        )
+        if count
+    ]
+    text = f"{data.used:,} of {data.rows:,} rows"
+    text += f", skipped: {', '.join(left)}" if left else ""
+    return text + (f"; {', '.join(kinds)}" if kinds else "")
+
+
+def memory_text(memory: MemoryFacts) -> str:
+    device = "" if memory.device_bytes is None else f" of {size_text(memory.device_bytes)}"
+    rows = "1 row" if memory.rows == 1 else f"{memory.rows} rows"
+    return f"{size_text(memory.peak_bytes)}{device} at the peak of {rows} of {memory.tokens:,} tokens ({memory.how})"
+
+
+def time_text(time: TimeEstimate) -> str:
+    parts = f"{time.steps:,} steps x {duration_text(time.step_seconds)}"
+    if time.evaluations:
+        parts += f" + {time.evaluations:,} evaluations x {duration_text(time.evaluation_seconds)}"
+    return f"about {duration_text(time.total_seconds)}, an estimate: {parts}, from {time.how}"
+
+
+def batch_text(launch: LaunchFacts) -> str:
+    return (
+        f"{launch.global_batch:,} rows a step = {launch.micro_batch} a process x {launch.accumulation} accumulated "
+        f"x {launch.world_size} process{'' if launch.world_size == 1 else 'es'}"
+    )
+
+
+def steps_text(launch: LaunchFacts) -> str:
+    return f"{launch.total_steps:,} = {launch.epochs:g} epochs of {launch.steps_per_epoch:,} over {launch.rows:,} rows"
+
+
+def processes_text(launch: LaunchFacts) -> str:
+    if launch.backend is None:
+        text = "one process"
+    else:
+        text = f"{launch.world_size} processes ({launch.local_world_size} on this machine), {launch.backend}"
+    if launch.zero is None:
+        return text
+    zero = launch.zero
+    pairs = (("optimizer", zero.offload_optimizer), ("parameters", zero.offload_parameters))
+    offload = [f"{what} offloaded to {where}" for what, where in pairs if where]
+    return ", ".join([text, f"DeepSpeed ZeRO-{zero.stage}", *offload])
+
+
+def device_text(launch: LaunchFacts) -> str:
+    names = [one.name for one in launch.devices]
+    kinds = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    free = min((one.free_bytes for one in launch.devices), default=0)
+    total = min((one.total_bytes for one in launch.devices), default=0)
+    precision = "" if launch.mixed_precision == "no" else f", mixed precision {launch.mixed_precision}"
+    return f"{launch.device}: {', '.join(kinds)}; {size_text(free)} of {size_text(total)} free{precision}"
+
+
+def model_text(flight: Preflight) -> str:
+    model = flight.model
+    bed = ", a test bed" if model.test_bed else ""
+    return (
+        f"{model.id} ({model.family}{bed}), {model.num_layers} layers, {model.dtype}, {model.attention}; "
+        f"{model.parameters:,} parameters, {size_text(model.bytes)}"
+    )
+
+
+def arm_sentence(arm: ArmFacts) -> str:
+    """Where was trained, in words: "in the decoder layers that serve counting"."""
+    serve = f"that serve {listed(arm.functions)}" if arm.functions else "named in the recipe"
+    return {
+        "function": f"in the decoder layers {serve}",
+        "full": "in all decoder layers",
+        "reversed": f"in the decoder layers other than those {serve} (a control)",
+        "random": f"in random decoder layers, as many as those {serve} (a control)",
+    }.get(arm.arm, "in chosen decoder layers")
+
+
+def listed(names: Sequence[str]) -> str:
+    """("a", "b", "c") -> "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def arm_text(flight: Preflight) -> str:
+    arm = flight.arm
+    what = f"{arm.arm} ({', '.join(arm.functions)})" if arm.functions else arm.arm
+    rank = "" if arm.rank is None else f", rank {arm.rank}"
+    chosen = f", chosen by {arm.map_path}" if arm.map_path else ""
+    return f"{what}: layers {layer_list(arm.layers)} of 0–{flight.model.num_layers - 1}{rank}{chosen}"
+
+
+def backward_text(flight: Preflight) -> str:
+    return f"{flight.cost}. {flight.checkpointing}"
+
+
+def _model(flight: Preflight) -> RenderableType:
+    rows = [("Model", model_text(flight)), ("Arm", arm_text(flight)), ("Backward", backward_text(flight))]
+    return _pairs([("Method", flight.method), *rows, ("Data", data_text(flight.data))])
+
+
+def _modules(flight: Preflight) -> RenderableType:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("adapted", "modules", "parameters", "bytes", "layers"):
+        wraps = heading == "layers"
+        table.add_column(heading, justify="left" if wraps or heading == "adapted" else "right", no_wrap=not wraps)
+    for tower in flight.adapted:
+        counts = (f"{tower.modules:,}", f"{tower.parameters:,}", size_text(tower.bytes))
+        table.add_row(*map(Text, (tower.tower, *counts, layer_list(tower.layers) if tower.layers else "")))
+    share = flight.trainable_parameters / flight.model.parameters
+    table.add_section()
+    whole = (f"{flight.trainable_parameters:,}", size_text(flight.trainable_bytes), f"{100 * share:.2f} % of the model")
+    table.add_row("trained", f"{sum(tower.modules for tower in flight.adapted):,}", *whole)
+    return table
+
+
+def _lengths(lengths: LengthHistogram) -> RenderableType:
+    limit = "no limit" if lengths.limit is None else f"limit {lengths.limit:,}, {lengths.over:,} rows over it"
+    text = Text(f"Tokens a row: {limit}", style="bold")
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(width=40, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for label, bar, rows in bars(lengths, width=40):
+        table.add_row(label, bar, rows)
+    quantiles = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("tokens", "least", "median", "90 %", "99 %", "most", "mean"):
+        quantiles.add_column(heading, justify="left" if heading == "tokens" else "right", no_wrap=True)
+    for name, one, colour in (
+        ("all", lengths.total, ""),
+        ("text", lengths.text, "cyan"),
+        ("image", lengths.image, "blue"),
+    ):
+        counts = (f"{value:,}" for value in (one.least, one.median, one.p90, one.p99, one.most))
+        quantiles.add_row(Text(name, style=colour), *counts, f"{one.mean:,.1f}")
+    return Group(text, table, quantiles)
+
+
+def _audit(audit: LossAudit) -> RenderableType:
+    """The end of each prompt and, in green, what is learned."""
+    title = Text(
+        f"In the loss: {audit.loss_tokens:,} of {audit.tokens:,} tokens of {len(audit.rows)} rows; "
+        f"none of the {audit.image_tokens:,} image tokens",
+        style="bold",
+    )
+    return Group(title, *map(_audited, audit.rows[:SHOWN]), Text())
+
+
+def _audited(row: AuditRow) -> RenderableType:
+    prompt = visible(row.prompt_tail)
+    shown = Text(f"{visible(row.where)}: ", style="dim")
+    shown.append(f"…{prompt[-LONGEST_TEXT:]} " if len(prompt) > LONGEST_TEXT else f"{prompt} ", style="dim")
+    answers = " … ".join(visible(answer) for answer in row.answers)
+    shown.append(answers if len(answers) <= LONGEST_TEXT else answers[: LONGEST_TEXT - 1] + "…", style="green")
+    shown.append(f" ({row.loss_tokens} of {row.tokens})", style="dim")
+    return Padding(shown, (0, 0, 0, 2))
+
+
+def _run(flight: Preflight) -> RenderableType:
+    rows = [
+        ("Processes", processes_text(flight.launch)),
+        ("Device", device_text(flight.launch)),
+        ("Batch", batch_text(flight.launch)),
+        ("Steps", steps_text(flight.launch)),
+    ]
+    rows += [("Memory", memory_text(flight.memory))] if flight.memory else []
+    rows += [("Time", time_text(flight.time))] if flight.time else []
+    return _pairs(rows)
+
+
+def _pairs(rows: list[tuple[str, str]], style: str = "") -> RenderableType:
+    """A label and what it says; long texts wrap beside the label."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=LABEL, no_wrap=True, style=style or "bold")
+    table.add_column(overflow="fold", style=style)
+    for label, text in rows:
+        table.add_row(label, Text(visible(text)))
+    return table

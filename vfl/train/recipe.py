@@ -1,0 +1,92 @@
+"""The recipe of a training run: YAML, overridden by `key.inner=value` arguments, saved beside the results."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from vfl.data import Kind
+from vfl.evaluate.sources import DataSet
+from vfl.io.config import read_yaml, set_dotted, validated
+from vfl.train.layers.choice import LayerChoice
+
+
+class _Strict(BaseModel):
+    # protected_namespaces: `model` and its like are keys here, not pydantic's.
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+class DataConfig(_Strict):
+    """Rows to train on; formats are those of `vfl.data`."""
+
+    train: Annotated[tuple[Path, ...], BeforeValidator(_several), Field(min_length=1)]
+    images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
+    format: Kind | Literal["auto"] = Field(default="auto", description="the kind of rows: see docs/data-formats.md")
+    max_length: int | None = Field(default=None, ge=1, description="most tokens of a row, image tokens included")
+    on_bad_row: Literal["error", "skip"] = "error"
+    on_long_row: Literal["error", "skip"] = "error"
+    allow_remote: bool = False
+
+
+class EvaluationConfig(_Strict):
+    """What is measured before, during and after training."""
+
+    probes: str | None = Field(default=None, description="micro, standard, or the folder of a probe suite")
+    functions: tuple[str, ...] | None = None
+    pairs: int = Field(default=20, ge=1, description="generated pairs a function")
+    seed: int = Field(default=1, ge=0, description="of generated probes; not the one the map was located with")
+    data: dict[str, DataSet] = Field(default_factory=dict, description="your own sets, by name")
+    metrics: tuple[str, ...] = Field(default=(), description="names of `vfl.metrics`")
+    at_start: bool = Field(default=True, description="measure step 0; without it there is no before")
+    metric_pairs: int = Field(default=4, ge=1, description="probe pairs a function that metrics are measured on")
+    batch: int = Field(default=16, ge=1)
+    every: int | None = Field(default=None, ge=1, description="optimizer steps; None: only before and after")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be measured."""
+        return self.probes is not None or bool(self.data)
+
+
+class Recipe(_Strict):
+    """A training run. `lora` and `trainer` go to PEFT's LoraConfig and TRL's SFTConfig or DPOConfig as they are."""
+
+    model: str | None = Field(default=None, description="folder or hub id; the embedded test model when left out")
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    quantize: Literal["4bit", "8bit"] | None = None
+    chat_template: Path | None = None
+    trust_remote_code: bool = False
+    out: Path
+    method: Literal["sft", "dpo"] = "sft"
+    data: DataConfig
+    layers: LayerChoice
+    match: Literal["parameters"] | None = Field(
+        default=None, description="scale the rank to as many trainable parameters as full-LoRA"
+    )
+    lora: dict[str, Any] = Field(default_factory=dict)
+    also_adapt: tuple[Literal["vision", "projector"], ...] = ()
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = Field(default=0, ge=0)
+
+
+def read_recipe(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A validated recipe from a YAML file (or its keys and values) and `key=value` arguments with dotted keys.
+
+    Raises:
+        InputError: for an unreadable file, an unknown key or a value of the wrong kind, named with what is allowed.
+    """
+    values = deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(Path(source))
+    for override in overrides:
+        set_dotted(values, override)
+    return validated(Recipe, values, source="the recipe" if isinstance(source, Mapping) else str(source))

@@ -1,0 +1,237 @@
+"""report.html of a training run, from the files in its folder: one page without a script that works offline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment
+
+from vfl.errors import InputError
+from vfl.evaluate.result import EVALUATION, Evaluation
+from vfl.io.atomic import replacing
+from vfl.report.charts import Ink, Tick, inks, shade, y_of
+from vfl.report.page import environment, flat
+from vfl.train.preflight import tables as words
+from vfl.train.preflight.facts import Preflight
+from vfl.train.report.before_after import Change, Rate, changes_of, gained, points
+from vfl.train.report.curves import PLAIN, Chart, Heat, Series, chart, heat
+from vfl.train.report.log import TrainingLog, read_log
+from vfl.train.rows.audit import AuditRow, visible
+
+TEMPLATES = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class ChangeRow:
+    """A group in the table and in the chart beside it: x positions in per cent."""
+
+    change: Change
+    ink: Ink
+    cells: list[tuple[str, str]]  # before, after and the change, each with its interval or ""
+    before_at: tuple[float, float, float] | None  # value, low, high
+    after_at: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
+class LayerCurves:
+    """A metric's curve over layers: as it was first and last, and over steps."""
+
+    title: str
+    ends: Chart
+    heat: Heat | None
+
+
+def write_training_report(folder: Path, changes: Sequence[Change] | None = None) -> Path:
+    """Write report.html into a run's folder from what is in it, and return its path.
+
+    Read are preflight.json, metrics.jsonl, evaluation.json and recipe.yaml; what is missing is left out of the page.
+
+    Args:
+        changes: accuracy before and after; by default what evaluation.json has, or metrics.jsonl without it.
+
+    Raises:
+        InputError: for a file that is there and is not what its name says.
+    """
+    path = folder / "report.html"
+    flight = Preflight.load(folder / "preflight.json") if (folder / "preflight.json").is_file() else None
+    log = read_log(folder / "metrics.jsonl")
+    if changes is None:
+        changes = read_changes(folder / EVALUATION, log)
+    text = render(flight, log, read_recipe(folder / "recipe.yaml"), changes)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(
+    flight: Preflight | None, log: TrainingLog, recipe: Mapping[str, Any], changes: Sequence[Change] = ()
+) -> str:
+    """The page as text; everything in it is escaped by the template."""
+    groups = list(dict.fromkeys([*(one.group for one in changes), *(n for _, found in log.evaluations for n in found)]))
+    ink = inks(groups)
+    layers = list(flight.arm.layers) if flight else []
+    return (
+        _environment()
+        .get_template("training.html.jinja")
+        .render(
+            flight=flight,
+            title=_title(flight),
+            facts=_facts(flight) if flight else [],
+            changes=[_change_row(one, ink[one.group]) for one in changes],
+            paired=all(one.difference for one in changes),
+            scale=[shade(n / 10) for n in range(11)],
+            most_rows=max((one.rows for one in flight.lengths.bins), default=1) if flight and flight.lengths else 1,
+            rate_ticks=[Tick(100 * rate, f"{100 * rate:.0f}") for rate in (0, 0.25, 0.5, 0.75, 1)],
+            loss=chart("Loss", [_logged(log, "loss")]),
+            logged=_other_logged(log),
+            once=_logged_once(log),
+            accuracy=chart("Accuracy", [_accuracy(log, name, ink[name]) for name in groups], rates=True),
+            accuracies=[
+                one
+                for name in groups
+                if (one := chart(name, [_accuracy(log, name, ink[name], intervals=True)], rates=True))
+            ],
+            forgetting=_forgetting(log),
+            scalars=_scalars(log),
+            curves=[_layer_curves(name, found, layers) for name, found in log.curves.items()],
+            settings=flat(recipe),
+        )
+    )
+
+
+def read_changes(path: Path, log: TrainingLog) -> list[Change]:
+    """Before and after from evaluation.json, or from the log of a run that did not end."""
+    if not path.is_file():
+        return log.changes()
+    try:
+        return changes_of(Evaluation.model_validate_json(path.read_bytes()))
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path} is no evaluation of this version ({first}). Evaluate again, or remove it.") from None
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The resolved recipe; empty if there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds a {type(found).__name__}; expected keys and values.")
+    return found
+
+
+def _environment() -> Environment:
+    """The page's templates with the filters that they use."""
+    env = environment(TEMPLATES)
+    env.filters.update(size=words.size_text, visible=visible, arm=words.arm_sentence, answers=_answers)
+    return env
+
+
+def _title(flight: Preflight | None) -> str:
+    return "Training run" if flight is None else f"LoRA training of {flight.model.id}"
+
+
+def _facts(flight: Preflight) -> list[tuple[str, str]]:
+    """The preflight as a person reads it, label by label."""
+    launch = flight.launch
+    rows = [
+        ("method", flight.method),
+        ("model", words.model_text(flight)),
+        ("arm", words.arm_text(flight)),
+        ("backward pass", words.backward_text(flight)),
+        ("data", words.data_text(flight.data)),
+        ("processes", words.processes_text(launch)),
+        ("device", words.device_text(launch)),
+        ("batch", words.batch_text(launch)),
+        ("steps", words.steps_text(launch)),
+    ]
+    rows += [("memory", words.memory_text(flight.memory))] if flight.memory else []
+    rows += [("time", words.time_text(flight.time))] if flight.time else []
+    rows += [("model revision", flight.model.revision)] if flight.model.revision else []
+    rows += [("weights sha256", flight.model.weights_sha256)] if flight.model.weights_sha256 else []
+    rows += [("map sha256", flight.arm.map_sha256)] if flight.arm.map_sha256 else []
+    return rows + [(f"sha256 of {name}", digest) for name, digest in flight.data.files.items()]
+
+
+def _change_row(change: Change, ink: Ink) -> ChangeRow:
+    def place(rate: Rate | None) -> tuple[float, float, float] | None:
+        if rate is None:
+            return None
+        value, low, high = (round(100 - y_of(share), 3) for share in (rate.value, rate.low, rate.high))
+        return value, low, high
+
+    texts = (points(change.before), points(change.after), gained(change))
+    cells = [(value, rest.rstrip(")")) for value, _, rest in (text.partition(" (") for text in texts)]
+    return ChangeRow(change, ink, cells, place(change.before), place(change.after))
+
+
+def _answers(row: AuditRow) -> str:
+    return " … ".join(row.answers)
+
+
+def _logged(log: TrainingLog, name: str) -> Series:
+    rows = [(step, numbers[name]) for step, numbers in log.train if name in numbers]
+    return Series(name, [step for step, _ in rows], [value for _, value in rows])
+
+
+def _other_logged(log: TrainingLog) -> list[Chart]:
+    """What the trainer logged more than once, a chart each; the loss has its own."""
+    return [one for name in _names(log) if _times(log, name) > 1 and (one := chart(name, [_logged(log, name)]))]
+
+
+def _logged_once(log: TrainingLog) -> list[tuple[str, str]]:
+    """What it logged once, at the end: run time, rows a second."""
+    rows = [(name, _logged(log, name).y) for name in _names(log) if _times(log, name) == 1]
+    return [(name, f"{values[0]:,.6g}") for name, values in rows]
+
+
+def _names(log: TrainingLog) -> list[str]:
+    return [name for name in dict.fromkeys(name for _, numbers in log.train for name in numbers) if name != "loss"]
+
+
+def _times(log: TrainingLog, name: str) -> int:
+    return sum(name in numbers for _, numbers in log.train)
+
+
+def _accuracy(log: TrainingLog, name: str, ink: Ink, intervals: bool = False) -> Series:
+    rows = [(step, groups[name].rate) for step, groups in log.evaluations if name in groups]
+    low = [rate.low for _, rate in rows] if intervals else None
+    high = [rate.high for _, rate in rows] if intervals else None
+    return Series(name, [step for step, _ in rows], [rate.value for _, rate in rows], low, high, ink)
+
+
+def _forgetting(log: TrainingLog) -> list[tuple[str, str, str]]:
+    """Group, largest loss of accuracy against step 0 and its step, and the last one, in percentage points."""
+    rows: dict[str, list[tuple[float, int]]] = {}
+    for step, groups in log.evaluations:
+        for name, group in groups.items():
+            if group.forgetting is not None and step > 0:
+                rows.setdefault(name, []).append((group.forgetting, step))
+    most = {name: max(found, key=lambda one: one[0]) for name, found in rows.items()}
+    return [
+        (name, f"{100 * most[name][0]:+.1f} (step {most[name][1]:,})", f"{100 * found[-1][0]:+.1f}")
+        for name, found in rows.items()
+    ]
+
+
+def _scalars(log: TrainingLog) -> list[Chart]:
+    series = [Series(name, [s for s, _ in rows], [v for _, v in rows], ink=PLAIN) for name, rows in log.scalars.items()]
+    return [one for each in series if (one := chart(each.name, [each]))]
+
+
+def _layer_curves(title: str, found: list[tuple[int, Any]], layers: list[int]) -> LayerCurves | None:
+    (first_step, first), (last_step, last) = found[0], found[-1]
+    series = [Series(f"step {first_step:,}", first.at, first.value, ink=Ink("#6b7480", "5 3"))]
+    if last_step != first_step:
+        series.append(Series(f"step {last_step:,}", last.at, last.value))
+    ends = chart(title, series)
+    if ends is None:
+        return None
+    marked = layers if first.axis == "layer" else []
+    rows = [(step, curve.value) for step, curve in found if curve.at == first.at]
+    return LayerCurves(title, ends, heat(title, first.axis, first.at, rows, marked) if len(rows) > 1 else None)

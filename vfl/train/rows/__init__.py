@@ -1,0 +1,1 @@
+"""Training rows: read, checked, measured, and put together as batches."""

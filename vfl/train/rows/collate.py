@@ -1,0 +1,65 @@
+"""Rows to batches, in the data loader's workers: images are decoded and processed where the GPU does not wait."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vfl.data.sample import Message
+from vfl.models.conversation import Batch, ConversationEncoder
+from vfl.train.rows.table import conversation
+
+Row = dict[str, Any]
+
+
+class Collator:
+    """Batches for `SFTTrainer`: labels are the tokens of answers, -100 elsewhere.
+
+    Args:
+        encoder: of the model.
+        show_always: give a batch without any image a further row with a blank one, outside the loss, so that the vision
+            tower runs on every rank (under ZeRO-3 all ranks gather its weights together, or wait for ever).
+    """
+
+    def __init__(self, encoder: ConversationEncoder, *, show_always: bool = False) -> None:
+        self.encoder = encoder
+        self.show_always = show_always
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        batch = self._encode([conversation(row) for row in rows], [row["prompt"] for row in rows])
+        labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
+        return {**batch.inputs, "labels": labels}
+
+    def _encode(self, conversations: list[list[Message]], prompts: list[int]) -> Batch:
+        added = self.show_always and not any(map(_shows, conversations))
+        if added:
+            conversations, prompts = [*conversations, _blank_row()], [*prompts, 0]
+        batch = self.encoder.encode(conversations, prompts)
+        if added:
+            batch.answers[-1] = False
+        return batch
+
+
+class PreferenceCollator(Collator):
+    """Batches for `DPOTrainer`: the chosen rows, then the rejected ones, with the mask of the answers that differ.
+
+    No blank image here (`show_always`): a further row would be half of a pair.
+    """
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        turns = [conversation(row, rejected=which) for which in (False, True) for row in rows]
+        prompts = [row["prompt"] for row in rows] * 2
+        batch = self.encoder.encode(turns, prompts)
+        return {**batch.inputs, "completion_mask": batch.answers.long()}
+
+
+def _shows(messages: list[Message]) -> bool:
+    return any(entry["type"] == "image" for message in messages for entry in message["content"])
+
+
+def _blank_row() -> list[Message]:
+    image = Image.new("RGB", (64, 64), "white")
+    question = [{"type": "image", "image": image}, {"type": "text", "text": "?"}]
+    answer = [{"type": "text", "text": "."}]
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

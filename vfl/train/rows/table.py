@@ -1,0 +1,90 @@
+"""Rows of the training set as they lie on disk (Arrow, memory-mapped), and back to conversations with open images."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Value
+from datasets import List as ListOf
+from datasets.arrow_writer import ArrowWriter
+
+from vfl.data.imageref import ImageRef
+from vfl.data.sample import Message, Sample
+from vfl.io.atomic import replacing
+
+# TRL takes a data set for one with images by the column's name.
+FEATURES = Features(
+    {
+        "uid": Value("string"),
+        "where": Value("string"),
+        "messages": Value("large_string"),
+        "rejected": Value("large_string"),
+        "prompt": Value("int32"),
+        "images": ListOf(
+            {"name": Value("string"), "path": Value("string"), "data": Value("large_binary"), "url": Value("string")}
+        ),
+    }
+)
+
+
+def write_rows(samples: Iterable[Sample], path: Path) -> Dataset:
+    """Write samples to an Arrow file as they come, in constant memory, and open it."""
+    count = 0
+    # Beside the old file, which another process may have mapped into its memory.
+    with replacing(path) as temporary:
+        writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=100)
+        for sample in samples:
+            writer.write(_row(sample))
+            count += 1
+        if count:
+            writer.finalize()
+        writer.close()
+    return Dataset.from_file(str(path)) if count else Dataset.from_dict({name: [] for name in FEATURES}, FEATURES)
+
+
+def conversation(row: dict[str, Any], *, rejected: bool = False) -> list[Message]:
+    """A row's turns with its images open and in place.
+
+    Raises:
+        InputError: names the image that can't be read.
+    """
+    messages = json.loads(row["rejected" if rejected else "messages"])
+    opened = iter([ImageRef(**_reference(image)).open() for image in row["images"]])
+    for message in messages:
+        for entry in message["content"]:
+            if entry["type"] == "image":
+                entry["image"] = next(opened)
+    return messages
+
+
+def answers_of(row: dict[str, Any], *, rejected: bool = False) -> list[str]:
+    """The texts that a row is trained on."""
+    messages = json.loads(row["rejected" if rejected else "messages"])
+    return [
+        " ".join(entry["text"] for entry in message["content"])
+        for message in messages[row["prompt"] :]
+        if message["role"] == "assistant"
+    ]
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    def text(messages: Sequence[Message] | None) -> str | None:
+        return None if messages is None else json.dumps(list(messages), ensure_ascii=False)
+
+    images = [
+        {"name": ref.name, "path": None if ref.path is None else str(ref.path), "data": ref.data, "url": ref.url}
+        for ref in sample.images
+    ]
+    return {
+        "uid": sample.uid,
+        "where": sample.where,
+        "messages": text(sample.messages),
+        "rejected": text(sample.rejected),
+        "prompt": sample.prompt,
+        "images": images,
+    }
+
+
+def _reference(image: dict[str, Any]) -> dict[str, Any]:
+    return image | {"path": None if image["path"] is None else Path(image["path"])}
