@@ -30,6 +30,7 @@ quality: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 style: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
 import numpy as np
 from transformers import TrainingArguments
 
+from vfl.train.preflight.audit import AuditRow, LossAudit
 from vfl.train.preflight.facts import (
     ArmFacts,
     DataFacts,
@@ -12,9 +13,8 @@ from vfl.train.preflight.facts import (
     TowerModules,
     estimate_time,
 )
+from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
-from vfl.train.rows.audit import AuditRow, LossAudit
-from vfl.train.rows.lengths import length_histogram
 
 HOSTILE = "<script>document.title='owned'</script>"
 HOSTILE_ANSWER = f"{HOSTILE}\x1b[31m[bold]three[/bold]|`*"

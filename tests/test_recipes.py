@@ -7,9 +7,9 @@ import torch
 
 from vfl.functionmap import FunctionMap
 from vfl.io.config import read_config, validated
+from vfl.loading.config import identify
 from vfl.loading.load import load
 from vfl.locate.config import LocateConfig
-from vfl.locate.run import identify
 from vfl.select.recipe import read_select_recipe
 from vfl.select.settings import ScoreConfig
 from vfl.select.subset.write import FilterConfig

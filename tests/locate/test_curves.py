@@ -7,7 +7,8 @@ from fake_records import Fake, additive, records, sharp
 from scipy.stats import binomtest
 
 from vfl.errors import InputError
-from vfl.locate.curves import curves, outcomes, wilson
+from vfl.locate.curves import curves, outcomes
+from vfl.stats import wilson
 
 L = 8
 

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import binom
 
 from vfl.locate.curves import Outcomes
-from vfl.locate.significance import holm, levels
+from vfl.locate.significance import levels
+from vfl.stats import holm
 
 
 def sample(changed: np.ndarray, control: np.ndarray) -> Outcomes:

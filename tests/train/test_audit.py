@@ -11,7 +11,7 @@ import torch
 import vfl
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
-from vfl.train.rows.audit import LossAudit, audit_loss, visible
+from vfl.train.preflight.audit import LossAudit, audit_loss, visible
 
 FAMILIES = ("qwen2_5_vl", "llava", "gemma3", "idefics3")
 ANSWERS = [["There are 3 cubes.", "2 balls, and a  dog.\nYes!"], ["no"]]

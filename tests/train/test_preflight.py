@@ -21,9 +21,9 @@ from transformers import Trainer, TrainingArguments
 
 from vfl.errors import InputError
 from vfl.train.preflight.facts import Preflight, backward_cost, estimate_time, training_versions
+from vfl.train.preflight.lengths import bars, length_histogram
 from vfl.train.preflight.processes import GATHER, LaunchFacts, launch_facts, steps_per_epoch
-from vfl.train.preflight.tables import duration_text, size_text
-from vfl.train.rows.lengths import bars, length_histogram
+from vfl.train.preflight.tables import duration_text, print_preflight, size_text
 
 
 def arguments(folder: Path, **more: Any) -> TrainingArguments:
@@ -195,7 +195,7 @@ def test_the_versions_name_what_an_adapter_depends_on() -> None:
 
 def printed(flight: Preflight, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    flight.print(console)
+    print_preflight(flight, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

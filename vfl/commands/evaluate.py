@@ -47,7 +47,7 @@ def command(
     from vfl.evaluate.result import read_evaluation
     from vfl.evaluate.run import refuse_if_taken, run
     from vfl.io.config import read_config
-    from vfl.locate.run import load_from
+    from vfl.loading.config import load_from
 
     given: dict[str, Any] = {
         "model": model,

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from vfl.evaluate.sources import DataSet
-from vfl.locate.config import ModelConfig
+from vfl.loading.config import ModelConfig
 from vfl.probes.pair import Which
 
 

@@ -15,8 +15,8 @@ from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluati
 from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.evaluate.summary import check_ids, summarise
 from vfl.io.config import validated
+from vfl.loading.config import identify, load_from
 from vfl.loading.load import EMBEDDED, resolve
-from vfl.locate.run import identify, load_from
 from vfl.models.vlm import VLM
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vfl.data import BadRow, Kind, Sample, read
 from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch, EvalItem, items_of_data
-from vfl.locate.config import MAIN_FUNCTIONS
+from vfl.probes.functions import PAPER_FUNCTIONS
 from vfl.probes.make import make
 from vfl.probes.pair import PROBES_FILE, Pair, read_suite
 from vfl.probes.style import STYLES
@@ -84,7 +84,7 @@ def suite_of(
             raise InputError(f"The suite {probes} has no pairs for {', '.join(unknown)}; it has {', '.join(present)}.")
         return [pair for pair in found if functions is None or pair.function in functions]
     style = STYLES[probes] if size is None else STYLES[probes].resized(size)
-    names = tuple(functions or MAIN_FUNCTIONS)
+    names = tuple(functions or PAPER_FUNCTIONS)
     suite = folder / f"{probes}-{style.size}-{pairs}-{seed}-{'-'.join(names)}"
     if not (suite / PROBES_FILE).exists():
         return make(suite, names, pairs=pairs, seed=seed, style=style)

@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from vfl.errors import InputError
 from vfl.evaluate.answers import Answered
-from vfl.locate.curves import wilson
+from vfl.stats import wilson
 
 LEVEL = (0.025, 0.975)
 RESAMPLES = 20_000

@@ -3,29 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vfl.engine.sweep import Reading
+from vfl.loading.config import ModelConfig
 from vfl.locate.layer_rule import ChoiceConfig
 
 Mode = Literal["auto", "single", "window", "suffix"]
-MAIN_FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
-
-
-class ModelConfig(BaseModel):
-    """Which model, and how it is loaded (the arguments of `vfl.load`)."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    model: str | None = Field(default=None, description="folder or hub id; the embedded test model when left out")
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
-    device: str | None = None
-    device_map: str | None = None
-    quantize: Literal["4bit", "8bit"] | None = None
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    chat_template: Path | None = Field(default=None, description="file with a chat template that replaces the model's")
-    trust_remote_code: bool = False
 
 
 class LocateConfig(ModelConfig):

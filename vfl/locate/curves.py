@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from vfl.errors import InputError
+from vfl.stats import Floats, wilson
 
-Floats = NDArray[np.float64]
 Block = tuple[int, int]
-Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -50,18 +48,6 @@ class Curves:
     followed_high: Floats
     control: Floats | None
     effect: Floats | None
-
-
-def wilson(successes: Floats, trials: Floats) -> tuple[Floats, Floats]:
-    """Wilson's 95 % score interval of a rate, elementwise; no trials give (0, 1)."""
-    n = np.maximum(trials, 1)
-    rate = successes / n
-    centre = (rate + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 * np.sqrt(rate * (1 - rate) / n + Z_95**2 / (4 * n**2)) / (1 + Z_95**2 / n)
-    # At 0 and n successes the bound is exactly 0 and 1, which rounding would miss by 1e-17.
-    low = np.where((trials == 0) | (successes == 0), 0.0, centre - half)
-    high = np.where((trials == 0) | (successes == trials), 1.0, centre + half)
-    return low, high
 
 
 def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.io.layers import runs
-from vfl.locate.curves import Block, Floats
-from vfl.locate.significance import Bools, holm
+from vfl.locate.curves import Block
+from vfl.stats import Bools, Floats, holm
 
 WIDTHS = (2, 3)  # windows that are swept
 ChosenBy = Literal["single", "window", "range", "user", "nothing"]

@@ -12,10 +12,11 @@ from vfl import functionmap
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry
 from vfl.io.layers import layer_list, runs
-from vfl.locate.curves import Block, Floats, Outcomes, curves, outcomes, wilson
+from vfl.locate.curves import Block, Outcomes, curves, outcomes
 from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
 from vfl.locate.records import checked, read_records
 from vfl.locate.significance import levels
+from vfl.stats import Floats, wilson
 
 
 def build_entries(

@@ -12,27 +12,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.errors import InputError
-from vfl.functionmap import FunctionMap, ModelId
+from vfl.functionmap import FunctionMap
 from vfl.io.config import validated
 from vfl.io.layers import layer_list
-from vfl.loading.load import EMBEDDED, load, resolve
-from vfl.locate.config import MAIN_FUNCTIONS, LocateConfig
+from vfl.loading.config import EMBEDDED_ID, identify, load_from
+from vfl.loading.load import EMBEDDED, resolve
+from vfl.locate.config import LocateConfig
 from vfl.locate.folder import PARTS, claim, refuse_if_taken, settings_of
 from vfl.locate.map_entries import build_entries, kept_counts
 from vfl.locate.records import unite
 from vfl.locate.recovery import read_truth
 from vfl.locate.report.write import write_report
 from vfl.locate.sweeping import sweep_all
-from vfl.models.identity import versions, weights_sha256
+from vfl.models.identity import versions
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asker
+from vfl.probes.functions import PAPER_FUNCTIONS
 from vfl.probes.make import make
 from vfl.probes.pair import PROBES_FILE, Pair, read_suite, suite_sha256
 from vfl.probes.style import STYLES
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED_ID = "embedded"
 TEST_BED = "The embedded model is a test bed with planted function layers; it says nothing about large models."
 
 
@@ -86,7 +87,7 @@ def run(
     suite = Path(config.probes or "") if given else None
     pairs = _chosen(read_suite(suite), config.functions, suite) if suite else []
     vlm = vlm or load_from(config)
-    _check_layers(config, {pair.function for pair in pairs} or set(config.functions or MAIN_FUNCTIONS), vlm)
+    _check_layers(config, {pair.function for pair in pairs} or set(config.functions or PAPER_FUNCTIONS), vlm)
     claim(config, overwrite=overwrite, resume=resume)
     if suite is None:
         suite = _generated(config)
@@ -113,46 +114,13 @@ def run(
     return fmap
 
 
-def load_from(config: Any) -> VLM:
-    """The model that a configuration names."""
-    template = None
-    if config.chat_template is not None:
-        if not config.chat_template.is_file():
-            raise InputError(f"No chat template at {config.chat_template}. Give a file with a Jinja template.")
-        template = config.chat_template.read_text(encoding="utf-8")
-    return load(
-        config.model,
-        dtype=config.dtype,
-        device=config.device,
-        device_map=config.device_map,
-        quantize=config.quantize,
-        attention=config.attention,
-        revision=config.revision,
-        chat_template=template,
-        trust_remote_code=config.trust_remote_code,
-    )
-
-
-def identify(vlm: VLM) -> ModelId:
-    """What a map says of its model."""
-    embedded = Path(vlm.model_id) == EMBEDDED
-    folder = Path(vlm.model_id)
-    return ModelId(
-        id=EMBEDDED_ID if embedded else vlm.model_id,
-        revision=vlm.revision,
-        weights_sha256=weights_sha256(folder) if folder.is_dir() else None,
-        family=vlm.family.name,
-        num_layers=vlm.num_layers,
-    )
-
-
 def _generated(config: LocateConfig) -> Path:
     """The folder of generated pairs, written into `out` like a user's own; a resumed run finds them there."""
     name = config.probes or ("micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard")
     style = STYLES[name]
     if config.size is not None:
         style = style.resized(config.size)
-    functions = config.functions or MAIN_FUNCTIONS
+    functions = config.functions or PAPER_FUNCTIONS
     folder = config.out / "probes" / f"{name}-{style.size}-{config.pairs}-{config.seed}-{'-'.join(functions)}"
     if not (folder / PROBES_FILE).exists():
         make(folder, functions, pairs=config.pairs, seed=config.seed, style=style)

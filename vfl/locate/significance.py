@@ -6,12 +6,10 @@ Legend: S samples (rows), B blocks (columns).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binom
 
-from vfl.locate.curves import Floats, Outcomes
-
-Bools = NDArray[np.bool_]
+from vfl.locate.curves import Outcomes
+from vfl.stats import Bools, Floats
 
 
 @dataclass(frozen=True)
@@ -49,18 +47,6 @@ def levels(data: Outcomes, weights: Floats, floor: float) -> Levels:
     finite = np.isfinite(data.effect)
     effect = weights @ np.where(finite, data.effect, 0.0) / np.maximum(total(finite), 1)
     return Levels(np.maximum(excess, 0.0), np.where(has_control, p_paired, p_floor), effect)
-
-
-def holm(p: Floats, alpha: float) -> Bools:
-    """Holm's step-down over the columns of each row: which hypotheses fall with a family-wise error of alpha."""
-    if not p.shape[1]:
-        return np.zeros(p.shape, bool)
-    order = np.argsort(p, axis=1, kind="stable")
-    stepped = np.take_along_axis(p, order, axis=1) * np.arange(p.shape[1], 0, -1)
-    falls = np.logical_and.accumulate(stepped <= alpha, axis=1)
-    out = np.empty_like(falls)
-    np.put_along_axis(out, order, falls, axis=1)
-    return out
 
 
 def _count(values: Floats) -> tuple[Bools, Bools]:

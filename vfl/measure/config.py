@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from vfl.data import Kind
 from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch
-from vfl.locate.config import ModelConfig
+from vfl.loading.config import ModelConfig
 from vfl.metrics import measure
 from vfl.metrics.measure import KNOWN, check_names
 

@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch
 from vfl.io.config import read_yaml, validated
-from vfl.locate.config import ModelConfig
-from vfl.locate.run import load_from
+from vfl.loading.config import ModelConfig, load_from
 from vfl.measure.config import MeasureConfig, check_metrics
 from vfl.measure.hub import write_objects, write_questions
 from vfl.measure.metrics_file import Metrics

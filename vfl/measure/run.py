@@ -15,7 +15,7 @@ from tqdm import tqdm
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.io.config import validated
-from vfl.locate.run import identify, load_from
+from vfl.loading.config import identify, load_from
 from vfl.measure.config import ALL, MeasureConfig, check_metrics
 from vfl.measure.judge import Judge
 from vfl.measure.metrics_file import METRICS, MeasuredOn, Metrics

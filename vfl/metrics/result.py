@@ -15,12 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from vfl.errors import InputError
-from vfl.locate.curves import wilson
+from vfl.stats import Floats, wilson
 
-Floats = NDArray[np.float64]
 Result = dict[str, Any]
 
 RESAMPLES = 1000

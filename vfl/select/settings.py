@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from vfl.data import Kind
 from vfl.engine.teacher_forcing import How
 from vfl.io.layers import parse_layers
-from vfl.locate.config import ModelConfig
+from vfl.loading.config import ModelConfig
 
 
 def _several(value: Any) -> Any:

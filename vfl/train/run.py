@@ -26,9 +26,10 @@ from vfl.train.backward.truncate import truncate
 from vfl.train.callback.bar import use_bar
 from vfl.train.callback.of_recipe import watching_of
 from vfl.train.callback.tracking import offline_without_login
+from vfl.train.check import preflight_of
 from vfl.train.checkpoints import checkpoints, clear_leftovers
 from vfl.train.preflight.facts import Preflight
-from vfl.train.preflight.run import fly
+from vfl.train.preflight.tables import print_preflight
 from vfl.train.recipe import Recipe, read_recipe
 from vfl.train.report.before_after import Change, changes_of
 from vfl.train.report.page import write_training_report
@@ -93,7 +94,7 @@ def train(
     if watching is not None:
         trainer.add_callback(watching)
     use_bar(trainer, watching)
-    flight, checkpointing = fly(recipe, parts)
+    flight, checkpointing = preflight_of(recipe, parts)
     if resume and not check:
         _refuse_other_batch(recipe.out, flight)
     # Nothing of the recipe can be refused any more, so an earlier run's results may go.
@@ -102,7 +103,7 @@ def train(
     if main:
         flight.save(recipe.out / PREFLIGHT)
         if progress:
-            flight.print(Console(file=sys.stderr))
+            print_preflight(flight, Console(file=sys.stderr))
     if check:
         empty = recipe.out / CHECKPOINTS  # which Trainer makes
         if main and empty.is_dir() and not any(empty.iterdir()):

@@ -1,7 +1,6 @@
 """Rows of data to rows of the score table: the model's own scores and one ablation a function, batch by batch."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -14,17 +13,9 @@ from vfl.engine.teacher_forcing import How, forced
 from vfl.errors import InputError
 from vfl.models.vlm import VLM
 from vfl.select.score.feeding import Entry, Failure, Feeder
-from vfl.select.shards.score_table import ERRORS, measures, schema
+from vfl.select.shards.score_table import ERRORS, Part, measures, schema
 
 SOURCE_COLUMNS = ("source", "task", "dataset")
-
-
-@dataclass(frozen=True)
-class Part:
-    """Scores of some rows of the data in their order, and those that could not be scored."""
-
-    table: pa.Table
-    errors: pa.Table
 
 
 class Scorer:

@@ -15,7 +15,7 @@ from vfl.data import BadRow, read
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.atomic import replacing
-from vfl.locate.run import identify, load_from
+from vfl.loading.config import identify, load_from
 from vfl.models.vlm import VLM
 from vfl.select.score.ablations import ablations_of
 from vfl.select.score.scorer import Scorer, mean_embedding

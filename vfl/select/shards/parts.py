@@ -27,8 +27,7 @@ from vfl.data.hf import is_dataset
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.models.identity import versions
-from vfl.select.score.scorer import Part
-from vfl.select.shards.score_table import ERRORS
+from vfl.select.shards.score_table import ERRORS, Part
 
 PLAN, MANIFEST, ALL_ERRORS = "plan.json", "manifest.json", "errors.parquet"
 PARTS, FAILED, CLAIMS = "parts", "failed", "claims"

@@ -17,6 +17,7 @@ Drops are before minus after: positive where the ablation hurts.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -42,6 +43,14 @@ def schema(functions: Iterable[str]) -> pa.Schema:
 
 
 ERRORS = pa.schema([("uid", pa.string()), ("position", pa.int64()), ("where", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scores of some rows of the data in their order, and those that could not be scored."""
+
+    table: pa.Table
+    errors: pa.Table
 
 
 def measures(

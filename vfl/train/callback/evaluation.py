@@ -27,7 +27,7 @@ from vfl.evaluate.answers import Answered, Exam
 from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.result import Evaluation, read_answers, write_answers
 from vfl.evaluate.summary import compare, summarise
-from vfl.locate.run import identify
+from vfl.loading.config import identify
 from vfl.metrics.measure import check_names, measure_named
 from vfl.models.discover import discover
 from vfl.models.vlm import VLM

@@ -12,8 +12,8 @@ from transformers.integrations import deepspeed
 
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
+from vfl.loading.config import EMBEDDED_ID
 from vfl.loading.load import EMBEDDED, resolve
-from vfl.locate.run import EMBEDDED_ID
 from vfl.models.discover import discover
 from vfl.models.families import family_of
 from vfl.models.identity import weights_sha256

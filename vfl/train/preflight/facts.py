@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.models.identity import versions
+from vfl.train.preflight.audit import LossAudit
+from vfl.train.preflight.lengths import LengthHistogram
 from vfl.train.preflight.processes import LaunchFacts
-from vfl.train.preflight.tables import sections
-from vfl.train.rows.audit import LossAudit
-from vfl.train.rows.lengths import LengthHistogram
 
 logger = logging.getLogger(__name__)
 
@@ -139,11 +137,6 @@ class Preflight(_Facts):
                 "check the chat template and the tokenizer's eos_token.",
             )
         return found
-
-    def print(self, console: Console) -> None:
-        """Tables for a terminal of 80 columns and more."""
-        for section in sections(self):
-            console.print(section)
 
     def save(self, path: Path) -> None:
         """Write preflight.json, whole or not at all."""

@@ -1,30 +1,31 @@
 """The preflight as tables for a terminal: readable at 80 columns, and nothing in them drives the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from vfl.io.layers import layer_list
+from vfl.train.preflight.audit import AuditRow, LossAudit, visible
+from vfl.train.preflight.facts import ArmFacts, DataFacts, MemoryFacts, Preflight, TimeEstimate
+from vfl.train.preflight.lengths import LengthHistogram, bars
 from vfl.train.preflight.processes import LaunchFacts
-from vfl.train.rows.audit import AuditRow, LossAudit, visible
-from vfl.train.rows.lengths import LengthHistogram, bars
-
-if TYPE_CHECKING:
-    from vfl.train.preflight.facts import ArmFacts, DataFacts, MemoryFacts, Preflight, TimeEstimate
 
 SHOWN = 3  # rows of the audit on a terminal; preflight.json has all
 LONGEST_TEXT = 160  # characters of a prompt's end or an answer
 LABEL = 10  # columns
 
 
-def sections(flight: Preflight) -> list[RenderableType]:
+def print_preflight(flight: Preflight, console: Console) -> None:
+    """Tables for a terminal of 80 columns and more."""
+    for section in _sections(flight):
+        console.print(section)
+
+
+def _sections(flight: Preflight) -> list[RenderableType]:
     """Model and arm, modules, data, lengths, audit, run; warnings last, where they are seen."""
     found: list[RenderableType] = [_model(flight), _modules(flight)]
     if flight.lengths is not None:

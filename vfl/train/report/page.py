@@ -14,11 +14,11 @@ from vfl.io.atomic import replacing
 from vfl.report.charts import Ink, Tick, inks, shade, y_of
 from vfl.report.page import environment, flat
 from vfl.train.preflight import tables as words
+from vfl.train.preflight.audit import AuditRow, visible
 from vfl.train.preflight.facts import Preflight
 from vfl.train.report.before_after import Change, Rate, changes_of, gained, points
 from vfl.train.report.curves import PLAIN, Chart, Heat, Series, chart, heat
 from vfl.train.report.log import TrainingLog, read_log
-from vfl.train.rows.audit import AuditRow, visible
 
 TEMPLATES = Path(__file__).resolve().parent
 

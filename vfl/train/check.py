@@ -13,6 +13,7 @@ from vfl.train.adapter.files import adapted_modules
 from vfl.train.assemble import Assembly
 from vfl.train.backward.memory import CheckpointingChoice, choose_checkpointing, step_memory, untouched
 from vfl.train.backward.truncate import truncate
+from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
     ArmFacts,
     MemoryFacts,
@@ -22,14 +23,13 @@ from vfl.train.preflight.facts import (
     estimate_time,
     training_versions,
 )
+from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
 from vfl.train.recipe import Recipe
-from vfl.train.rows.audit import LossAudit, audit_loss
-from vfl.train.rows.lengths import length_histogram
 from vfl.train.rows.table import answers_of
 
 
-def fly(recipe: Recipe, parts: Assembly) -> tuple[Preflight, bool]:
+def preflight_of(recipe: Recipe, parts: Assembly) -> tuple[Preflight, bool]:
     """The preflight, and whether the layers in the backward pass are to be checkpointed.
 
     Raises:

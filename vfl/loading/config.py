@@ -1,0 +1,63 @@
+"""Settings that say which model: shared by everything that loads one, and how a result says which it was."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vfl.errors import InputError
+from vfl.functionmap import ModelId
+from vfl.loading.load import EMBEDDED, load
+from vfl.models.identity import weights_sha256
+from vfl.models.vlm import VLM
+
+EMBEDDED_ID = "embedded"
+
+
+class ModelConfig(BaseModel):
+    """Which model, and how it is loaded (the arguments of `vfl.load`)."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(default=None, description="folder or hub id; the embedded test model when left out")
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
+    device: str | None = None
+    device_map: str | None = None
+    quantize: Literal["4bit", "8bit"] | None = None
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    chat_template: Path | None = Field(default=None, description="file with a chat template that replaces the model's")
+    trust_remote_code: bool = False
+
+
+def load_from(config: ModelConfig) -> VLM:
+    """The model that a configuration names."""
+    template = None
+    if config.chat_template is not None:
+        if not config.chat_template.is_file():
+            raise InputError(f"No chat template at {config.chat_template}. Give a file with a Jinja template.")
+        template = config.chat_template.read_text(encoding="utf-8")
+    return load(
+        config.model,
+        dtype=config.dtype,
+        device=config.device,
+        device_map=config.device_map,
+        quantize=config.quantize,
+        attention=config.attention,
+        revision=config.revision,
+        chat_template=template,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def identify(vlm: VLM) -> ModelId:
+    """What a map says of its model."""
+    embedded = Path(vlm.model_id) == EMBEDDED
+    folder = Path(vlm.model_id)
+    return ModelId(
+        id=EMBEDDED_ID if embedded else vlm.model_id,
+        revision=vlm.revision,
+        weights_sha256=weights_sha256(folder) if folder.is_dir() else None,
+        family=vlm.family.name,
+        num_layers=vlm.num_layers,
+    )
