@@ -141,8 +141,8 @@ def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], how: str, mean: tor
     if how == "mean" and (mean is None or mean.shape != (width,)):
         found = "none" if mean is None else f"one of shape {tuple(mean.shape)}"
         raise InputError(
-            f"how='mean' needs the mean vision embedding, of shape ({width},); {found} was given. Average "
-            "`vfl.engine.derived_caches.vision_embeddings` over some images."
+            f"how='mean' needs the mean vision embedding, of shape ({width},); {found} was given. Make it "
+            "of some images with `vfl.engine.vision_embeddings.mean_embedding`."
         )
     if how != "mean" and mean is not None:
         raise InputError(f"A mean embedding was given with how={how!r}, which does not use it. Give how='mean'.")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import (
@@ -29,7 +30,7 @@ from vfl.metrics.edited_prompts import (
     reply,
 )
 from vfl.metrics.gradients import STEPS, integrated_gradients
-from vfl.metrics.mean_embedding import cached_mean, mean_embedding
+from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, object_tokens
 from vfl.metrics.result import Result, mean_scalar, result, share_scalar
 from vfl.models.encode import Encoded, ImageLike
