@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vfl.engine.attention_tap import Block, tapped
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.engine.image_cache import prefill
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.layer_trace import trace_prompt
@@ -16,7 +16,7 @@ from vfl.engine.sweep import sweep
 from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
 from vfl.metrics.ablation import ablated, token_ablation
-from vfl.metrics.edited_prompts import question_on, repeated, replies, reply
+from vfl.metrics.edited_prompts import question_on, replies, reply
 from vfl.metrics.gradients import integrated_gradients
 from vfl.metrics.head_masking import head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
@@ -37,7 +37,7 @@ def question(vlm, boxed):
 
 def test_rows_answer_as_the_sweep(vlm, question, boxed, untouched):
     expected = sweep(vlm, question.encoded, [Plan.own()], max_new_tokens=question.limit)
-    rows = replies(vlm, question, repeated(decoder_inputs(vlm, question.encoded.inputs), 3))
+    rows = replies(vlm, question, take_rows(decoder_inputs(vlm, question.encoded.inputs), [0] * 3))
     for row in (*rows, reply(vlm, question)):
         assert row.text == expected.texts[0]
         assert row.right
@@ -129,7 +129,7 @@ def test_integrated_gradients_are_those_of_finite_differences(vlm, question, unt
     at = int(scores.argmax())
     place = int(is_image_token(vlm, encoded).nonzero().flatten()[at])
     given, size, step = decoder_inputs(vlm, encoded.inputs), image.shape[1], 1e-2  # norms round to float32
-    many = repeated(given, 2 * size)
+    many = take_rows(given, [0] * (2 * size))
     many["inputs_embeds"][:, is_image_token(vlm, encoded)] = (image + blank) / 2  # the middle of the path
     many["inputs_embeds"][:, place] += step * torch.cat([torch.eye(size), -torch.eye(size)]).double()
     with torch.no_grad():

@@ -4,27 +4,24 @@ The image is prefilled once. Rows share its keys and values and everything below
 answer positions get logits. Where a prompt can't share its prefix, the same rows run over the whole prompt instead.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 
+from vfl.engine.decode import greedy_answers
 from vfl.engine.image_cache import ImageCache, can_share, prefill, slots_of
 from vfl.engine.layer_trace import LayerTrace, trace_after, trace_prompt
-from vfl.engine.memory import guess_row_limit, is_out_of_memory, release
+from vfl.engine.memory import guess_row_limit, in_parts
 from vfl.engine.plan import Plan
 from vfl.engine.rows import Context, Pair, Tokens, cut_tokens, run_rows, tokens_of
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
-logger = logging.getLogger(__name__)
-
 Reading = Literal["text", "answer", "all"]
 READINGS: tuple[Reading, ...] = ("text", "answer", "all")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,15 @@ def sweep(
     ahead = max([max_new_tokens, *map(len, answer_ids)]) - 1
     following = _following(vlm, encoded, stage, ahead) if ahead > 0 else None
 
-    def run(rows: list[int]) -> list[_Row]:
+    def run(rows: Sequence[int]) -> list[_Row]:
         return _run(vlm, [plans[row] for row in rows], stage, following, answer_ids, max_new_tokens)
 
-    found = dict(zip(order, _in_batches(vlm, order, stage, run), strict=True))
-    rows = [found[row] for row in range(len(plans))]
+    limit = vlm.row_limit or guess_row_limit(vlm, stage.trace)
+    done, fitting = in_parts(order, limit, run, "rows")
+    if fitting < limit:
+        vlm.row_limit = fitting
+    by_plan = dict(zip(order, done, strict=True))
+    rows = [by_plan[row] for row in range(len(plans))]
     return SweepResult(
         logits=torch.stack([row.logits for row in rows]),
         answer_logprobs=torch.stack([row.logprobs for row in rows]),
@@ -164,25 +165,6 @@ def _following(vlm: VLM, encoded: Encoded, stage: _Stage, length: int) -> LayerT
     return trace_after(vlm, past, ids, positions, encoded.length)
 
 
-def _in_batches(vlm: VLM, rows: list[int], stage: _Stage, run: Callable[[list[int]], list[T]]) -> list[T]:
-    """Run rows in batches that fit: an out-of-memory error halves the batch and goes on, saying so."""
-    limit = vlm.row_limit or guess_row_limit(vlm, stage.trace)
-    done: list[T] = []
-    while len(done) < len(rows):
-        batch = rows[len(done) : len(done) + limit]
-        try:
-            done += run(batch)
-            continue
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or len(batch) == 1:
-                raise
-        # Outside of `except`, or the traceback would keep the failed batch's tensors alive.
-        release()
-        limit = vlm.row_limit = len(batch) // 2
-        logger.warning("out of memory with %d rows in a batch; going on with %d", len(batch), limit)
-    return done
-
-
 def _run(
     vlm: VLM,
     plans: list[Plan],
@@ -224,25 +206,18 @@ class _Branch:
 
     def generate(self, logits: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
         """Greedy answers of all rows, without the end token."""
-        ends = self.vlm.end_ids()
-        texts: list[list[int]] = [[] for _ in self.plans]
-        running = [True] * len(texts)
         past = self.past
-        for step in range(max_new_tokens):
-            chosen = logits.argmax(dim=-1)
-            for row, token in enumerate(chosen.tolist()):
-                running[row] = running[row] and token not in ends
-                if running[row]:
-                    texts[row].append(token)
-            if step + 1 == max_new_tokens or not any(running):
-                break
-            output, new = self._step(chosen[:, None], step, past)
+
+        def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
+            nonlocal past
+            output, new = self._step(chosen[:, None], number, past)
             past = [
                 (torch.cat([old[0], fresh[0]], dim=2), torch.cat([old[1], fresh[1]], dim=2))
                 for old, fresh in zip(past, new, strict=True)
             ]
-            logits = _wide(self.vlm.logits(output[:, -1]))
-        return texts
+            return _wide(self.vlm.logits(output[:, -1]))
+
+        return greedy_answers(logits, step, max_new_tokens, self.vlm.end_ids())
 
     def _step(self, ids: torch.Tensor, first: int, past: list[Pair]) -> tuple[torch.Tensor, list[Pair]]:
         assert self.following is not None

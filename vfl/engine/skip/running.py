@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from vfl.engine import decode
 from vfl.engine.image_cache import can_share, slots_of
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.layer_inputs import cut_argument
 from vfl.engine.masks import blocked
 from vfl.engine.skip.skip import Skip
-from vfl.engine.untouched import greedy, untouched
+from vfl.engine.untouched import untouched
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -64,17 +65,12 @@ def generate(
     Raises:
         InputError: as `skipping`.
     """
-    least = {"min_new_tokens": max_new_tokens} if exactly else {}
     way: AbstractContextManager[DynamicCache] = (
         nullcontext(DynamicCache()) if skip is None else skipping(vlm, encoded, skip)
     )
-    with untouched(vlm), greedy(vlm), way as cache:
-        output: Any = vlm.model.generate(
-            **encoded.inputs, past_key_values=cache, max_new_tokens=max_new_tokens, do_sample=False, **least
-        )
-    ids = output[0, encoded.length :].tolist()
-    ends = vlm.end_ids()
-    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))], cache
+    with untouched(vlm), way as cache:
+        (ids,) = decode.generate(vlm, encoded.inputs, max_new_tokens, cache=cache, exactly=exactly)
+    return ids, cache
 
 
 @contextmanager
