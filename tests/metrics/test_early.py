@@ -13,8 +13,9 @@ from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.metrics.accuracy import chance, eighths
 from vfl.metrics.drop import drop
-from vfl.metrics.early import late_entry, mask
 from vfl.metrics.injection import injection, unrelated_pair
+from vfl.metrics.late_entry import late_entry
+from vfl.metrics.mask import mask
 from vfl.metrics.similarity import kept_apart, similarity
 from vfl.probes.asking import MAX_NEW_TOKENS, question_of
 
