@@ -32,6 +32,7 @@ from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, object_tokens
 from vfl.metrics.result import Result, mean_scalar, result, share_scalar
+from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
 from vfl.probes import match
@@ -245,3 +246,17 @@ def _count(share: float, num_tokens: int) -> int:
 
 def _percent(share: float) -> str:
     return f"{100 * share:g}%"
+
+
+SPEC = Metric(
+    function=token_ablation,
+    needs="pairs",
+    title="Ablating vision tokens",
+    read="Share of right answers that turn wrong when a set of vision tokens is replaced by the mean embedding. "
+    "Compare sets of equal size: the object’s own tokens (and a ring or two around them) against as many random ones.",
+    source=NEO,
+    equation="E′[i] = ē for i in S, E[i] otherwise",
+    unit=SHARE,
+    units={"tokens": "tokens"},
+    only_images="it replaces the tokens of an object's place in the picture",
+)
