@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from pages_from_code.sources import modules, summary
 
@@ -15,8 +16,13 @@ class ErrorText:
     text: str
 
 
-def errors() -> Iterator[ErrorText]:
+@cache
+def errors() -> tuple[ErrorText, ...]:
     """Every `InputError` that is raised with a text of its own."""
+    return tuple(_raised())
+
+
+def _raised() -> Iterator[ErrorText]:
     for name, tree in modules():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("InputError") and node.args:

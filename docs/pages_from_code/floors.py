@@ -52,7 +52,9 @@ def imported(tree: ast.Module) -> set[str]:
 
 def floors() -> list[list[str]]:
     """Names of rooms by floor, the top one first, from the contract that `make quality` checks."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     return [[name.strip() for name in floor.split("|")] for floor in layers]
 

@@ -18,18 +18,19 @@ def page() -> str:
     """The whole page."""
     rows = ["| setting | value | default | meaning |", "|---|---|---|---|"]
     for name, field in policies.PolicyConfig.model_fields.items():
-        rows.append(
-            f"| `{name}` | {cell(kind(field))} | `{cell(default(field))}` | {cell(field.description or '')} |"
+        rows.append(f"| `{name}` | {cell(kind(field))} | `{cell(default(field))}` | {cell(field.description or '')} |")
+    return (
+        "\n\n".join(
+            [
+                "# Policies",
+                "    vfl select filter scores --policy NAME --budget 20% --out subset",
+                "What a score, a class and a budget are: [selection](../selection.md). Policies: "
+                + ", ".join(f"`{name}`" for name in names())
+                + ".",
+                inspect.getdoc(policies) or "",
+                "## Settings",
+                "\n".join(rows),
+            ]
         )
-    return "\n\n".join(
-        [
-            "# Policies",
-            "    vfl select filter scores --policy NAME --budget 20% --out subset",
-            "What a score, a class and a budget are: [selection](../selection.md). Policies: "
-            + ", ".join(f"`{name}`" for name in names())
-            + ".",
-            inspect.getdoc(policies) or "",
-            "## Settings",
-            "\n".join(rows),
-        ]
-    ) + "\n"
+        + "\n"
+    )

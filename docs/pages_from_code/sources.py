@@ -1,18 +1,23 @@
 """The library's source as trees: what the pages read without importing it."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "vfl"
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules() -> tuple[tuple[str, ast.Module], ...]:
     """Name and tree of every module of the library, by name."""
-    for path in sorted(LIBRARY.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        yield ".".join(parts).removesuffix(".__init__"), ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(
+        (
+            ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"),
+            ast.parse(path.read_text("utf-8")),
+        )
+        for path in sorted(LIBRARY.rglob("*.py"))
+    )
 
 
 def summary(tree: ast.Module) -> str:

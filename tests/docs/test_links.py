@@ -36,6 +36,8 @@ def test_the_readme_is_short():
 
 
 def test_links_out_of_the_site_become_words(tmp_path, monkeypatch):
-    (tmp_path / "CONTRIBUTING.md").write_text("[a](docs/faq.md#x) [b](vfl/errors.py) [c](https://x.org) ![d](docs/d.png)")
+    (tmp_path / "CONTRIBUTING.md").write_text(
+        "[a](docs/faq.md#x) [b](vfl/errors.py) [c](https://x.org) ![d](docs/d.png)"
+    )
     monkeypatch.setattr(repository, "ROOT", tmp_path)
     assert repository.page("CONTRIBUTING.md") == "[a](faq.md#x) b [c](https://x.org) ![d](d.png)"
