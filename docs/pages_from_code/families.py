@@ -13,6 +13,6 @@ def page() -> str:
         rows.append(f"| {family.name} | {types} | {family.modality} | {cell(family.note)} |")
     refused = "\n".join(f"- `{name}`: {why}" for name, why in REFUSED.items())
     return (
-        "# Model families\n\nEvery family here is tested with small random models of the real classes. Others are tried "
-        f"by discovery and checked at load.\n\n{chr(10).join(rows)}\n\nRefused, with the reason:\n\n{refused}\n"
+        "# Model families\n\nEvery family here is tested with small random models of the real classes. Others are "
+        f"tried by discovery and checked at load.\n\n{chr(10).join(rows)}\n\nRefused, with the reason:\n\n{refused}\n"
     )

@@ -65,7 +65,8 @@ def picture() -> str:
     height = len(stacked) * (FLOOR + GAP) + GAP
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        'aria-label="Rooms of the library by floor" font-family="sans-serif">'
+        'aria-label="Rooms of the library by floor" font-family="sans-serif" font-size="11" fill="#334">'
+        "<style>.name {font-size: 16px; font-weight: bold; fill: #1b2a4a}</style>"
     ]
     for number, names in enumerate(stacked):
         top = GAP + number * (FLOOR + GAP)
@@ -73,13 +74,13 @@ def picture() -> str:
         for place, name in enumerate(names):
             left, room = SIDE + place * (wide + SIDE), made[name]
             below = ", ".join(other for floor in stacked[number:] for other in floor if other in room.imports)
+            size = f"{room.files} files, {room.lines:,} lines"
             drawn.append(
                 f'<g><title>{escape(room.says)}</title><rect x="{left:.0f}" y="{top}" width="{wide:.0f}" '
                 f'height="{FLOOR}" rx="6" fill="#eef2fb" stroke="#5b76b8"/>'
-                f'<text x="{left + 12:.0f}" y="{top + 25}" font-size="16" font-weight="bold" fill="#1b2a4a">{name}</text>'
-                f'<text x="{left + wide - 12:.0f}" y="{top + 25}" font-size="11" fill="#556" text-anchor="end">'
-                f"{room.files} files, {room.lines:,} lines</text>"
-                f'<text x="{left + 12:.0f}" y="{top + 46}" font-size="11" fill="#334">{escape(wrapped(below, wide))}</text></g>'
+                f'<text x="{left + 12:.0f}" y="{top + 25}" class="name">{name}</text>'
+                f'<text x="{left + wide - 12:.0f}" y="{top + 25}" text-anchor="end">{size}</text>'
+                f'<text x="{left + 12:.0f}" y="{top + 46}">{escape(wrapped(below, wide))}</text></g>'
             )
     return "\n".join([*drawn, "</svg>"])
 

@@ -1,4 +1,4 @@
-"""Relative links of pages that are read in the repository lead somewhere; those inside the site are mkdocs's to check."""
+"""Relative links of pages that are read in the repository lead somewhere; those of the site are mkdocs's to check."""
 
 import re
 from pathlib import Path
