@@ -65,9 +65,9 @@ def score_layers(model: PreTrainedModel, batches: Iterable[Tensors]) -> LayerSco
         for batch in batches:
             meter.start(batch)
             loss = answer_loss(model, batch)
-            if not math.isfinite(float(loss)):
+            if not math.isfinite(value := loss.item()):
                 raise InputError(
-                    f"The loss of rows {meter.rows} to {meter.rows + len(batch['labels']) - 1} is {float(loss)}, so "
+                    f"The loss of rows {meter.rows} to {meter.rows + len(batch['labels']) - 1} is {value}, so "
                     "layers can't be scored by their gradients. Check dtype and data, or name the layers yourself."
                 )
             loss.backward()

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from vfl.config import read_yaml, set_dotted, validated
 from vfl.data import Kind
@@ -21,6 +21,35 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
 
 
+class ReplayConfig(_Strict):
+    """Rows of what the model can do already, mixed into every epoch so that it keeps that."""
+
+    data: Annotated[tuple[Path, ...], BeforeValidator(_several)] = ()
+    images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
+    format: Kind | Literal["auto"] = "auto"
+    probes: str | None = Field(default=None, description="instead of data: micro, standard, or a suite's folder")
+    functions: tuple[str, ...] | None = None
+    pairs: int = Field(default=100, ge=1, description="generated pairs a function, two rows each")
+    probe_seed: int = Field(default=2, ge=0, description="of generated probes; not the one that is evaluated with")
+    share: float = Field(default=0.1, gt=0, lt=1, description="of the rows of an epoch")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.data) == (self.probes is not None):
+            raise ValueError("replay needs rows from data or from probes: give one of the two")
+        return self
+
+
+class ProtectConfig(_Strict):
+    """Layers where functions that are not to be lost read the image: not trained, or trained slower."""
+
+    functions: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+    map: Path
+    how: Literal["freeze", "scale"] = "freeze"
+    scale: float = Field(default=0.1, gt=0, lt=1, description="of the learning rate, for how: scale")
+    allow_other_model: bool = False
+
+
 class DataConfig(_Strict):
     """Rows to train on; formats are those of `vfl.data`."""
 
@@ -31,6 +60,7 @@ class DataConfig(_Strict):
     on_bad_row: Literal["error", "skip"] = "error"
     on_long_row: Literal["error", "skip"] = "error"
     allow_remote: bool = False
+    replay: ReplayConfig | None = None
 
 
 class EvaluationConfig(_Strict):
@@ -67,6 +97,7 @@ class Recipe(_Strict):
     method: Literal["sft", "dpo"] = "sft"
     data: DataConfig
     layers: LayerChoice
+    protect: ProtectConfig | None = None
     match: Literal["parameters"] | None = Field(
         default=None, description="scale the rank to as many trainable parameters as full-LoRA"
     )

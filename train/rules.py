@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from vfl.errors import InputError
 
 
-def highest(scores: Sequence[float], count: int) -> list[int]:
+def highest(scores: Sequence[float], count: int, barred: Sequence[int] = ()) -> list[int]:
     """The `count` layers with the highest scores, ascending; of equals the lower layers.
+
+    Args:
+        barred: layers that may not be taken; fewer than `count` come out where too few others are left.
 
     Raises:
         InputError: for a count that the model does not have.
     """
     check_count(count, len(scores))
-    return sorted(sorted(range(len(scores)), key=lambda layer: (-scores[layer], layer))[:count])
+    free = [layer for layer in range(len(scores)) if layer not in set(barred)]
+    return sorted(sorted(free, key=lambda layer: (-scores[layer], layer))[:count])
 
 
 def evenly_spaced(count: int, num_layers: int) -> list[int]:
@@ -39,7 +43,9 @@ def drawn(count: int, num_layers: int, seed: int) -> list[int]:
 def check_count(count: int, num_layers: int) -> None:
     """Raises InputError unless the model has so many layers."""
     if not 1 <= count <= num_layers:
-        raise InputError(f"{count} layers were asked for (layers.count); the model has {num_layers}: give 1 to that.")
+        raise InputError(
+            f"{count} layers were asked for (layers.count), but the model has {num_layers}. Give 1 to {num_layers}."
+        )
 
 
 def shares(scores: Sequence[float]) -> list[float]:

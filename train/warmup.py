@@ -1,6 +1,6 @@
 """A short run of LoRA in all layers, to see which of them training moves most.
 
-The size of a layer's update after a few steps ranks it (arXiv 2402.07721, 2410.17875 and 2412.12785 rank by such sizes).
+The size of a layer's update after a few steps ranks it, as in arXiv 2402.07721, 2410.17875 and 2412.12785.
 """
 
 import math

@@ -4,9 +4,9 @@
     python -m experiments.layers.run --out runs/layers --model twin=runs/twin/weights --map runs/twin/map
 
 Stages, in this order, each finished before the next:
-1. rates: both learning rates for the arms that the others resemble, on the two tasks that set constants.
-2. screen: every arm on every task, one seed, no replay, at the rate that stage 1 found for its kind.
-3. confirmation: the arms that matter with and without replay, further seeds.
+1. rates: both learning rates for full and for three layers, on the two tasks that set constants.
+2. screen: arms on every task, one seed, no replay, at the rate that stage 1 found for their kind.
+3. the arms that matter with replay, one seed; then the rest of the screen; then both with further seeds.
 
 Each run is a line of results.jsonl. An interrupted experiment goes on where it stopped; `experiments.layers.report`
 makes the tables from whatever is there.
@@ -32,18 +32,17 @@ from vfl.train.lora import build_lora
 
 logger = logging.getLogger(__name__)
 
-SET_ON = ("letters", "roman")  # learning rates and constants are chosen on these; the others judge
-JUDGED_ON = ("counts", "poster", "cells", "worn", "dark")
+SET_ON = ("roman", "poster")  # learning rates and constants are chosen on these; the others judge
+JUDGED_ON = ("cells", "worn", "dark", "counts")  # letters has its own table in recipes/micro/README.md
 RATES = (2e-3, 5e-3)
 EVERYWHERE = ("full", "thin", "attention", "mlp")  # arms that train all layers
-KINDS = {"all layers": ("full", "thin", "attention"), "few layers": ("function", "gradient")}
-SCREEN = (
-    *("full", "function", "gradient", "thin", "reversed", "uniform", "attention", "protect", "random 0", "warmup"),
-    *("similarity", "mlp", "lowest", "fisher", "half", "random 1", "random 2"),
-)
-CONFIRMED = ("full", "half", "thin", "function", "gradient")
+KINDS = {"all layers": ("full",), "few layers": ("gradient",)}
+FIRST = ("full", "function", "gradient", "thin", "protect", "random 0", "uniform")
+SECOND = ("reversed", "attention", "half", "warmup", "similarity", "mlp", "lowest", "fisher", "random 1", "random 2")
+CONFIRMED = ("full", "half", "function", "thin")
 SHARE = 0.1
-STEPS, BATCH = 150, 8
+STEPS, BATCH = 120, 6
+LONGER = {"counts": 240}  # steps of tasks that no arm learns in so few
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ def planned(model: str, rates: dict[str, float] | None, seeds: int) -> Iterator[
         return Run(model, task, arm, rates["all layers" if arm in EVERYWHERE else "few layers"], seed, replay)
 
     tasks = (*SET_ON, *JUDGED_ON)
-    for arms in (SCREEN[:8], SCREEN[8:12], SCREEN[12:]):
-        yield from (run(task, arm, 0, 0.0) for task in tasks for arm in arms)
-    for seed in range(seeds):
+    yield from (run(task, arm, 0, 0.0) for task in tasks for arm in FIRST)
+    yield from (run(task, arm, 0, SHARE) for task in tasks for arm in CONFIRMED)
+    yield from (run(task, arm, 0, 0.0) for task in tasks for arm in SECOND)
+    for seed in range(1, seeds):
         yield from (run(task, arm, seed, SHARE) for task in tasks for arm in CONFIRMED)
-        if seed:
-            yield from (run(task, arm, seed, 0.0) for task in tasks for arm in CONFIRMED)
+        yield from (run(task, arm, seed, 0.0) for task in tasks for arm in CONFIRMED)
 
 
 def best_rates(results: list[dict[str, Any]], model: str) -> dict[str, float] | None:
@@ -105,7 +104,7 @@ def share(digits: str) -> float:
 def train(bed: Bed, run: Run, arm: Arm) -> dict[str, Any]:
     """One run: losses, seconds of a step, answers after it."""
     rows = bed.mixed(run.task, run.replay, run.seed)
-    schedule = Schedule(STEPS, BATCH, run.rate)
+    schedule = Schedule(LONGER.get(run.task, STEPS), BATCH, run.rate)
     config = build_lora(bed.vlm.model, arm.layers, arm.lora())
     with adapted(bed.vlm, config, run.seed) as model:
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -118,7 +117,7 @@ def train(bed: Bed, run: Run, arm: Arm) -> dict[str, Any]:
         "rank": arm.rank,
         "modules": arm.modules,
         "parameters": parameters,
-        "step_cpu_seconds": seconds / STEPS,
+        "step_cpu_seconds": seconds / schedule.steps,
         "loss": float(np.mean(losses[-10:])),
         "after": after,
     }

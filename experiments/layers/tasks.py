@@ -12,8 +12,8 @@
 | cells | output | the known places, asked for and answered as a square of a board |
 | worn | mixed | all four functions again, after noise in the decoder |
 
-Every task's rows stand in train.jsonl and test.jsonl (prompt, completion, images) with their pictures; `replay` holds the
-four old functions as the model already answers them. No test picture is a training picture.
+Every task's rows stand in train.jsonl and test.jsonl (prompt, completion, images) with their pictures; `replay` holds
+the four old functions as the model already answers them. No test picture is a training picture.
 """
 
 import argparse
