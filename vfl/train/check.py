@@ -175,12 +175,14 @@ def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:
 def _arm_facts(recipe: Recipe, parts: Assembly) -> ArmFacts:
     choice = recipe.layers
     return ArmFacts(
-        arm=choice.preset or ("list" if choice.layers and choice.arm == "function" else choice.arm),
+        arm=choice.rule or choice.preset or ("list" if choice.layers and choice.arm == "function" else choice.arm),
         layers=tuple(parts.layers),
         functions=choice.functions,
         map_path=None if choice.map is None else str(choice.map),
         map_sha256=None if choice.map is None else _hash(choice.map),
         rank=parts.lora.r,
+        reason=None if parts.decision is None else parts.decision.reason,
+        protected=None if parts.protection is None else parts.protection.sentence,
     )
 
 

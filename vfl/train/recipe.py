@@ -11,6 +11,7 @@ from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.train.layers.choice import LayerChoice
+from vfl.train.layers.protect import ProtectConfig
 from vfl.train.nonfinite import OnNan
 
 
@@ -23,6 +24,25 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
 
 
+class ReplayConfig(_Strict):
+    """Rows of what the model can do already, mixed into every epoch so that it keeps that."""
+
+    data: Annotated[tuple[Path, ...], BeforeValidator(_several)] = ()
+    images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
+    format: Kind | Literal["auto"] = "auto"
+    probes: str | None = Field(default=None, description="instead of data: micro, standard, or a suite's folder")
+    functions: tuple[str, ...] | None = None
+    pairs: int = Field(default=100, ge=1, description="generated pairs a function, two rows each")
+    probe_seed: int = Field(default=2, ge=0, description="of generated probes; not the one that is evaluated with")
+    share: float = Field(default=0.1, gt=0, lt=1, description="of the rows of an epoch")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.data) == (self.probes is not None):
+            raise ValueError("replay needs rows from data or from probes: give one of the two")
+        return self
+
+
 class DataConfig(_Strict):
     """Rows to train on; formats are those of `vfl.data`."""
 
@@ -33,6 +53,7 @@ class DataConfig(_Strict):
     on_bad_row: Literal["error", "skip"] = "error"
     on_long_row: Literal["error", "skip"] = "error"
     allow_remote: bool = False
+    replay: ReplayConfig | None = None
 
 
 class EvaluationConfig(_Strict):
@@ -69,6 +90,7 @@ class Recipe(_Strict):
     method: Literal["sft", "dpo"] = "sft"
     data: DataConfig
     layers: LayerChoice
+    protect: ProtectConfig | None = None
     match: Literal["parameters"] | None = Field(
         default=None, description="scale the rank to as many trainable parameters as full-LoRA"
     )
