@@ -1,7 +1,7 @@
 """A model's answers to items: batched greedy generation, judged item by item.
 
 answered = answer(vlm, items_of_probes(vlm, pairs))
-exam = Exam(vlm, items)      # encodes once; exam.answer() as often as wanted, such as during training
+evaluator = Evaluator(vlm, items)      # encodes once; evaluator.answer() as often as wanted, such as during training
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Answered:
     key: str
 
 
-class Exam:
+class Evaluator:
     """Items of one model, to be answered as often as wanted.
 
     Args:
@@ -80,7 +80,7 @@ def answer(vlm: VLM, items: Sequence[EvalItem], batch: int = 16, *, progress: bo
     Raises:
         InputError: for no items, repeated ids, or an image that can't be read.
     """
-    return Exam(vlm, items, batch=batch, keep_bytes=0).answer(progress=progress)
+    return Evaluator(vlm, items, batch=batch, keep_bytes=0).answer(progress=progress)
 
 
 def _answer(vlm: VLM, batch: Batch) -> list[Answered]:

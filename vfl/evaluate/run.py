@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vfl.errors import InputError
-from vfl.evaluate.answers import Exam
+from vfl.evaluate.answers import Evaluator
 from vfl.evaluate.config import EvaluateConfig
 from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
@@ -65,7 +65,7 @@ def run(config: EvaluateConfig, vlm: VLM, *, adapter: AdapterId | None = None, p
     items, notes = items_of(config, vlm)
     if baseline:
         check_ids((one.id for one in baseline[1]), (item.id for item in items))  # before the slow part
-    answered = Exam(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
+    answered = Evaluator(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
     evaluation = Evaluation(
         model=identify(vlm),
         adapter=adapter,

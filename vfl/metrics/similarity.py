@@ -20,6 +20,7 @@ from vfl.engine.states import between_layers, forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine_distance
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.models.depth import in_proportion
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -45,7 +46,7 @@ def similarity(vlm: VLM, prompts: Iterable[Encoded], *, below: int | None = None
         InputError: for a `below` outside of 1 .. L-1.
     """
     num_layers = vlm.num_layers
-    first = max(1, round(num_layers / 8)) if below is None else below
+    first = max(1, in_proportion(4, num_layers)) if below is None else below
     if not 0 < first < num_layers:
         raise InputError(f"below={below}: the model has {num_layers} layers; give 1 to {num_layers - 1}.")
     samples = [similarities(vlm, encoded, first) for encoded in prompts]

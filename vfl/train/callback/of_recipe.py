@@ -9,7 +9,7 @@ from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
-from vfl.train.callback.evaluation import Watching
+from vfl.train.callback.evaluation import EvaluationCallback
 from vfl.train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 PROBES = "probes"
 
 
-def watching_of(recipe: Recipe, vlm: VLM) -> Watching | None:
+def evaluation_callback_of(recipe: Recipe, vlm: VLM) -> EvaluationCallback | None:
     """The callback, or None for a recipe that evaluates nothing. Generated suites lie in the run's folder.
 
     Raises:
@@ -38,7 +38,7 @@ def watching_of(recipe: Recipe, vlm: VLM) -> Watching | None:
         if left_out:
             logger.warning("%d rows of the evaluation set %s are left out: %s ...", len(left_out), name, left_out[0])
         items += found
-    return Watching(
+    return EvaluationCallback(
         vlm,
         items,
         recipe.out,
