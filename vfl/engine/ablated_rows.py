@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vfl.engine.layer_hooks import layer_hooks
-from vfl.engine.rows import Pair, Tokens, run_layer
+from vfl.engine.rows import KeysValues, Tokens, run_layer
 from vfl.engine.shared_keys import PassingCache, SharedKeys
 from vfl.engine.window_inputs import WindowArguments, WindowMasks
 from vfl.engine.windows import Windows, at
@@ -34,7 +34,7 @@ class AblatedRows:
     """
 
     def __init__(
-        self, vlm: VLM, windows: Windows, layers: Sequence[Collection[int]], replaced: Mapping[int, Pair] | None
+        self, vlm: VLM, windows: Windows, layers: Sequence[Collection[int]], replaced: Mapping[int, KeysValues] | None
     ) -> None:
         self.vlm, self.windows, self.layers, self.replaced = vlm, windows, layers, replaced or {}
         self.state: torch.Tensor | None = None
@@ -57,7 +57,7 @@ class AblatedRows:
             state = fresh if state is None else torch.cat([state, fresh], dim=1)
         self.state = state
 
-    def after(self, layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any], pair: Pair) -> None:
+    def after(self, layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any], pair: KeysValues) -> None:
         """Run the layer over the joined rows, with the plain forward's arguments, keys and values (B, H, T, D)."""
         if self.state is None:
             return
@@ -79,7 +79,7 @@ class AblatedRows:
         """(B, T, d) -> (R, n, d)."""
         return at(hidden, self.windows.rows, self.windows.places)
 
-    def _before(self, pair: Pair) -> Pair:
+    def _before(self, pair: KeysValues) -> KeysValues:
         """(B, H, T, D) keys and values -> (R, H, P, D)."""
         rows, shared = self.windows.rows.to(pair[0].device), self.windows.shared
         keys, values = pair[0][:, :, :shared], pair[1][:, :, :shared]
@@ -87,7 +87,7 @@ class AblatedRows:
 
 
 @torch.no_grad()
-def run_beside(vlm: VLM, given: Mapping[str, Any], ablated: AblatedRows | None) -> torch.Tensor:
+def run_with_ablated(vlm: VLM, given: Mapping[str, Any], ablated: AblatedRows | None) -> torch.Tensor:
     """One plain forward of the decoder with ablated rows beside it; (B, T, d) outputs of its last layer."""
     cache = PassingCache()
     outputs: list[torch.Tensor] = []
@@ -109,10 +109,10 @@ def run_beside(vlm: VLM, given: Mapping[str, Any], ablated: AblatedRows | None) 
 @torch.no_grad()
 def slot_keys(
     vlm: VLM, given: Mapping[str, Any], places: torch.Tensor, rows: torch.Tensor, layers: Collection[int]
-) -> dict[int, Pair]:
+) -> dict[int, KeysValues]:
     """Per layer of `layers`, the keys and values (R, H, V, D) at `places` (R, V) of one plain forward's `rows`."""
     cache = PassingCache()
-    found: dict[int, Pair] = {}
+    found: dict[int, KeysValues] = {}
 
     def leave(layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> None:
         keys, values = cache.take()

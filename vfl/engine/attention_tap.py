@@ -29,7 +29,7 @@ Rewrite = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class BlockedEdges:
     """Attention knockout: at some layers, queries that can't read keys (the edges of every query to every key).
 
     Attributes:
@@ -49,7 +49,7 @@ def tapped(
     *,
     read: Reader | None = None,
     rows: Sequence[int] = (-1,),
-    blocks: Sequence[Block] = (),
+    blocks: Sequence[BlockedEdges] = (),
     head_scale: Mapping[int, torch.Tensor] | None = None,
     rewrite: Rewrite | None = None,
 ) -> Iterator[None]:
@@ -136,7 +136,7 @@ class _Tap:
         self,
         read: Reader | None,
         rows: tuple[int, ...],
-        blocks: tuple[Block, ...],
+        blocks: tuple[BlockedEdges, ...],
         head_scale: dict[int, torch.Tensor],
         rewrite: Rewrite | None,
     ) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vfl.engine.decode import generate
 from vfl.engine.memory import in_parts
 from vfl.engine.untouched import untouched
-from vfl.evaluate.batches import Batch, Batches, Shown, encode_batch
+from vfl.evaluate.batches import Batches, ItemBatch, Shown, encode_batch
 from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.padding import pads_left
 from vfl.models.vlm import VLM
@@ -83,7 +83,7 @@ def answer(vlm: VLM, items: Sequence[EvalItem], batch: int = 16, *, progress: bo
     return Evaluator(vlm, items, batch=batch, keep_bytes=0).answer(progress=progress)
 
 
-def _answer(vlm: VLM, batch: Batch) -> list[Answered]:
+def _answer(vlm: VLM, batch: ItemBatch) -> list[Answered]:
     """The answers of a batch, in parts where memory runs out."""
 
     def ask(items: Sequence[EvalItem]) -> list[Answered]:
@@ -96,7 +96,7 @@ def _answer(vlm: VLM, batch: Batch) -> list[Answered]:
     return in_parts(batch.items, len(batch.items), ask, "questions")[0]
 
 
-def texts_of(vlm: VLM, batch: Batch) -> list[str]:
+def texts_of(vlm: VLM, batch: ItemBatch) -> list[str]:
     """The greedy answer of each row, up to its end token or the items' bound."""
     inputs = {name: value.to(vlm.device) for name, value in batch.inputs.items()}
     answers = generate(vlm, inputs, max(item.max_new_tokens for item in batch.items))

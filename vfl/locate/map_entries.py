@@ -12,7 +12,7 @@ from vfl import functionmap
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry
 from vfl.io.layers import layer_list, runs
-from vfl.locate.curves import Block, Outcomes, curves, outcomes
+from vfl.locate.curves import LayerSpan, Outcomes, curves, outcomes
 from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
 from vfl.locate.records import checked, read_records
 from vfl.locate.significance import levels
@@ -187,7 +187,7 @@ def _blocks(data: Outcomes, choice: Choice, layers: Sequence[int]) -> list[funct
     return [_block(data, block) for block in sorted(found) if block in data.blocks]
 
 
-def _block(data: Outcomes, block: Block) -> functionmap.Block:
+def _block(data: Outcomes, block: LayerSpan) -> functionmap.Block:
     column = data.blocks.index(block)
     changed = data.changed[:, column]
     runs_done, hits = np.asarray(np.sum(~np.isnan(changed)), float), np.asarray(np.nansum(changed))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vfl.engine.attention_tap import Block, tapped
+from vfl.engine.attention_tap import BlockedEdges, tapped
 from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
@@ -175,7 +175,7 @@ def _knocked_out(
         blocks = []
         for layer in range(vlm.num_layers):
             here = torch.tensor([first <= layer <= last for _, (first, last) in rows], device=queries.device)
-            blocks.append(Block(frozenset([layer]), queries & here[:, None], keys))
+            blocks.append(BlockedEdges(frozenset([layer]), queries & here[:, None], keys))
         with tapped(vlm, blocks=blocks):
             answered = replies(vlm, question, take_rows(given, [0] * len(rows)))
         for (name, _), edited in zip(rows, answered, strict=True):

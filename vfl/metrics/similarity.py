@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vfl.engine.attention_tap import Block, tapped
+from vfl.engine.attention_tap import BlockedEdges, tapped
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.states import between_layers, forward, is_vision
 from vfl.errors import InputError
@@ -89,9 +89,9 @@ def kept_apart(vlm: VLM, encoded: Encoded, below: int, edit: str) -> Iterator[No
     """Passes over this prompt run with vision and text apart in layers 0 .. below - 1, by "mask" or "skip"."""
     vision = is_vision(encoded)
     layers = frozenset(range(below))
-    blocks = [Block(layers, ~vision[None], vision[None])]
+    blocks = [BlockedEdges(layers, ~vision[None], vision[None])]
     if edit == "mask":
-        blocks.append(Block(layers, vision[None], ~vision[None]))
+        blocks.append(BlockedEdges(layers, vision[None], ~vision[None]))
     raw: list[torch.Tensor] = []
 
     def keep_raw(

@@ -13,7 +13,7 @@ from vfl.testbeds.micro.scenes import Scene, cell_contents, mixed_scene, paint, 
 
 
 @dataclass
-class Batch:
+class SceneBatch:
     """B images, their packed questions, what each layer may read (None: everything), and what each cell holds."""
 
     images: torch.Tensor  # (B, H, W, 3) uint8
@@ -52,7 +52,7 @@ def fill_slots(rng: np.random.Generator, scene: Scene, packer: Packer) -> list[l
     return slots
 
 
-def make_batch(recipe: Recipe, packer: Packer, step: int) -> Batch:
+def make_batch(recipe: Recipe, packer: Packer, step: int) -> SceneBatch:
     """Batch number `step`; planted from step `free_steps` on, unless the recipe trains the twin."""
     rng = np.random.default_rng([recipe.seed, step])
     scenes = [
@@ -65,7 +65,7 @@ def make_batch(recipe: Recipe, packer: Packer, step: int) -> Batch:
         drawn = draw_readings(rng, rows.functions.numpy(), rows.blocks.numpy(), recipe.plant, recipe.model.layers)
         readings = torch.from_numpy(drawn)
     contents, places = zip(*map(cell_contents, scenes), strict=True)
-    return Batch(
+    return SceneBatch(
         images=torch.from_numpy(np.stack([np.array(paint(scene)) for scene in scenes])),
         rows=rows,
         readings=readings,
