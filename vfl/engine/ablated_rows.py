@@ -68,9 +68,9 @@ class AblatedRows:
         replaced = self.replaced[layer_idx] if self.replaced and any(ablated) else None
         mask = self._masks(arguments.get("attention_mask"), output, ablated, copies)
         cache = SharedKeys(self._before(pair), replaced, copies)
-        given = self._window_arguments(arguments, output.shape[1], joined, copies)
+        of_windows = self._window_arguments(arguments, output.shape[1], joined, copies)
         num_layers = self.vlm.num_layers
-        tokens = Tokens([given] * num_layers, [mask] * num_layers, [None] * num_layers)
+        tokens = Tokens([of_windows] * num_layers, [mask] * num_layers, [None] * num_layers)
         state = self.state.flatten(1, 2) if copies == 1 else self.state.flatten(0, 1)
         state = run_layer(self.vlm, layer_idx, state, mask, cache, tokens)
         self.state = state.view(num_rows, joined, num_tokens, width)
@@ -87,7 +87,7 @@ class AblatedRows:
 
 
 @torch.no_grad()
-def run_with_ablated(vlm: VLM, given: Mapping[str, Any], ablated: AblatedRows | None) -> torch.Tensor:
+def run_with_ablated(vlm: VLM, inputs: Mapping[str, Any], ablated: AblatedRows | None) -> torch.Tensor:
     """One plain forward of the decoder with ablated rows beside it; (B, T, d) outputs of its last layer."""
     cache = PassingCache()
     outputs: list[torch.Tensor] = []
@@ -102,24 +102,24 @@ def run_with_ablated(vlm: VLM, given: Mapping[str, Any], ablated: AblatedRows | 
             ablated.after(layer_idx, output, arguments, cache.take())
 
     with layer_hooks(vlm.layers, enter, leave):
-        vlm.parts.decoder(**given, past_key_values=cache, use_cache=True)
+        vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True)
     return outputs[0]
 
 
 @torch.no_grad()
 def slot_keys(
-    vlm: VLM, given: Mapping[str, Any], places: torch.Tensor, rows: torch.Tensor, layers: Collection[int]
+    vlm: VLM, inputs: Mapping[str, Any], places: torch.Tensor, rows: torch.Tensor, layers: Collection[int]
 ) -> dict[int, KeysValues]:
     """Per layer of `layers`, the keys and values (R, H, V, D) at `places` (R, V) of one plain forward's `rows`."""
     cache = PassingCache()
-    found: dict[int, KeysValues] = {}
+    pairs: dict[int, KeysValues] = {}
 
     def leave(layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> None:
         keys, values = cache.take()
         if layer_idx in layers:
             keys, values = (at(part.transpose(0, 1), rows, places).transpose(0, 1) for part in (keys, values))
-            found[layer_idx] = (keys, values)
+            pairs[layer_idx] = (keys, values)
 
     with layer_hooks(vlm.layers, leave=leave):
-        vlm.parts.decoder(**given, past_key_values=cache, use_cache=True)
-    return found
+        vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True)
+    return pairs

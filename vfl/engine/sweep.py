@@ -198,10 +198,12 @@ class _Branch:
         """(R,) mean log-probability per token of an answer; `logits` (R, vocabulary) predict its first token."""
         total = _log_softmax_at(logits, torch.tensor(ids[:1], device=logits.device))
         if len(ids) > 1:
-            given = torch.tensor(ids, device=logits.device)
-            output, _ = self._step(given[None, :-1].expand(len(self.plans), -1), 0, self.past)
+            tokens_of_answer = torch.tensor(ids, device=logits.device)
+            output, _ = self._step(tokens_of_answer[None, :-1].expand(len(self.plans), -1), 0, self.past)
             for position in range(len(ids) - 1):  # one position at a time: all logits at once would be large
-                total = total + _log_softmax_at(_wide(self.vlm.logits(output[:, position])), given[position + 1][None])
+                total = total + _log_softmax_at(
+                    _wide(self.vlm.logits(output[:, position])), tokens_of_answer[position + 1][None]
+                )
         return total / len(ids)
 
     def generate(self, logits: torch.Tensor, max_new_tokens: int) -> list[list[int]]:

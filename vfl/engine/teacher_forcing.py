@@ -52,7 +52,7 @@ class TeacherForcedScores:
 
 
 @dataclass(frozen=True)
-class _Given:
+class _DecoderBatch:
     """A batch as the decoder takes it, and the same with other images where an ablation needs them."""
 
     ids: torch.Tensor
@@ -61,10 +61,12 @@ class _Given:
     own: Mapping[str, Any]
     other: Mapping[str, Any] | None
 
-    def take(self, rows: Sequence[int]) -> "_Given":
+    def take(self, rows: Sequence[int]) -> "_DecoderBatch":
         other = None if self.other is None else take_rows(self.other, rows)
         chosen = list(rows)
-        return _Given(self.ids[chosen], self.answers[chosen], self.lengths[chosen], take_rows(self.own, rows), other)
+        return _DecoderBatch(
+            self.ids[chosen], self.answers[chosen], self.lengths[chosen], take_rows(self.own, rows), other
+        )
 
 
 _Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -105,11 +107,11 @@ def teacher_forced(
         other = decoder_inputs(vlm, blank_images(inputs))
     elif wanted and mean is not None:
         other = with_mean(vlm, own, inputs["input_ids"], mean)
-    given = _Given(ids, answers, batch.lengths.cpu(), own, other)
+    by_decoder = _DecoderBatch(ids, answers, batch.lengths.cpu(), own, other)
     chosen = [frozenset(layers) for layers in ablations.values()]
 
     def score(rows: Sequence[int]) -> list[_Scores]:
-        return [_score(vlm, given.take(rows), chosen)]
+        return [_score(vlm, by_decoder.take(rows), chosen)]
 
     parts, fitting = in_parts(range(len(ids)), len(ids), score, "conversations")
     logprobs, top1, errors = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
@@ -141,9 +143,9 @@ def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], ablation: str, mean
             )
     width = vlm.model.config.get_text_config(decoder=True).hidden_size
     if ablation == "mean" and (mean is None or mean.shape != (width,)):
-        found = "none" if mean is None else f"one of shape {tuple(mean.shape)}"
+        shape = "none" if mean is None else f"one of shape {tuple(mean.shape)}"
         raise InputError(
-            f"ablation='mean' needs the mean vision embedding, of shape ({width},); {found} was given. Make it "
+            f"ablation='mean' needs the mean vision embedding, of shape ({width},); {shape} was given. Make it "
             "of some images with `vfl.engine.vision_embeddings.mean_embedding`."
         )
     if ablation != "mean" and mean is not None:
@@ -152,28 +154,28 @@ def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], ablation: str, mean
         )
 
 
-def _score(vlm: VLM, given: _Given, layers: list[frozenset[int]]) -> _Scores:
-    """(A + 1, N) log-probabilities and hits and (N,) errors of the conversations in `given`, on the CPU."""
-    rows, places = (part.to(vlm.device) for part in given.answers.nonzero(as_tuple=True))
-    tokens = given.ids.to(vlm.device)[rows, places]
+def _score(vlm: VLM, inputs: _DecoderBatch, layers: list[frozenset[int]]) -> _Scores:
+    """(A + 1, N) log-probabilities and hits and (N,) errors of the conversations in `inputs`, on the CPU."""
+    rows, places = (part.to(vlm.device) for part in inputs.answers.nonzero(as_tuple=True))
+    tokens = inputs.ids.to(vlm.device)[rows, places]
     # Sorted by where they start: those that have joined are always the first ones.
     order = sorted((index for index, chosen in enumerate(layers) if chosen), key=lambda index: min(layers[index]))
-    windows = find_windows(vlm, given.ids, given.answers, given.lengths) if order else None
+    windows = find_windows(vlm, inputs.ids, inputs.answers, inputs.lengths) if order else None
     ablated = None
     if windows is not None:
         replaced = None
-        if given.other is not None:
+        if inputs.other is not None:
             slots, _ = windows.slot_places()
-            replaced = slot_keys(vlm, given.other, slots, windows.rows, frozenset().union(*layers))
+            replaced = slot_keys(vlm, inputs.other, slots, windows.rows, frozenset().union(*layers))
         ablated = AblatedRows(vlm, windows, [layers[index] for index in order], replaced)
-    output = run_with_ablated(vlm, given.own, ablated)
+    output = run_with_ablated(vlm, inputs.own, ablated)
     hidden = output[rows.to(output.device), places.to(output.device) - 1]
     if ablated is None or windows is None:
         logprobs, top1, errors = score_tokens(vlm, hidden, tokens, len(tokens))
         return logprobs.expand(len(layers) + 1, -1).cpu(), top1.expand(len(layers) + 1, -1).cpu(), errors.cpu()
     assert ablated.state is not None
     # Which window a token is predicted in, and where; answers before a window are not reached.
-    window_of = torch.full((len(given.ids),), -1, device=vlm.device)
+    window_of = torch.full((len(inputs.ids),), -1, device=vlm.device)
     window_of[windows.rows] = torch.arange(len(windows.rows), device=vlm.device)
     window = window_of[rows]
     inside = places - 1 - windows.starts[window]

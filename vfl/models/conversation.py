@@ -105,8 +105,8 @@ class ConversationEncoder:
         Raises:
             InputError: for a conversation without an answer, or a model without a chat template.
         """
-        given = prompt_turns or [0] * len(conversations)
-        cut = [self.cut(messages, turns) for messages, turns in zip(conversations, given, strict=True)]
+        turns_of_prompts = prompt_turns or [0] * len(conversations)
+        cut = [self.cut(messages, turns) for messages, turns in zip(conversations, turns_of_prompts, strict=True)]
         shown = [segment for segments in cut for segment in segments if segment.images]
         processed, pixels = self._process(shown)
         transcripts = [self._transcribe(segments, processed) for segments in cut]
