@@ -67,11 +67,11 @@ class Evaluator:
         Raises:
             InputError: names the item whose image can't be read.
         """
-        found: dict[str, Answered] = {}
+        by_id: dict[str, Answered] = {}
         with untouched(self.vlm):
             for batch in tqdm(self.batches, "answers", unit="batch", disable=not progress, leave=False):
-                found |= {one.id: one for one in _answer(self.vlm, batch)}
-        return [found[item.id] for item in self.items]
+                by_id |= {answered.id: answered for answered in _answer(self.vlm, batch)}
+        return [by_id[item.id] for item in self.items]
 
 
 def answer(vlm: VLM, items: Sequence[EvalItem], batch: int = 16, *, progress: bool = False) -> list[Answered]:

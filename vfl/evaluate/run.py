@@ -64,7 +64,7 @@ def run(config: EvaluateConfig, vlm: VLM, *, adapter: AdapterId | None = None, p
     baseline = read_evaluation(config.baseline) if config.baseline else None
     items, notes = items_of(config, vlm)
     if baseline:
-        check_ids((one.id for one in baseline[1]), (item.id for item in items))  # before the slow part
+        check_ids((answered.id for answered in baseline[1]), (item.id for item in items))  # before the slow part
     answered = Evaluator(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
     evaluation = Evaluation(
         model=identify(vlm),
@@ -96,8 +96,8 @@ def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str
         )
         items += items_of_probes(vlm, pairs, config.which)
     for name, data in config.data.items():
-        found, left_out = items_of_set(name, data)
-        items += found
+        items_of_data, left_out = items_of_set(name, data)
+        items += items_of_data
         if left_out:
             notes.append(f"{len(left_out)} rows of {name} were left out, such as: {left_out[0]}")
     return items, notes

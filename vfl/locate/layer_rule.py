@@ -163,14 +163,14 @@ def _from_ends(families: Families, excess: Floats, above: Bools, config: ChoiceC
             return None
         return int(np.flatnonzero(reached[prefix])[0]), int(np.flatnonzero(reached[suffix])[-1])
 
-    if top < config.margin or (found := rises(config.half)) is None:
+    if top < config.margin or (rise := rises(config.half)) is None:
         return Choice()
-    end, start = found
+    end, start = rise
     # The overlap start..end holds what both ends need. Where it is empty, or so short that it was swapped as a window
     # and found wanting, parts of the model each do half, as when every layer serves a few of the pairs. Then the range
     # lies between the points where half of that is reached.
     spread = end - start < max(WIDTHS)
-    first, last = sorted(rises(config.half / 2) or found) if spread else (start, end)
+    first, last = sorted(rises(config.half / 2) or rise) if spread else (start, end)
     return Choice(
         layers=tuple(range(first, last + 1)),
         distributed=last - first + 1 > config.distributed_above * depth,

@@ -36,7 +36,7 @@ def next_blocks(
         return wanted
     if not num_kept:
         return []
-    found = choice_of(outcomes(records, function, num_layers), config)
-    if not found.layers and (wanted := missing(end_blocks(num_layers))):
+    choice_so_far = choice_of(outcomes(records, function, num_layers), config)
+    if not choice_so_far.layers and (wanted := missing(end_blocks(num_layers))):
         return wanted
-    return missing([(run[0], run[-1]) for run in runs(found.layers) if len(run) > 1])
+    return missing([(run[0], run[-1]) for run in runs(choice_so_far.layers) if len(run) > 1])

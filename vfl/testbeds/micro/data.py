@@ -27,12 +27,12 @@ class SceneBatch:
 def choose_question(rng: np.random.Generator, asked: dict[str, list[Question]], seen: set[str]) -> Question:
     """A question of a function not yet `seen` in the row, else of any; "yes" as often as "no" where both occur."""
     waiting = [name for name in asked if name not in seen]
-    found = asked[str(rng.choice(waiting or list(asked)))]
-    answers = sorted({question.answer for question in found})
-    if found[0].function == "recognition" and len(answers) > 1:
+    candidates = asked[str(rng.choice(waiting or list(asked)))]
+    answers = sorted({question.answer for question in candidates})
+    if candidates[0].function == "recognition" and len(answers) > 1:
         answer = answers[rng.integers(2)]
-        found = [question for question in found if question.answer == answer]
-    return found[rng.integers(len(found))]
+        candidates = [question for question in candidates if question.answer == answer]
+    return candidates[rng.integers(len(candidates))]
 
 
 def fill_slots(rng: np.random.Generator, scene: Scene, packer: Packer) -> list[list[Question]]:
@@ -40,7 +40,7 @@ def fill_slots(rng: np.random.Generator, scene: Scene, packer: Packer) -> list[l
 
     A repeat is not waste: while planting it is asked again under other readings.
     """
-    asked = {name: found for name, found in questions(scene).items() if found}
+    asked = {name: candidates for name, candidates in questions(scene).items() if candidates}
     seen: set[str] = set()
     slots = []
     for _ in range(packer.slots):

@@ -44,6 +44,6 @@ class AccuracyBar(ProgressCallback):
 
 def use_bar(trainer: Trainer, evaluation: EvaluationCallback | None = None) -> None:
     """Replace the trainer's own progress bar, if it has one (`disable_tqdm` leaves it out)."""
-    found: TrainerCallback | None = trainer.pop_callback(ProgressCallback)
-    if found is not None:
+    plain_bar: TrainerCallback | None = trainer.pop_callback(ProgressCallback)
+    if plain_bar is not None:
         trainer.add_callback(AccuracyBar(evaluation))

@@ -177,8 +177,8 @@ class EvaluationCallback(TrainerCallback):
         with untouched(self.vlm):
             mine = self._evaluator.answer(progress=shown) if self._evaluator else []
             results = measure_named(self.vlm, self.metrics, self.metric_pairs) if self.metrics else {}
-        found = mine if is_deepspeed_zero3_enabled() else gather_object(mine)
-        by_id = {one.id: one for one in found}
+        everyones = mine if is_deepspeed_zero3_enabled() else gather_object(mine)
+        by_id = {answered.id: answered for answered in everyones}
         self._keep(step, [by_id[item.id] for item in self.items])
         if state.is_world_process_zero:
             self._write(args, state, results)
@@ -186,7 +186,7 @@ class EvaluationCallback(TrainerCallback):
     def _keep(self, step: int, answered: list[Answered]) -> None:
         self._last, self._measured_at = answered, step
         self._first = answered if step == 0 else self._first
-        self.accuracies = {group: found.accuracy for group, found in summarise(answered).items()}
+        self.accuracies = {group: accuracy.accuracy for group, accuracy in summarise(answered).items()}
 
     def _resume(self, state: TrainerState) -> None:
         """Take up what the interrupted run measured at step 0 and at this step."""
@@ -205,7 +205,7 @@ class EvaluationCallback(TrainerCallback):
 
     def _write(self, args: TrainingArguments, state: TrainerState, results: dict[str, dict[str, Any]]) -> None:
         step, epoch = state.global_step, state.epoch
-        groups = {group: asdict(found) for group, found in summarise(self._last).items()}
+        groups = {group: asdict(accuracy) for group, accuracy in summarise(self._last).items()}
         for group, change in (compare(self._first, self._last) if self._first else {}).items():
             groups[group] |= {
                 "forgetting": 0.0 - change.difference,

@@ -34,10 +34,10 @@ def evaluation_callback_of(recipe: Recipe, vlm: VLM) -> EvaluationCallback | Non
         pairs = suite_of(wanted.probes, folder, functions=wanted.functions, pairs=wanted.pairs, seed=wanted.seed)
     items: list[EvalItem] = items_of_probes(vlm, pairs)
     for name, data in wanted.data.items():
-        found, left_out = items_of_set(name, data)
+        items_of_data, left_out = items_of_set(name, data)
         if left_out:
             logger.warning("%d rows of the evaluation set %s are left out: %s ...", len(left_out), name, left_out[0])
-        items += found
+        items += items_of_data
     return EvaluationCallback(
         vlm,
         items,
@@ -54,4 +54,4 @@ def evaluation_callback_of(recipe: Recipe, vlm: VLM) -> EvaluationCallback | Non
 def _first(pairs: Sequence[Pair], count: int) -> list[Pair]:
     """The first pairs of each function."""
     names = dict.fromkeys(pair.function for pair in pairs)
-    return [pair for name in names for pair in islice((one for one in pairs if one.function == name), count)]
+    return [pair for name in names for pair in islice((pair for pair in pairs if pair.function == name), count)]
