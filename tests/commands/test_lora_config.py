@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForImageTextToText
 
 from vfl.functionmap import FunctionEntry, FunctionMap
-from vfl.train.export.meta_model import identify_model, skeleton
+from vfl.train.export.meta_model import identify_model, meta_model
 
 NAMES = ["adapter_config.json", "axolotl.yaml", "llamafactory.yaml", "peft_lora.py", "swift.sh", "unsloth_lora.py"]
 
@@ -37,7 +37,7 @@ def map_file(model, tmp_path):
         control=None,
         logprob_effect=None,
     )
-    fmap = FunctionMap(model=identify_model(skeleton(model)), functions={"counting": counting})
+    fmap = FunctionMap(model=identify_model(meta_model(model)), functions={"counting": counting})
     fmap.save(tmp_path / "map.json")
     return tmp_path / "map.json"
 

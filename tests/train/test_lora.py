@@ -15,7 +15,7 @@ from vfl.models.discover import discover
 from vfl.train.adapter.lora import build_lora
 from vfl.train.adapter.lora_rank import count_parameters, scale
 from vfl.train.adapter.towers import target_names, tower_of
-from vfl.train.export.meta_model import identify_model, skeleton, skeleton_of
+from vfl.train.export.meta_model import identify_model, meta_model, meta_model_of
 from vfl.train.layers.choice import chosen_layers, read_choice
 
 FAMILIES = sorted(tiny.FAMILIES)
@@ -64,7 +64,7 @@ ARMS = {
 
 @pytest.fixture
 def empty(tiny_folder):
-    return lambda family: skeleton(tiny_folder(family))
+    return lambda family: meta_model(tiny_folder(family))
 
 
 def adapted(model, config):
@@ -145,7 +145,7 @@ def test_the_papers_counts():
         "num_key_value_heads": 4,
         "vocab_size": 1000,
     }
-    model = skeleton_of(Qwen2_5_VLConfig(text_config=text, vision_config={"depth": 1}))
+    model = meta_model_of(Qwen2_5_VLConfig(text_config=text, vision_config={"depth": 1}))
     identity = ModelId(id="7b", family="Qwen2.5-VL", num_layers=28)
     fourteen, twelve = (
         chosen_layers(read_choice({"preset": f"qwen2.5-vl-7b/{name}"}), identity) for name in ("10-23", "10-17,20-23")
@@ -296,7 +296,7 @@ def mixture():
     experts = {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
     text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4, "vocab_size": 100, **heads, **experts}
     vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 32}
-    return lambda: skeleton_of(
+    return lambda: meta_model_of(
         Qwen3VLMoeConfig(text_config=text, vision_config=vision | {"deepstack_visual_indexes": [0]})
     )
 

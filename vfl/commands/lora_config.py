@@ -36,14 +36,14 @@ def command(
     from vfl.io.layers import layer_list
     from vfl.train.adapter.lora import build_lora
     from vfl.train.adapter.lora_rank import count_parameters
-    from vfl.train.export.meta_model import identify_model, skeleton
+    from vfl.train.export.meta_model import identify_model, meta_model
     from vfl.train.export.snippets import TOOLS, snippet
     from vfl.train.layers.choice import chosen_layers, read_choice
 
     if tool != "all" and tool not in TOOLS:
         raise InputError(f"--tool {tool!r} is unknown; expected {', '.join(TOOLS)} or all.")
     choice = read_choice(_written(map, functions, expand, arm, seed, layers, preset, allow_other_model))
-    empty = skeleton(model, revision=revision, trust_remote_code=trust_remote_code)
+    empty = meta_model(model, revision=revision, trust_remote_code=trust_remote_code)
     identity = identify_model(empty, hashed=choice.map is not None)
     chosen = chosen_layers(choice, identity)
     also = tuple(also_adapt.split(",")) if also_adapt else ()

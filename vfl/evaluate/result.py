@@ -119,8 +119,8 @@ def read_evaluation(path: Path) -> tuple[Evaluation, list[Answered]]:
 def write_answers(path: Path, answered: Sequence[Answered]) -> str:
     """Write an answer a line; returns the file's SHA-256."""
     lines = []
-    for one in answered:
-        row = asdict(one)
+    for answer in answered:
+        row = asdict(answer)
         row["answer"] = row.pop("text")
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     text = "".join(lines).encode()

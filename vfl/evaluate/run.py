@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vfl.errors import InputError
-from vfl.evaluate.answers import Exam
+from vfl.evaluate.answers import Evaluator
 from vfl.evaluate.config import EvaluateConfig
 from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
@@ -64,8 +64,8 @@ def run(config: EvaluateConfig, vlm: VLM, *, adapter: AdapterId | None = None, p
     baseline = read_evaluation(config.baseline) if config.baseline else None
     items, notes = items_of(config, vlm)
     if baseline:
-        check_ids((one.id for one in baseline[1]), (item.id for item in items))  # before the slow part
-    answered = Exam(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
+        check_ids((answered.id for answered in baseline[1]), (item.id for item in items))  # before the slow part
+    answered = Evaluator(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
     evaluation = Evaluation(
         model=identify(vlm),
         adapter=adapter,
@@ -96,8 +96,8 @@ def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str
         )
         items += items_of_probes(vlm, pairs, config.which)
     for name, data in config.data.items():
-        found, left_out = items_of_set(name, data)
-        items += found
+        items_of_data, left_out = items_of_set(name, data)
+        items += items_of_data
         if left_out:
             notes.append(f"{len(left_out)} rows of {name} were left out, such as: {left_out[0]}")
     return items, notes

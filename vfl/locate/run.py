@@ -83,8 +83,8 @@ def run(
     out = config.out
     # What a user can get wrong is found before anything is written, and before the slow steps.
     refuse_if_taken(config, overwrite=overwrite, resume=resume)
-    given = config.probes is not None and config.probes not in STYLES
-    suite = Path(config.probes or "") if given else None
+    names_suite = config.probes is not None and config.probes not in STYLES
+    suite = Path(config.probes or "") if names_suite else None
     pairs = _chosen(read_suite(suite), config.functions, suite) if suite else []
     vlm = vlm or load_from(config)
     _check_layers(config, {pair.function for pair in pairs} or set(config.functions or PAPER_FUNCTIONS), vlm)
@@ -94,8 +94,10 @@ def run(
         pairs = read_suite(suite)
     records = sweep_all(Asker(vlm), pairs, config, out / PARTS, progress=progress)
     answered, unanswered = _answered(records)
-    found = build_entries(answered, vlm.num_layers, config.choice, config.layers or None)
-    entries = {name: found[name] for name in dict.fromkeys(pair.function for pair in pairs) if name in found}
+    all_entries = build_entries(answered, vlm.num_layers, config.choice, config.layers or None)
+    entries = {
+        name: all_entries[name] for name in dict.fromkeys(pair.function for pair in pairs) if name in all_entries
+    }
     model = identify(vlm)
     fmap = FunctionMap(
         model=model,

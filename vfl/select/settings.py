@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vfl.data import Kind
-from vfl.engine.teacher_forcing import How
+from vfl.engine.teacher_forcing import Ablation
 from vfl.io.layers import parse_layers
 from vfl.loading.config import ModelConfig
 
@@ -58,7 +58,7 @@ class ScoreConfig(ModelConfig):
         default_factory=dict, description="your own layers for functions, instead of the map's or beside them"
     )
     allow_other_model: bool = Field(default=False, description="the map's model was fine-tuned into this one")
-    ablation: How = Field(
+    ablation: Ablation = Field(
         default="hide", description="what text reads at a function's layers: no image, a blank one, the mean one"
     )
     mean_images: int = Field(default=64, ge=1, description="first rows with images that ablation: mean averages over")

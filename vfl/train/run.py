@@ -24,7 +24,7 @@ from vfl.train.arguments import CHECKPOINTS
 from vfl.train.assemble import Assembly, assemble
 from vfl.train.backward.truncate import truncate
 from vfl.train.callback.bar import use_bar
-from vfl.train.callback.of_recipe import watching_of
+from vfl.train.callback.of_recipe import evaluation_callback_of
 from vfl.train.callback.tracking import offline_without_login
 from vfl.train.check import preflight_of
 from vfl.train.checkpoints import checkpoints, clear_leftovers
@@ -91,11 +91,11 @@ def train(
     trainer = parts.trainer
     main = trainer.args.process_index == 0
     with trainer.args.main_process_first(local=False, desc="generating probes"):
-        watching = watching_of(recipe, parts.vlm)
-    if watching is not None:
-        trainer.add_callback(watching)
-    use_bar(trainer, watching)
-    flight, checkpointing = preflight_of(recipe, parts)
+        evaluation = evaluation_callback_of(recipe, parts.vlm)
+    if evaluation is not None:
+        trainer.add_callback(evaluation)
+    use_bar(trainer, evaluation)
+    flight, checkpointing = preflight_of(recipe, parts, evaluation)
     if resume and not check:
         _refuse_other_batch(recipe.out, flight)
     # Nothing of the recipe can be refused any more, so an earlier run's results may go.
@@ -121,7 +121,7 @@ def train(
     adapter = _save(recipe, parts)
     changes: list[Change] = []
     if main:
-        changes = changes_of(read_evaluation(recipe.out)[0]) if watching is not None else []
+        changes = changes_of(read_evaluation(recipe.out)[0]) if evaluation is not None else []
         write_card(adapter, flight, _options(parts), changes, command=f"vfl train {recipe.out / RECIPE}")
         write_training_report(recipe.out)
     return Outcome(recipe.out, flight, adapter, tuple(changes))

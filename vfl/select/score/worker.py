@@ -68,7 +68,7 @@ class Worker:
         self.scorer = Scorer(
             self.vlm,
             self.plan.functions,
-            how=config.ablation,
+            ablation=config.ablation,
             mean=self._mean() if config.ablation == "mean" else None,
             limit=config.max_length,
             batch=config.batch,
