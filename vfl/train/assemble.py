@@ -86,7 +86,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     vlm = describe(model, processor, model_id=name, chat_template=template)
     identity = identify_model(model, hashed=fmap is not None)
     layers = chosen_layers(recipe.layers, identity, fmap)
-    lora = build_lora(model, layers, recipe.lora, recipe.also_adapt, match=recipe.match is not None)
+    lora = build_lora(model, layers, recipe.lora, recipe.also_adapt, match_rank=recipe.match_rank)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
     prepared = _prepared(recipe, encoder, args, progress)
     mixed = prepared.facts.text_only > 0 and stage == 3

@@ -8,7 +8,6 @@ layers: {functions: [counting], map: map.json, expand: 2, arm: reversed}
 
 import logging
 import random
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,35 +15,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
-from vfl.io.layers import layer_list
+from vfl.io.config import known_keys, unknown_key
+from vfl.io.fields import Names
+from vfl.io.layers import layer_list, parse_layers
 from vfl.train.layers.presets import preset
 
 logger = logging.getLogger(__name__)
 
 Arm = Literal["function", "full", "reversed", "random"]
-_SPAN = re.compile(r"(\d+)(?:[-–](\d+))?")
-
-
-def spans(text: str) -> list[int]:
-    """ "10-12,14" -> [10, 11, 12, 14], in the order and with the repeats that were written.
-
-    Raises:
-        ValueError: when it is not of that form, or a span runs backwards.
-    """
-    layers: list[int] = []
-    for span in text.split(","):
-        found = _SPAN.fullmatch(span.strip())
-        if found is None:
-            raise ValueError(f"{text!r} is no list of layers; write it like 10-17,20-23, or full")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last < first:
-            raise ValueError(f"the span {span.strip()!r} runs backwards; write {last}-{first}")
-        layers += range(first, last + 1)
-    return layers
 
 
 def _listed(value: Any) -> Any:
-    return spans(value) if isinstance(value, str) else value
+    """As it was written; that there is a layer, and each once, is said with the model's name (`checked_layers`)."""
+    return value if value in ([], ()) else parse_layers(value, words=", or full")
 
 
 class LayerChoice(BaseModel):
@@ -57,7 +40,7 @@ class LayerChoice(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 
-    functions: tuple[str, ...] = ()
+    functions: Names = ()
     map: Path | None = None
     expand: int = Field(default=0, ge=0)
     arm: Arm = "function"
@@ -72,15 +55,19 @@ class LayerChoice(BaseModel):
     def _short_forms(cls, value: Any) -> Any:
         """A string or a list stands for a choice of its own."""
         if isinstance(value, str):
-            return {"arm": "full"} if value.strip() == "full" else {"list": spans(value)}
-        if isinstance(value, list | tuple):
-            return {"list": list(value)}
+            return {"arm": "full"} if value.strip() == "full" else {"list": value}
+        if isinstance(value, int | list | tuple):
+            return {"list": value}
         return value
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = {"functions": bool(self.functions), "preset": self.preset is not None, "list": self.layers is not None}
-        named = [name for name, there in given.items() if there]
+        sources = {
+            "functions": bool(self.functions),
+            "preset": self.preset is not None,
+            "list": self.layers is not None,
+        }
+        named = [name for name, there in sources.items() if there]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} both name layers; keep one of them")
         if not named and self.arm != "full":
@@ -106,8 +93,7 @@ def read_choice(value: Any) -> LayerChoice:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, ("layers", *first["loc"])))
         if first["type"] == "extra_forbidden":
-            known = ", ".join(field.alias or name for name, field in LayerChoice.model_fields.items())
-            raise InputError(f"{where} is unknown; known are {known}.") from None
+            raise InputError(unknown_key(str(first["loc"][-1]), known_keys(LayerChoice), "layers.") + ".") from None
         raise InputError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
