@@ -30,9 +30,7 @@ OUT = "Where the results go."
 Out = Annotated[Path | None, typer.Option("--out", help=OUT)]
 SEED = "Seed of what is drawn; the same gives the same."
 Seed = Annotated[int | None, typer.Option("--seed", help=SEED)]
-Functions = Annotated[
-    str | None, typer.Option("--functions", help="Names, such as counting,ocr.")
-]
+Functions = Annotated[str | None, typer.Option("--functions", help="Names, such as counting,ocr.")]
 Probes = Annotated[
     str | None, typer.Option("--probes", help="Folder of a probe suite, or generated ones: standard, micro.")
 ]

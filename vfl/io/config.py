@@ -5,6 +5,7 @@ All commands read theirs here. An unknown key is an error at every level, and sa
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -40,7 +41,7 @@ def read_config(kind: type[M], file: Path | None, flags: Mapping[str, Any], sets
 def merged(file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] = ()) -> dict[str, Any]:
     """The values of `read_config`, not validated yet."""
     values = {} if file is None else read_yaml(file)
-    values |= {key: value for key, value in flags.items() if value is not None}
+    values |= {key: deepcopy(value) for key, value in flags.items() if value is not None}
     for override in sets:
         set_dotted(values, override)
     return values
