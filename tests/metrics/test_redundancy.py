@@ -21,10 +21,10 @@ from vfl.metrics.var import var
 
 
 def test_ball_counts_are_those_of_all_pairs(vlm, prompts, untouched):
-    from vfl.engine.image_cache import frame_of_prompt
+    from vfl.engine.layer_trace import trace_prompt
 
     encoded, radius = prompts[0], 0.3
-    states = frame_of_prompt(vlm, encoded).hidden
+    states = trace_prompt(vlm, encoded).hidden
     here = is_image_token(vlm, encoded)
     exceed, fewest, most, shuffled = ball_counts(vlm, encoded, radius)
     for layer in range(vlm.num_layers):

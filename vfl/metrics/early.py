@@ -11,7 +11,7 @@ Positions stay those of the whole prompt.
 from collections.abc import Callable, Sequence
 
 from vfl.engine.derived_caches import blind_to_text
-from vfl.engine.derived_caches import late_entry as late_stream
+from vfl.engine.derived_caches import late_entry as late_cache
 from vfl.engine.image_cache import ImageCache
 from vfl.engine.plan import Plan
 from vfl.errors import InputError
@@ -75,7 +75,7 @@ def late_entry(
     Raises:
         InputError: without pairs, for a k outside of 0 .. L, or a model whose vision states see the text.
     """
-    return _entering(vlm, pairs, ks, late_stream, tolerance, {})
+    return _entering(vlm, pairs, ks, late_cache, tolerance, {})
 
 
 def _entering(
@@ -86,7 +86,7 @@ def _entering(
     tolerance: float,
     options: dict[str, str],
 ) -> Result:
-    """Vision hidden from the text below k; from k on the text reads a derived stream, or the prompt's own for None."""
+    """Vision hidden from the text below k; from k on it reads a derived image cache, or the prompt's own for None."""
     num_layers = vlm.num_layers
     entries = points(ks, eighths(num_layers), vlm, "ks")
 

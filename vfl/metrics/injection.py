@@ -57,7 +57,7 @@ def injection(
         image: Any = _noise(pair) if unrelated == "noise" else unrelated_pair(pair, which, pairs).path("image")
         shown = vlm.ask(question_of(vlm, pair), image)
         clean = asker.ask(pair, which)
-        return Asked(shown, prefill(vlm, shown)), [Plan.suffix(n, clean.stream) for n in firsts]
+        return Asked(shown, prefill(vlm, shown)), [Plan.suffix(n, clean.image_cache) for n in firsts]
 
     options: dict[str, Any] = {"unrelated": unrelated}
     if unrelated == "noise":

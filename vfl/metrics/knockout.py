@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vfl.engine.attention_tap import Block, tapped
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import (
@@ -24,7 +24,6 @@ from vfl.metrics.edited_prompts import (
     check_pairs,
     needs_object,
     question_on,
-    repeated,
     replies,
     reply,
 )
@@ -178,7 +177,7 @@ def _knocked_out(
             here = torch.tensor([first <= layer <= last for _, (first, last) in rows], device=queries.device)
             blocks.append(Block(frozenset([layer]), queries & here[:, None], keys))
         with tapped(vlm, blocks=blocks):
-            answered = replies(vlm, question, repeated(given, len(rows)))
+            answered = replies(vlm, question, take_rows(given, [0] * len(rows)))
         for (name, _), edited in zip(rows, answered, strict=True):
             found[name][0].append(edited.right)
             found[name][1].append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 
 from vfl.engine.attention_tap import Reader, tapped
-from vfl.engine.image_cache import frame_after, frame_of_prompt
+from vfl.engine.layer_trace import trace_after, trace_prompt
 from vfl.engine.states import forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
@@ -91,11 +91,11 @@ def read_query(vlm: VLM, encoded: Encoded, read: Reader, *, query: Query = "pred
             forward(vlm, encoded)
         return
     with torch.no_grad():
-        frame = frame_of_prompt(vlm, encoded)
-        token = vlm.logits(frame.hidden[-1][:, -1:]).argmax(-1).to(vlm.device)
-        past = list(zip(frame.keys, frame.values, strict=True))
+        trace = trace_prompt(vlm, encoded)
+        token = vlm.logits(trace.hidden[-1][:, -1:]).argmax(-1).to(vlm.device)
+        past = list(zip(trace.keys, trace.values, strict=True))
         with tapped(vlm, read=read):
-            frame_after(vlm, past, token, encoded.positions[..., -1:] + 1, encoded.length)
+            trace_after(vlm, past, token, encoded.positions[..., -1:] + 1, encoded.length)
 
 
 def svar_layers(num_layers: int) -> tuple[int, int]:

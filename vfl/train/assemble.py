@@ -109,6 +109,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         )
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"TRL or PEFT refuses these settings: {' '.join(str(error).split())}") from error
+    trainer.on_nan = recipe.on_nan
     if recipe.deepspeed and not trainer.is_deepspeed_enabled:
         raise InputError(
             f"deepspeed={recipe.deepspeed!r} was asked for, but accelerate has not taken it up. Look for ACCELERATE_ "

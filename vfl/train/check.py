@@ -12,7 +12,7 @@ from vfl.io.versions import versions
 from vfl.loading.load import EMBEDDED
 from vfl.train.adapter.files import adapted_modules
 from vfl.train.assemble import Assembly
-from vfl.train.backward.memory import CheckpointingChoice, choose_checkpointing, step_memory, untouched
+from vfl.train.backward.memory import CheckpointingChoice, choose_checkpointing, step_memory, untouched_by_step
 from vfl.train.backward.truncate import truncate
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
@@ -114,7 +114,7 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     else:
         choice = CheckpointingChoice(asked == "on", f"Checkpointing {asked}, as asked.", None)
     memory = choice.memory
-    with untouched(parts.peft_model, device), truncate(parts.peft_model, choice.checkpointing):
+    with untouched_by_step(parts.peft_model), truncate(parts.peft_model, choice.checkpointing):
         if memory is None or choice.checkpointing:
             memory = step_memory(step, device)
         start = time.perf_counter()

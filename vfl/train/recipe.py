@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
@@ -13,6 +13,7 @@ from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.io.fields import Names, OnBadRow, Paths, SomeNames, split, switch
 from vfl.loading.load import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
+from vfl.train.nonfinite import OnNan
 
 
 class _Strict(BaseModel):
@@ -72,8 +73,17 @@ class Recipe(_Strict):
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
+    on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _skips_where_it_can(self) -> Self:
+        if self.on_nan == "skip" and self.deepspeed:
+            raise ValueError(
+                "on_nan: skip can't be had under DeepSpeed, which steps before it tells the norm; use stop"
+            )
+        return self
 
 
 def read_recipe(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:

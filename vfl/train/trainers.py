@@ -9,6 +9,7 @@ import torch
 from trl import DPOTrainer, SFTTrainer
 
 from vfl.train.checkpoints import WholeCheckpoints
+from vfl.train.nonfinite import FiniteSteps
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
     return deepspeed.zero.GatheredParameters(parameters)
 
 
-class _Adapted(WholeCheckpoints):
+class _Adapted(WholeCheckpoints, FiniteSteps):
     """What both trainers share."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
