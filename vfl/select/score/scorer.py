@@ -121,8 +121,8 @@ class Scorer:
     def _fail(self, failures: list[Failure], more: Sequence[Failure], on_rows: Callable[[int], None]) -> None:
         if more and self.strict:
             raise InputError(
-                f"{more[0].where} ({more[0].uid}): {more[0].reason}. Mend the row, or leave out --strict: then such "
-                "rows are recorded in errors.parquet."
+                f"{more[0].where} ({more[0].uid}): {more[0].reason}. Mend the row, or leave such rows out with "
+                "on_bad_row: skip (--on-bad-row skip): then they are recorded in errors.parquet."
             )
         failures.extend(more)
         on_rows(len(more))
