@@ -4,8 +4,9 @@
    the image. Probably wrong answers (vfl.select.suspects) come last, when nothing else is left.
 2. A function's share is n^(1 - LEVEL) * (LEAST + (1 - LEAST) * u): n its rows, u the part of them that the model does
    not answer yet. Between the data's proportions and equal parts, and moved to what is left to learn.
-3. Inside a function clusters take turns, inside a cluster its answers, inside an answer cells of rows that look alike;
-   each the more often the more rows it has, but less than in proportion. What a row scores plays no part.
+3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
+   look; each the more often the more rows it has, but less than in proportion. What a row scores plays no part. Among
+   rows of one answer looks are no guide: a picture that is rare for its answer is often a wrong answer.
 4. A tenth of the budget is drawn from all rows that are not left out: what the rest is wrong about stays in.
 
 Turns are numbers: the j-th row of a group of weight w comes at (j + chance) / w, so that the smallest numbers are a draw
@@ -142,7 +143,9 @@ def _take_turns(connection: Any, config: BalanceConfig) -> None:
                 WHEN count(*) OVER (PARTITION BY stratum, cluster, answer) >= {RARE} THEN answer END AS answer
             FROM strata WHERE stratum <> {text(BLIND)}),
         celled AS (
-            SELECT *, row_number() OVER (PARTITION BY stratum, cluster, answer, cell ORDER BY drawn) AS round
+            SELECT *, CASE WHEN answer IS NULL THEN
+                (row_number() OVER (PARTITION BY stratum, cluster, answer, cell ORDER BY drawn) - drawn)
+                / sqrt(count(*) OVER (PARTITION BY stratum, cluster, answer, cell)) ELSE drawn END AS round
             FROM named),
         placed AS (
             SELECT *, row_number() OVER (PARTITION BY stratum, cluster, answer ORDER BY round, drawn) AS place,

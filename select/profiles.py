@@ -65,7 +65,8 @@ def check_profiles(connection: Any, folder: ScoreFolder) -> None:
 def find_clusters(connection: Any, folder: ScoreFolder, *, by: By = "both", seed: int = 0) -> list[Cluster]:
     """Tables `clustered(position, cluster, cell)` and `clusters(cluster, class)`, of all rows with an image.
 
-    A cell is one of another clustering, by the last states of question and image: rows of one cell look and read alike.
+    A cell is one of another clustering, by the image's last states: rows of one cell look alike. The question's state is
+    no part of it: it holds what the model is about to answer, and a wrong answer would make a row look rare.
 
     Args:
         by: what clusters are made of.
@@ -80,9 +81,12 @@ def find_clusters(connection: Any, folder: ScoreFolder, *, by: By = "both", seed
     described = _Description(connection, source, folder.functions, count, by)
     order = f"md5_number_lower({text(f'{seed}:sample:')} || uid), uid"
     sample = f"(SELECT * FROM {source} ORDER BY {order} LIMIT {SAMPLE})"
-    features, states = map(np.concatenate, zip(*((one, two) for _, one, two in described.pieces(sample)), strict=True))
+    features, states = map(np.concatenate, zip(*(piece[1:] for piece in described.pieces(sample)), strict=True))
     scale = states.std(0) + 1e-6
-    kinds, cells = _kmeans(features, seed), _kmeans(states / scale, seed)
+    # no more kinds than there are questions: further ones would part rows by their answers' effects
+    asked = features if by == "effects" else features[:, :WORDS]
+    kinds = _kmeans(features, len(np.unique(asked.round(4), axis=0)), seed)
+    cells = _kmeans(states / scale, len(states), seed)
     for positions, features, states in described.pieces(source):
         assigned = {
             "position": positions,
@@ -109,12 +113,11 @@ class _Description:
     def pieces(self, source: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(n,) positions, (n, features) and (n, states), PIECE rows at a time."""
         effects = ", ".join(f"sqrt({column(name)})::FLOAT AS {column(name)}" for name in self._effects())
-        query = f"SELECT position, question_terms, question_state, image_state, {effects} FROM {source}"
+        query = f"SELECT position, question_terms, image_state, {effects} FROM {source}"
         # a cursor of its own: pieces are inserted while this query runs
         for batch in self.connection.cursor().sql(query).to_arrow_reader(PIECE):
             positions = batch["position"].to_numpy()
-            states = np.hstack([_vectors(batch[name]) for name in ("question_state", "image_state")])
-            yield positions, self._features(batch), states
+            yield positions, self._features(batch), _vectors(batch["image_state"])
 
     def _effects(self) -> list[str]:
         return [*(f"js_{name}" for name in self.functions), "no_image_js"]
@@ -139,11 +142,10 @@ def _vectors(values: Any) -> np.ndarray:
     return np.nan_to_num(flat.reshape(len(values), -1))
 
 
-def _kmeans(vectors: np.ndarray, seed: int) -> Any:
+def _kmeans(vectors: np.ndarray, most: int, seed: int) -> Any:
     from sklearn.cluster import MiniBatchKMeans
 
-    different = len(np.unique(vectors, axis=0))
-    number = max(1, min(MOST_CLUSTERS, round((len(vectors) / 2) ** 0.5), different))
+    number = max(1, min(MOST_CLUSTERS, most, round((len(vectors) / 2) ** 0.5)))
     return MiniBatchKMeans(number, random_state=seed, n_init=3, batch_size=1024).fit(vectors)
 
 
