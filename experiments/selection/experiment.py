@@ -1,256 +1,236 @@
 """Does selection by function layers keep what matters? On the embedded model, with the truth known.
 
-    python recipes/micro/select/experiment.py --out runs/micro/select [--jobs 2] [--seeds 5]
+    python experiments/selection/experiment.py --out runs/selection [--until MINUTES] [--table-only]
 
-1. A pool of known composition (pool.py), and a base with head-room (worn.py).
-2. `vfl select score`, and how well its classes recover the composition.
-3. `vfl select filter --budget 20%` by each policy; `vfl train` on each subset, on all rows, and on what an oracle that
-   knows the composition takes.
-4. Accuracy on held-out probes relative to all rows, with paired bootstrap intervals.
+1. Settings: a pool of known composition (pools.py) and a base with head-room (worn.py).
+2. `vfl select score`, once a setting.
+3. Runs: a policy chooses to a budget, LoRA is trained on what it chose (trials.py), held-out questions are asked.
+4. Tables: accuracy, and its difference from random with intervals over seeds and questions (table.py).
 
-Interrupted, it goes on where it stopped. Writes select.md and select.json.
+Runs are made in the order that decides most. Interrupted, it goes on where it stopped.
 """
 
 import argparse
 import json
-import os
+import resource
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-import yaml
 from pool import FUNCTIONS, write_pool
+from pools import write_even, write_free, write_skewed
+from table import ALL, ORACLE, write_tables
 from tqdm import tqdm
+from trials import Row, Trials
 from worn import wear
 
-from vfl.evaluating.result import EVALUATION, read_evaluation
-from vfl.select.classes import classify
+import vfl
+from vfl.config import validated
+from vfl.data import Sample, read
+from vfl.select.filtering import ChoiceConfig, choose, chosen_uids
+from vfl.select.scorefolder import database, open_scores
+from vfl.train.rows import conversation, write_rows
 
 HERE = Path(__file__).resolve().parent
-MAP = HERE.parent / "map.json"
-POLICIES = {
-    "quota": ["--policy", "quota", "--duplicates", "exact"],
-    "quota, solved first": ["--policy", "quota", "--duplicates", "exact", "--unsolved", "drop"],
-    "top": ["--policy", "top", "--duplicates", "exact"],
-    "random": ["--policy", "random"],
-    "stratified-random": ["--policy", "stratified-random"],
-    "length": ["--policy", "length"],
-    "perplexity": ["--policy", "perplexity"],
-    "el2n": ["--policy", "el2n"],
-    "no-image-gap": ["--policy", "no-image-gap"],
+MAP = HERE.parents[1] / "recipes" / "micro" / "map.json"
+BASES = {"worn": {"noise": 1.2, "steps": 80, "seed": 0}, "less-worn": {"noise": 0.9, "steps": 80, "seed": 1}}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A pool and the base that is trained on it."""
+
+    write: Callable[[Path, int], None]
+    pool: str
+    base: str
+
+
+SETTINGS = {
+    "even": Setting(write_even, "even", "worn"),
+    "skewed": Setting(write_skewed, "skewed", "worn"),
+    "free": Setting(write_free, "free", "worn"),
+    "even, less worn": Setting(write_even, "even", "less-worn"),
 }
-ALL, ORACLE = "all rows", "oracle"
-MANY = ("quota", "random")  # policies with all seeds; the others have FEW
-FEW = 3
-BUDGET = 0.2
-HEADROOM = 0.2
-POOL = {"each": 350, "blind": 200, "repeats": 100, "wrong": 100}
-WEAR = {"noise": 1.2, "steps": 80}
+POLICIES: dict[str, dict[str, Any]] = {
+    "balanced": {"policy": "balanced"},
+    "quota": {"policy": "quota", "duplicates": "exact"},
+    "random": {"policy": "random"},
+    "top": {"policy": "top", "duplicates": "exact"},
+    "stratified-random": {"policy": "stratified-random"},
+    "length": {"policy": "length"},
+    "perplexity": {"policy": "perplexity"},
+    "el2n": {"policy": "el2n"},
+    "no-image-gap": {"policy": "no-image-gap"},
+    "balanced, natural shares": {"policy": "balanced", "balance": {"level": 0, "least": 1}},
+    "balanced, equal shares": {"policy": "balanced", "balance": {"level": 1, "least": 1}},
+    "balanced, no spread": {"policy": "balanced", "balance": {"spread": False}},
+    "balanced, junk kept": {"policy": "balanced", "balance": {"drop": ()}},
+    "balanced, words alone": {"policy": "balanced", "balance": {"clusters": "words"}},
+    "balanced, effects alone": {"policy": "balanced", "balance": {"clusters": "effects"}},
+}
+FIRST = ("random", "balanced", ORACLE, "quota")
+PARTS = tuple(name for name in POLICIES if name.startswith("balanced, "))
+OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
+SEEDS, FEW = 5, 3
+Run = tuple[str, str, float, int]
+"""Setting, policy, budget, seed."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/micro/select"))
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("runs/selection"))
+    parser.add_argument("--until", type=float, help="minutes after which no further run is begun")
+    parser.add_argument("--table-only", action="store_true", help="write the tables of what is there")
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "pool").exists():
-        write_pool(out / "pool", **POOL, seed=0)
-    if not (out / "lessons").exists():
-        write_pool(out / "lessons", each=10, blind=400, repeats=0, wrong=0, seed=5)
-    if not (out / "base").exists():
-        wear(out / "base", out / "lessons", **WEAR, seed=0)
-    _vfl("select", "score", out / "pool" / "pool.jsonl", "--model", out / "base", "--map", MAP, "--out", out / "scores",
-         "--set", "allow_other_model=true")  # fmt: skip
-    recovered = recovery(out)
-    runs = plan(out, options.seeds)
-    with ThreadPoolExecutor(options.jobs) as workers:
-        list(tqdm(workers.map(lambda run: train(out, *run, options.jobs), runs), total=len(runs), desc="runs"))
-    table = compare(out, runs)
-    text = markdown(recovered, table)
-    (out / "select.md").write_text(text, encoding="utf-8")
-    content = {"recovered": recovered, "policies": table, "pool": POOL, "wear": WEAR, "budget": BUDGET}
-    (out / "select.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(text)
+    end = time.monotonic() + 60 * (options.until or 10**6)
+    done = {(one["setting"], one["policy"], one["budget"], one["seed"]) for one in results(out)}
+    left = [] if options.table_only else [run for run in plan() if run not in done]
+    for run in tqdm(left, desc="runs"):
+        if time.monotonic() > end:
+            break
+        with (out / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(made(out, *run)) + "\n")
+    write_tables(out, results(out), list(SETTINGS), list(POLICIES))
 
 
-def recovery(out: Path) -> dict[str, dict[str, float]]:
-    """Precision and recall of each function's class and of `blind`, repeats counted under their function."""
-    truth = {row["id"]: row for row in _rows(out / "pool" / "pool.jsonl")}
-    table = pq.read_table(classify(out / "scores")).to_pylist()
-    found: dict[str, dict[str, float]] = {}
-    for name in (*FUNCTIONS, "blind"):
-        wanted = {uid for uid, row in truth.items() if _function(row) == name}
-        given = {row["uid"] for row in table if row["class"] == name and truth[row["uid"]]["truth"] != "wrong"}
-        right = len(wanted & given)
-        found[name] = {
-            "rows": len(wanted),
-            "precision": right / len(given) if given else float("nan"),
-            "recall": right / len(wanted),
-        }
-    return found
+def plan() -> Iterator[Run]:
+    """All runs, those that decide most first."""
+    yield from ((setting, ALL, 1.0, 0) for setting in SETTINGS)
+    for seed in range(SEEDS):
+        yield from ((setting, name, 0.2, seed) for setting in SETTINGS for name in FIRST)
+    yield from ((setting, name, 0.1, seed) for seed in range(FEW) for setting in SETTINGS for name in FIRST[:2])
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in PARTS)
+    yield from ((setting, ALL, 1.0, seed) for seed in (1, 2) for setting in SETTINGS)
+    yield from ((setting, name, 0.4, seed) for seed in range(FEW) for setting in SETTINGS for name in FIRST[:2])
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in OTHERS)
+    for budget in (0.1, 0.4):
+        for seed in range(SEEDS):
+            names = ("random", "balanced", "quota") if seed >= FEW else ("quota",)
+            yield from ((setting, name, budget, seed) for setting in SETTINGS for name in names)
 
 
-def plan(out: Path, seeds: int) -> list[tuple[str, int]]:
-    """Policy and seed of every run; subsets are written here."""
-    names = [ALL, ORACLE, *POLICIES]
-    runs = [(name, seed) for seed in range(seeds) for name in names if name in MANY or seed < FEW]
-    pool = _rows(out / "pool" / "pool.jsonl")
-    count = round(BUDGET * len(pool))
-    for name, seed in runs:
-        folder = _folder(out, name, seed)
-        if (folder / "subset").exists():
-            continue
-        if name in POLICIES:
-            _vfl("select", "filter", out / "scores", "--data", out / "pool" / "pool.jsonl", "--budget", f"{BUDGET:.0%}",
-                 "--seed", str(seed), "--out", folder / "subset", *POLICIES[name])  # fmt: skip
-        else:
-            chosen = pool if name == ALL else _oracle(pool, count, seed)
-            (folder / "subset").mkdir(parents=True)
-            text = "".join(json.dumps(row) + "\n" for row in chosen)
-            (folder / "subset" / "pool.jsonl").write_text(text, encoding="utf-8")
-    return runs
+def results(out: Path) -> list[dict[str, Any]]:
+    """What runs came to, as far as they were made."""
+    path = out / "results.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def train(out: Path, name: str, seed: int, jobs: int) -> None:
-    """One training run and its evaluation, unless it is there."""
-    folder = _folder(out, name, seed)
-    if (folder / "run" / EVALUATION).exists() and (folder / "run" / "adapter").exists():
-        return
-    (subset,) = (folder / "subset").rglob("pool.jsonl")
-    recipe = yaml.safe_load((HERE / "sft.yaml").read_text(encoding="utf-8"))
-    recipe |= {"model": str(out / "base"), "out": str(folder / "run"), "seed": seed}
-    recipe["data"] = {"train": str(subset), "images": str(out / "pool")}
-    (folder / "sft.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
-    with (folder / "log.txt").open("w") as log:
-        subprocess.run(
-            [sys.executable, "-m", "vfl.train.sft", folder / "sft.yaml", "--overwrite"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": threads},
-            check=True,
-        )
-
-
-def compare(out: Path, runs: list[tuple[str, int]]) -> dict[str, dict[str, Any]]:
-    """Accuracy of each policy (mean over functions), and its differences from all rows and from random."""
-    answers = {name: _answers(out, name, [seed for one, seed in runs if one == name]) for name, _ in runs}
-    base = read_evaluation(_folder(out, ALL, 0) / "run")[0].baseline
-    assert base is not None
-    table: dict[str, dict[str, Any]] = {
-        "base": {"accuracy": float(np.mean([group.accuracy for group in base.groups.values()]))}
+def made(out: Path, setting: str, policy: str, budget: float, seed: int) -> dict[str, Any]:
+    """One run: choose, train, ask."""
+    stand = stand_of(out, setting)
+    began = time.process_time()
+    uids = chosen(stand, policy, budget, seed)
+    selected = time.process_time()
+    stand.trials.train([stand.rows[uid] for uid in uids], seed)
+    trained = time.process_time()
+    right = stand.trials.right(stand.questions)
+    return {
+        "setting": setting,
+        "policy": policy,
+        "budget": budget,
+        "seed": seed,
+        "rows": len(uids),
+        "right": "".join(str(int(one)) for one in right),
+        "functions": stand.functions,
+        "seconds": {"select": selected - began, "train": trained - selected, "score": stand.scoring},
+        "base": stand.before,
     }
-    for name, found in answers.items():
-        table[name] = {
-            "seeds": len(found),
-            "rows": len(_rows(next((_folder(out, name, 0) / "subset").rglob("pool.jsonl")))),
-            "accuracy": _interval(found, found[:, :0])[0],
-            "interval": _interval(found, found[:, :0])[1:],
-            "against_all": _interval(found, answers[ALL]),
-            "against_random": _interval(found, answers["random"]),
-            "relative": float(found.mean() / answers[ALL].mean()),
-        }
-    return table
 
 
-def markdown(recovered: dict[str, dict[str, float]], table: dict[str, dict[str, Any]]) -> str:
-    """Both tables, and whether there was head-room to conclude anything."""
-    lines = ["| class | rows | precision | recall |", "|---|---|---|---|"]
-    for name, one in recovered.items():
-        lines.append(f"| {name} | {one['rows']} | {one['precision']:.2f} | {one['recall']:.2f} |")
-    base, full = table["base"]["accuracy"], table[ALL]["accuracy"]
-    room = full - base
-    lines += ["", f"Base {100 * base:.1f} %, trained on all rows {100 * full:.1f} %."]
-    if room < HEADROOM:
-        lines.append(
-            f"No head-room: {100 * room:.1f} points, {100 * HEADROOM:.0f} were asked for. Nothing is concluded."
-        )
-    heads = ["policy", "rows", "seeds", "accuracy", "of all rows'", "points against all rows", "against random"]
-    lines += ["", _line(heads), _line(["---"] * len(heads))]
-    for name, one in table.items():
-        if name != "base":
-            lines.append(_line([name, *_cells(one)]))
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True)
+class Stand:
+    """A setting made ready: scores, the pool's rows encoded, the questions."""
+
+    scores: Path
+    pool: list[dict[str, Any]]
+    trials: Trials
+    rows: dict[str, Row]
+    questions: list[Row]
+    functions: list[str]
+    before: float  # accuracy of the base
+    scoring: float  # seconds of the processor
 
 
-def _cells(one: dict[str, Any]) -> list[str]:
-    low, high = one["interval"]
-    return [
-        str(one["rows"]),
-        str(one["seeds"]),
-        f"{100 * one['accuracy']:.1f} % ({100 * low:.1f}–{100 * high:.1f})",
-        f"{100 * one['relative']:.1f} %",
-        _points(one["against_all"]),
-        _points(one["against_random"]),
-    ]
+@cache
+def stand_of(out: Path, name: str) -> Stand:
+    setting = SETTINGS[name]
+    folder = out / setting.pool
+    if not folder.exists():
+        setting.write(folder, 0)
+    base = base_of(out, setting.base)
+    scores = out / f"scores-{setting.pool}-{setting.base}"
+    if not (scores / "seconds").exists():
+        before = _children()
+        _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", MAP, "--out", scores,
+             "--set", "allow_other_model=true")  # fmt: skip
+        (scores / "seconds").write_text(f"{_children() - before}")
+    trials = Trials(vfl.load(base))
+    uids, rows = _encoded(trials, folder / "pool.jsonl", out / "rows.arrow")
+    _, questions = _encoded(trials, folder / "test.jsonl", out / "rows.arrow")
+    asked = [row["truth"] for row in _lines(folder / "test.jsonl")]
+    right = trials.right(questions)  # adapters are zero
+    before = sum(right) / len(right)
+    seconds = float((scores / "seconds").read_text())
+    pool = _lines(folder / "pool.jsonl")
+    return Stand(scores, pool, trials, dict(zip(uids, rows, strict=True)), questions, asked, before, seconds)
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def base_of(out: Path, name: str) -> Path:
+    """The worn model, made if it isn't there."""
+    folder, settings = out / f"base-{name}", BASES[name]
+    if not folder.exists():
+        lessons = out / "lessons"
+        if not lessons.exists():
+            write_pool(lessons, each=10, blind=400, repeats=0, wrong=0, seed=5)
+        wear(folder, lessons, noise=settings["noise"], steps=int(settings["steps"]), seed=int(settings["seed"]))
+    return folder
 
 
-def _points(interval: tuple[float, float, float]) -> str:
-    value, low, high = (100 * one for one in interval)
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+def chosen(stand: Stand, policy: str, budget: float, seed: int) -> list[str]:
+    """The uids that a policy takes."""
+    if policy == ALL:
+        return [row["id"] for row in stand.pool]
+    if policy == ORACLE:
+        return oracle(stand.pool, round(budget * len(stand.pool)), seed)
+    given = {"budget": f"{budget:.0%}", "seed": seed, "threads": 1, **POLICIES[policy]}
+    config = validated(ChoiceConfig, given, source=policy)
+    with database(config.memory, config.threads) as connection:
+        choose(connection, open_scores(stand.scores), config)
+        return list(chosen_uids(connection))
 
 
-def _interval(values: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
-    """Difference of the means of (seeds, items), items resampled together and seeds apart (95 %, 2,000 resamples)."""
-    rng = np.random.default_rng(0)
-    paired = other.shape[1] > 0
-    items = values.shape[1]
-    found = np.empty(2000)
-    for n in range(len(found)):
-        chosen = rng.integers(items, size=items)
-        found[n] = values[rng.integers(len(values), size=len(values))][:, chosen].mean()
-        if paired:
-            found[n] -= other[rng.integers(len(other), size=len(other))][:, chosen].mean()
-    value = values.mean() - (other.mean() if paired else 0.0)
-    low, high = np.quantile(found, (0.025, 0.975))
-    return float(value), float(low), float(high)
-
-
-def _answers(out: Path, name: str, seeds: list[int]) -> np.ndarray:
-    """(seeds, items) of 0 or 1, items in one order; every function has as many."""
-    rows = []
-    for seed in seeds:
-        _, answered = read_evaluation(_folder(out, name, seed) / "run")
-        rows.append([float(one.correct) for one in sorted(answered, key=lambda one: one.id)])
-    return np.array(rows)
-
-
-def _oracle(pool: list[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
-    """Right rows only, no repeats, the functions in equal parts: what a person who knew the pool would take."""
+def oracle(pool: list[dict[str, Any]], count: int, seed: int) -> list[str]:
+    """Right rows only, no repeats, the functions in parts as equal as there are rows: with the truth in hand."""
     rng = Random(f"oracle/{seed}")
-    chosen = []
-    for function in FUNCTIONS:
-        rows = [row for row in pool if row["truth"] == function]
-        chosen += rng.sample(rows, count // len(FUNCTIONS))
-    rng.shuffle(chosen)
-    return chosen
+    rows = {name: [row["id"] for row in pool if row["truth"] == name] for name in FUNCTIONS}
+    taken: list[str] = []
+    for place, name in enumerate(sorted(FUNCTIONS, key=lambda one: len(rows[one]))):
+        part = min(len(rows[name]), (count - len(taken)) // (len(FUNCTIONS) - place))
+        taken += rng.sample(rows[name], part)
+    return taken
 
 
-def _function(row: dict[str, Any]) -> str:
-    """The function that a row is about: what its id begins with, for repeats that of the row with the same picture."""
-    if row["truth"] in (*FUNCTIONS, "blind"):
-        return str(row["truth"])
-    return Path(row["images"][0]).name.split("-")[0] if row["truth"] == "repeat" else "wrong"
+def _encoded(trials: Trials, path: Path, scratch: Path) -> tuple[list[str], list[Row]]:
+    samples = [row for row in read(path) if isinstance(row, Sample)]
+    stored = write_rows(samples, scratch)
+    return [row.uid for row in samples], trials.encode([conversation(one) for one in stored])
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _folder(out: Path, name: str, seed: int) -> Path:
-    return out / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _vfl(*arguments: object) -> None:

@@ -26,8 +26,8 @@ class Settings:
 
     rank: int = 16
     learning_rate: float = 2e-3
-    batch: int = 8
-    epochs: int = 2
+    batch: int = 4
+    epochs: int = 1
     decay: float = 0.1
     warmup: float = 0.03
 
