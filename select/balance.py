@@ -82,9 +82,7 @@ def balance(
             {drawn} AS drawn
         FROM classed ANTI JOIN duplicate USING (position)
         LEFT JOIN profiled USING (position) LEFT JOIN suspect USING (position)""")
-    (left_out["blind"],) = connection.execute(
-        f"SELECT count(*) FROM strata WHERE stratum = {text(BLIND)}"
-    ).fetchone()
+    (left_out["blind"],) = connection.execute(f"SELECT count(*) FROM strata WHERE stratum = {text(BLIND)}").fetchone()
     _take_turns(connection, config)
     return Balance(_tiers(connection, config), clusters, left_out)
 
@@ -114,7 +112,9 @@ def _tiers(connection: Any, config: BalanceConfig) -> list[Tier]:
         written = counted.get(TEXT, (0, 0.0))[0]
         looking = sum(count for count, _ in functions.values())
         left = 1 - config.random
-        weights = {name: left * share * looking / (looking + written) for name, share in shares(functions, config).items()}
+        weights = {
+            name: left * share * looking / (looking + written) for name, share in shares(functions, config).items()
+        }
         weights[TEXT] = left * written / (looking + written)
         weights[RANDOM] = config.random
     elif TEXT in counted:

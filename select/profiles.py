@@ -28,10 +28,16 @@ WORDS = 64
 WEIGHT = 0.1
 """Of effects beside words. At 1 clusters part by answers rather than by what is asked."""
 MOST_CLUSTERS = 1_000
+ROWS = 40
+"""Of a cluster, at least and on average: the mean of a few rows is as noisy as they are."""
 BLIND = 0.1
 """Mean distance between predictions with and without the image under which a cluster doesn't look."""
-CERTAIN = 2.0
+CERTAIN = 1.0
 """Standard errors between a cluster's first and second function, under which its rows decide one by one."""
+CLEAR = 1e3
+"""Certainty of an only function, and the most there is."""
+STRONG = 2.0
+"""Times that a row's effect of another function outweighs that of its mixed cluster's, to decide for itself."""
 STEADY = 0.01
 """Added to a function's mean effect: functions that no cluster needs win nowhere."""
 NEEDED = ("no_image_js", "question_state", "question_terms", "opening", "answer")
@@ -63,7 +69,7 @@ def check_profiles(connection: Any, folder: ScoreFolder) -> None:
 
 
 def find_clusters(connection: Any, folder: ScoreFolder, *, by: By = "both", seed: int = 0) -> list[Cluster]:
-    """Tables `clustered(position, cluster, cell)` and `clusters(cluster, class)`, of all rows with an image.
+    """The table `profiled(position, cluster, cell, profile)` of all rows with an image.
 
     A cell is one of another clustering, by the image's last states: rows of one cell look alike. The question's state is
     no part of it: it holds what the model is about to answer, and a wrong answer would make a row look rare.
@@ -76,7 +82,9 @@ def find_clusters(connection: Any, folder: ScoreFolder, *, by: By = "both", seed
     (count,) = connection.execute(f"SELECT count(*) FROM {source}").fetchone()
     connection.execute("CREATE OR REPLACE TABLE clustered (position BIGINT, cluster INTEGER, cell INTEGER)")
     if not count:
-        connection.execute("CREATE OR REPLACE TABLE clusters (cluster INTEGER, class VARCHAR, certain BOOLEAN)")
+        connection.execute(
+            "CREATE OR REPLACE TABLE profiled (position BIGINT, cluster INTEGER, cell INTEGER, profile VARCHAR)"
+        )
         return []
     described = _Description(connection, source, folder.functions, count, by)
     order = f"md5_number_lower({text(f'{seed}:sample:')} || uid), uid"
@@ -145,7 +153,7 @@ def _vectors(values: Any) -> np.ndarray:
 def _kmeans(vectors: np.ndarray, most: int, seed: int) -> Any:
     from sklearn.cluster import MiniBatchKMeans
 
-    number = max(1, min(MOST_CLUSTERS, most, round((len(vectors) / 2) ** 0.5)))
+    number = max(1, min(MOST_CLUSTERS, most, round((len(vectors) / 2) ** 0.5), len(vectors) // ROWS))
     return MiniBatchKMeans(number, random_state=seed, n_init=3, batch_size=1024).fit(vectors)
 
 
@@ -164,13 +172,14 @@ def _classes(connection: Any, source: str, functions: tuple[str, ...]) -> list[C
     for (number, count, *values), own in zip(rows, effects, strict=True):
         no_image = float(values[len(names)] or 0.0)
         order = np.argsort(-own / usual, kind="stable")
-        certainty = float("inf")
+        certainty = CLEAR
         if len(order) > 1:
             first, second = int(order[0]), int(order[1])
             spread = values[len(names) + 1 + pairs.index((min(first, second), max(first, second)))]
             # on the scale on which they were compared
             error = spread / usual[[first, second]].mean() / count**0.5 + 1e-9
-            certainty = float((own[first] / usual[first] - own[second] / usual[second]) / error)
+            apart = own[first] / usual[first] - own[second] / usual[second]
+            certainty = min(CLEAR, float(apart / error))
         name = "blind" if no_image < BLIND else functions[int(order[0])]
         told = dict(zip(functions, own.tolist(), strict=True))
         clusters.append(Cluster(int(number), int(count), name, told, no_image, certainty))
@@ -187,12 +196,14 @@ def _write_classes(connection: Any, clusters: list[Cluster]) -> None:
 
 
 def _write_kinds(connection: Any, source: str, functions: tuple[str, ...], usual: dict[str, float]) -> None:
-    """The table `profiled(position, cluster, cell, kind)`: the cluster's class, in a mixed one each row's own."""
+    """The table `profiled`: of a row its cluster's class, in a mixed cluster its own where that is plain."""
     ratios = [f"sqrt({column('js_' + name)}) / {usual[name]!r}::DOUBLE" for name in functions]
     best = f"greatest({', '.join(ratios)})"
     cases = " ".join(f"WHEN {one} = {best} THEN {text(name)}" for one, name in zip(ratios, functions, strict=True))
+    kept = " ".join(f"WHEN class = {text(name)} THEN {one}" for one, name in zip(ratios, functions, strict=True))
     # a row that hardly moves has nothing to say against its cluster
-    own = f"CASE WHEN no_image_js < {BLIND**2!r} THEN class {cases} ELSE class END"
+    own = f"""CASE WHEN no_image_js < {BLIND**2!r} OR {best} < {STRONG} * (CASE {kept} ELSE 0 END) THEN class
+        {cases} ELSE class END"""
     connection.execute(f"""
         CREATE OR REPLACE TABLE profiled AS
         SELECT position, cluster, cell, CASE WHEN certain THEN class ELSE {own} END AS profile

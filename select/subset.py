@@ -28,6 +28,7 @@ from vfl.errors import InputError
 from vfl.folders import replacing_folder
 from vfl.select.copies import ImageCopies
 from vfl.select.counts import counts_of
+from vfl.select.coverage import coverage, lost_answers
 from vfl.select.filtering import Choice, ChoiceConfig, choose, chosen_rows, chosen_uids
 from vfl.select.outfolder import refuse_if_taken
 from vfl.select.scorefolder import MANIFEST, ScoreFolder, database, open_scores
@@ -82,6 +83,7 @@ def filter_scores(config: FilterConfig, *, overwrite: bool = False) -> dict[str,
             info = _dataset_info(out, written)
             if info:
                 _write_json(out / DATASET_INFO, info)
+            covered = coverage(connection)
             manifest = {
                 "kind": "vfl subset",
                 "files": files,
@@ -89,8 +91,10 @@ def filter_scores(config: FilterConfig, *, overwrite: bool = False) -> dict[str,
                 "budget": {"given": config.budget, "limit": choice.limit, "spent": choice.spent, "unit": choice.unit},
                 "scored": choice.scored,
                 "left_out": {"duplicates": choice.duplicates, "alike": choice.alike},
-                "notes": choice.notes + (copies.notes if copies else []),
+                "notes": choice.notes + lost_answers(connection, covered) + (copies.notes if copies else []),
                 "counts": counts_of(connection),
+                "coverage": covered,
+                **balance_of(choice),
                 **provenance(folder, config, choice),
                 "data": [str(path) for path in data],
                 "images": None if config.copy_images else str(_image_home(data, reading["images"])),
@@ -158,6 +162,14 @@ def provenance(folder: ScoreFolder, config: ChoiceConfig, choice: Choice) -> dic
         "settings": config.model_dump(mode="json", exclude={"out", "scores"}),
         "versions": {"python": platform.python_version(), **packages},
     }
+
+
+def balance_of(choice: Choice) -> dict[str, Any]:
+    """What the policy balanced found: its clusters, and how many rows it left out for what."""
+    if choice.balance is None:
+        return {}
+    clusters = [vars(one) for one in choice.balance.clusters]
+    return {"balance": {"left_out": choice.balance.left_out, "clusters": clusters}}
 
 
 def _data_of(config: FilterConfig, folder: ScoreFolder) -> tuple[Path, ...]:

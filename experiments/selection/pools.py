@@ -26,7 +26,7 @@ EVEN = {"each": 350, "blind": 200, "repeats": 100, "wrong": 100}
 SKEWED = {"recognition": 400, "ocr": 250, "grounding": 110, "counting": 40}
 SKEWED_JUNK = {"blind": 114, "repeats": 115, "wrong": 114}
 FREE = 300  # rows of each function
-HELD_OUT = 100  # questions of each function
+HELD_OUT = 60  # questions of each function
 Phrasing = tuple[str, Callable[[str], str]]
 
 ROWS = ("first", "second", "third", "fourth", "fifth")
@@ -54,7 +54,9 @@ def write_skewed(out: Path, seed: int) -> None:
     said = [replace(blind_row(n, rng, pictures), source="captions") for n in range(SKEWED_JUNK["blind"])]
     repeats = [copied(n, row) for n, row in enumerate(rng.sample(rows, SKEWED_JUNK["repeats"]))]
     _write(folder / "pool.jsonl", rng, [*rows, *wrong, *said, *repeats])
-    _add_test(folder, [row for name in FUNCTIONS for row in drawn(name, HELD_OUT, seed + 7, folder / "images", "test-")])
+    _add_test(
+        folder, [row for name in FUNCTIONS for row in drawn(name, HELD_OUT, seed + 7, folder / "images", "test-")]
+    )
     _finish(folder, out)
 
 
