@@ -1,7 +1,7 @@
 """The policy `balanced`: a budget for each function's rows, spread over kinds of questions, answers and looks.
 
-1. Rows are about the function of their cluster (vfl.select.profiles). Left out: repeats, and clusters that don't look at
-   the image. Probably wrong answers (vfl.select.suspects) come last, when nothing else is left.
+1. Rows are about the function of their cluster (vfl.select.profiles). Repeats are left out, and clusters that don't look
+   at the image. Probably wrong answers (vfl.select.suspects) come last, when nothing else is left.
 2. A function's share is n^(1 - LEVEL) * (LEAST + (1 - LEAST) * u): n its rows, u the part of them that the model does
    not answer yet. Between the data's proportions and equal parts, and moved to what is left to learn.
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
@@ -9,8 +9,8 @@
    rows of one answer looks are no guide: a picture that is rare for its answer is often a wrong answer.
 4. A tenth of the budget is drawn from all rows that are not left out: what the rest is wrong about stays in.
 
-Turns are numbers: the j-th row of a group of weight w comes at (j + chance) / w, so that the smallest numbers are a draw
-in these proportions, and one sort of all rows fills any budget.
+Turns are numbers: the j-th row of a group of weight w comes at (j + chance) / w, so that the smallest numbers are a
+draw in these proportions, and one sort of all rows fills any budget.
 """
 
 from dataclasses import dataclass, field
@@ -154,5 +154,6 @@ def _take_turns(connection: Any, config: BalanceConfig) -> None:
             FROM celled),
         groups AS (SELECT DISTINCT stratum, cluster, answer, alike FROM placed),
         sums AS (SELECT stratum, cluster, sum(alike ** {evened!r}) AS evened FROM groups GROUP BY stratum, cluster)
-        SELECT position, placed.stratum AS stratum, (place - drawn) / (sqrt(near) * alike ** {evened!r} / evened) AS turn
+        SELECT position, placed.stratum AS stratum,
+            (place - drawn) / (sqrt(near) * alike ** {evened!r} / evened) AS turn
         FROM placed JOIN sums ON placed.stratum = sums.stratum AND placed.cluster IS NOT DISTINCT FROM sums.cluster""")

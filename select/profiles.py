@@ -71,8 +71,8 @@ def check_profiles(connection: Any, folder: ScoreFolder) -> None:
 def find_clusters(connection: Any, folder: ScoreFolder, *, by: By = "both", seed: int = 0) -> list[Cluster]:
     """The table `profiled(position, cluster, cell, profile)` of all rows with an image.
 
-    A cell is one of another clustering, by the image's last states: rows of one cell look alike. The question's state is
-    no part of it: it holds what the model is about to answer, and a wrong answer would make a row look rare.
+    A cell is one of another clustering, by the image's last states: rows of one cell look alike. The question's state
+    is no part of it: it holds what the model is about to answer, and a wrong answer would make a row look rare.
 
     Args:
         by: what clusters are made of.

@@ -8,6 +8,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
 from vfl.data import Message
 
@@ -29,7 +30,7 @@ def question_terms(messages: Sequence[Message]) -> list[int]:
         if message["role"] != "user":
             continue
         words = ["0" if word.isdigit() else word for word in _WORD.findall(_plain(message))]
-        terms |= dict.fromkeys([*words, *map(" ".join, zip(words, words[1:], strict=False))])
+        terms |= dict.fromkeys([*words, *map(" ".join, pairwise(words))])
     return sorted({_hash(term) for term in list(terms)[:MOST_TERMS]})
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from fused import FusedLora
 from torch.nn.functional import cross_entropy
 from transformers import get_scheduler
 
-from fused import FusedLora
 from vfl.data import Message
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.models.conversation import encoder_of
