@@ -1,7 +1,7 @@
 """The policy `balanced`: a budget for each function's rows, spread over kinds of questions, answers and looks.
 
-1. Rows are about the function of their cluster (vfl.select.profiles). Repeats are left out, and clusters that don't look
-   at the image. Probably wrong answers (vfl.select.suspects) come last, when nothing else is left.
+1. Rows are about the function of their cluster (vfl.select.profiles). Repeats are left out, and clusters that do not
+   look at the image. Probably wrong answers (vfl.select.suspects) come last, when nothing else is left.
 2. A function's share is n^(1 - LEVEL) * (LEAST + (1 - LEAST) * u): n its rows, u the part of them that the model does
    not answer yet. Between the data's proportions and equal parts, and moved to what is left to learn.
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they

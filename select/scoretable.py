@@ -11,7 +11,7 @@
 | `no_image_...` | the image hidden at all layers: accuracy, exact, drops of mean log-probability and `answer_prob` |
 | `drop_F`, `exact_F`, `logprob_drop_F`, `prob_drop_F` | F's layers ablated: the accuracy's drop, and the same |
 | `no_image_js`, `js_F` | Jensen-Shannon divergence, mean over the answer tokens (nats), of what the model predicts |
-| `question_state`, `image_state` | last layer's output before the answer, mean over the image; projected to 16 float16 |
+| `question_state`, `image_state` | last layer's output before the answer, mean over the image, as 16 float16 |
 | `question_terms`, `opening`, `answer` | see vfl.select.wording |
 | `text_hash`, `image_hash` | see vfl.select.hashes |
 | `full_passes` | whole passes that were needed beside the plain one, 0 where the image's stream could be shared |
