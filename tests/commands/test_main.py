@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -29,10 +27,10 @@ def suite(model, tmp_path_factory):
     return write_own_suite(vfl.load(model), tmp_path_factory.mktemp("suite") / "probes", 6)
 
 
-def subprocess_of(*arguments, **kwargs):
+def subprocess_of(*arguments, script=SCRIPT, **kwargs):
     environment = {**os.environ, "COLUMNS": "200"}
     return subprocess.Popen(
-        [*SCRIPT, *map(str, arguments)],
+        [*script, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,24 +66,39 @@ def test_a_recipe_is_read_and_flags_override_it(vfl_command, model, suite, tmp_p
     assert not (tmp_path / "unused").exists()
 
 
+# `vfl` that gets the signal of Ctrl-C as the fourth pair is asked, not after a time, of which a busy machine decides.
+STOPPED = """
+import os, signal
+from vfl.commands.main import run
+from vfl.locate import sweeping
+
+sweep_pair, pairs = sweeping.sweep_pair, []
+
+def stopped(asker, pair, *arguments, **options):
+    pairs.append(pair)
+    if len(pairs) == 4:
+        os.kill(os.getpid(), signal.SIGINT)
+    return sweep_pair(asker, pair, *arguments, **options)
+
+sweeping.sweep_pair = stopped
+# A shell that runs the tests in the background has them, and their children, ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+run()
+"""
+
+
 def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
     out = tmp_path / "out"
     recipe = tmp_path / "locate.yaml"
     recipe.write_text("part_pairs: 1\n")
     arguments = ("locate", model, "--probes", suite, "--out", out, "--config", recipe)
-    # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
-    process = subprocess_of(
-        *arguments, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    )
-    deadline = time.monotonic() + 120
-    while not list(out.glob("parts/0*.parquet")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process = subprocess_of(*arguments, script=[sys.executable, "-c", STOPPED])
     _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "--resume" in errors
     assert "Traceback" not in errors
     assert not (out / "map.json").exists()
+    assert len(list(out.glob("parts/0*.parquet"))) == 3
     resumed = subprocess_of(*arguments, "--resume")
     _, errors = resumed.communicate()
     assert resumed.returncode == 0, errors

@@ -1,6 +1,7 @@
 """A whole localisation on a tiny model: results, interruption, resuming, refusal."""
 
 import json
+import logging.handlers
 import shutil
 
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.locate import sweeping
 from vfl.probes.asking import MAX_NEW_TOKENS, question_of
-from vfl.probes.pair import read_suite
+from vfl.probes.pair import read_suite, suite_sha256
 
 NUM_PAIRS = 12
 QUIET = {"progress": False, "part_pairs": 3}
@@ -37,6 +38,50 @@ def finished(vlm, suite, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
     fmap = vfl.locate(vlm, out=out, probes=str(suite), **QUIET)
     return out, fmap
+
+
+def with_changed_lines(suite, folder, change):
+    """A copy of a suite whose lines are what `change` makes of them."""
+    shutil.copytree(suite, folder)
+    lines = [json.loads(line) for line in (folder / "probes.jsonl").read_text().splitlines()]
+    (folder / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in change(lines)))
+    return folder
+
+
+UNANSWERABLE = {"answer": "never this", "source_answer": "nor that"}
+
+
+@pytest.fixture(scope="module")
+def again(finished, vlm, suite, tmp_path_factory):
+    """A run of single layers over another's results, on the suite in another place with a function that can't be kept.
+
+    Whole runs take most of this folder's time: this one serves all that they would show one by one.
+    """
+    folder = tmp_path_factory.mktemp("again")
+    shutil.copytree(finished[0], folder / "out")
+
+    def with_impossible(lines):
+        more = [
+            line | UNANSWERABLE | {"id": f"wrong-{n}", "function": "impossible"} for n, line in enumerate(lines[:2])
+        ]
+        return [*lines, *more]
+
+    elsewhere = with_changed_lines(suite, folder / "moved" / "suite", with_impossible)
+    log = logging.handlers.BufferingHandler(1000)
+    logging.getLogger("vfl").addHandler(log)
+    try:
+        fmap = vfl.locate(
+            vlm,
+            out=folder / "out",
+            probes=str(elsewhere),
+            overwrite=True,
+            mode="single",
+            layers={"naming": [1, 3]},
+            **QUIET,
+        )
+    finally:
+        logging.getLogger("vfl").removeHandler(log)
+    return folder / "out", fmap, [record.getMessage() for record in log.buffer]
 
 
 def comparable(fmap):
@@ -108,7 +153,7 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(finished, vlm,
     assert pq.read_table(tmp_path / "pairs.parquet").equals(pq.read_table(finished[0] / "pairs.parquet"))
 
 
-def test_another_runs_results_are_not_overwritten_unless_asked(finished, vlm, suite, tmp_path):
+def test_another_runs_results_are_not_overwritten_unless_asked(finished, again, vlm, suite, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished[0], out)
     with pytest.raises(InputError, match=r"holds a function map.*--overwrite"):
@@ -116,51 +161,46 @@ def test_another_runs_results_are_not_overwritten_unless_asked(finished, vlm, su
     with pytest.raises(InputError, match="nothing to resume"):
         vfl.locate(vlm, out=out, probes=str(suite), resume=True, **QUIET)
     assert FunctionMap.load(out / "map.json") == finished[1]
-    fmap = vfl.locate(vlm, out=out, probes=str(suite), overwrite=True, mode="single", **QUIET)
+    assert FunctionMap.load(again[0] / "map.json") == again[1] != finished[1]
+
+
+def test_single_layers_are_what_was_asked_for(again):
+    out, fmap, _ = again
     assert fmap.settings["mode"] == "single"
     blocks = {(row["first"], row["last"]) for row in pq.read_table(out / "pairs.parquet").to_pylist()}
     assert all(first == last for first, last in blocks)
 
 
-def test_where_the_suite_lies_does_not_matter(finished, vlm, suite, tmp_path):
-    elsewhere = tmp_path / "moved" / "suite"
-    shutil.copytree(suite, elsewhere)
-    fmap = vfl.locate(vlm, out=tmp_path / "out", probes=str(elsewhere), **QUIET)
-    assert comparable(fmap) == comparable(finished[1])
+def test_where_the_suite_lies_does_not_matter(finished, again, suite, tmp_path):
+    """The same pairs have the same answers, whatever else is asked beside them."""
+    singles = [
+        [row for row in pq.read_table(out / "pairs.parquet").to_pylist() if row["first"] == row["last"]]
+        for out in (finished[0], again[0])
+    ]
+    assert singles[0] == [row for row in singles[1] if row["function"] == "naming"]
+    shutil.copytree(suite, tmp_path / "moved")
+    assert suite_sha256(tmp_path / "moved") == suite_sha256(suite) == finished[1].probes_sha256
 
 
-def test_own_layers_override_the_rule(vlm, suite, tmp_path):
-    fmap = vfl.locate(vlm, out=tmp_path, probes=str(suite), layers={"naming": [1, 3]}, mode="single", **QUIET)
-    entry = fmap.functions["naming"]
+def test_own_layers_override_the_rule(finished, again):
+    entry = again[1].functions["naming"]
     assert (entry.layers, entry.chosen_by) == ([1, 3], "user")
+    assert finished[1].functions["naming"].chosen_by != "user"
+
+
+def test_a_function_without_a_kept_pair_is_left_out_and_named(again):
+    out, fmap, messages = again
+    assert list(fmap.functions) == ["naming"]
+    assert fmap.settings["unanswered"] == ["impossible"]
+    assert any("impossible" in message for message in messages)
+    assert "impossible" in (out / "report.html").read_text()
 
 
 def test_no_pair_answered_correctly_is_an_error_and_leaves_no_map(vlm, suite, tmp_path):
-    wrong = tmp_path / "wrong"
-    shutil.copytree(suite, wrong)
-    lines = [json.loads(line) for line in (wrong / "probes.jsonl").read_text().splitlines()]
-    for line in lines:
-        line["answer"], line["source_answer"] = "never this", "nor that"
-    (wrong / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    wrong = with_changed_lines(suite, tmp_path / "wrong", lambda lines: [line | UNANSWERABLE for line in lines[:2]])
     with pytest.raises(InputError, match="No pair was answered correctly"):
         vfl.locate(vlm, out=tmp_path / "out", probes=str(wrong), **QUIET)
     assert not (tmp_path / "out" / "map.json").exists()
-
-
-def test_a_function_without_a_kept_pair_is_left_out_and_named(finished, vlm, suite, tmp_path, caplog):
-    both = tmp_path / "both"
-    shutil.copytree(suite, both)
-    lines = [json.loads(line) for line in (both / "probes.jsonl").read_text().splitlines()]
-    wrong = [
-        line | {"id": f"wrong-{i}", "function": "impossible", "answer": "never this", "source_answer": "nor that"}
-        for i, line in enumerate(lines[:2])
-    ]
-    (both / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines + wrong))
-    fmap = vfl.locate(vlm, out=tmp_path / "out", probes=str(both), mode="single", **QUIET)
-    assert list(fmap.functions) == ["naming"]
-    assert fmap.settings["unanswered"] == ["impossible"]
-    assert "impossible" in caplog.text
-    assert "impossible" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_functions_that_a_suite_lacks_are_refused(vlm, suite, tmp_path):
