@@ -1,5 +1,6 @@
 # make demo   find the function layers of the embedded model (sets up .venv first)
 # make test   run the tests                                  (likewise)
+# make docs   build the documentation site into site/; a broken link fails
 # make arms   train the arms of the controlled experiment on the embedded model (about 20 minutes)
 # make select-experiment   the selection experiment on the embedded model (about half an hour)
 
@@ -8,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 WORKERS ?= 2
 
-.PHONY: demo arms select-experiment test test-slow quality style bench clean
+.PHONY: demo docs arms select-experiment test test-slow quality style bench clean
 
 demo: $(STAMP)
 	$(BIN)/vfl locate --out demo --pairs 60 --overwrite
@@ -20,13 +21,16 @@ arms: $(STAMP)
 select-experiment: $(STAMP)
 	$(BIN)/python recipes/micro/select/experiment.py --out runs/micro/select --jobs 2
 
+docs: $(STAMP)
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
-quality: $(STAMP)
+quality: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -42,11 +46,11 @@ bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/score.py
 
 clean:
-	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, {v[0]}.{v[1]} was found: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,train,select]' --constraint constraints.txt
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,docs,train,select]' --constraint constraints.txt
 	touch $(STAMP)

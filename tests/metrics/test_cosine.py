@@ -11,7 +11,8 @@ import vfl
 from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.states import is_vision
 from vfl.errors import InputError
-from vfl.metrics.cosine import adjacent_distances, cosine, cosine_distance, proximal
+from vfl.metrics.cosine import adjacent_distances, cosine, cosine_distance
+from vfl.metrics.proximal import proximal
 
 
 def test_distances_equal_those_of_a_frame(vlm, prompts, untouched):

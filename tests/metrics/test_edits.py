@@ -15,13 +15,13 @@ from vfl.engine.states import is_image_token
 from vfl.engine.sweep import sweep
 from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
-from vfl.metrics.ablation import ablated, token_ablation
 from vfl.metrics.edited_prompts import question_on, replies, reply
 from vfl.metrics.gradients import integrated_gradients
 from vfl.metrics.head_masking import head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, at_positions, object_tokens
+from vfl.metrics.token_ablation import ablated, token_ablation
 
 
 def first_probabilities(vlm, encoded, **tap):

@@ -12,9 +12,9 @@ import vfl
 from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine
-from vfl.metrics.early import late_entry
 from vfl.metrics.functional import functional, left_out_errors, pooled_states
 from vfl.metrics.informational import ball_counts, informational
+from vfl.metrics.late_entry import late_entry
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.recommended import entry_and_exit, recommended
 from vfl.metrics.var import var

@@ -20,7 +20,8 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from vfl.errors import InputError
-from vfl.train.preflight.facts import Preflight, backward_cost, estimate_time, training_versions
+from vfl.io.versions import versions
+from vfl.train.preflight.facts import TRAINING, Preflight, backward_cost, estimate_time
 from vfl.train.preflight.lengths import bars, length_histogram
 from vfl.train.preflight.processes import GATHER, LaunchFacts, launch_facts, steps_per_epoch
 from vfl.train.preflight.tables import duration_text, print_preflight, size_text
@@ -189,7 +190,7 @@ def test_the_time_is_steps_and_evaluations_and_called_an_estimate() -> None:
 
 
 def test_the_versions_name_what_an_adapter_depends_on() -> None:
-    assert {"vfl", "torch", "transformers", "peft", "trl"} <= training_versions().keys()
+    assert {"vfl", "torch", "transformers", "peft", "trl"} <= versions(*TRAINING).keys()
 
 
 def printed(flight: Preflight, width: int) -> str:

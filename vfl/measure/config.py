@@ -1,18 +1,17 @@
 """Settings of `vfl measure`: a YAML file, overridden by flags, saved with the results."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vfl.data import Kind
 from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch
+from vfl.io.fields import Names, OnBadRow, SomeNames, split
 from vfl.loading.config import ModelConfig
-from vfl.metrics import measure
-from vfl.metrics.measure import KNOWN, check_names
+from vfl.metrics.measure import check_names, check_options, known_metrics
 
 ALL = "all"
 
@@ -50,9 +49,9 @@ class MeasureConfig(ModelConfig):
     format: Kind | Literal["auto"] = Field(default="auto", description="kind of the rows, where it isn't clear")
     column: str | None = Field(default=None, description="rows are grouped by the value of this column")
     match: DataMatch = Field(default="auto", description="how answers to rows are compared")
-    choices: tuple[str, ...] = Field(default=(), description="the answers that all rows choose from, for chance")
-    on_bad_row: Literal["error", "skip"] = "error"
-    functions: tuple[str, ...] | None = Field(default=None, description="only these functions (or groups of rows)")
+    choices: Names = Field(default=(), description="the answers that all rows choose from, for chance")
+    on_bad_row: OnBadRow = "error"
+    functions: SomeNames | None = Field(default=None, description="only these functions (or groups of rows)")
     pairs: int | None = Field(
         default=None, ge=1, description="a function: generated (12), or the first so many of a suite or of rows (all)"
     )
@@ -64,16 +63,23 @@ class MeasureConfig(ModelConfig):
 
     @field_validator("metrics", mode="before")
     @classmethod
-    def _listed(cls, given: Any) -> Any:
-        """ "var,cosine" -> ("var", "cosine")."""
-        if not isinstance(given, str) or given == ALL:
-            return given
-        return [name.strip() for name in given.split(",") if name.strip()]
+    def _listed(cls, written: Any) -> Any:
+        """ "var,cosine" -> ["var", "cosine"]; all of them is a word of its own."""
+        return written if written == ALL else split(written)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_in_their_place(cls, values: Any) -> Any:
+        """`--set cosine.eps=0.02` was how vfl 0.1 set an option of a metric."""
+        misplaced = [key for key in values if key in known_metrics() and key not in cls.model_fields]
+        if misplaced:
+            raise ValueError(f"{misplaced[0]} is a metric; its options are set as options.{misplaced[0]}.NAME=VALUE")
+        return values
 
     @property
     def names(self) -> tuple[str, ...]:
         """The metrics to measure, without repetition."""
-        return KNOWN if self.metrics == ALL else tuple(dict.fromkeys(self.metrics))
+        return tuple(known_metrics()) if self.metrics == ALL else tuple(dict.fromkeys(self.metrics))
 
 
 def check_metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> None:
@@ -83,17 +89,6 @@ def check_metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
         InputError: names what is unknown and what there is.
     """
     if not names:
-        raise InputError(f"No metrics were named. Give all, or some of {', '.join(KNOWN)}.")
-    check_names([*names, *options])
-    if idle := [name for name in options if name not in names]:
-        raise InputError(f"Options were given for {', '.join(idle)}, not measured here. Name it, or leave them out.")
-    for name, given in options.items():
-        known = options_of(name)
-        if unknown := [option for option in given if option not in known]:
-            raise InputError(f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}.")
-
-
-def options_of(name: str) -> list[str]:
-    """The options that a metric takes."""
-    function = (measure.OF_PROMPTS | measure.OF_PAIRS)[name]
-    return list(signature(function).parameters)[2:]  # after the model and what is measured on
+        raise InputError(f"No metrics were named. Give all, or some of {', '.join(known_metrics())}.")
+    check_names(names)
+    check_options(names, options)

@@ -29,6 +29,7 @@ from vfl.metrics.edited_prompts import (
 )
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.spec import NEO, Metric
 from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair, Which
@@ -182,3 +183,16 @@ def _knocked_out(
             found[name][0].append(edited.right)
             found[name][1].append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))
     return found
+
+
+SPEC = Metric(
+    function=knockout,
+    needs="pairs",
+    title="Attention knockout",
+    read="Within a window of layers, the target no longer reads the source. Accuracy falls, and the plain answer’s "
+    "token loses probability, in the windows where that edge carries the answer.",
+    source=NEO,
+    equation="accuracy and p(token) with A[l, q, k] = 0 for q of the target, k of the source, l in a window",
+    units={"drop": "probability"},
+    only_images="it cuts attention from an object's place and from rows of the picture",
+)

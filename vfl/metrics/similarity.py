@@ -20,6 +20,7 @@ from vfl.engine.states import between_layers, forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine_distance
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.spec import EARLY, Metric
 from vfl.models.depth import in_proportion
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -121,3 +122,15 @@ def _each_state(vlm: VLM, visit: Callable[[int, torch.Tensor], None]) -> Iterato
 
     with between_layers(vlm.layers, both):
         yield
+
+
+SPEC = Metric(
+    function=similarity,
+    needs="prompts",
+    title="States after masking and skipping",
+    read="Similarity of a token’s state to that of the plain model when the first layers are masked or skipped. A "
+    "curve that returns to 1 has recovered; text that stays low carries the damage to the answer.",
+    source=EARLY,
+    equation="sₘ(l) = meanᵢ cos(h_plain[l]ᵢ, h_edited[l]ᵢ) over the tokens i of a modality m",
+    unit="cosine similarity",
+)

@@ -18,6 +18,7 @@ from vfl.engine.layer_trace import trace_after, trace_prompt
 from vfl.engine.states import forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
+from vfl.metrics.spec import SKIP, Metric
 from vfl.models.depth import in_proportion
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -102,3 +103,17 @@ def svar_layers(num_layers: int) -> tuple[int, int]:
     """The paper's layers 5 to 18 of 32, both included, in proportion to another depth."""
     first, last = (in_proportion(layer, num_layers) for layer in PAPER_LAYERS)
     return first, max(first, min(last, num_layers - 1))
+
+
+SPEC = Metric(
+    function=var,
+    needs="prompts",
+    title="Visual attention ratio",
+    read="Attention of the position that predicts the answer: how much goes to the image, to other text, and to itself "
+    "(together 1). Layers with little to the image may lose it: early exit from the last rise on. The table below "
+    "shows every head.",
+    source=f"{SKIP}; SVAR sums the layers 5 to 18 of 32, in proportion",
+    equation="VAR[l, h] = Σⱼ A[l, h, q, j] over vision positions j",
+    unit="attention mass",
+    units={"svar": ""},
+)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vfl.io.versions import versions
 from vfl.loading.load import EMBEDDED
 from vfl.train.adapter.files import adapted_modules
 from vfl.train.assemble import Assembly
@@ -22,13 +23,13 @@ from vfl.train.backward.truncate import truncate
 from vfl.train.callback.evaluation import EvaluationCallback
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
+    TRAINING,
     ArmFacts,
     MemoryFacts,
     ModelFacts,
     Preflight,
     TowerModules,
     estimate_time,
-    training_versions,
 )
 from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
@@ -85,7 +86,7 @@ def preflight_of(
         launch=launch,
         data=parts.prepared.facts,
         checkpointing=choice.reason,
-        versions=training_versions(),
+        versions=versions(*TRAINING),
         audit=audit,
         lengths=lengths,
         memory=memory,
@@ -197,12 +198,14 @@ def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:
 def _arm_facts(recipe: Recipe, parts: Assembly) -> ArmFacts:
     choice = recipe.layers
     return ArmFacts(
-        arm=choice.preset or ("list" if choice.layers and choice.arm == "function" else choice.arm),
+        arm=choice.rule or choice.preset or ("list" if choice.layers and choice.arm == "function" else choice.arm),
         layers=tuple(parts.layers),
         functions=choice.functions,
         map_path=None if choice.map is None else str(choice.map),
         map_sha256=None if choice.map is None else _hash(choice.map),
         rank=parts.lora.r,
+        reason=None if parts.decision is None else parts.decision.reason,
+        protected=None if parts.protection is None else parts.protection.sentence,
     )
 
 

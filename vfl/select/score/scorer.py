@@ -15,6 +15,7 @@ from vfl.errors import InputError
 from vfl.models.vlm import VLM
 from vfl.select.score.feeding import Entry, Failure, Feeder
 from vfl.select.shards.score_table import ERRORS, Part, measures, schema
+from vfl.select.wording import answer, opening, question_terms
 
 SOURCE_COLUMNS = ("source", "task", "dataset")
 
@@ -91,6 +92,9 @@ class Scorer:
                         "position": row.entry.position,
                         "source": source_of(sample, self.source_column),
                         "images": len(sample.images),
+                        "question_terms": question_terms(sample.messages),
+                        "opening": opening(sample.messages),
+                        "answer": answer(sample.messages),
                         "text_hash": row.text_hash,
                         "image_hash": row.image_hash,
                     }
@@ -121,8 +125,8 @@ class Scorer:
     def _fail(self, failures: list[Failure], more: Sequence[Failure], on_rows: Callable[[int], None]) -> None:
         if more and self.strict:
             raise InputError(
-                f"{more[0].where} ({more[0].uid}): {more[0].reason}. Mend the row, or leave out --strict: then such "
-                "rows are recorded in errors.parquet."
+                f"{more[0].where} ({more[0].uid}): {more[0].reason}. Mend the row, or leave such rows out with "
+                "on_bad_row: skip (--on-bad-row skip): then they are recorded in errors.parquet."
             )
         failures.extend(more)
         on_rows(len(more))

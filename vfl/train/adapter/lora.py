@@ -15,6 +15,7 @@ from peft.utils.other import get_pattern_key
 from transformers import PreTrainedModel
 
 from vfl.errors import InputError
+from vfl.io.did_you_mean import did_you_mean
 from vfl.models.discover import Parts, discover
 from vfl.train.adapter.lora_rank import as_list, matched_rank
 from vfl.train.adapter.towers import ATTENTION_AND_MLP, named_so, target_names, tower_of
@@ -40,7 +41,7 @@ def build_lora(
     layers: Sequence[int],
     options: Mapping[str, Any] | None = None,
     also: Sequence[str] = (),
-    match: bool = False,
+    match_rank: bool = False,
 ) -> LoraConfig:
     """The LoRA configuration of one arm.
 
@@ -50,8 +51,8 @@ def build_lora(
         options: fields of `LoraConfig`, verbatim, over the paper's defaults (alpha is r where only r is given);
             `target_modules` and `target_parameters` are names inside a layer ("q_proj"), or "all-linear".
         also: "vision" and "projector" adapt these too.
-        match: scale the rank, and alpha with it, so that the arm has as many trainable parameters as all layers would
-            have with the rank given.
+        match_rank: scale the rank, and alpha with it, so that the arm has as many trainable parameters as all layers
+            would have with the rank given.
 
     Raises:
         InputError: for unknown or conflicting options, and for modules that may not or cannot be adapted.
@@ -73,7 +74,7 @@ def build_lora(
             "that serve adapters of the language model alone refuse them",
             " and the ".join(also),
         )
-    if not match:
+    if not match_rank:
         return config
     everything = range(len(parts.layers))
     if list(layers) == list(everything):
@@ -89,7 +90,11 @@ def _check_options(given: Mapping[str, Any]) -> None:
         )
     known = [field.name for field in fields(LoraConfig) if field.init and field.name not in (*_OURS, *_RECORDS)]
     if unknown := [name for name in given if name not in known]:
-        raise InputError(f"lora.{unknown[0]} is no field of PEFT's LoraConfig; known are {', '.join(sorted(known))}.")
+        hint = did_you_mean(unknown[0], known)
+        raise InputError(
+            f"lora.{unknown[0]} is no field of PEFT's LoraConfig{': ' + hint if hint else ';'} Known are "
+            f"{', '.join(sorted(known))}."
+        )
     start = str(given.get("init_lora_weights"))
     for name, reason in _NOT_AGAIN.items():
         if start.startswith(name):

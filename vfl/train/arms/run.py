@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from vfl.errors import InputError
 from vfl.evaluate.result import EVALUATION
+from vfl.io.run_folder import SETTINGS
 from vfl.train.checkpoints import checkpoints
 from vfl.train.recipe import Recipe, read_recipe
-from vfl.train.run import ADAPTER, CHECKPOINTS, RECIPE
+from vfl.train.run import ADAPTER, CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,9 @@ def plan_runs(
         raise InputError(f"{recipe} evaluates nothing, so there would be nothing to compare. Give its `evaluation`.")
     if unknown := [arm for arm in arms if arm not in ARMS]:
         raise InputError(f"There is no arm {', '.join(unknown)}; choose from {', '.join(ARMS)}.")
-    if base.layers.arm != "function":
-        raise InputError(f"The recipe's own arm is {base.layers.arm!r}; it must name the function's layers.")
+    if base.layers.arm != "function" or base.layers.rule is not None:
+        own = base.layers.rule or base.layers.arm
+        raise InputError(f"The recipe's own arm is {own!r}; it must name the function's layers.")
     if seeds < 1:
         raise InputError(f"{seeds} seeds were asked for; expected at least 1.")
     return [_arm_run(base, out, arm, seed) for seed in range(base.seed, base.seed + seeds) for arm in arms]
@@ -113,7 +115,7 @@ def _train(run: ArmRun, launcher: Sequence[str], threads: str) -> int:
     """Exit code of one run in processes of its own."""
     run.folder.mkdir(parents=True, exist_ok=True)
     start = [*launcher, "--module"] if launcher else [sys.executable, "-m"]
-    started = (run.folder / RECIPE).exists()
+    started = (run.folder / SETTINGS).exists()
     going_on = started and bool(checkpoints(run.folder / CHECKPOINTS))
     flag = ["--resume"] if going_on else ["--overwrite"]
     command = [*start, "vfl.train.launch", str(run.recipe), *flag]

@@ -1,0 +1,59 @@
+"""The tutorials: their commands and their Python are run, block by block, in one folder a page.
+
+Blocks of the languages bash and python are run as they stand; what needs a large model is marked console or text.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import DOCS, ROOT, blocks_of
+
+PAGES = [
+    "tutorials/find",
+    "how-to/pairs",
+    pytest.param("tutorials/train", marks=pytest.mark.slow),
+    pytest.param("tutorials/select", marks=pytest.mark.slow),
+    pytest.param("tutorials/measure", marks=pytest.mark.slow),
+]
+
+
+def environment(tools: Path) -> dict[str, str]:
+    """With `vfl` and `python` that are this interpreter's, and the repository's library."""
+    tools.mkdir()
+    for name, call in (("python", ""), ("vfl", '-c "from vfl.commands.main import run; run()" ')):
+        (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {call}"$@"\n')
+        (tools / name).chmod(0o755)
+    return {
+        **os.environ,
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_block_runs(name, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    env = environment(tmp_path / "bin")
+    run = 0
+    for block in blocks_of(DOCS / f"{name}.md"):
+        if block.title or block.language not in ("bash", "python"):
+            continue
+        call = ["bash", "-euo", "pipefail"] if block.language == "bash" else [sys.executable]
+        done = subprocess.run([*call, "-c", block.text], cwd=work, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        run += 1
+    assert run >= 2
+
+
+def test_no_block_is_left_out_by_a_slip():
+    """Every block of a tutorial has a language that says whether it is run."""
+    known = {"bash", "python", "console", "text", "yaml"}
+    for page in sorted((DOCS / "tutorials").glob("*.md")):
+        assert {block.language for block in blocks_of(page)} <= known
+        assert page.read_text(encoding="utf-8").count("```") == 2 * len(blocks_of(page)), page

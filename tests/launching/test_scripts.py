@@ -1,0 +1,129 @@
+"""What a person launches from train/ and select/ is run, each once, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import score_rows
+import trained
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.relative_to(ROOT) for folder in ("train", "select") for path in (ROOT / folder).glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    """Scores that select/score.py made, and their data."""
+    folder = tmp_path_factory.mktemp("scored")
+    data = score_rows.write(folder, score_rows.rows_of(folder, 2))
+    done = trained.finished(
+        [
+            str(ROOT / "select" / "score.py"), f"data={data}", f"images={folder}", f"out={folder / 'scores'}",
+            "layers={counting: [5], ocr: [8]}", "batch=8",
+        ]
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "scores", data
+
+
+def test_these_are_the_scripts():
+    assert [str(path) for path in SCRIPTS] == [
+        "select/filter.py", "select/ray_score.py", "select/score.py", "train/dpo.py", "train/sft.py",
+    ]  # fmt: skip
+
+
+def test_each_says_how_it_is_launched():
+    """In one process, since importing costs more than they do."""
+    run = """
+import runpy, sys
+for script in sys.argv[1:]:
+    print("script:", script)
+    sys.argv[:] = [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as leave:
+        assert not leave.code, script
+"""
+    done = trained.finished(["-c", run, *(str(ROOT / script) for script in SCRIPTS)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.lower().count("usage: ") >= len(SCRIPTS)
+    for script in SCRIPTS:
+        text = (ROOT / script).read_text(encoding="utf-8")
+        launchers = ("torchrun", "accelerate launch", "deepspeed", "sbatch")
+        assert all(launcher in text for launcher in launchers) or script.stem in ("filter", "ray_score")
+
+
+def test_preferences_are_trained(qwen, tmp_path):
+    rows = trained.write_data(tmp_path / "data", ["pair"] * 4)
+    recipe = trained.write_recipe(tmp_path / "recipe.yaml", trained.settings(qwen, rows, tmp_path / "out"))
+    done = trained.finished([str(ROOT / "train" / "dpo.py"), str(recipe)])
+    assert done.returncode == 0, done.stderr
+    assert trained.weights(tmp_path / "out")
+
+
+def test_the_job_trains(qwen, tmp_path):
+    """train/slurm.sh on one machine, with commands of SLURM's names that run what they are given here."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, line in (("srun", 'exec "$@"'), ("scontrol", "echo localhost")):
+        (tools / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tools / name).chmod(0o755)
+    (tools / "torchrun").write_text(f'#!/bin/bash\nexec "{sys.executable}" -m torch.distributed.run "$@"\n')
+    (tools / "torchrun").chmod(0o755)
+    rows = trained.write_data(tmp_path / "data", ["image"] * 4)
+    recipe = trained.write_recipe(tmp_path / "recipe.yaml", trained.settings(qwen, rows, tmp_path / "out"))
+    done = subprocess.run(
+        ["bash", str(ROOT / "train" / "slurm.sh"), str(ROOT / "train" / "sft.py"), str(recipe), "trainer.max_steps=1"],
+        env=trained.environment(
+            PATH=f"{tools}:{os.environ['PATH']}",
+            SLURM_JOB_NODELIST="localhost",
+            SLURM_JOB_NUM_NODES="1",
+            SLURM_GPUS_ON_NODE="1",
+            SLURM_JOB_ID="1",
+            PORT="0",
+        ),
+        capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert trained.weights(tmp_path / "out")
+
+
+def test_rows_are_scored(scores):
+    folder, _ = scores
+    assert len(score_rows.table(folder)) == 8
+    assert {"drop_counting", "drop_ocr"} <= set(pq.read_schema(next((folder / "parts").glob("*.parquet"))).names)
+
+
+def test_a_subset_is_chosen(scores, tmp_path):
+    folder, data = scores
+    done = trained.finished(
+        [
+            str(ROOT / "select" / "filter.py"), str(folder), "--data", str(data), "--budget", "4",
+            "--policy", "random", "--out", str(tmp_path / "subset"),
+        ]
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "subset" / "ids.txt").read_text().split()) == 4
+
+
+def test_rows_are_scored_on_ray(scores, tmp_path):
+    pytest.importorskip("ray")
+    _, data = scores
+    done = trained.finished(
+        [
+            str(ROOT / "select" / "ray_score.py"), "--workers", "1", f"data={data}", f"images={data.parent}",
+            f"out={tmp_path / 'scores'}", "layers={counting: [5]}",
+        ]
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(score_rows.table(tmp_path / "scores")) == 8
+
+
+def test_bad_input_is_told_in_a_paragraph(tmp_path):
+    done = trained.finished([str(ROOT / "train" / "sft.py"), str(tmp_path / "none.yaml")])
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "none.yaml" in done.stderr

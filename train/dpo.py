@@ -1,0 +1,25 @@
+"""Preference training (DPO) with LoRA in the layers of chosen functions; rows hold `chosen` and `rejected`.
+
+    python train/dpo.py RECIPE data.train=PREFERENCES.jsonl trainer.beta=0.1
+    python train/dpo.py RECIPE --check                 # what is known before the first step, and no further
+    python train/dpo.py RECIPE --resume                # on after an interruption
+
+One machine with eight GPUs, by any launcher:
+
+    torchrun --nproc-per-node 8 train/dpo.py RECIPE
+    accelerate launch --num_processes 8 train/dpo.py RECIPE
+    deepspeed --num_gpus 8 train/dpo.py RECIPE deepspeed=zero2
+
+Several machines: sbatch train/slurm.sh train/dpo.py RECIPE deepspeed=zero3
+
+`python -m vfl.train.launch RECIPE` does the same and takes the method from the recipe.
+"""
+
+import sys
+
+from vfl.train.launch import leave, main
+
+if __name__ == "__main__":
+    code = main([*sys.argv[1:], "method=dpo"] if sys.argv[1:] else [])
+    leave()
+    sys.exit(code)
