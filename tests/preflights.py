@@ -67,7 +67,7 @@ def preflight() -> Preflight:
             TowerModules(tower="language", modules=84, parameters=69_206_016, bytes=138_412_032, layers=LAYERS),
             TowerModules(tower="vision", modules=0, parameters=0, bytes=0),
         ),
-        launch=launch_facts(args, 3000, asked_batch=128),
+        launch=launch_facts(args, 3000).model_copy(update={"warnings": launch_facts(args, 3).warnings}),
         data=DataFacts(
             rows=3010,
             used=3000,
