@@ -102,14 +102,14 @@ def command(
 
 def _measure_paper(paper: Path, given: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
     from vfl.measure.paper import run_paper
-    from vfl.measure.published import PUBLISHED, beside_table
+    from vfl.measure.published import PUBLISHED, published_table
 
     try:
         settings, beside = run_paper(paper, given, overwrite=overwrite, resume=resume)
     except KeyboardInterrupt:
         raise _interrupted("the output folder") from None
     console = Console()
-    console.print(beside_table(settings.title, beside))
+    console.print(published_table(settings.title, beside))
     for text in (f"Source: {settings.source}", *settings.notes):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Both numbers: {settings.out / PUBLISHED}", markup=False, highlight=False, soft_wrap=True)
