@@ -1,5 +1,8 @@
 """Layers and rates in words, alike in tables, figures and pages."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from vfl.functionmap import FunctionEntry
 from vfl.io.layers import layer_list
 
@@ -30,3 +33,14 @@ def headline(entry: FunctionEntry) -> tuple[float, tuple[float, float], str] | N
         best = max(entry.blocks, key=lambda block: block.changed)
         return best.changed, best.ci, f"layers {layer_list(best.layers)} together"
     return entry.changed[entry.peak], (entry.ci_low[entry.peak], entry.ci_high[entry.peak]), f"layer {entry.peak}"
+
+
+def distinct_labels(model_ids: Sequence[str], paths: Sequence[Path]) -> tuple[str, ...]:
+    """Models' names without the hub's owner; where two share one, the folders of their files tell them apart."""
+    names = [model_id.rstrip("/").rsplit("/", 1)[-1] for model_id in model_ids]
+    folders = [path.resolve().name if path.is_dir() else path.resolve().parent.name for path in paths]
+    labels = [
+        f"{name} ({folder})" if names.count(name) > 1 else name for name, folder in zip(names, folders, strict=True)
+    ]
+    # The same folder name twice: number them, a row must have one name.
+    return tuple(f"{label} #{n + 1}" if labels.count(label) > 1 else label for n, label in enumerate(labels))
