@@ -1,10 +1,44 @@
-"""Layers and rates in words, alike in tables, figures and pages."""
+"""Layers, rates and numbers in words, alike in tables, figures and pages."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from vfl.functionmap import FunctionEntry
 from vfl.io.layers import layer_list
+
+SHARE = "share"  # the unit of numbers that are read in per cent
+NONE = "–"
+
+
+def shown(value: float | None, unit: str) -> str:
+    """A number as a person reads it: shares in per cent, never a negative zero."""
+    if value is None:
+        return NONE
+    if unit == SHARE:
+        return f"{_fixed(100 * value, 1)}\u00a0%"
+    return f"{value + 0.0:g}" if value == int(value) and abs(value) < 1e6 else f"{value:.3g}"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A difference with its sign; what rounds to nothing is +0.0, not -0.0."""
+    if value is None:
+        return NONE
+    text = _fixed(value, digits)
+    return text if text.startswith("-") else f"+{text}"
+
+
+def fixed(value: float | None, digits: int = 2) -> str:
+    """A number with so many digits behind the point."""
+    return NONE if value is None else _fixed(value, digits)
+
+
+def spoken(name: str) -> str:
+    """A name without underscores, its parts set off."""
+    return name.replace("_", " ").replace("/", ": ")
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def shortened(text: str, most: int) -> str:
