@@ -51,7 +51,7 @@ def test_flags_override_the_file_and_everything_is_written(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--metrics", "cosinus"], "Unknown metrics 'cosinus'; choose from cosine"),
+        (["--metrics", "cosinus"], "Unknown metrics 'cosinus'; choose from mask"),
         (["--metrics", "cosine", "--set", "cosine.epsilon=1"], "cosine has no option epsilon; it takes eps"),
         (["--metrics", "cosine", "--set", "cosine.eps"], "is no setting; write key=value"),
         (["--metrics", "cosine", "--data", "nowhere.json"], "no data at nowhere.json"),
