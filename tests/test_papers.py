@@ -17,8 +17,9 @@ from vfl.data import Sample, read
 from vfl.errors import InputError
 from vfl.measure import hub
 from vfl.measure.metrics_file import read_metrics
-from vfl.measure.paper import ObjectSet, Published, QuestionSet, config_of, read_paper, run_paper
-from vfl.measure.published import Beside, compare
+from vfl.measure.paper import config_of, run_paper
+from vfl.measure.paper_file import ObjectSet, Published, QuestionSet, read_paper
+from vfl.measure.published import PublishedFigure, compare
 from vfl.measure.question_pairs import question
 from vfl.metrics.measure import known_metrics
 from vfl.probes.pair import read_suite
@@ -319,7 +320,7 @@ def test_numbers_that_are_missing_say_why():
     one = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 4}
     curve = {"axis": "k", "at": [0, 1], "value": [0.9, 0.6], "low": [0.8, 0.5], "high": [1.0, 0.7], "n": 4}
     found = compare(rows, {"s": {"m": {"scalars": {"base": one}, "curves": {"c": curve}}}})
-    assert found[0] == Beside("drop", "s", "m", "c", 1, "equal", 0.3, pytest.approx(0.3), None, None, 4)
+    assert found[0] == PublishedFigure("drop", "s", "m", "c", 1, "equal", 0.3, pytest.approx(0.3), None, None, 4)
     assert [one.reason for one in found[1:]] == ["no such number", "not measured"]
 
 

@@ -51,7 +51,7 @@ def test_flags_override_the_file_and_everything_is_written(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--metrics", "cosinus"], "Unknown metrics 'cosinus'; choose from cosine"),
+        (["--metrics", "cosinus"], "Unknown metrics 'cosinus'; choose from mask"),
         (
             ["--metrics", "cosine", "--set", "options.cosine.epsilon=1"],
             "cosine has no option epsilon; it takes eps.*Did you mean eps",

@@ -5,8 +5,8 @@ from PIL import Image
 
 from vfl.functionmap import ModelId
 from vfl.measure.metrics_file import MeasuredOn, Metrics
-from vfl.measure.report.lens_view import data_uri
 from vfl.metrics.measure import known_metrics
+from vfl.report.thumbnail import data_uri
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 L, H = 6, 4

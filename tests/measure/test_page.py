@@ -9,14 +9,16 @@ import pytest
 
 from vfl.errors import InputError
 from vfl.measure.metrics_file import read_metrics
-from vfl.measure.report.charts import chart, heat_chart
 from vfl.measure.report.guide import guide_of, ordered
 from vfl.measure.report.page import render, safe_json
-from vfl.measure.report.panels import drawn, lines_of, spoken
+from vfl.measure.report.panels import drawn
 from vfl.measure.report.write import write_report
 from vfl.metrics.measure import known_metrics
 from vfl.metrics.spec import SHARE
 from vfl.report.charts import inks
+from vfl.report.heat import heat_chart
+from vfl.report.lines import chart, lines_of
+from vfl.report.words import spoken
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 PAPERS = {
@@ -63,7 +65,7 @@ def test_windows_are_named_and_edges_are_lines(metrics):
 def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
     found = drawn(metrics.metrics["head_weight"], guide_of("head_weight"))
     (heat,) = found.heats
-    assert len(heat_chart(heat).cells) == 24
+    assert len(heat_chart(heat.title, heat.rows, "{}, {}".format).cells) == 24
     assert found.ranking == (["layer", "head", "value"], [["5", "3", "0.65"]])
     dots = drawn(metrics.metrics["token_ablation"], guide_of("token_ablation")).dots
     assert (dots[0].name, dots[0].unit) == ("counting: object: generative", SHARE)

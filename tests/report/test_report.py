@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vfl.locate.report.examples import THUMBNAIL, examples
+from vfl.locate.report.examples import examples
 from vfl.locate.report.write import write_report
 from vfl.report import charts
+from vfl.report.thumbnail import THUMBNAIL
 from vfl.report.words import headline, interval, layer_list, percent
 
 

@@ -104,14 +104,14 @@ def command(
 
 def _measure_paper(paper: Path, settings: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
     from vfl.measure.paper import run_paper
-    from vfl.measure.published import PUBLISHED, beside_table
+    from vfl.measure.published import PUBLISHED, published_table
 
     try:
         table, beside = run_paper(paper, settings, overwrite=overwrite, resume=resume)
     except KeyboardInterrupt:
         raise _interrupted("the output folder") from None
     console = Console()
-    console.print(beside_table(table.title, beside))
+    console.print(published_table(table.title, beside))
     for text in (f"Source: {table.source}", *table.notes):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Both numbers: {table.out / PUBLISHED}", markup=False, highlight=False, soft_wrap=True)

@@ -10,18 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
+from vfl.measure.paper_file import HubSet, ObjectSet, QuestionSet
 from vfl.measure.rendering import ITEM, render
 from vfl.probes.coco import coco_pairs
 from vfl.probes.pair import PROBES_FILE, write_suite
-
-if TYPE_CHECKING:
-    from vfl.measure.paper import ObjectSet, QuestionSet, _HubSet
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ IMAGES = "images"
 ANNOTATIONS = "annotations.json"
 
 
-def write_questions(chosen: "QuestionSet", folder: Path, name: str, most: int | None = None) -> Path:
+def write_questions(chosen: QuestionSet, folder: Path, name: str, most: int | None = None) -> Path:
     """Write NAME.jsonl of messages and the images it names, unless it is there; at most `most` questions.
 
     Raises:
@@ -54,7 +52,7 @@ def write_questions(chosen: "QuestionSet", folder: Path, name: str, most: int | 
 
 
 def questions(
-    chosen: "QuestionSet", rows: Iterable[Row], folder: Path, left_out: Counter[str] | None = None
+    chosen: QuestionSet, rows: Iterable[Row], folder: Path, left_out: Counter[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Rows of a set as rows of messages (`vfl.data`), their images written below the folder.
 
@@ -81,7 +79,7 @@ def questions(
             yield {"id": f"{number:06d}-{part}", "messages": messages, "images": [image]}
 
 
-def write_objects(chosen: "ObjectSet", folder: Path, most: int | None = None) -> Path:
+def write_objects(chosen: ObjectSet, folder: Path, most: int | None = None) -> Path:
     """Write a probe suite of photographs with boxes, unless it is there.
 
     Raises:
@@ -104,7 +102,7 @@ def write_objects(chosen: "ObjectSet", folder: Path, most: int | None = None) ->
 
 
 def coco_annotations(
-    chosen: "ObjectSet", rows: Iterable[Row], names: list[str], folder: Path
+    chosen: ObjectSet, rows: Iterable[Row], names: list[str], folder: Path
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of a set as a COCO annotation file holds them, their images written below the folder."""
     images: list[dict[str, Any]] = []
@@ -123,7 +121,7 @@ def coco_annotations(
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def class_names(chosen: "ObjectSet", features: Mapping[str, Any]) -> list[str]:
+def class_names(chosen: ObjectSet, features: Mapping[str, Any]) -> list[str]:
     """Names of the classes, in the order of their numbers.
 
     Raises:
@@ -138,7 +136,7 @@ def class_names(chosen: "ObjectSet", features: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def rows_of(chosen: "_HubSet") -> tuple[Iterator[Row], Mapping[str, Any]]:
+def rows_of(chosen: HubSet) -> tuple[Iterator[Row], Mapping[str, Any]]:
     """The rows that are taken, streamed, images as stored; and the set's features.
 
     Raises:

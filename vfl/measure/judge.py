@@ -67,11 +67,11 @@ class Judge:
         return self._verdicts[key]
 
     def _ask(self, question: str, expected: str, answer: str) -> bool:
-        told = f"Question: {question}\nRight answer: {expected}\nAnswer: {answer}\nDoes the answer say the same?"
+        prompt = f"Question: {question}\nRight answer: {expected}\nAnswer: {answer}\nDoes the answer say the same?"
         reply = self._post(
             {
                 "model": self.config.model,
-                "messages": [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": told}],
+                "messages": [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": prompt}],
                 "temperature": 0,
                 "max_tokens": 8,
             }

@@ -81,7 +81,7 @@ def _questions(config: MeasureConfig, data: str) -> Source:
             f"There is no data at {data}. Give a file or folder of questions and answers, the folder of a probe suite, "
             f"or one of {', '.join(STYLES)}."
         )
-    found: list[AskedPair] = []
+    pairs: list[AskedPair] = []
     left_out: list[str] = []
     taken: Counter[str] = Counter()
     for number, row in enumerate(read(path, images=config.images, format=config.format)):
@@ -96,12 +96,12 @@ def _questions(config: MeasureConfig, data: str) -> Source:
             continue
         if config.pairs is None or taken[asked.function] < config.pairs:
             taken[asked.function] += 1
-            found.append(asked)
+            pairs.append(asked)
     if missing := [name for name in config.functions or () if name not in taken]:
         raise InputError(f"{data} has no rows of {', '.join(missing)}; groups are the values of --column.")
-    if not found:
+    if not pairs:
         raise InputError(f"{data} has no row that can be asked ({len(left_out)} left out).")
-    return Source("questions", data, list(found), left_out)
+    return Source("questions", data, list(pairs), left_out)
 
 
 def _asked(row: Sample | BadRow, number: int, config: MeasureConfig, name: str) -> AskedPair:
@@ -133,5 +133,7 @@ def _refuse_idle(config: MeasureConfig, data: str, suite: bool) -> None:
     if suite and data not in STYLES:
         idle += of_generated
     what = "questions and answers" if not suite else "generated probes" if data in STYLES else "a probe suite"
-    if given := [name for name in idle if name in config.model_fields_set]:
-        raise InputError(f"{', '.join(given)} was given, but {data} is {what}, where that says nothing. Leave it out.")
+    if idle_named := [name for name in idle if name in config.model_fields_set]:
+        raise InputError(
+            f"{', '.join(idle_named)} was given, but {data} is {what}, where that says nothing. Leave it out."
+        )

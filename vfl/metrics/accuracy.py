@@ -99,13 +99,13 @@ def accuracy_along(
     return result(len(pairs), scalars, curves, settled)
 
 
-def points(given: Sequence[int] | None, default: Sequence[int], vlm: VLM, what: str) -> list[int]:
+def points(named: Sequence[int] | None, default: Sequence[int], vlm: VLM, what: str) -> list[int]:
     """The points of a series, ascending and with 0.
 
     Raises:
         InputError: for one outside of 0 .. L.
     """
-    chosen = sorted({0, *(default if given is None else given)})
+    chosen = sorted({0, *(default if named is None else named)})
     if outside := [point for point in chosen if not 0 <= point <= vlm.num_layers]:
         raise InputError(f"{what}={outside}: the model has {vlm.num_layers} layers; give 0 to {vlm.num_layers}.")
     return chosen
@@ -136,7 +136,7 @@ def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) ->
     """Right or wrong, and the right answer's log-probability, one each a plan."""
     answer = pair.source_answer if which == "source_image" else pair.answer
     try:
-        found = sweep(
+        swept = sweep(
             vlm,
             asked.encoded,
             plans,
@@ -146,8 +146,8 @@ def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) ->
         )
     except InputError as error:
         raise InputError(f"Pair {pair.id!r}: {error}") from error
-    texts = [read_answer(vlm, pair, text, asked.encoded) for text in found.texts]
-    return [pair.correct(text, which) for text in texts], found.answer_logprobs[:, 0].tolist()
+    texts = [read_answer(vlm, pair, text, asked.encoded) for text in swept.texts]
+    return [pair.correct(text, which) for text in texts], swept.answer_logprobs[:, 0].tolist()
 
 
 def _tolerated(accuracy: dict[str, Any], tolerance: float) -> float:

@@ -9,18 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlog1py, xlogy
 
 Floats = NDArray[np.float64]
-D_MAX = 2.0  # of the cosine distance; the paper's printed form assumes 1
 
 
 def binary_entropy(p: ArrayLike) -> Floats:
     """h2(p) = -p log p - (1 - p) log(1 - p)."""
     p = _share(p)
     return np.asarray(-xlogy(p, p) - xlog1py(1 - p, -p))
-
-
-def distance_bound(tau: float, exceed: ArrayLike, d_max: float = D_MAX) -> Floats:
-    """Proposition 1: E[d] <= tau + (d_max - tau) P(d > tau)."""
-    return tau + (d_max - tau) * np.asarray(exceed, dtype=np.float64)
 
 
 def error_gap_bound(distance: ArrayLike, lipschitz: float = 1.0) -> Floats:

@@ -123,11 +123,11 @@ def functional(
 def pooled_states(vlm: VLM, encoded: Encoded) -> Floats:
     """(L+1, d): the mean over image tokens at h[0] .. h[L], each of unit norm."""
     here = is_image_token(vlm, encoded)
-    found: list[torch.Tensor] = []
+    pooled: list[torch.Tensor] = []
 
     def pool(state: torch.Tensor) -> None:
         mean = state[0, here.to(state.device)].double().mean(0)
-        found.append(torch.nn.functional.normalize(mean, dim=0).cpu())
+        pooled.append(torch.nn.functional.normalize(mean, dim=0).cpu())
 
     def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:
         if layer_idx == 0:
@@ -136,7 +136,7 @@ def pooled_states(vlm: VLM, encoded: Encoded) -> Floats:
 
     with between_layers(vlm.layers, visit):
         forward(vlm, encoded)
-    return torch.stack(found).numpy()
+    return torch.stack(pooled).numpy()
 
 
 def left_out_errors(states: Floats, targets: Floats, ridge: float = RIDGE) -> Floats:
@@ -164,12 +164,12 @@ def _unique(states: Floats, answers: NDArray[np.int64], clusters: int, seed: int
             warnings.simplefilter("ignore", UserWarning)
             _, code = kmeans2(states[:, at], clusters, minit="++", rng=np.random.default_rng(seed))
         codes.append(code)
-    found = []
+    unique = []
     for before, after in pairwise(codes):
         joint = np.zeros((int(answers.max()) + 1, clusters, clusters))
         np.add.at(joint, (answers, before, after), 1 / len(answers))
-        found.append(unique_information(joint, iterations=500))
-    return found
+        unique.append(unique_information(joint, iterations=500))
+    return unique
 
 
 def _answers(pair: Pair) -> list[str]:

@@ -29,8 +29,8 @@ def integrated_gradients(
         baseline: (d,) mean vision embedding.
         steps: points between baseline and image, at the middle of their intervals.
     """
-    given = decoder_inputs(vlm, encoded.inputs)
-    embeds = given["inputs_embeds"].detach()
+    arguments = decoder_inputs(vlm, encoded.inputs)
+    embeds = arguments["inputs_embeds"].detach()
     here = (encoded.input_ids == vlm.parts.image_token_id).to(embeds.device)
     image = embeds[here]  # (V, d)
     start = baseline.to(image).expand_as(image)
@@ -39,7 +39,7 @@ def integrated_gradients(
         with torch.enable_grad():
             point = (start + (step + 0.5) / steps * (image - start)).requires_grad_()
             mixed = embeds.clone().masked_scatter(here[..., None].expand_as(embeds), point)
-            output = vlm.parts.decoder(**{**given, "inputs_embeds": mixed}, use_cache=False).last_hidden_state
+            output = vlm.parts.decoder(**{**arguments, "inputs_embeds": mixed}, use_cache=False).last_hidden_state
             (gradient,) = torch.autograd.grad(head_logits(vlm, output[0, -1])[token], point)
         total += gradient
     scores: torch.Tensor = (total / steps * (image - start)).abs().sum(-1)

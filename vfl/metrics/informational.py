@@ -61,7 +61,7 @@ def informational(
         exceed, fewest, most, shuffled = (row.numpy() for row in counts)
         support = float(is_image_token(vlm, encoded).sum())
         upper = entropy_upper(exceed, support, fewest, most)
-        found = {
+        of_layers = {
             "entropy_upper": upper,
             "support": np.full(vlm.num_layers, math.log(support)),
             "information_lower": information_lower(exceed, fewest / support, most / support),
@@ -70,7 +70,7 @@ def informational(
             "exceed": exceed,
             "shuffled": shuffled,
         }
-        for name, values in found.items():
+        for name, values in of_layers.items():
             bounds.setdefault(name, []).append(values.tolist())
     if not bounds:
         raise InputError("The metric informational was asked for without a single prompt. Give at least one.")
@@ -88,18 +88,18 @@ def informational(
 def ball_counts(vlm: VLM, encoded: Encoded, radius: float) -> torch.Tensor:
     """(4, L) of one prompt: P_t, N_min, N_max and q_t at each layer; V x V distances are held, one layer at a time."""
     here = is_image_token(vlm, encoded)
-    found = torch.zeros(len(COUNTS), vlm.num_layers, dtype=torch.float64)
+    counts = torch.zeros(len(COUNTS), vlm.num_layers, dtype=torch.float64)
 
     def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:
         old, new = (_unit(state[0, here.to(state.device)]) for state in (before, after))
         within = 1 - old @ new.to(old.device).T <= radius  # (V, V)
         held = within.sum(1)
         moved = 1 - within.diagonal().double().mean()
-        found[:, layer_idx] = torch.stack([moved, held.min(), held.max(), within.double().mean()]).double().cpu()
+        counts[:, layer_idx] = torch.stack([moved, held.min(), held.max(), within.double().mean()]).double().cpu()
 
     with between_layers(vlm.layers, visit):
         forward(vlm, encoded)
-    return found
+    return counts
 
 
 def _unit(states: torch.Tensor) -> torch.Tensor:

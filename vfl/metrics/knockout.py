@@ -83,7 +83,7 @@ def knockout(
     curves: dict[str, Any] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
         right, kept = [], []
-        found: dict[str, list[tuple[list[bool], list[float]]]] = {}
+        outcomes: dict[str, list[tuple[list[bool], list[float]]]] = {}
         for pair in (pairs[row] for row in rows):
             for which in asked_images(pair):
                 question = question_on(vlm, pair, which, pair.path(which))
@@ -94,10 +94,10 @@ def knockout(
                 if kept[-1]:
                     edges = _edges(vlm, pair, which, question, places, cuts)
                     for name, sample in _knocked_out(vlm, question, plain, edges, list(spans.values())).items():
-                        found.setdefault(name, []).append(sample)
+                        outcomes.setdefault(name, []).append(sample)
         scalars[f"{function}/right"] = share_scalar(right)
         scalars[f"{function}/kept"] = share_scalar(kept)
-        for name, samples in found.items():
+        for name, samples in outcomes.items():
             accuracy = share_curve([flags for flags, _ in samples], axis="window")
             curves[f"{function}/{name}/accuracy"] = accuracy
             curves[f"{function}/{name}/drop"] = mean_curve([drops for _, drops in samples], axis="window")
@@ -121,15 +121,15 @@ def window_layers(num_layers: int) -> dict[str, tuple[int, int]]:
     return scaled | {"all": (0, num_layers - 1)}
 
 
-def _windows(vlm: VLM, given: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, int]]:
-    if given is None:
+def _windows(vlm: VLM, windows: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, int]]:
+    if windows is None:
         return window_layers(vlm.num_layers)
-    for name, span in given.items():
+    for name, span in windows.items():
         if len(span) != 2 or not 0 <= span[0] <= span[1] < vlm.num_layers:
             raise InputError(
                 f"Window {name!r} is {list(span)}; expected its first and last layer, within 0 to {vlm.num_layers - 1}."
             )
-    return {name: (span[0], span[1]) for name, span in given.items()}
+    return {name: (span[0], span[1]) for name, span in windows.items()}
 
 
 def _edges(
@@ -168,7 +168,7 @@ def _knocked_out(
     """By cut: right or wrong, and the drop in probability of the plain answer's first token, one each a window."""
     given = decoder_inputs(vlm, question.encoded.inputs)
     everything = list(product(edges, windows))
-    found: dict[str, tuple[list[bool], list[float]]] = {name: ([], []) for name in edges}
+    outcomes: dict[str, tuple[list[bool], list[float]]] = {name: ([], []) for name in edges}
     for start in range(0, len(everything), ROWS):
         rows = everything[start : start + ROWS]
         queries = torch.cat([edges[name][0] for name, _ in rows])
@@ -180,9 +180,9 @@ def _knocked_out(
         with tapped(vlm, blocks=blocks):
             answered = replies(vlm, question, take_rows(given, [0] * len(rows)))
         for (name, _), edited in zip(rows, answered, strict=True):
-            found[name][0].append(edited.right)
-            found[name][1].append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))
-    return found
+            outcomes[name][0].append(edited.right)
+            outcomes[name][1].append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))
+    return outcomes
 
 
 SPEC = Metric(

@@ -69,8 +69,8 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
     if spelled:
         curves["correspondence"] = mean_curve(spelled, axis="state")
         scalars["correspondence"] = mean_scalar([max(sample) for sample in spelled])
-        if found := [sample.index(max(sample)) for sample in spelled if max(sample) > 0]:
-            scalars["best"] = mean_scalar(found)
+        if best_states := [sample.index(max(sample)) for sample in spelled if max(sample) > 0]:
+            scalars["best"] = mean_scalar(best_states)
     options = {"vision": "image tokens", "images": images_asked(pairs), "object": "any overlap with the box"}
     return result(len(pairs), scalars, curves, options, without_object=without)
 

@@ -17,16 +17,16 @@ CHUNK_NUMBERS = 2**25  # logits at once: 128 MiB in float32
 def lens_of(vlm: VLM, encoded: Encoded, k: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     """(L+1, V, k) probabilities and token ids: the logit lens' first choices for every image token, on the CPU."""
     here = is_image_token(vlm, encoded)
-    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    tops: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:
         for state in (before, after) if layer_idx == 0 else (after,):
             probabilities, ids = top_tokens(vlm, state[0, here.to(state.device)], k)
-            found.append((probabilities.cpu(), ids.cpu()))
+            tops.append((probabilities.cpu(), ids.cpu()))
 
     with between_layers(vlm.layers, visit):
         forward(vlm, encoded)
-    return torch.stack([probabilities for probabilities, _ in found]), torch.stack([ids for _, ids in found])
+    return torch.stack([probabilities for probabilities, _ in tops]), torch.stack([ids for _, ids in tops])
 
 
 @torch.no_grad()

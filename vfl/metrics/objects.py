@@ -49,14 +49,14 @@ def object_tokens(regions: torch.Tensor, boxes: Sequence[Sequence[float]], rings
 def last_row(regions: torch.Tensor) -> torch.Tensor:
     """(V,) bool: the last row of cells in reading order (of the last tile or thumbnail), with what follows it."""
     placed = ~regions.isnan().any(1)
-    found = torch.zeros(len(regions), dtype=torch.bool)
+    in_row = torch.zeros(len(regions), dtype=torch.bool)
     top = float(regions[placed][-1, 1])
     height = float(regions[placed][-1, 3]) - top
     for at in reversed(range(len(regions))):
         if placed[at] and abs(float(regions[at, 1]) - top) > height / 2:
             break
-        found[at] = True
-    return found
+        in_row[at] = True
+    return in_row
 
 
 def noised(pair: Pair, which: Which) -> Image.Image:
@@ -72,18 +72,18 @@ def noised(pair: Pair, which: Which) -> Image.Image:
 
 def at_positions(vlm: VLM, encoded: Encoded, tokens: torch.Tensor) -> torch.Tensor:
     """(V,) bool over image tokens -> (1, T) bool over the prompt's positions."""
-    found = torch.zeros_like(encoded.input_ids, dtype=torch.bool)
-    found[encoded.input_ids == vlm.parts.image_token_id] = tokens.to(found.device)
-    return found
+    positions = torch.zeros_like(encoded.input_ids, dtype=torch.bool)
+    positions[encoded.input_ids == vlm.parts.image_token_id] = tokens.to(positions.device)
+    return positions
 
 
 def _neighbours(regions: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """(V,) bool: tokens whose region meets one of the chosen, at an edge or a corner."""
-    found = torch.zeros_like(chosen)
+    neighbours = torch.zeros_like(chosen)
     sides = regions[:, 2:] - regions[:, :2]  # (V, 2)
     for at in chosen.nonzero().flatten().tolist():
         slack = TOUCHING * sides[at]
         meets = (regions[:, :2] <= regions[at, 2:] + slack) & (regions[:, 2:] >= regions[at, :2] - slack)
         alike = (sides < SAME_SCALE * sides[at]) & (sides[at] < SAME_SCALE * sides)
-        found |= (meets & alike).all(1)
-    return found
+        neighbours |= (meets & alike).all(1)
+    return neighbours

@@ -79,19 +79,21 @@ def recommended(
         return asked, [plan_of(vlm, asked, skip) for skip in skips]
 
     options = {"eps": eps, "small": small, "query": "predicts", "timing": timing}
-    found = accuracy_along(vlm, pairs, range(len(skips)), plans_of, axis="skip", tolerance=tolerance, options=options)
-    found["options"]["skips"] = ["none", "late entry", "early exit", "both"]
-    found["curves"] = curves | found["curves"]
-    ordered = {name: value for name, value in found["scalars"].items() if not name.endswith("/tolerated")}
+    followed = accuracy_along(
+        vlm, pairs, range(len(skips)), plans_of, axis="skip", tolerance=tolerance, options=options
+    )
+    followed["options"]["skips"] = ["none", "late entry", "early exit", "both"]
+    followed["curves"] = curves | followed["curves"]
+    ordered = {name: value for name, value in followed["scalars"].items() if not name.endswith("/tolerated")}
     layers = {"entry": no_scalar(entry, len(pairs)), "exit": no_scalar(exit, len(pairs))}
-    found["scalars"] = layers | ordered
+    followed["scalars"] = layers | ordered
     if timing:
         encoded = next(iter(prompts_of(vlm, pairs[:1])))
         plain, skipped = compare_speed(vlm, encoded, skips[-1], tokens=tokens)
-        found["scalars"]["speedup"] = no_scalar(plain.seconds / skipped.seconds, 1)
-        found["scalars"]["cache"] = no_scalar(skipped.cache_bytes / plain.cache_bytes, 1)
-        found["options"]["tokens"] = tokens
-    return found
+        followed["scalars"]["speedup"] = no_scalar(plain.seconds / skipped.seconds, 1)
+        followed["scalars"]["cache"] = no_scalar(skipped.cache_bytes / plain.cache_bytes, 1)
+        followed["options"]["tokens"] = tokens
+    return followed
 
 
 def entry_and_exit(

@@ -47,13 +47,13 @@ def token_regions(vlm: VLM, encoded: Encoded) -> torch.Tensor:
     vision: Any = vlm.model.config.vision_config
     side = vision.image_size // vision.patch_size if packs else math.isqrt(num_tokens // len(tiles))
     cells = torch.stack([_cells(tile, side) for tile in tiles])  # (tiles, side * side, 4)
-    found = _packed(vlm, shown, cells) if packs else cells.flatten(0, 1)
-    if len(found) != num_tokens:
+    relative = _packed(vlm, shown, cells) if packs else cells.flatten(0, 1)
+    if len(relative) != num_tokens:
         raise InputError(
             f"{vlm.family.name}: {num_tokens} image tokens for {len(tiles)} tiles of {side} x {side} cells; where they "
             "lie in the picture is not known. Please report the model."
         )
-    return found.clamp(0, 1) * scale
+    return relative.clamp(0, 1) * scale
 
 
 def overlaps(regions: torch.Tensor, boxes: Sequence[Sequence[float]]) -> torch.Tensor:
@@ -137,9 +137,9 @@ def _packed(vlm: VLM, shown: Encoded, cells: torch.Tensor) -> torch.Tensor:
 
     def replace(module: torch.nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
         stand_in = torch.zeros_like(output)
-        given = cells.nan_to_num(-1.0).to(output)
-        stand_in[: len(given), :, :4] = given
-        stand_in[: len(given), :, 4] = mark
+        places = cells.nan_to_num(-1.0).to(output)
+        stand_in[: len(places), :, :4] = places
+        stand_in[: len(places), :, 4] = mark
         return stand_in
 
     handle = body.multi_modal_projector.register_forward_hook(replace)

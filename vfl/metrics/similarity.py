@@ -69,20 +69,20 @@ def similarities(vlm: VLM, encoded: Encoded, below: int) -> torch.Tensor:
     plain: list[torch.Tensor] = []
     with _each_state(vlm, lambda at, state: plain.append(state)):
         forward(vlm, encoded)
-    found = torch.zeros(len(EDITS), 2, vlm.num_layers + 1, dtype=torch.float64)
+    cosines = torch.zeros(len(EDITS), 2, vlm.num_layers + 1, dtype=torch.float64)
 
     def compare(row: int) -> Callable[[int, torch.Tensor], None]:
         def visit(at: int, state: torch.Tensor) -> None:
             near = 1 - cosine_distance(plain[at], state)
             for column, here in enumerate((vision, text)):
-                found[row, column, at] = near[here.to(near.device)].mean(dtype=torch.float64).item()
+                cosines[row, column, at] = near[here.to(near.device)].mean(dtype=torch.float64).item()
 
         return visit
 
     for row, edit in enumerate(EDITS):
         with kept_apart(vlm, encoded, below, edit), _each_state(vlm, compare(row)):
             forward(vlm, encoded)
-    return found
+    return cosines
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vfl.report.words import SHARE as SHARE
+
 Needs = Literal["prompts", "pairs", "pairs of images", "pairs with boxes"]
 
-SHARE = "share"
 # Units by the last part of a value's name, where many metrics give such values.
 COMMON_UNITS = {
     "accuracy": SHARE,

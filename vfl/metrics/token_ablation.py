@@ -189,10 +189,12 @@ def token_sets(
 def ablated(vlm: VLM, question: Question, sets: Sequence[torch.Tensor], blank: torch.Tensor) -> list[Reply]:
     """Answers with each set of image tokens, (V,) bool, at the mean embedding (d,)."""
     given = decoder_inputs(vlm, question.encoded.inputs)
-    found: list[Reply] = []
+    answers: list[Reply] = []
     for start in range(0, len(sets), ROWS):
-        found += replies(vlm, question, without_tokens(vlm, question.encoded, given, sets[start : start + ROWS], blank))
-    return found
+        answers += replies(
+            vlm, question, without_tokens(vlm, question.encoded, given, sets[start : start + ROWS], blank)
+        )
+    return answers
 
 
 def without_tokens(

@@ -10,8 +10,6 @@ fixed the best R is Q(x'|x).
 Legend: Y, X, X' sizes of the alphabets. All in nats.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
@@ -22,36 +20,6 @@ Floats = NDArray[np.float64]
 ITERATIONS = 5000
 SCALINGS = 50
 TOLERANCE = 1e-10  # of the objective between two iterations
-
-
-@dataclass(frozen=True)
-class Decomposition:
-    """I(Y; X, X') in four parts, nats.
-
-    Attributes:
-        unique: of X' beside X.
-        unique_other: of X beside X'.
-        shared: told by either.
-        synergy: told only by both together.
-    """
-
-    unique: float
-    unique_other: float
-    shared: float
-    synergy: float
-
-
-def decompose(joint: ArrayLike) -> Decomposition:
-    """The four parts of a joint distribution P(y, x, x'), (Y, X, X').
-
-    Raises:
-        InputError: for a table that is no distribution.
-    """
-    table = _checked(joint)
-    unique = unique_information(table)
-    shared = mutual_information(table.sum(1)) - unique
-    other = mutual_information(table.sum(2)) - shared
-    return Decomposition(unique, other, shared, conditional_information(table) - unique)
 
 
 def unique_information(joint: ArrayLike, *, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> float:
@@ -65,13 +33,13 @@ def unique_information(joint: ArrayLike, *, iterations: int = ITERATIONS, tolera
     weight = table.sum((1, 2))
     present = weight > 0
     with_x, with_other, weight = with_x[present], with_other[present], weight[present]
-    found = with_x[:, :, None] * with_other[:, None, :] / weight[:, None, None]
-    before = conditional_information(found)
+    coupling = with_x[:, :, None] * with_other[:, None, :] / weight[:, None, None]
+    before = conditional_information(coupling)
     for _ in range(iterations):
-        pair = found.sum(0)  # (X, X')
+        pair = coupling.sum(0)  # (X, X')
         following = pair / np.maximum(pair.sum(1, keepdims=True), 1e-300)  # R(x'|x)
-        found = _scaled(with_x[:, :, None] * following, with_x, with_other)
-        now = conditional_information(found)
+        coupling = _scaled(with_x[:, :, None] * following, with_x, with_other)
+        now = conditional_information(coupling)
         change, before = before - now, min(before, now)
         if change < tolerance:
             break
@@ -82,8 +50,8 @@ def conditional_information(joint: Floats) -> float:
     """I(Y; X' | X) of P(y, x, x')."""
     pair, with_x, x = joint.sum(0), joint.sum(2), joint.sum((0, 2))
     entropies = (xlogy(part, part).sum() for part in (joint, x, pair, with_x))
-    whole, alone, both, given = entropies
-    return float(whole + alone - both - given)
+    whole, alone, both, known = entropies
+    return float(whole + alone - both - known)
 
 
 def mutual_information(joint: Floats) -> float:
@@ -94,14 +62,14 @@ def mutual_information(joint: Floats) -> float:
 
 def _scaled(start: Floats, rows: Floats, columns: Floats) -> Floats:
     """(Y, X, X') rescaled until each y has the row sums (Y, X) and column sums (Y, X')."""
-    found = start
+    scaled = start
     for _ in range(SCALINGS):
-        found = found * (columns / np.maximum(found.sum(1), 1e-300))[:, None, :]
-        sums = found.sum(2)
-        found = found * (rows / np.maximum(sums, 1e-300))[:, :, None]
+        scaled = scaled * (columns / np.maximum(scaled.sum(1), 1e-300))[:, None, :]
+        sums = scaled.sum(2)
+        scaled = scaled * (rows / np.maximum(sums, 1e-300))[:, :, None]
         if np.abs(sums - rows).max() < 1e-14:
             break
-    return found
+    return scaled
 
 
 def _checked(joint: ArrayLike) -> Floats:

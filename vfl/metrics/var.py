@@ -66,17 +66,17 @@ MASSES = ("vision", "text", "self")
 def masses(vlm: VLM, encoded: Encoded, *, query: Query = "predicts") -> torch.Tensor:
     """(3, L, H) attention mass of one prompt's query on vision, on text other than itself, and on itself."""
     vision = is_vision(encoded)
-    found: list[torch.Tensor] = []
+    by_layer: list[torch.Tensor] = []
 
     def read(layer_idx: int, weights: torch.Tensor) -> None:
         row = weights[0, :, 0]  # (H, K)
         seen = vision.to(row.device)
         itself = row[:, -1]
         on_vision = row[:, : len(seen)][:, seen].sum(-1)
-        found.append(torch.stack([on_vision, row.sum(-1) - on_vision - itself, itself]).double().cpu())
+        by_layer.append(torch.stack([on_vision, row.sum(-1) - on_vision - itself, itself]).double().cpu())
 
     read_query(vlm, encoded, read, query=query)
-    return torch.stack(found, dim=1)
+    return torch.stack(by_layer, dim=1)
 
 
 def read_query(vlm: VLM, encoded: Encoded, read: Reader, *, query: Query = "predicts") -> None:

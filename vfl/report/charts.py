@@ -14,10 +14,13 @@ SEQUENTIAL = ((255, 255, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181),
 
 @dataclass(frozen=True)
 class Ink:
-    """How one function is drawn everywhere."""
+    """How one function or line is drawn everywhere."""
 
     colour: str
     dash: str
+
+
+PLAIN = Ink(COLOURS[0], "")
 
 
 @dataclass(frozen=True)

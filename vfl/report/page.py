@@ -6,7 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vfl.report.words import interval, layer_list, percent
+from vfl.report.charts import shade
+from vfl.report.words import NONE, fixed, interval, layer_list, percent, signed
 
 SHARED = Path(__file__).resolve().parent
 
@@ -23,7 +24,9 @@ def environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(percent=percent, interval=interval, layers=layer_list)
+    env.filters.update(percent=percent, interval=interval, layers=layer_list, signed=signed, number=fixed)
+    env.filters.update(many="{:,}".format)
+    env.globals["shades"] = [shade(n / 10) for n in range(11)]
     return env
 
 
@@ -34,6 +37,12 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         if isinstance(value, Mapping):
             rows += flat(value, f"{prefix}{key}.")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append((f"{prefix}{key}", text))
+            rows.append((f"{prefix}{key}", _setting(value)))
     return rows
+
+
+def _setting(value: Any) -> str:
+    """A setting as a person reads it; what was left open is a dash, not None."""
+    if isinstance(value, list):
+        return ", ".join(map(_setting, value))
+    return NONE if value is None else str(value)

@@ -10,6 +10,7 @@ from scipy.stats import kendalltau
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
+from vfl.report.words import distinct_labels
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ def compare_maps(paths: Sequence[Path]) -> Comparison:
             f"{len(paths)} map given; comparing takes at least two (map.json or the folder that holds it)."
         )
     maps = tuple(FunctionMap.load(path) for path in paths)
-    labels = _labels(maps, paths)
+    labels = distinct_labels([fmap.model.id for fmap in maps], paths)
     peaks = tuple(fmap.relative_peaks() for fmap in maps)
-    names = {name for found in peaks for name in found}
+    names = {name for depths in peaks for name in depths}
     if not names:
         raise InputError("None of these maps has a function whose layers were found: there is nothing to compare.")
 
     def mean_depth(name: str) -> float:
-        at = [found[name] for found in peaks if name in found]
+        at = [depths[name] for depths in peaks if name in depths]
         return sum(at) / len(at)
 
     return Comparison(
@@ -77,14 +78,3 @@ def _agreement(first: str, second: str, a: dict[str, float], b: dict[str, float]
     if len(shared) > 1:
         tau = float(kendalltau([a[name] for name in shared], [b[name] for name in shared]).statistic)
     return Agreement(first, second, len(shared), None if isnan(tau) else tau)
-
-
-def _labels(maps: Sequence[FunctionMap], paths: Sequence[Path]) -> tuple[str, ...]:
-    """The models' names without the hub's owner; where two maps share one, the map's folder tells them apart."""
-    names = [fmap.model.id.rstrip("/").rsplit("/", 1)[-1] for fmap in maps]
-    folders = [path.resolve().name if path.is_dir() else path.resolve().parent.name for path in paths]
-    labels = [
-        f"{name} ({folder})" if names.count(name) > 1 else name for name, folder in zip(names, folders, strict=True)
-    ]
-    # The same folder name twice: number them, a row must have one name.
-    return tuple(f"{label} #{n + 1}" if labels.count(label) > 1 else label for n, label in enumerate(labels))

@@ -1,7 +1,5 @@
 """Example pairs for the report: both images, and the answer with each layer swapped."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,15 +7,15 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from vfl.functionmap import FunctionMap
 from vfl.probes import match
 from vfl.probes.pair import Pair
+from vfl.report.thumbnail import data_uri, shrunk
 from vfl.report.words import layer_list, shortened
 
 LONGEST_ANSWER = 120
-THUMBNAIL = 176  # pixels: two of them beside each other on a phone
 State = Literal["same", "changed", "source"]
 
 
@@ -49,11 +47,11 @@ def examples(
 ) -> dict[str, list[Example]]:
     """A few kept pairs of each function, those first whose answer turned to the source's at a chosen layer."""
     pair_of = {(pair.function, pair.id): pair for pair in pairs}
-    found = {}
+    shown = {}
     for name in fmap.functions:
         telling = _telling(fmap, name, records, per_function)
-        found[name] = [_example(fmap, name, rows, pair_of.get((name, pair_id))) for pair_id, rows in telling]
-    return found
+        shown[name] = [_example(fmap, name, rows, pair_of.get((name, pair_id))) for pair_id, rows in telling]
+    return shown
 
 
 def _telling(fmap: FunctionMap, name: str, records: pa.Table, most: int) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -65,8 +63,8 @@ def _telling(fmap: FunctionMap, name: str, records: pa.Table, most: int) -> list
         rows[column].to_pylist() for column in ("pair_id", "first", "last", "swap", "changed", "followed_source")
     )
     for pair_id, first, last, swap, changed, followed in zip(*columns, strict=True):
-        told = changed + 2 * bool(followed) if swap == "source" and (first, last) in chosen else 0
-        by_pair[pair_id] = max(by_pair.get(pair_id, 0), told)
+        tells = changed + 2 * bool(followed) if swap == "source" and (first, last) in chosen else 0
+        by_pair[pair_id] = max(by_pair.get(pair_id, 0), tells)
     best = sorted(by_pair, key=lambda pair_id: (-by_pair[pair_id], pair_id))[:most]
     return [(pair_id, rows.filter(pc.field("pair_id") == pair_id).to_pylist()) for pair_id in best]
 
@@ -107,20 +105,12 @@ def _state(row: Mapping[str, Any]) -> State:
 
 def _thumbnail(pair: Pair, which: Literal["image", "source_image"]) -> str:
     """A small data URI of the image, with the asked-for place drawn in where the answer is a box or a point."""
-    image = pair.open(which)
-    scale = min(1.0, THUMBNAIL / max(image.size))
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    image = image.resize(size, Image.Resampling.LANCZOS)
+    whole = pair.open(which)
+    image = shrunk(whole)
+    scale = image.width / whole.width
     place = match.read(pair.match, pair.answer if which == "image" else pair.source_answer)
     if pair.match in ("box", "point") and isinstance(place, tuple):
         corners = [float(value) * scale for value in place]
         x0, y0, x1, y1 = corners if len(corners) == 4 else (n + d for d in (-4, 4) for n in corners)
         ImageDraw.Draw(image).rectangle((x0, y0, x1, y1), outline="#D55E00", width=2)
-    encoded = []
-    for kind in ("png", "jpeg"):
-        buffer = io.BytesIO()
-        image.save(buffer, kind, optimize=True)
-        encoded.append((buffer.tell(), kind, buffer.getvalue()))
-    # Drawings are smaller as PNG, photographs as JPEG.
-    _, kind, content = min(encoded)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return data_uri(image)

@@ -111,5 +111,5 @@ def _draw(axes: Axes, fmap: FunctionMap, name: str, colour: str, truth: Sequence
     axes.set_yticks([0, 50, 100])
     axes.set_xlim(-0.6, depth - 0.4)
     plural = "s" if len(entry.layers) > 1 else ""
-    found = f"layer{plural} {layer_list(entry.layers)}" if entry.layers else "no layers found"
-    axes.set_title(f"{shortened(name, LONGEST_NAME)}: {found}", loc="left", fontsize=8, pad=2)
+    layers_found = f"layer{plural} {layer_list(entry.layers)}" if entry.layers else "no layers found"
+    axes.set_title(f"{shortened(name, LONGEST_NAME)}: {layers_found}", loc="left", fontsize=8, pad=2)

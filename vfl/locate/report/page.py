@@ -69,7 +69,6 @@ def render_report(
             order=fmap.order(),
             ticks=charts.layer_ticks(fmap.model.num_layers),
             rate_ticks=[Tick(charts.y_of(rate / 100), str(rate)) for rate in (0, 50, 100)],
-            scale=[charts.shade(n / 10) for n in range(11)],
             settings=list(flat(fmap.settings)),
             score=total(scores) if scores else None,
             note=note,

@@ -1,7 +1,7 @@
 """The same figures for papers, one PNG a metric."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from matplotlib import rc_context
@@ -10,27 +10,28 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vfl.measure.report.charts import finite
-from vfl.measure.report.panels import LEAST_SPAN, Dot, Drawn, Heat, Panel, lines_of
-from vfl.metrics.spec import SHARE
-from vfl.report.charts import Ink, inks
+from vfl.measure.report.panels import Drawn, Heat
+from vfl.report.charts import COLOURS, Ink, inks
+from vfl.report.dots import Dot
+from vfl.report.lines import LEAST_SPAN, Panel, lines_of
 from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH
-from vfl.report.words import shortened
+from vfl.report.scales import Number, finite
+from vfl.report.words import SHARE, shortened
 
 LEVEL_DASHES = {"no image": (0, (6, 3)), "chance": (0, (1, 2))}
 PANEL_HEIGHT = 1.75
 
 
-def figure(found: Drawn, title: str) -> Figure | None:
+def figure(content: Drawn, title: str) -> Figure | None:
     """All panels of a metric two in a row, its head tables below; None where there is nothing to draw."""
-    panels = [panel for panel in found.panels if any(finite(v) for one in panel.series for v in one.value)]
-    heats = [heat for heat in found.heats if any(finite(v) for row in heat.rows for v in row)]
-    count = len(panels) + len(heats) + bool(found.dots)
+    panels = [panel for panel in content.panels if any(finite(v) for line in panel.series for v in line.value)]
+    heats = [heat for heat in content.heats if any(finite(v) for row in heat.rows for v in row)]
+    count = len(panels) + len(heats) + bool(content.dots)
     if not count:
         return None
     columns = 1 if count == 1 else 2
     rows = math.ceil(count / columns)
-    height = 0.7 + PANEL_HEIGHT * rows if not found.dots else 0.8 + 0.2 * len(found.dots)
+    height = 0.7 + PANEL_HEIGHT * rows if not content.dots else 0.8 + 0.2 * len(content.dots)
     ink = inks(lines_of(panels))
     with rc_context(STYLE):
         drawn = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -43,8 +44,8 @@ def figure(found: Drawn, title: str) -> Figure | None:
             _panel(next(left), panel, ink)
         for heat in heats:
             _heat(drawn, next(left), heat)
-        if found.dots:
-            _dots(next(left), found.dots)
+        if content.dots:
+            _dots(next(left), content.dots)
         marks = {
             text: mark for axes in drawn.axes for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)
         }
@@ -63,28 +64,29 @@ def figure(found: Drawn, title: str) -> Figure | None:
 def _panel(axes: Axes, panel: Panel, ink: Mapping[str, Ink]) -> None:
     scale = 100 if panel.unit == SHARE else 1
 
-    def scaled(values: list[float | None]) -> list[float]:
+    def scaled(values: Iterable[Number]) -> list[float]:
         return [scale * v if finite(v) else math.nan for v in values]
 
-    for one in panel.series:
-        colour = ink[one.name].colour
-        style = "-" if not ink[one.name].dash else "--"
-        axes.fill_between(one.at, scaled(one.low), scaled(one.high), color=colour, alpha=0.18, lw=0)
-        axes.plot(one.at, scaled(one.value), style, color=colour, lw=1.3, marker="o", ms=2.2, label=one.name)
+    for line in panel.series:
+        colour = ink[line.name].colour
+        style = "-" if not ink[line.name].dash else "--"
+        low, high = (scaled(ends) for ends in zip(*line.intervals(), strict=True))
+        axes.fill_between(line.at, low, high, color=colour, alpha=0.18, lw=0)
+        axes.plot(line.at, scaled(line.value), style, color=colour, lw=1.3, marker="o", ms=2.2, label=line.name)
     for name, level in panel.levels.items():
         axes.axhline(scale * level, color="#5a6472", lw=0.9, ls=LEVEL_DASHES[name], label=name)
     if panel.unit == SHARE:
         axes.set_ylim(-4, 104)
     if panel.places:
         axes.set_xticks(panel.series[0].at, panel.places, rotation=30, ha="right", fontsize=6)
-    elif all(x == int(x) for one in panel.series for x in one.at):
+    elif all(x == int(x) for line in panel.series for x in line.at):
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("" if panel.places else panel.axis)
     axes.set_ylabel("%" if panel.unit == SHARE else panel.unit)
     axes.set_title(shortened(panel.title, LONGEST_NAME), loc="left", fontsize=8, pad=2)
-    low, high = axes.get_ylim()
-    if high - low < (least := LEAST_SPAN.get(panel.unit, 0.0)):
-        axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
+    bottom, top = axes.get_ylim()
+    if top - bottom < (least := LEAST_SPAN.get(panel.unit, 0.0)):
+        axes.set_ylim((bottom + top - least) / 2, (bottom + top + least) / 2)
 
 
 def _heat(drawn: Figure, axes: Axes, heat: Heat) -> None:
@@ -102,8 +104,8 @@ def _dots(axes: Axes, dots: list[Dot]) -> None:
     for row, dot in enumerate(dots):
         scale = 100 if dot.unit == SHARE else 1
         if finite(dot.low) and finite(dot.high):
-            axes.plot([scale * dot.low, scale * dot.high], [row, row], color="#0072B2", lw=1.2)
-        axes.plot([scale * dot.value], [row], "o", color="#0072B2", ms=3.5)
+            axes.plot([scale * dot.low, scale * dot.high], [row, row], color=COLOURS[0], lw=1.2)
+        axes.plot([scale * dot.value], [row], "o", color=COLOURS[0], ms=3.5)
     axes.set_yticks(range(len(dots)), [shortened(dot.name, LONGEST_NAME) for dot in dots])
     axes.set_ylim(len(dots) - 0.5, -0.5)
     if all(dot.unit == SHARE for dot in dots):

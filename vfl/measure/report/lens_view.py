@@ -1,12 +1,9 @@
 """Data of the interactive lens: what every vision token of a few pictures spells, state by state, and where it lies."""
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from vfl.errors import InputError
 from vfl.metrics.logit_lens import lens_of
@@ -15,6 +12,7 @@ from vfl.metrics.result import by_function
 from vfl.models.vlm import VLM
 from vfl.probes.asking import question_of
 from vfl.probes.pair import Pair
+from vfl.report.thumbnail import data_uri, shrunk
 
 TOP = 5
 LARGEST = 560  # pixels of the longer side on the page
@@ -54,7 +52,7 @@ def _picture(vlm: VLM, pair: Pair) -> dict[str, Any]:
     return {
         "question": pair.question,
         "answer": pair.answer,
-        "image": data_uri(image),
+        "image": data_uri(shrunk(image, LARGEST)),
         "size": list(image.size),
         "boxes": [list(box) for box in pair.boxes.get("image", [])],
         "regions": [None if any(x != x for x in box) else [round(x, 2) for x in box] for box in regions.tolist()],
@@ -63,20 +61,6 @@ def _picture(vlm: VLM, pair: Pair) -> dict[str, Any]:
         "top": places.flatten().tolist(),
         "share": (1000 * probabilities).round().int().flatten().tolist(),
     }
-
-
-def data_uri(image: Image.Image) -> str:
-    """The picture no larger than the page shows it, as PNG or JPEG, whichever is smaller."""
-    scale = min(1.0, LARGEST / max(image.size))
-    if scale < 1:
-        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    encoded = []
-    for kind in ("png", "jpeg"):
-        buffer = io.BytesIO()
-        image.save(buffer, kind, optimize=True)
-        encoded.append((buffer.tell(), kind, buffer.getvalue()))
-    _, kind, content = min(encoded)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _spelled(vlm: VLM, token: int) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 from markupsafe import Markup
 
 from vfl.measure.metrics_file import Metrics
-from vfl.measure.report.charts import Chart, DotRow, HeatChart, chart, dot_rows, heat_chart
 from vfl.measure.report.guide import guide_of, ordered
-from vfl.measure.report.panels import Drawn, drawn, lines_of
+from vfl.measure.report.panels import Drawn, drawn
 from vfl.metrics.spec import Metric
-from vfl.report.charts import Tick, inks, shade
+from vfl.report.charts import Tick, inks
+from vfl.report.dots import DotRow, dot_rows
+from vfl.report.heat import HeatChart, heat_chart
+from vfl.report.lines import Chart, chart, lines_of
 from vfl.report.page import environment, flat
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +53,6 @@ def render(metrics: Metrics, pictures: Sequence[dict[str, Any]] = (), notes: Seq
             left_out=[(guide_of(name), reason) for name, reason in metrics.not_measured.items()],
             notes=notes,
             settings=list(flat(metrics.settings)),
-            scale=[shade(n / 10) for n in range(11)],
             pictures=pictures,
             pictures_json=Markup(safe_json(list(pictures))),
             script=Markup(script),
@@ -68,18 +69,23 @@ def safe_json(content: Any) -> str:
 
 def _section(metrics: Metrics, name: str) -> Section:
     result, guide = metrics.metrics[name], guide_of(name)
-    found = drawn(result, guide, metrics.data.functions)
-    ink = inks(lines_of(found.panels))
-    dots, dot_ticks = dot_rows(found.dots) if found.dots else ([], [])
+    content = drawn(result, guide, metrics.data.functions)
+    ink = inks(lines_of(content.panels))
+    dots, dot_ticks = dot_rows(content.dots) if content.dots else ([], [])
+    heats = [heat_chart(heat.title, heat.rows, _cell_name) for heat in content.heats]
     return Section(
         name=name,
         guide=guide,
         n=result["n"],
         seconds=metrics.seconds.get(name, 0.0),
-        charts=[one for panel in found.panels if (one := chart(panel, ink))],
-        heats=[one for one in map(heat_chart, found.heats) if one],
+        charts=[ready for panel in content.panels if (ready := chart(panel, ink))],
+        heats=[heat for heat in heats if heat],
         dots=dots,
         dot_ticks=dot_ticks,
-        drawn=found,
+        drawn=content,
         options=list(flat(result["options"])),
     )
+
+
+def _cell_name(layer: int, head: int) -> str:
+    return f"layer {layer}, head {head}"

@@ -7,41 +7,20 @@ of a panel "counting: drop", and
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from vfl.metrics.spec import SHARE, Metric
+from vfl.report.dots import Dot
+from vfl.report.lines import Panel, Series
+from vfl.report.scales import Number
+from vfl.report.words import shown, spoken
 
-# Less than this between the lowest and the highest value is noise, and is not stretched to the full height.
-LEAST_SPAN = {"probability": 0.02, "nats per token": 0.05}
 LEVELS = {"no_image": "no image", "chance": "chance"}  # scalars that are drawn as levels beside accuracies
 SHOWN_ROWS = 10
 LISTED = 40
 MOST_DOTS = 60
 MOST_COLUMNS = 6
-
-Number = float | None
-
-
-@dataclass(frozen=True)
-class Series:
-    name: str
-    at: list[float]
-    value: list[Number]
-    low: list[Number]
-    high: list[Number]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One chart. `levels` are level lines by name; `places` name the points of an axis that is no number."""
-
-    title: str
-    axis: str
-    unit: str
-    series: list[Series]
-    levels: dict[str, float] = field(default_factory=dict)
-    places: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,17 +29,6 @@ class Heat:
 
     title: str
     rows: list[list[Number]]
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A number with its interval, where a metric has no curve to show."""
-
-    name: str
-    unit: str
-    value: float
-    low: Number
-    high: Number
 
 
 @dataclass(frozen=True)
@@ -103,25 +71,6 @@ def drawn(result: Mapping[str, Any], spec: Metric, functions: Iterable[str] = ()
         dots = [dot for dot in dots if dot.unit == SHARE] or dots  # shares and sizes fit on no common axis
     extra = {name: value for name, value in result.items() if name not in ("n", "scalars", "curves", "options")}
     return Drawn(panels, heats, dots, _numbers(scalars, spec), _facts(extra), _ranking(extra))
-
-
-def lines_of(panels: Iterable[Panel]) -> list[str]:
-    """Names of all lines, so that one has the same colour in every panel of a metric."""
-    return list(dict.fromkeys(series.name for panel in panels for series in panel.series))
-
-
-def shown(value: Number, unit: str) -> str:
-    """A number as a person reads it: shares in per cent."""
-    if value is None:
-        return "–"
-    if unit == SHARE:
-        return f"{100 * value:.1f}\u00a0%"
-    return f"{value:g}" if value == int(value) and abs(value) < 1e6 else f"{value:.3g}"
-
-
-def spoken(name: str) -> str:
-    """A name without underscores, its parts set off."""
-    return name.replace("_", " ").replace("/", ": ")
 
 
 def _panels(result: Mapping[str, Any], spec: Metric, functions: list[str]) -> list[Panel]:

@@ -1,19 +1,15 @@
 """Sample cards: rows that show what a class holds, with their image, question, answer and drops."""
 
-import base64
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from vfl.data import BadRow, Sample
 from vfl.errors import InputError
+from vfl.report.thumbnail import data_uri, shrunk
 from vfl.report.words import shortened
 from vfl.select.shards.score_folder import column, text
 
-THUMBNAIL = 176  # pixels
 MOST_IMAGES = 3
 LONGEST = 280
 EACH = 3
@@ -67,13 +63,13 @@ def card_groups(connection: Any, functions: tuple[str, ...], *, subset: bool) ->
 def cards(groups: Iterable[CardGroup], samples: Iterable[Sample | BadRow]) -> dict[str, Card]:
     """The cards by uid, from one reading of the data, which ends when all are found."""
     wanted = {row.uid: row for group in groups for row in group.rows}
-    found: dict[str, Card] = {}
+    drawn: dict[str, Card] = {}
     for sample in samples if wanted else ():
         if isinstance(sample, Sample) and sample.uid in wanted:
-            found[sample.uid] = _card(wanted[sample.uid], sample)
-            if len(found) == len(wanted):
+            drawn[sample.uid] = _card(wanted[sample.uid], sample)
+            if len(drawn) == len(wanted):
                 break
-    return found
+    return drawn
 
 
 def _rows(connection: Any, functions: tuple[str, ...], where: str, order: str, subset: bool) -> list[CardRow]:
@@ -96,7 +92,7 @@ def _card(row: CardRow, sample: Sample) -> Card:
         row,
         shortened(asked, LONGEST),
         shortened(answered, LONGEST),
-        [one for one in shown if one],
+        [picture for picture in shown if picture],
         max(len(sample.images) - MOST_IMAGES, 0),
     )
 
@@ -115,11 +111,4 @@ def _thumbnail(ref: Any) -> str | None:
         image = ref.open()
     except InputError:
         return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    encoded = []
-    for kind in ("png", "jpeg"):
-        buffer = io.BytesIO()
-        image.save(buffer, kind, optimize=True)
-        encoded.append((buffer.tell(), kind, buffer.getvalue()))
-    _, kind, content = min(encoded)  # drawings are smaller as PNG, photographs as JPEG
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return data_uri(shrunk(image))

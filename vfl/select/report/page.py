@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-
 from vfl.data import read
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.io.config import validated
+from vfl.report.bars import Histogram
 from vfl.report.charts import Ink, inks
 from vfl.report.page import environment, flat
 from vfl.select.choose.agreement import Agreement, agreements
@@ -19,7 +18,7 @@ from vfl.select.choose.classes import create_view
 from vfl.select.choose.counts import counts_of
 from vfl.select.choose.filtering import ChoiceConfig, choose
 from vfl.select.report.cards import Card, CardGroup, card_groups, cards
-from vfl.select.report.histograms import Histogram, histogram
+from vfl.select.report.histograms import histogram
 from vfl.select.shards.score_folder import MANIFEST, MEMORY, NOT_FUNCTIONS, ScoreFolder, database, open_scores, text
 from vfl.select.subset.write import READING, TABLE
 
@@ -67,19 +66,23 @@ def write_selection_report(
         InputError: there are no scores, or the subset is none of theirs.
     """
     folder = open_scores(scores)
-    told = read_subset(Path(subset)) if subset is not None else {}
-    settings = {name: value for name, value in told.get("settings", {}).items() if name in ChoiceConfig.model_fields}
+    manifest = read_subset(Path(subset)) if subset is not None else {}
+    settings = {
+        name: value for name, value in manifest.get("settings", {}).items() if name in ChoiceConfig.model_fields
+    }
     config = validated(ChoiceConfig, {"budget": "20%", **settings, "memory": memory}, source=str(subset))
     path = Path(out)
     with database(memory) as connection, replacing(path) as temporary:
         if subset is None:
             notes = _choose_default(connection, folder, config)
         else:
-            notes = list(told.get("notes", []))
+            notes = list(manifest.get("notes", []))
             _take_subset(connection, folder, config, Path(subset) / TABLE)
         groups = card_groups(connection, folder.functions, subset=subset is not None)
-        found, unread = _cards(folder, told, groups, data, images)
-        temporary.write_text(_render(connection, folder, config, told, groups, found, notes + unread), encoding="utf-8")
+        drawn, unread = _cards(folder, manifest, groups, data, images)
+        temporary.write_text(
+            _render(connection, folder, config, manifest, groups, drawn, notes + unread), encoding="utf-8"
+        )
     return path
 
 
@@ -90,19 +93,12 @@ def read_subset(path: Path) -> dict[str, Any]:
         InputError: the folder is no subset.
     """
     try:
-        told = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no subset ({error}); expected a folder that `vfl select filter` wrote.") from None
-    if not isinstance(told, dict) or told.get("kind") != "vfl subset":
+    if not isinstance(manifest, dict) or manifest.get("kind") != "vfl subset":
         raise InputError(f"{path} is no subset; expected a folder that `vfl select filter` wrote.")
-    return told
-
-
-def _environment() -> Environment:
-    """The page's templates with the filters that they use."""
-    env = environment(TEMPLATES)
-    env.filters.update(number=_number, signed=_signed, many="{:,}".format)
-    return env
+    return manifest
 
 
 def _choose_default(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> list[str]:
@@ -124,12 +120,12 @@ def _take_subset(connection: Any, folder: ScoreFolder, config: ChoiceConfig, tab
 
 
 def _cards(
-    folder: ScoreFolder, told: Mapping[str, Any], groups: list[CardGroup], data: Any, images: Path | None
+    folder: ScoreFolder, manifest: Mapping[str, Any], groups: list[CardGroup], data: Any, images: Path | None
 ) -> tuple[dict[str, Card], list[str]]:
     """The cards, and why there are none where the data can't be read."""
     scored = folder.manifest.get("settings", {})
-    reading = {name: value for name in READING if (value := (told.get("reading") or scored).get(name)) is not None}
-    source = data if data is not None else told.get("data") or scored.get("data")
+    reading = {name: value for name in READING if (value := (manifest.get("reading") or scored).get(name)) is not None}
+    source = data if data is not None else manifest.get("data") or scored.get("data")
     if images is not None:
         reading["images"] = images
     if source is None:
@@ -144,12 +140,12 @@ def _render(
     connection: Any,
     folder: ScoreFolder,
     config: ChoiceConfig,
-    told: Mapping[str, Any],
+    manifest: Mapping[str, Any],
     groups: list[CardGroup],
-    found: Mapping[str, Card],
+    drawn: Mapping[str, Card],
     notes: list[str],
 ) -> str:
-    chosen = bool(told)
+    chosen = bool(manifest)
     ink = inks(folder.functions) | {name: Ink(colour, "") for name, colour in GREYS.items()}
     counts = counts_of(connection)
     classes = _count_rows(counts["class"], ink)
@@ -158,22 +154,22 @@ def _render(
         (
             title,
             [
-                one
+                spread
                 for name in folder.functions
-                if (one := histogram(connection, prefix + name, name, ink[name], subset=chosen))
+                if (spread := histogram(connection, prefix + name, name, ink[name], subset=chosen))
             ],
         )
         for prefix, title in (("logprob_drop_", "Drop in log-probability"), ("drop_", "Drop in token accuracy"))
     ]
     others: list[Histogram] = [
-        one
+        spread
         for name, title in (
             ("margin", "Margin of the class"),
             ("no_image_logprob_drop", "No-image gap"),
             ("loss", "Loss"),
             ("answer_tokens", "Answer tokens"),
         )
-        if (one := histogram(connection, name, title, Ink("#6b7480", ""), subset=chosen))
+        if (spread := histogram(connection, name, title, Ink("#6b7480", ""), subset=chosen))
     ]
     errors, reasons = _errors(connection, folder)
     (passes, rows) = connection.execute(
@@ -182,11 +178,11 @@ def _render(
     agreed: list[Agreement] = agreements(connection, folder, config)  # last: it chooses other rows
     model = folder.manifest.get("model") or {}
     return (
-        _environment()
+        environment(TEMPLATES)
         .get_template("selection.html.jinja")
         .render(
             title=f"Selection with {model.get('id', 'a model')}" if isinstance(model, dict) else "Selection",
-            told=told,
+            manifest=manifest,
             chosen=chosen,
             rows=rows,
             classes=classes,
@@ -195,7 +191,7 @@ def _render(
             drops=drops,
             others=others,
             groups=groups,
-            cards=found,
+            cards=drawn,
             ink=ink,
             agreements=agreed,
             errors=errors,
@@ -205,30 +201,30 @@ def _render(
             notes=notes,
             policy=config.policy,
             settings=flat(config.model_dump(mode="json")),
-            provenance=_provenance(folder, told),
+            provenance=_provenance(folder, manifest),
         )
     )
 
 
 def _count_rows(counts: Mapping[str, Mapping[str, int]], ink: Mapping[str, Ink]) -> list[CountRow]:
     def total(name: str) -> int:
-        return max(sum(one[name] for one in counts.values()), 1)
+        return max(sum(count[name] for count in counts.values()), 1)
 
     sums = {name: total(name) for name in ("rows", "tokens", "chosen_rows", "chosen_tokens")}
     return [
         CountRow(
             name=name,
             ink=ink.get(name),
-            rows=one["rows"],
-            share=100 * one["rows"] / sums["rows"],
-            unsolved=one["unsolved"],
-            chosen=one["chosen_rows"],
-            chosen_share=100 * one["chosen_rows"] / sums["chosen_rows"],
-            kept=100 * one["chosen_rows"] / max(one["rows"], 1),
-            tokens_share=100 * one["tokens"] / sums["tokens"],
-            chosen_tokens_share=100 * one["chosen_tokens"] / sums["chosen_tokens"],
+            rows=count["rows"],
+            share=100 * count["rows"] / sums["rows"],
+            unsolved=count["unsolved"],
+            chosen=count["chosen_rows"],
+            chosen_share=100 * count["chosen_rows"] / sums["chosen_rows"],
+            kept=100 * count["chosen_rows"] / max(count["rows"], 1),
+            tokens_share=100 * count["tokens"] / sums["tokens"],
+            chosen_tokens_share=100 * count["chosen_tokens"] / sums["chosen_tokens"],
         )
-        for name, one in counts.items()
+        for name, count in counts.items()
     ]
 
 
@@ -248,15 +244,7 @@ def _errors(connection: Any, folder: ScoreFolder) -> tuple[list[tuple[str, str, 
     return rows, [(reason, int(count)) for reason, count in kinds.fetchall()]
 
 
-def _provenance(folder: ScoreFolder, told: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _provenance(folder: ScoreFolder, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     kept = {key: folder.manifest.get(key) for key in ("model", "map", "functions", "sources", "ablation", "versions")}
     shown = {key: value for key, value in kept.items() if value}
-    return flat({"scores": shown} | ({"subset": {"versions": told["versions"]}} if "versions" in told else {}))
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
+    return flat({"scores": shown} | ({"subset": {"versions": manifest["versions"]}} if "versions" in manifest else {}))

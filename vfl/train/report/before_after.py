@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vfl.evaluate.result import Evaluation
 from vfl.evaluate.summary import Accuracy
+from vfl.report.words import signed
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,17 @@ def changes_of(evaluation: Evaluation) -> list[Change]:
     """An evaluation after training against its baseline; without one there is no `before`."""
     before = evaluation.baseline.groups if evaluation.baseline else {}
     differences = evaluation.differences or {}
-    found = []
+    changes = []
     for name in {**before, **evaluation.groups}:
         a, b, change = before.get(name), evaluation.groups.get(name), differences.get(name)
         difference = Rate(change.difference, change.low, change.high) if change else None
-        found.append(Change(name, next(one.n for one in (b, a) if one), _rate(a), _rate(b), difference))
-    return found
+        n = next(accuracy.n for accuracy in (b, a) if accuracy)
+        changes.append(Change(name, n, _rate(a), _rate(b), difference))
+    return changes
 
 
-def _rate(found: Accuracy | None) -> Rate | None:
-    return Rate(found.accuracy, found.low, found.high) if found else None
+def _rate(accuracy: Accuracy | None) -> Rate | None:
+    return Rate(accuracy.accuracy, accuracy.low, accuracy.high) if accuracy else None
 
 
 def points(rate: Rate | None) -> str:
@@ -60,7 +62,7 @@ def gained(change: Change) -> str:
     """The change in percentage points, with its interval where there is one: "+12.5 (4.0–20.1)"."""
     if change.gain is None:
         return "–"
-    text = f"{100 * change.gain:+.1f}"
+    text = signed(100 * change.gain, 1)
     if change.difference is None:
         return text
-    return f"{text} ({100 * change.difference.low:+.1f} to {100 * change.difference.high:+.1f})"
+    return f"{text} ({signed(100 * change.difference.low, 1)} to {signed(100 * change.difference.high, 1)})"

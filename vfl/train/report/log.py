@@ -86,12 +86,12 @@ def _add(log: TrainingLog, row: dict[str, Any]) -> None:
     elif kind == "evaluation":
         log.evaluations.append((step, {name: _group(group) for name, group in row["groups"].items()}))
     elif kind == "metric":
-        for name, found in _values(row["result"]):
+        for name, value in _values(row["result"]):
             label = f"{row['name']}: {name}" if name else str(row["name"])
-            if isinstance(found, Curve):
-                log.curves.setdefault(label, []).append((step, found))
+            if isinstance(value, Curve):
+                log.curves.setdefault(label, []).append((step, value))
             else:
-                log.scalars.setdefault(label, []).append((step, found))
+                log.scalars.setdefault(label, []).append((step, value))
     else:
         raise ValueError(f"kind {kind!r}")
 

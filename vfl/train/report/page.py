@@ -12,16 +12,21 @@ from vfl.errors import InputError
 from vfl.evaluate.result import EVALUATION, Evaluation
 from vfl.io.atomic import replacing
 from vfl.io.run_folder import SETTINGS
-from vfl.report.charts import Ink, Tick, inks, shade, y_of
+from vfl.report.charts import Ink, Tick, inks, y_of
+from vfl.report.heat import HeatChart, heat_chart
+from vfl.report.lines import Chart, Panel, Series, chart
 from vfl.report.page import environment, flat
+from vfl.report.scales import whole_ticks
+from vfl.report.words import SHARE, signed
 from vfl.train.preflight import tables as words
 from vfl.train.preflight.audit import AuditRow, visible
 from vfl.train.preflight.facts import Preflight
 from vfl.train.report.before_after import Change, Rate, changes_of, gained, points
-from vfl.train.report.curves import PLAIN, Chart, Heat, Series, chart, heat
-from vfl.train.report.log import TrainingLog, read_log
+from vfl.train.report.log import Curve, TrainingLog, read_log
 
 TEMPLATES = Path(__file__).resolve().parent
+STEP = "step"
+ROWS = 16  # steps of a heat map
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class LayerCurves:
 
     title: str
     ends: Chart
-    heat: Heat | None
+    heat: HeatChart | None
+    axis: str
 
 
 def write_training_report(folder: Path, changes: Sequence[Change] | None = None) -> Path:
@@ -70,7 +76,9 @@ def render(
     flight: Preflight | None, log: TrainingLog, recipe: Mapping[str, Any], changes: Sequence[Change] = ()
 ) -> str:
     """The page as text; everything in it is escaped by the template."""
-    groups = list(dict.fromkeys([*(one.group for one in changes), *(n for _, found in log.evaluations for n in found)]))
+    groups = list(
+        dict.fromkeys([*(change.group for change in changes), *(n for _, groups in log.evaluations for n in groups)])
+    )
     ink = inks(groups)
     layers = list(flight.arm.layers) if flight else []
     return (
@@ -80,23 +88,20 @@ def render(
             flight=flight,
             title=_title(flight),
             facts=_facts(flight) if flight else [],
-            changes=[_change_row(one, ink[one.group]) for one in changes],
-            paired=all(one.difference for one in changes),
-            scale=[shade(n / 10) for n in range(11)],
-            most_rows=max((one.rows for one in flight.lengths.bins), default=1) if flight and flight.lengths else 1,
+            changes=[_change_row(change, ink[change.group]) for change in changes],
+            paired=all(change.difference for change in changes),
+            most_rows=max((part.rows for part in flight.lengths.bins), default=1) if flight and flight.lengths else 1,
             rate_ticks=[Tick(100 * rate, f"{100 * rate:.0f}") for rate in (0, 0.25, 0.5, 0.75, 1)],
-            loss=chart("Loss", [_logged(log, "loss")]),
+            loss=chart(Panel("Loss", STEP, "", [_logged(log, "loss")])),
             logged=_other_logged(log),
             once=_logged_once(log),
-            accuracy=chart("Accuracy", [_accuracy(log, name, ink[name]) for name in groups], rates=True),
-            accuracies=[
-                one
-                for name in groups
-                if (one := chart(name, [_accuracy(log, name, ink[name], intervals=True)], rates=True))
-            ],
+            accuracy=chart(Panel("Accuracy", STEP, SHARE, [_accuracy(log, name) for name in groups]), ink),
+            accuracies=_present(
+                [chart(Panel(name, STEP, SHARE, [_accuracy(log, name, intervals=True)]), ink) for name in groups]
+            ),
             forgetting=_forgetting(log),
             scalars=_scalars(log),
-            curves=[_layer_curves(name, found, layers) for name, found in log.curves.items()],
+            curves=[_layer_curves(name, steps, layers) for name, steps in log.curves.items()],
             settings=flat(recipe),
         )
     )
@@ -118,12 +123,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds a {type(found).__name__}; expected keys and values.")
-    return found
+    if not isinstance(recipe, dict):
+        raise InputError(f"{path} holds a {type(recipe).__name__}; expected keys and values.")
+    return recipe
 
 
 def _environment() -> Environment:
@@ -182,12 +187,18 @@ def _logged(log: TrainingLog, name: str) -> Series:
 
 def _other_logged(log: TrainingLog) -> list[Chart]:
     """What the trainer logged more than once, a chart each; the loss has its own."""
-    return [one for name in _names(log) if _times(log, name) > 1 and (one := chart(name, [_logged(log, name)]))]
+    names = [name for name in _names(log) if _times(log, name) > 1]
+    return _present([chart(Panel(name, STEP, "", [_logged(log, name)])) for name in names])
+
+
+def _present(charts: Sequence[Chart | None]) -> list[Chart]:
+    """Those with something to show."""
+    return [ready for ready in charts if ready]
 
 
 def _logged_once(log: TrainingLog) -> list[tuple[str, str]]:
     """What it logged once, at the end: run time, rows a second."""
-    rows = [(name, _logged(log, name).y) for name in _names(log) if _times(log, name) == 1]
+    rows = [(name, _logged(log, name).value) for name in _names(log) if _times(log, name) == 1]
     return [(name, f"{values[0]:,.6g}") for name, values in rows]
 
 
@@ -199,11 +210,11 @@ def _times(log: TrainingLog, name: str) -> int:
     return sum(name in numbers for _, numbers in log.train)
 
 
-def _accuracy(log: TrainingLog, name: str, ink: Ink, intervals: bool = False) -> Series:
+def _accuracy(log: TrainingLog, name: str, intervals: bool = False) -> Series:
     rows = [(step, groups[name].rate) for step, groups in log.evaluations if name in groups]
     low = [rate.low for _, rate in rows] if intervals else None
     high = [rate.high for _, rate in rows] if intervals else None
-    return Series(name, [step for step, _ in rows], [rate.value for _, rate in rows], low, high, ink)
+    return Series(name, [step for step, _ in rows], [rate.value for _, rate in rows], low, high)
 
 
 def _forgetting(log: TrainingLog) -> list[tuple[str, str, str]]:
@@ -213,26 +224,49 @@ def _forgetting(log: TrainingLog) -> list[tuple[str, str, str]]:
         for name, group in groups.items():
             if group.forgetting is not None and step > 0:
                 rows.setdefault(name, []).append((group.forgetting, step))
-    most = {name: max(found, key=lambda one: one[0]) for name, found in rows.items()}
+    most = {name: max(losses, key=lambda loss: loss[0]) for name, losses in rows.items()}
     return [
-        (name, f"{100 * most[name][0]:+.1f} (step {most[name][1]:,})", f"{100 * found[-1][0]:+.1f}")
-        for name, found in rows.items()
+        (name, f"{signed(100 * most[name][0], 1)} (step {most[name][1]:,})", signed(100 * losses[-1][0], 1))
+        for name, losses in rows.items()
     ]
 
 
 def _scalars(log: TrainingLog) -> list[Chart]:
-    series = [Series(name, [s for s, _ in rows], [v for _, v in rows], ink=PLAIN) for name, rows in log.scalars.items()]
-    return [one for each in series if (one := chart(each.name, [each]))]
+    lines = [Series(name, [s for s, _ in rows], [v for _, v in rows]) for name, rows in log.scalars.items()]
+    return _present([chart(Panel(line.name, STEP, "", [line])) for line in lines])
 
 
-def _layer_curves(title: str, found: list[tuple[int, Any]], layers: list[int]) -> LayerCurves | None:
-    (first_step, first), (last_step, last) = found[0], found[-1]
-    series = [Series(f"step {first_step:,}", first.at, first.value, ink=Ink("#6b7480", "5 3"))]
+def _layer_curves(title: str, steps: list[tuple[int, Curve]], layers: list[int]) -> LayerCurves | None:
+    (first_step, first), (last_step, last) = steps[0], steps[-1]
+    series = [Series(f"step {first_step:,}", first.at, first.value)]
+    ink = {series[0].name: Ink("#6b7480", "5 3")}
     if last_step != first_step:
         series.append(Series(f"step {last_step:,}", last.at, last.value))
-    ends = chart(title, series)
+    ends = chart(Panel(title, first.axis, "", series), ink)
     if ends is None:
         return None
+    rows = [(step, curve.value) for step, curve in steps if curve.at == first.at]
     marked = layers if first.axis == "layer" else []
-    rows = [(step, curve.value) for step, curve in found if curve.at == first.at]
-    return LayerCurves(title, ends, heat(title, first.axis, first.at, rows, marked) if len(rows) > 1 else None)
+    return LayerCurves(title, ends, steps_map(title, first.axis, first.at, rows, marked), first.axis)
+
+
+def steps_map(
+    title: str,
+    axis: str,
+    at: Sequence[float],
+    rows: Sequence[tuple[int, Sequence[float | None]]],
+    marked: Sequence[int],
+) -> HeatChart | None:
+    """Values over an axis, one row a step; None for a single step. Of many steps an even choice is shown."""
+    if len(rows) < 2:
+        return None
+    if len(rows) > ROWS:
+        rows = [rows[round(n * (len(rows) - 1) / (ROWS - 1))] for n in range(ROWS)]
+    return heat_chart(
+        title,
+        [values for _, values in rows],
+        lambda row, column: f"step {rows[row][0]}, {axis} {at[column]:g}",
+        columns={place: f"{at[place]:g}" for place in whole_ticks(len(at))},
+        names={row: f"{step:,}" for row, (step, _) in enumerate(rows)},
+        marked=[place for place, layer in enumerate(at) if layer in set(marked)],
+    )

@@ -1,0 +1,91 @@
+"""Measurements side by side: scalars, and the distance and correlation of head tables."""
+
+import numpy as np
+import pytest
+
+from vfl.errors import InputError
+from vfl.functionmap import ModelId
+from vfl.measure.compare import as_markdown, compare_measurements, emd, pearson_of, resampled
+from vfl.measure.metrics_file import MeasuredOn, Metrics
+
+RNG = np.random.default_rng(0)
+
+
+def test_emd_is_the_shift_between_two_distributions():
+    table = RNG.random((4, 3))
+    assert emd(table, table) == 0
+    assert emd(table, table[::-1]) == pytest.approx(0), "where a head stands does not matter"
+    assert emd(table, table + 0.25) == pytest.approx(0.25)
+
+
+def test_pearson_head_by_head_and_over_relative_depth():
+    table = RNG.random((6, 4))
+    found = pearson_of(table, 2 * table + 1)
+    assert found["pearson"] == pytest.approx(1)
+    assert found["resampled"] is None
+    assert found["n"] == 24
+    weaker = pearson_of(table, table + 0.3 * RNG.random((6, 4)))
+    assert weaker["low"] < weaker["pearson"] < weaker["high"]
+    # a linear profile is the same at any depth
+    profile = np.linspace(0, 1, 6)[:, None] + np.linspace(0.5, 0, 4)
+    other = np.linspace(0, 1, 11)[:, None] + np.linspace(0, 0.5, 8)
+    found = pearson_of(profile, other)
+    assert found["resampled"] == (6, 4)
+    assert found["pearson"] == pytest.approx(1)
+    assert resampled(profile, (6, 4)) == pytest.approx(profile)
+    assert pearson_of(table, np.ones((6, 4)))["pearson"] is None
+
+
+def scalar(value, low=None, high=None):
+    return {"value": value, "low": low, "high": high, "n": 8}
+
+
+def measurement(folder, model, heads, accuracy, **more):
+    """A folder as `vfl measure` leaves it."""
+    empty = {"n": 8, "curves": {}, "options": {}}
+    results = {
+        "drop": empty | {"scalars": {"counting/accuracy": scalar(accuracy, 0.25, 0.75)}},
+        "head_score": empty | {"scalars": {"heads": scalar(0.1)}, "heads": heads},
+    }
+    Metrics(
+        model=ModelId(id=model, family="LLaVA", num_layers=len(heads)),
+        data=MeasuredOn(kind="probes", name="micro", sha256="ab" * 32, n=8, functions={"counting": 8}),
+        metrics=results | more,
+    ).save(folder)
+    return folder
+
+
+def test_what_measurements_share_stands_side_by_side(tmp_path):
+    table, deeper = RNG.random((3, 2)).tolist(), RNG.random((6, 4)).tolist()
+    only = {"var": {"n": 8, "scalars": {"svar": scalar(1.0)}, "curves": {}, "options": {}}}
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    first = measurement(tmp_path / "a", "owner/m", table, 0.5)
+    second = measurement(tmp_path / "b", "owner/m", table, 0.75, **only)
+    third = measurement(tmp_path / "c", "owner/deep", deeper, 0.25)
+    found = compare_measurements([first, second / "metrics.json", third])
+    assert found.labels == ("m (a)", "m (b)", "deep")
+    assert [(row.metric, row.name) for row in found.scalars] == [("drop", "counting/accuracy"), ("head_score", "heads")]
+    assert found.scalars[0].values == ((0.5, 0.25, 0.75), (0.75, 0.25, 0.75), (0.25, 0.25, 0.75))
+    same, other, _ = found.heads
+    assert (same.emd, same.pearson, same.n, same.resampled) == (0, pytest.approx(1), 6, None)
+    assert other.resampled == (3, 2)
+    text = as_markdown(found)
+    assert "| drop | counting/accuracy | 50.0\u00a0% (25.0\u00a0% to 75.0\u00a0%) |" in text
+    assert "| head_score | m (a) / m (b) | 0 | 1.000 |" in text
+    assert {line.count("|") for line in text.split("\n\n")[0].splitlines()[:2]} == {6}
+
+
+def test_too_few_and_nothing_in_common_are_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first = measurement(tmp_path / "a", "m", [[0.1, 0.2]], 0.5)
+    with pytest.raises(InputError, match="at least two"):
+        compare_measurements([first])
+    with pytest.raises(InputError, match="vfl measure"):
+        compare_measurements([first, tmp_path / "nowhere"])
+    second = measurement(tmp_path / "b", "m", [[0.1, 0.2]], 0.5)
+    text = (second / "metrics.json").read_text()
+    (second / "metrics.json").write_text(text.replace('"drop"', '"swap"').replace('"head_score"', '"var"'))
+    with pytest.raises(InputError, match="no metric in common"):
+        compare_measurements([first, second])

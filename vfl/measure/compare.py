@@ -1,0 +1,197 @@
+"""Measurements side by side: their scalars, and the head scores of two data sets (EMD) or two models (Pearson).
+
+    print(as_markdown(compare_measurements([Path("runs/a"), Path("runs/b")])))
+
+EMD is the earth mover's distance between the distributions of two L x H head tables; Pearson is their correlation, head
+by head. Source of both: "Unveiling Visual Perception in Language Models" (Bi et al., CVPR 2025).
+
+Legend: L layers, H heads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import pearsonr, wasserstein_distance
+
+from vfl.errors import InputError
+from vfl.measure.metrics_file import read_metrics
+from vfl.measure.report.guide import guide_of, ordered
+from vfl.measure.report.panels import shown
+from vfl.metrics.measure import known_metrics
+from vfl.report.words import distinct_labels
+
+Floats = NDArray[np.float64]
+HEADS = "heads"  # where a result keeps its L x H table
+
+
+@dataclass(frozen=True)
+class ScalarRow:
+    """One scalar in every measurement: (value, low, high), None where a measurement lacks it."""
+
+    metric: str
+    name: str
+    values: tuple[tuple[float, float | None, float | None] | None, ...]
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """Two measurements' head tables of one metric.
+
+    `pearson` has a 95 % interval (Fisher's z, which takes cells for independent) and is None where a table is constant.
+    `resampled` is the common (L, H) of tables of different shapes, see `pearson_of`.
+    """
+
+    metric: str
+    first: str
+    second: str
+    emd: float
+    pearson: float | None
+    low: float | None
+    high: float | None
+    n: int
+    resampled: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class MeasurementComparison:
+    """Measurements in the order given, with what at least two of them have in common."""
+
+    labels: tuple[str, ...]
+    scalars: tuple[ScalarRow, ...]
+    heads: tuple[HeadRow, ...]
+
+
+def compare_measurements(paths: Sequence[Path]) -> MeasurementComparison:
+    """Load measurements and set them side by side.
+
+    Args:
+        paths: two or more metrics.json files, or the folders that hold them.
+
+    Raises:
+        InputError: for fewer than two, a file that can't be read, or measurements without a metric in common.
+    """
+    if len(paths) < 2:
+        raise InputError(
+            f"{len(paths)} measurement given; comparing takes at least two (metrics.json or the folder that holds it)."
+        )
+    measurements = [read_metrics(path) for path in paths]
+    labels = distinct_labels([metrics.model.id for metrics in measurements], paths)
+    results = [metrics.metrics for metrics in measurements]
+    names = dict.fromkeys(name for result in results for name in result)
+    common = [name for name in ordered(list(names)) if sum(name in result for result in results) > 1]
+    if not common:
+        raise InputError(
+            f"{', '.join(map(str, paths))} have no metric in common. Measure the same one on each (vfl measure "
+            "--metrics NAME)."
+        )
+    return MeasurementComparison(
+        labels,
+        tuple(row for name in common for row in _scalar_rows(name, [result.get(name) for result in results])),
+        tuple(row for name in common for row in _head_rows(name, labels, [result.get(name) for result in results])),
+    )
+
+
+def as_markdown(comparison: MeasurementComparison) -> str:
+    """The comparison as text: Markdown tables of scalars, then of head tables where there are some."""
+    heading = ["metric", "what", *comparison.labels]
+    rows = [[row.metric, row.name, *_values(row)] for row in comparison.scalars]
+    parts = [_table(heading, rows)] if rows else []
+    if comparison.heads:
+        heading = ["heads of", "measurements", "EMD", "Pearson", "95 % CI", "cells"]
+        parts.append(_table(heading, [_head_cells(row) for row in comparison.heads]))
+    return "\n".join(parts)
+
+
+def emd(first: ArrayLike, second: ArrayLike) -> float:
+    """Earth mover's distance between the distributions of two head tables' values, in the values' own unit."""
+    return float(wasserstein_distance(_checked(first).ravel(), _checked(second).ravel()))
+
+
+def pearson_of(first: ArrayLike, second: ArrayLike) -> dict[str, Any]:
+    """Correlation of two L x H head tables.
+
+    Tables of equal shape are compared head by head. Others have no heads in common: each layer's heads are sorted,
+    highest first, and both tables are interpolated linearly over relative depth and relative rank to the smaller number
+    of layers and of heads.
+
+    Returns:
+        "pearson", "low", "high", "n" and "resampled" of `HeadRow`.
+    """
+    ours, theirs = _checked(first), _checked(second)
+    common = None
+    if ours.shape != theirs.shape:
+        common = (min(ours.shape[0], theirs.shape[0]), min(ours.shape[1], theirs.shape[1]))
+        ours, theirs = (resampled(-np.sort(-table, axis=1), common) for table in (ours, theirs))
+    row: dict[str, Any] = {"pearson": None, "low": None, "high": None, "n": ours.size, "resampled": common}
+    if ours.size > 3 and np.ptp(ours) > 0 and np.ptp(theirs) > 0:
+        correlation = pearsonr(ours.ravel(), theirs.ravel())
+        low, high = correlation.confidence_interval(0.95)
+        row |= {"pearson": float(correlation.statistic), "low": float(low), "high": float(high)}
+    return row
+
+
+def resampled(table: Floats, shape: tuple[int, int]) -> Floats:
+    """An L x H table at `shape`, by linear interpolation over relative depth, then relative rank."""
+    for length in shape:  # the first axis, then the other
+        at, to = np.linspace(0, 1, len(table)), np.linspace(0, 1, length)
+        table = np.array([np.interp(to, at, column) for column in table.T])
+    return table
+
+
+def _scalar_rows(metric: str, results: list[dict[str, Any] | None]) -> list[ScalarRow]:
+    scalars = [{} if result is None else result["scalars"] for result in results]
+    rows = []
+    for name in dict.fromkeys(name for each in scalars for name in each):
+        values = [
+            (scalar["value"], scalar["low"], scalar["high"]) if scalar and scalar["value"] is not None else None
+            for scalar in (each.get(name) for each in scalars)
+        ]
+        if sum(value is not None for value in values) > 1:
+            rows.append(ScalarRow(metric, name, tuple(values)))
+    return rows
+
+
+def _head_rows(metric: str, labels: Sequence[str], results: list[dict[str, Any] | None]) -> list[HeadRow]:
+    named = zip(labels, results, strict=True)
+    tables = [(label, result[HEADS]) for label, result in named if result and HEADS in result]
+    return [
+        HeadRow(metric, first, second, emd(ours, theirs), **pearson_of(ours, theirs))
+        for (first, ours), (second, theirs) in combinations(tables, 2)
+    ]
+
+
+def _values(row: ScalarRow) -> list[str]:
+    unit = guide_of(row.metric).unit_of(row.name) if row.metric in known_metrics() else ""
+    cells = []
+    for value in row.values:
+        if value is None:
+            cells.append("–")
+            continue
+        number, low, high = value
+        ends = "" if low is None else f" ({shown(low, unit)} to {shown(high, unit)})"
+        cells.append(shown(number, unit) + ends)
+    return cells
+
+
+def _head_cells(row: HeadRow) -> list[str]:
+    correlation = "–" if row.pearson is None else f"{row.pearson:.3f}"
+    ends = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+    cells = f"{row.n}" if row.resampled is None else f"{row.n} (resampled to {row.resampled[0]} x {row.resampled[1]})"
+    return [row.metric, f"{row.first} / {row.second}", f"{row.emd:.3g}", correlation, ends, cells]
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _checked(values: ArrayLike) -> Floats:
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
+        raise InputError(f"Expected a table of numbers by layer and head, got shape {table.shape}.")
+    return table
