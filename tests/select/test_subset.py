@@ -45,7 +45,7 @@ def test_a_subset_has_all_its_parts(scores, data, tmp_path):
     path, rows = data
     out = vfl.filter_data(scores, path, budget=12, out=tmp_path / "subset", seed=3)
     assert {one.name for one in out.iterdir()} == {
-        "data", "ids.txt", "scores.parquet", "manifest.json", "dataset_info.json"
+        "data", "ids.txt", "scores.parquet", "manifest.json", "settings.yaml", "dataset_info.json"
     }  # fmt: skip
     ids = (out / "ids.txt").read_text().split()
     assert len(ids) == 12
