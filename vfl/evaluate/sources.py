@@ -82,11 +82,11 @@ def suite_of(
         InputError: for a suite that can't be read, or functions that it lacks.
     """
     if probes not in STYLES:
-        found = read_suite(probes)
-        present = list(dict.fromkeys(pair.function for pair in found))
+        own = read_suite(probes)
+        present = list(dict.fromkeys(pair.function for pair in own))
         if unknown := [name for name in functions or () if name not in present]:
             raise InputError(f"The suite {probes} has no pairs for {', '.join(unknown)}; it has {', '.join(present)}.")
-        return [pair for pair in found if functions is None or pair.function in functions]
+        return [pair for pair in own if functions is None or pair.function in functions]
     style = STYLES[probes] if size is None else STYLES[probes].resized(size)
     names = tuple(functions or PAPER_FUNCTIONS)
     suite = folder / f"{probes}-{style.size}-{pairs}-{seed}-{'-'.join(names)}"
