@@ -208,6 +208,14 @@ def test_functions_that_a_suite_lacks_are_refused(vlm, suite, tmp_path):
         vfl.locate(vlm, out=tmp_path, probes=str(suite), functions=["counting"], **QUIET)
 
 
+def test_a_typo_leaves_no_folder_that_blocks_the_corrected_command(vlm, tmp_path):
+    out = tmp_path / "out"
+    generated = {"probes": "standard", "pairs": 1, "mode": "single", "size": 112, **QUIET}
+    with pytest.raises(InputError, match="does not draw 'countng'"):
+        vfl.locate(vlm, out=out, functions="countng", **generated)
+    assert not out.exists()
+
+
 def test_a_pair_whose_vision_tokens_differ_is_named(vlm, tmp_path):
     """Equal pixel sizes can still give unequal tokens where a processor looks at more than the size."""
     from vfl.locate.pairs import sweep_pair

@@ -50,7 +50,6 @@ def test_a_function_without_layers_is_left_out_with_a_warning(fmap, caplog):
     [
         ({"functions": "taste"}, "no function taste"),
         ({"layers": {"ocr": [99]}}, "layer 99"),
-        ({"layers": {"ocr": []}}, "empty"),
         ({"layers": {"blind": [1]}}, "blind"),
         ({"layers": {'o"cr': [1]}}, "Rename"),
     ],

@@ -116,6 +116,7 @@ def test_the_manifest_says_what_was_scored(whole, data):
     assert [Path(one["path"]) for one in manifest["sources"]] == [data]
     assert Path(manifest["settings"]["data"][0]).is_absolute()
     assert {path.name for path in whole.iterdir()} == {
+        "settings.yaml",
         "plan.json",
         "manifest.json",
         "errors.parquet",

@@ -111,6 +111,20 @@ def test_a_check_stops_before_training_and_changes_nothing(done, qwen, data_of, 
     assert trained.same(trained.weights(out), trained.weights(done[0]))
 
 
+def test_a_check_writes_nothing_where_a_run_lies(done, qwen, data_of, run):
+    """Not even where it would be refused to train: it says what would be trained, and leaves all as it was."""
+    out = done[0]
+
+    def files():
+        return {path: path.stat().st_mtime_ns for path in [*out.parent.rglob("*"), out]}
+
+    before = files()
+    outcome = run(qwen, data_of("image", "text"), out, how={"check": True}, layers=[1])
+    assert (outcome.folder, outcome.preflight) == (out, None)
+    assert outcome.flight.arm.layers == (1,)
+    assert files() == before
+
+
 def test_accumulated_batches_count_by_their_tokens(done, qwen, data_of, run, tmp_path):
     """Answers differ in length: a mean of the batches' means would be another loss."""
     runs = [{"per_device_train_batch_size": 4}, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}]

@@ -45,7 +45,13 @@ def layers_by_function(value: Any) -> Any:
     """{"counting": "5-6"} -> {"counting": [5, 6]}."""
     if not isinstance(value, Mapping):
         return value
-    return {name: layers_each_once(written) for name, written in value.items()}
+    layers = {}
+    for name, written in value.items():
+        try:
+            layers[name] = layers_each_once(written)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    return layers
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split)]

@@ -90,7 +90,7 @@ def check_options(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
             hint = did_you_mean(unknown[0], known)
             raise InputError(
                 f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}."
-                + (f" {hint.capitalize()}" if hint else "")
+                + (f" {hint[0].upper()}{hint[1:]}" if hint else "")
             )
 
 

@@ -92,8 +92,8 @@ def _check_options(given: Mapping[str, Any]) -> None:
     if unknown := [name for name in given if name not in known]:
         hint = did_you_mean(unknown[0], known)
         raise InputError(
-            f"lora.{unknown[0]} is no field of PEFT's LoraConfig{': ' + hint if hint else ';'} Known are "
-            f"{', '.join(sorted(known))}."
+            f"lora.{unknown[0]} is no field of PEFT's LoraConfig; known are {', '.join(sorted(known))}."
+            + (f" {hint[0].upper()}{hint[1:]}" if hint else "")
         )
     start = str(given.get("init_lora_weights"))
     for name, reason in _NOT_AGAIN.items():
