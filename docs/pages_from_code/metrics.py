@@ -42,8 +42,9 @@ def page() -> str:
         "Each is a function of a model and of pairs or prompts, and a name for `vfl measure --metrics`, and for "
         "`evaluation.metrics` of a training recipe. It leaves the model bit-equal. What comes back is plain data: "
         "numbers and curves with 95 % intervals and their number of samples.",
-        "    vfl measure MODEL --metrics swap,drop --out runs/measure\n"
-        "    vfl measure MODEL --metrics drop --set options.drop.ks='[0, 4, 8]' --out runs/drop",
+        "    vfl measure MODEL --metrics swap,drop --out runs/measure",
+        "Options of a metric stand under its name in a file for `--config`:",
+        "```yaml\nmetrics: [drop]\noptions: {drop: {ks: [0, 4, 8]}}\n```",
         "| name | what | measured on | source |\n|---|---|---|---|\n"
         + "\n".join(f"| [`{m.name}`](#{m.name}) | {m.title} | {m.asks} | {cell(m.source)} |" for m in metrics),
     ]
