@@ -26,7 +26,7 @@ from bench.swapping.model import FULL_SHAPE, Shape, build, task
 from vfl.engine.attention_tap import tapped
 from vfl.engine.states import between_layers, forward, is_image_token
 from vfl.io.atomic import replacing
-from vfl.metrics.heads import concentration_of
+from vfl.metrics.concentration import concentration_of
 from vfl.metrics.logit_lens import lens_of
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM

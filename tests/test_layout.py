@@ -59,19 +59,3 @@ assert trained.train and vfl.locate.run.locate
 """
     done = python(code)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_type_checker_sees_the_public_functions(tmp_path):
-    """Not `Any`: a wrong argument is an error where it is written."""
-    script = tmp_path / "user.py"
-    script.write_text(
-        "import vfl\nvlm = vfl.load('a')\nreveal_type(vlm)\nvfl.locate(out=3)\nvfl.sweep('no model')\n",
-        encoding="utf-8",
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), str(script)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert 'note: Revealed type is "vfl.models.vlm.VLM"' in done.stdout, done.stdout
-    assert 'Argument "out" to "locate"' in done.stdout
-    assert '"sweep"' in done.stdout

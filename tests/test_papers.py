@@ -20,7 +20,7 @@ from vfl.measure.metrics_file import read_metrics
 from vfl.measure.paper import ObjectSet, Published, QuestionSet, config_of, read_paper, run_paper
 from vfl.measure.published import Beside, compare
 from vfl.measure.question_pairs import question
-from vfl.metrics.measure import OF_PAIRS
+from vfl.metrics.measure import known_metrics
 from vfl.probes.pair import read_suite
 
 PAPERS = Path(__file__).parents[1] / "recipes" / "papers"
@@ -151,7 +151,7 @@ def test_every_file_is_valid_and_says_that_it_was_not_run(file):
     for row in paper.published:
         shares = all(0 <= value <= 1 for value in row.values)
         assert shares, row.what
-        if row.metric in OF_PAIRS and row.metric not in ("token_ablation", "lens"):
+        if known_metrics()[row.metric].needs != "prompts" and row.metric not in ("token_ablation", "lens"):
             one = paper.sets[row.set]
             groups = [row.set] if isinstance(one, QuestionSet) else one.functions
             assert (row.scalar or row.curve).split("/")[0] in groups, row.what

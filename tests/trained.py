@@ -16,6 +16,13 @@ from safetensors.torch import load_file
 
 Message = dict[str, Any]
 QUESTION = "How many cats?"
+# AdamW whose step is smooth in the gradient. It divides by the gradient's size, so with its own epsilon (1e-8) a number
+# whose gradient is nearly zero is moved by a whole learning rate in a direction that rounding, and so the processor,
+# decides. With this one, rounding stays as small in the weights as it is in the gradients, and a gradient of the wrong
+# size shows, which the division would hide.
+STEADY = {"adam_epsilon": 0.1, "learning_rate": 1.0}
+# Relative difference of weights trained with it in float32 on two ways that are equal but for the order of sums.
+ROUNDING = 1e-4
 ANSWERS = ("3", "two cats and one dog", "red", "there are 2 small cubes left of the ball", "no", "one two three")
 
 

@@ -52,14 +52,16 @@ _CALLABLE = ("evaluate", "locate", "measure", "train")
 __all__ = [*_HOMES, *_CALLABLE, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _CALLABLE:
-        return import_module(f"vfl.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'vfl' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a checker, a module with `__getattr__` has every name, and a misspelt one would pass
+
+    def __getattr__(name: str) -> Any:
+        if name in _CALLABLE:
+            return import_module(f"vfl.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'vfl' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What the engine promises whatever the family: state is restored, streams reused, batches halved, errors explained."""
+"""What the engine promises whatever the family: state restored, image caches reused, batches halved, errors said."""
 
 import logging
 
@@ -10,6 +10,7 @@ from full_passes import FullPasses
 import vfl
 from vfl.engine import sweep as sweep_module
 from vfl.engine.image_cache import prefill
+from vfl.engine.memory import guess_row_limit
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
@@ -37,8 +38,8 @@ def plain_logits(vlm, encoded):
 def test_nothing_is_left_on_the_model(vlm, prompts):
     target, source = prompts
     before = plain_logits(vlm, target)
-    stream = prefill(vlm, source)
-    sweep(vlm, target, [Plan.swap([1], stream), Plan.hide([2])], answers=["a cat"], max_new_tokens=3)
+    image_cache = prefill(vlm, source)
+    sweep(vlm, target, [Plan.swap([1], image_cache), Plan.hide([2])], answers=["a cat"], max_new_tokens=3)
     assert hooks(vlm.model) == []
     assert torch.equal(plain_logits(vlm, target), before)
 
@@ -46,7 +47,7 @@ def test_nothing_is_left_on_the_model(vlm, prompts):
 def test_nothing_is_left_on_the_model_after_an_exception(vlm, prompts):
     target, source = prompts
     before = plain_logits(vlm, target)
-    stream = prefill(vlm, source)
+    image_cache = prefill(vlm, source)
 
     def fail(module, args, kwargs):
         raise RuntimeError("a layer failed")
@@ -55,7 +56,7 @@ def test_nothing_is_left_on_the_model_after_an_exception(vlm, prompts):
     try:
         for reading in ("text", "answer", "all"):
             with pytest.raises(RuntimeError, match="a layer failed"):
-                sweep(vlm, target, [Plan.swap([1], stream)], reading=reading)
+                sweep(vlm, target, [Plan.swap([1], image_cache)], reading=reading)
     finally:
         handle.remove()
     assert hooks(vlm.model) == []
@@ -101,7 +102,7 @@ def test_other_runtime_errors_are_not_taken_for_memory(vlm, prompts):
         handle.remove()
 
 
-def test_questions_on_one_image_share_its_stream(vlm):
+def test_questions_on_one_image_share_its_cache(vlm):
     image = tiny.picture(seed=1)
     questions = ["how many cats are there", "where is the cat"]
     own = prefill(vlm, vlm.ask(questions[0], image))
@@ -111,17 +112,17 @@ def test_questions_on_one_image_share_its_stream(vlm):
         shared = [sweep(vlm, vlm.ask(question, image), [Plan.own()], own=own).logits for question in questions]
     finally:
         handle.remove()
-    assert runs == [], "with a stream given, the image is not run again"
+    assert runs == [], "with an image cache given, the image is not run again"
     for question, logits in zip(questions, shared, strict=True):
         torch.testing.assert_close(logits[0], plain_logits(vlm, vlm.ask(question, image))[0, -1], rtol=0, atol=1e-10)
 
 
-def test_a_stream_of_another_image_is_refused_as_own(vlm, prompts):
+def test_a_cache_of_another_image_is_refused_as_own(vlm, prompts):
     with pytest.raises(InputError, match="not this prompt's own"):
         sweep(vlm, prompts[0], [Plan.own()], own=prefill(vlm, prompts[1]))
 
 
-def test_an_older_stream_is_right_after_another_prefill(vlm, prompts):
+def test_an_older_cache_is_right_after_another_prefill(vlm, prompts):
     """Qwen models keep rope deltas as state, which another image changes."""
     first = prefill(vlm, prompts[0])
     prefill(vlm, vlm.ask("what is this", tiny.picture(seed=3, size=(96, 48))))
@@ -154,8 +155,8 @@ def test_unknown_readings_and_empty_plans_are_refused(vlm, prompts):
 
 def test_plans_compose_unless_they_disagree(vlm, prompts):
     target, source = prompts
-    stream = prefill(vlm, source)
-    both = Plan.hide([0]) | Plan.swap([2, 3], stream)
+    image_cache = prefill(vlm, source)
+    both = Plan.hide([0]) | Plan.swap([2, 3], image_cache)
     full = FullPasses(vlm, target, source, "text")
     torch.testing.assert_close(sweep(vlm, target, [both]).logits[0], full.logits([2, 3], [0])[-1], rtol=0, atol=1e-9)
     with pytest.raises(InputError, match="layers 2"):
@@ -164,8 +165,8 @@ def test_plans_compose_unless_they_disagree(vlm, prompts):
 
 def test_results_do_not_depend_on_the_order_of_plans(vlm, prompts):
     target, source = prompts
-    stream = prefill(vlm, source)
-    plans = [Plan.suffix(layer, stream) for layer in range(vlm.num_layers)] + [Plan.own()]
+    image_cache = prefill(vlm, source)
+    plans = [Plan.suffix(layer, image_cache) for layer in range(vlm.num_layers)] + [Plan.own()]
     forwards = sweep(vlm, target, plans, answers=["two"])
     backwards = sweep(vlm, target, plans[::-1], answers=["two"])
     torch.testing.assert_close(forwards.logits, backwards.logits.flip(0), rtol=0, atol=1e-12)
@@ -233,6 +234,4 @@ def test_adjacent_images_are_one_span(vlm):
 
 def test_the_row_limit_is_a_count_of_rows(vlm, prompts):
     stage = sweep_module._stage(vlm, prompts[0], "text", None)
-    from vfl.engine.memory import guess_row_limit
-
-    assert 1 <= guess_row_limit(vlm, stage.frame) <= 1024
+    assert 1 <= guess_row_limit(vlm, stage.trace) <= 1024

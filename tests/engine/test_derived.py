@@ -1,4 +1,4 @@
-"""Derived streams equal full forwards with the same edit, and are the plain stream where they edit nothing."""
+"""Derived image caches equal full forwards with the same edit, and are the plain one where they edit nothing."""
 
 import pytest
 import tiny
@@ -6,7 +6,7 @@ import torch
 from full_passes import tapped
 
 import vfl
-from vfl.engine.derived_caches import blind_to_text, late_entry, mean_stream, vision_embeddings
+from vfl.engine.derived_caches import blind_to_text, late_entry
 from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
@@ -32,7 +32,7 @@ def close(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9 * max(1.0, float(theirs.abs().max())))
 
 
-def same_stream(one, other):
+def same_cache(one, other):
     for ours, theirs in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
         close(ours, theirs)
 
@@ -78,13 +78,13 @@ def test_late_entry_equals_a_forward_whose_raw_embeddings_enter_there(vlm, targe
             state[:, span.start : span.end] = raw["embeddings"]
         return state, mask
 
-    stream = late_entry(vlm, target, first)
-    plan = Plan.hide(range(first)) | Plan.swap(range(first, vlm.num_layers), stream)
+    image_cache = late_entry(vlm, target, first)
+    plan = Plan.hide(range(first)) | Plan.swap(range(first, vlm.num_layers), image_cache)
     close(sweep(vlm, target, [plan]).logits[0], edited_forward(vlm, target, first, edit))
 
 
 @pytest.mark.parametrize("below", [0, 2])
-def test_a_blind_stream_equals_a_forward_with_those_masks(vlm, target, below):
+def test_a_blind_cache_equals_a_forward_with_those_masks(vlm, target, below):
     (span,) = target.spans
 
     def edit(layer_idx, state, mask):
@@ -96,23 +96,10 @@ def test_a_blind_stream_equals_a_forward_with_those_masks(vlm, target, below):
     close(sweep(vlm, target, [plan]).logits[0], edited_forward(vlm, target, below, edit))
 
 
-def test_streams_that_edit_nothing_are_the_plain_stream(vlm, target):
+def test_caches_that_edit_nothing_are_the_plain_cache(vlm, target):
     own = prefill(vlm, target)
-    same_stream(late_entry(vlm, target, 0), own)
-    same_stream(blind_to_text(vlm, target, 0), own)
-
-
-def test_the_mean_stream_does_not_depend_on_the_image(vlm, target):
-    embeddings = vision_embeddings(vlm, target)
-    assert embeddings.shape[0] == int((target.input_ids == vlm.parts.image_token_id).sum())
-    mean = embeddings.mean(0)
-    other = ask(vlm, 2)
-    first, second = mean_stream(vlm, target, mean), mean_stream(vlm, other, mean)
-    if "DeepStack" in vlm.family.note:  # its features enter between the layers and are still the image's own
-        assert not torch.equal(first.keys[-1], second.keys[-1])
-    else:
-        same_stream(first, second)
-    assert not any(module._forward_pre_hooks for module in vlm.model.modules())
+    same_cache(late_entry(vlm, target, 0), own)
+    same_cache(blind_to_text(vlm, target, 0), own)
 
 
 @pytest.mark.parametrize("make", [late_entry, blind_to_text])
@@ -122,7 +109,7 @@ def test_layers_that_the_model_lacks_are_refused(vlm, target, make):
 
 
 @pytest.mark.parametrize("make", [late_entry, blind_to_text])
-def test_a_prefix_lm_has_no_such_streams(tiny_folder, make):
+def test_a_prefix_lm_has_no_such_caches(tiny_folder, make):
     vlm = vfl.load(tiny_folder("paligemma"))
     with pytest.raises(InputError, match="see the question"):
         make(vlm, vlm.ask("how many", tiny.picture()), 1)

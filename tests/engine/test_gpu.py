@@ -19,8 +19,8 @@ pytestmark = [
 
 def swept(vlm):
     target, source = (vlm.ask("how many cats are there", tiny.picture(seed=seed)) for seed in (1, 2))
-    stream = prefill(vlm, source)
-    plans = [Plan.own(), *(Plan.swap([layer], stream) for layer in range(vlm.num_layers)), Plan.hide([1])]
+    image_cache = prefill(vlm, source)
+    plans = [Plan.own(), *(Plan.swap([layer], image_cache) for layer in range(vlm.num_layers)), Plan.hide([1])]
     return sweep(vlm, target, plans, answers=["three cats"], max_new_tokens=3)
 
 

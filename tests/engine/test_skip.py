@@ -30,7 +30,7 @@ def encoded(vlm):
 
 
 def plan_of(vlm, encoded, skip):
-    """The same as a plan: hidden layers, and the late stream where text reads."""
+    """The same as a plan: hidden layers, and the late image cache where text reads."""
     hidden = Plan.hide([layer for layer in range(vlm.num_layers) if layer not in skip.visible])
     if skip.entry == 0 or not skip.visible:
         return hidden

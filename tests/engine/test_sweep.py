@@ -36,11 +36,11 @@ def close(ours, theirs):
 def test_sweep_equals_full_passes(vlm, reading):
     target, source = pair(vlm)
     full = FullPasses(vlm, target, source, reading)
-    stream = prefill(vlm, source)
+    image_cache = prefill(vlm, source)
     last = vlm.num_layers - 1
     swaps = [[], *[[layer] for layer in range(last + 1)], [1, 2], list(range(2, last + 1)), [0, last]]
     hides = [] if reading == "all" else [[1], [0, 1], list(range(last + 1))]
-    plans = [Plan.swap(layers, stream) for layers in swaps] + [Plan.hide(layers) for layers in hides]
+    plans = [Plan.swap(layers, image_cache) for layers in swaps] + [Plan.hide(layers) for layers in hides]
     rows = [(layers, []) for layers in swaps] + [([], layers) for layers in hides]
     result = sweep(vlm, target, plans, answers=ANSWERS, max_new_tokens=4, reading=reading)
     for row, (swapped, hidden) in enumerate(rows):
@@ -63,8 +63,8 @@ def test_swapping_every_layer_is_asking_the_source(vlm):
     if not vlm.shares_prefix:
         pytest.skip("vision states depend on the question's states, which a swap does not replace")
     target, source = pair(vlm)
-    stream = prefill(vlm, source)
-    swapped = sweep(vlm, target, [Plan.suffix(0, stream)], answers=ANSWERS)
+    image_cache = prefill(vlm, source)
+    swapped = sweep(vlm, target, [Plan.suffix(0, image_cache)], answers=ANSWERS)
     asked = sweep(vlm, source, [Plan.own()], answers=ANSWERS)
     close(swapped.logits, asked.logits)
     close(swapped.answer_logprobs, asked.answer_logprobs)

@@ -4,23 +4,11 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 from fake_records import Fake, additive, records, sharp
-from scipy.stats import binomtest
 
 from vfl.errors import InputError
 from vfl.locate.curves import curves, outcomes
-from vfl.stats import wilson
 
 L = 8
-
-
-def test_wilson_is_scipys_and_contains_the_rate() -> None:
-    pairs = [(k, n) for n in (1, 2, 7, 20, 1000) for k in range(0, n + 1, max(1, n // 7))]
-    successes, trials = (np.array(column, float) for column in zip(*pairs, strict=True))
-    low, high = wilson(successes, trials)
-    for k, n, a, b in zip(successes, trials, low, high, strict=True):
-        expected = binomtest(int(k), int(n)).proportion_ci(method="wilson")
-        assert (a, b) == pytest.approx((expected.low, expected.high), abs=1e-12)
-        assert 0 <= a <= k / n <= b <= 1
 
 
 def test_curves_are_the_means_of_the_records() -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 from vfl.functionmap import ModelId
 from vfl.measure.metrics_file import MeasuredOn, Metrics
 from vfl.measure.report.lens_view import data_uri
-from vfl.metrics.measure import KNOWN
+from vfl.metrics.measure import known_metrics
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 L, H = 6, 4
@@ -73,7 +73,7 @@ ABLATION = result({f"counting/{name}/generative": scalar(0.4, 0.2, 0.6) for name
 
 @pytest.fixture(scope="session")
 def metrics():
-    results = dict.fromkeys(KNOWN, result({"vision": scalar(0.2, 0.1, 0.3)}, {"vision": curve(RISING)}))
+    results = dict.fromkeys(known_metrics(), result({"vision": scalar(0.2, 0.1, 0.3)}, {"vision": curve(RISING)}))
     results |= {"drop": ACCURACY, "head_weight": HEADS, "lens": LENS, "knockout": KNOCKOUT, "token_ablation": ABLATION}
     return Metrics(
         model=ModelId(id=f"owner/{HOSTILE}", family="Qwen2.5-VL", num_layers=L),

@@ -10,11 +10,12 @@ import pytest
 from vfl.errors import InputError
 from vfl.measure.metrics_file import read_metrics
 from vfl.measure.report.charts import chart, heat_chart
-from vfl.measure.report.guide import GUIDES, guide_of, ordered
+from vfl.measure.report.guide import guide_of, ordered
 from vfl.measure.report.page import render, safe_json
-from vfl.measure.report.panels import SHARE, drawn, lines_of, spoken
+from vfl.measure.report.panels import drawn, lines_of, spoken
 from vfl.measure.report.write import write_report
-from vfl.metrics.measure import KNOWN
+from vfl.metrics.measure import known_metrics
+from vfl.metrics.spec import SHARE
 from vfl.report.charts import inks
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -29,17 +30,18 @@ NAMES = [name for names in PAPERS.values() for name in names]
 
 
 def test_every_metric_says_how_to_read_it_and_where_it_is_from():
-    for name in {*NAMES, *KNOWN}:
-        guide = guide_of(name)
-        assert guide.title
-        assert guide.source
-        assert len(guide.read) > 20, name
-    assert list(GUIDES) == NAMES
+    for name, spec in known_metrics().items():
+        assert guide_of(name) is spec
+        assert spec.title, name
+        assert spec.source, name
+        assert spec.equation, name
+        assert len(spec.read) > 20, name
+    assert list(known_metrics()) == NAMES, "in the order of the papers"
     assert ordered(["swap", "unheard", "mask"]) == ["mask", "swap", "unheard"]
 
 
 def test_panels_are_functions_and_lines_of_one_unit_with_their_levels(metrics):
-    found = drawn(metrics.metrics["drop"], guide_of("drop").unit, metrics.data.functions)
+    found = drawn(metrics.metrics["drop"], guide_of("drop"), metrics.data.functions)
     accuracy, logprob, other = found.panels
     assert other.title == spoken(HOSTILE), "a name with slashes is one name"
     assert (accuracy.title, accuracy.unit, accuracy.levels) == ("counting", SHARE, {"no image": 0.3, "chance": 0.25})
@@ -52,23 +54,23 @@ def test_panels_are_functions_and_lines_of_one_unit_with_their_levels(metrics):
 
 
 def test_windows_are_named_and_edges_are_lines(metrics):
-    first, second = drawn(metrics.metrics["knockout"], "").panels
-    assert [one.name for one in first.series] == ["object to last token", "object+1 to last token"]
+    first, second = drawn(metrics.metrics["knockout"], guide_of("knockout")).panels
+    assert [series.name for series in first.series] == ["object to last token", "object+1 to last token"]
     assert [first.title, second.title] == ["counting: accuracy", "counting: drop"]
     assert first.places == ["early 0–1", "mid 1–2", "late 2–3"]
 
 
 def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
-    found = drawn(metrics.metrics["head_weight"], "")
+    found = drawn(metrics.metrics["head_weight"], guide_of("head_weight"))
     (heat,) = found.heats
     assert len(heat_chart(heat).cells) == 24
     assert found.ranking == (["layer", "head", "value"], [["5", "3", "0.65"]])
-    dots = drawn(metrics.metrics["token_ablation"], SHARE).dots
+    dots = drawn(metrics.metrics["token_ablation"], guide_of("token_ablation")).dots
     assert (dots[0].name, dots[0].unit) == ("counting: object: generative", SHARE)
 
 
 def test_a_gap_is_no_number(metrics):
-    (panel,) = drawn(metrics.metrics["lens"], SHARE).panels
+    (panel,) = drawn(metrics.metrics["lens"], guide_of("lens")).panels
     lines = {line.name: line for line in chart(panel, inks(lines_of([panel]))).lines}
     assert len(lines["confidence"].dots) == 7
     assert len(lines["correspondence"].dots) == 6

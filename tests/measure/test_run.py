@@ -99,7 +99,7 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     assert list(both.metrics) == ["cosine"]
     assert both.not_measured.keys() == {"visual_prompt"}
     assert "2 of 2 have no box" in both.not_measured["visual_prompt"]
-    with pytest.raises(InputError, match="swap: swapping needs pairs"):
+    with pytest.raises(InputError, match="swap: it needs pairs of images"):
         run(MeasureConfig(metrics="swap", out=tmp_path / "swap", data=settings["data"]), vlm=vlm, progress=False)
 
 

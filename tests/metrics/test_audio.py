@@ -12,13 +12,14 @@ from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.measure.config import MeasureConfig
 from vfl.measure.run import run
-from vfl.metrics.measure import KNOWN, ONLY_IMAGES, measure_named
+from vfl.metrics.measure import known_metrics, measure_named
 from vfl.probes import match
 from vfl.probes.asking import MAX_NEW_TOKENS
 from vfl.probes.pair import read_suite
 
 QUESTION = "What is in the sound? Answer with the text only."
-APPLY = [name for name in KNOWN if name not in ONLY_IMAGES]
+ONLY_IMAGES = [name for name, spec in known_metrics().items() if spec.only_images]
+APPLY = [name for name in known_metrics() if name not in ONLY_IMAGES]
 PAIRS = 3
 
 

@@ -8,16 +8,17 @@ import tiny
 import torch
 
 import vfl
-from vfl.engine.image_cache import frame_of_prompt
+from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.states import is_vision
 from vfl.errors import InputError
-from vfl.metrics.cosine import adjacent_distances, cosine, cosine_distance, proximal
+from vfl.metrics.cosine import adjacent_distances, cosine, cosine_distance
+from vfl.metrics.proximal import proximal
 
 
 def test_distances_equal_those_of_a_frame(vlm, prompts, untouched):
-    """A frame holds all L+1 states, the last one before the final norm."""
+    """A layer trace holds all L+1 states, the last one before the final norm."""
     encoded = prompts[1]
-    states = torch.stack(frame_of_prompt(vlm, encoded).hidden)[:, 0]  # (L+1, T, d)
+    states = torch.stack(trace_prompt(vlm, encoded).hidden)[:, 0]  # (L+1, T, d)
     unit = states / states.norm(dim=-1, keepdim=True)
     distance = 1 - (unit[1:] * unit[:-1]).sum(-1)  # (L, T)
     tau = float(distance.median())
@@ -47,10 +48,10 @@ def test_the_last_pair_is_taken_before_the_final_norm(vlm, prompts):
 def test_added_deepstack_features_are_part_of_the_next_state(tiny_folder):
     vlm = vfl.load(tiny_folder("qwen3_vl"), dtype="float64")
     encoded = vlm.ask("how many cats", tiny.picture())
-    frame = frame_of_prompt(vlm, encoded)
-    assert frame.between[0] is not None
+    trace = trace_prompt(vlm, encoded)
+    assert trace.between[0] is not None
     vision = is_vision(encoded)
-    expected = cosine_distance(frame.hidden[0][0], frame.hidden[1][0])[vision].mean()
+    expected = cosine_distance(trace.hidden[0][0], trace.hidden[1][0])[vision].mean()
     assert float(adjacent_distances(vlm, encoded)[0, 0, 0]) == pytest.approx(float(expected), abs=1e-12)
 
 

@@ -13,8 +13,9 @@ from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.metrics.accuracy import chance, eighths
 from vfl.metrics.drop import drop
-from vfl.metrics.early import late_entry, mask
 from vfl.metrics.injection import injection, unrelated_pair
+from vfl.metrics.late_entry import late_entry
+from vfl.metrics.mask import mask
 from vfl.metrics.similarity import kept_apart, similarity
 from vfl.probes.asking import MAX_NEW_TOKENS, question_of
 
@@ -123,11 +124,11 @@ def test_similarity_is_one_where_nothing_is_edited(vlm, prompts, untouched):
 
 def test_skipped_vision_tokens_stay_the_projectors_output(vlm, prompts):
     """Up to h[k] they are compared as h[0]."""
-    from vfl.engine.image_cache import frame_of_prompt
+    from vfl.engine.layer_trace import trace_prompt
     from vfl.engine.states import is_vision
     from vfl.metrics.cosine import cosine_distance
 
-    states = frame_of_prompt(vlm, prompts[0]).hidden
+    states = trace_prompt(vlm, prompts[0]).hidden
     vision = is_vision(prompts[0])
     found = similarity(vlm, prompts[:1], below=K)["curves"]["skip/vision"]["value"]
     for at in range(K + 1):

@@ -6,19 +6,22 @@ import pytest
 import torch
 
 from vfl.engine.attention_tap import Block, tapped
-from vfl.engine.decoder_inputs import decoder_inputs
-from vfl.engine.image_cache import frame_of_prompt
+from vfl.engine.decoder_inputs import decoder_inputs, take_rows
+from vfl.engine.image_cache import prefill
+from vfl.engine.layer_hooks import layer_hooks
+from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.plan import Plan
 from vfl.engine.states import is_image_token
 from vfl.engine.sweep import sweep
+from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
-from vfl.metrics.ablation import ablated, token_ablation
-from vfl.metrics.edited_prompts import question_on, repeated, replies, reply
+from vfl.metrics.edited_prompts import question_on, replies, reply
 from vfl.metrics.gradients import integrated_gradients
 from vfl.metrics.head_masking import head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
-from vfl.metrics.mean_embedding import cached_mean, mean_embedding, vision_rows
+from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, at_positions, object_tokens
+from vfl.metrics.token_ablation import ablated, token_ablation
 
 
 def first_probabilities(vlm, encoded, **tap):
@@ -34,7 +37,7 @@ def question(vlm, boxed):
 
 def test_rows_answer_as_the_sweep(vlm, question, boxed, untouched):
     expected = sweep(vlm, question.encoded, [Plan.own()], max_new_tokens=question.limit)
-    rows = replies(vlm, question, repeated(decoder_inputs(vlm, question.encoded.inputs), 3))
+    rows = replies(vlm, question, take_rows(decoder_inputs(vlm, question.encoded.inputs), [0] * 3))
     for row in (*rows, reply(vlm, question)):
         assert row.text == expected.texts[0]
         assert row.right
@@ -83,10 +86,16 @@ def test_ablating_nothing_is_a_no_op_and_everything_the_mean_image(vlm, boxed, q
     plain = reply(vlm, question)
     kept, gone = ablated(vlm, question, [nothing, everything], blank)
     torch.testing.assert_close(kept.probabilities, plain.probabilities, rtol=0, atol=1e-12)
-    from vfl.engine.derived_caches import mean_stream
+    is_image = is_image_token(vlm, question.encoded)
 
-    stream = mean_stream(vlm, question.encoded, blank)
-    expected = sweep(vlm, question.encoded, [Plan.swap(range(vlm.num_layers), stream)]).logits[0].softmax(-1)
+    def blanked(layer, state, arguments):
+        state = state.clone()
+        state[:, is_image[: state.shape[1]]] = blank.to(state)
+        return state, arguments
+
+    with layer_hooks(vlm.layers, blanked, only=[0]):
+        image_cache = prefill(vlm, question.encoded)
+    expected = sweep(vlm, question.encoded, [Plan.swap(range(vlm.num_layers), image_cache)]).logits[0].softmax(-1)
     torch.testing.assert_close(gone.probabilities, expected, rtol=0, atol=1e-9)
     assert (gone.probabilities - plain.probabilities).abs().max() > 1e-6
 
@@ -113,14 +122,14 @@ def test_token_ablation_reports_flips_and_sizes(vlm, boxed, untouched):
 
 def test_integrated_gradients_are_those_of_finite_differences(vlm, question, untouched):
     encoded, token = question.encoded, 7
-    image = vision_rows(vlm, encoded)
+    image = vision_embeddings(vlm, encoded)
     blank = image.mean(0)
     scores = integrated_gradients(vlm, encoded, token, blank, steps=1)
     assert all(parameter.grad is None for parameter in vlm.model.parameters())
     at = int(scores.argmax())
     place = int(is_image_token(vlm, encoded).nonzero().flatten()[at])
     given, size, step = decoder_inputs(vlm, encoded.inputs), image.shape[1], 1e-2  # norms round to float32
-    many = repeated(given, 2 * size)
+    many = take_rows(given, [0] * (2 * size))
     many["inputs_embeds"][:, is_image_token(vlm, encoded)] = (image + blank) / 2  # the middle of the path
     many["inputs_embeds"][:, place] += step * torch.cat([torch.eye(size), -torch.eye(size)]).double()
     with torch.no_grad():
@@ -138,7 +147,7 @@ def test_the_mean_embedding_is_kept_for_the_same_files(vlm, boxed, tmp_path):
     (tmp_path / "one").mkdir()
     boxed[0].open("image").save(tmp_path / "one" / "a.png")
     other = cached_mean(vlm, tmp_path / "one", cache)
-    expected = vision_rows(vlm, vlm.ask("?", boxed[0].path("image"))).mean(0)
+    expected = vision_embeddings(vlm, vlm.ask("?", boxed[0].path("image"))).mean(0)
     torch.testing.assert_close(other, expected)
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="holds no images"):
@@ -158,9 +167,9 @@ def outputs_of(vlm, encoded, layer, rewrite):
 
 
 def values_of(vlm, encoded, layer, head):
-    frame = frame_of_prompt(vlm, encoded)
-    groups = vlm.parts.decoder.config.num_attention_heads // frame.values[layer].shape[1]
-    return frame.values[layer][0, head // groups]  # (T, D)
+    trace = trace_prompt(vlm, encoded)
+    groups = vlm.parts.decoder.config.num_attention_heads // trace.values[layer].shape[1]
+    return trace.values[layer][0, head // groups]  # (T, D)
 
 
 @pytest.mark.parametrize("mode", ["zero", "mean", "uniform", "paper"])

@@ -8,7 +8,9 @@ import torch
 
 from vfl.engine.states import is_image_token
 from vfl.errors import InputError
-from vfl.metrics.heads import concentration, concentration_of, head_score, head_values, head_weight
+from vfl.metrics.concentration import concentration, concentration_of
+from vfl.metrics.head_score import head_score
+from vfl.metrics.heads import head_values, image_attention
 from vfl.metrics.var import read_query
 
 
@@ -47,7 +49,7 @@ def test_tables_hold_what_the_query_reads(vlm, prompts, untouched, query):
     weight, sharp = attention.sum(-1), concentration_of(attention)
     func = [1 / (layer + 1) + math.exp(-layer) for layer in range(vlm.num_layers)]
     score = weight * (1 + sharp * torch.tensor(func, dtype=torch.float64)[:, None])
-    for metric, expected in ((head_weight, weight), (concentration, sharp), (head_score, score)):
+    for metric, expected in ((image_attention, weight), (concentration, sharp), (head_score, score)):
         found = metric(vlm, [encoded], query=query)
         json.dumps(found, allow_nan=False)
         torch.testing.assert_close(torch.tensor(found["heads"], dtype=torch.float64), expected, rtol=0, atol=1e-12)

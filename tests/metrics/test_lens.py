@@ -7,7 +7,7 @@ import tiny
 import torch
 
 import vfl
-from vfl.engine.image_cache import frame_of_prompt
+from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics import logit_lens
@@ -25,7 +25,7 @@ def plain_logits(vlm, encoded):
 
 def test_the_lens_at_the_last_state_is_the_models_output(vlm, prompts, untouched):
     encoded = prompts[0]
-    probabilities, ids = top_tokens(vlm, frame_of_prompt(vlm, encoded).hidden[-1][0], k=5)
+    probabilities, ids = top_tokens(vlm, trace_prompt(vlm, encoded).hidden[-1][0], k=5)
     expected = plain_logits(vlm, encoded).softmax(-1).topk(5, dim=-1)
     assert torch.equal(ids, expected.indices)
     torch.testing.assert_close(probabilities, expected.values, rtol=0, atol=1e-10)
@@ -34,7 +34,7 @@ def test_the_lens_at_the_last_state_is_the_models_output(vlm, prompts, untouched
 
 
 def test_chunks_do_not_change_the_lens(vlm, prompts, monkeypatch):
-    states = frame_of_prompt(vlm, prompts[0]).hidden[2][0]
+    states = trace_prompt(vlm, prompts[0]).hidden[2][0]
     whole = top_tokens(vlm, states, k=3)
     monkeypatch.setattr(logit_lens, "CHUNK_NUMBERS", 1)
     one_by_one = top_tokens(vlm, states, k=3)
@@ -53,7 +53,7 @@ def test_persistence_is_the_share_of_unchanged_first_choices(vlm, prompts, untou
     for encoded in prompts:
         here = is_image_token(vlm, encoded)
         assert int(here.sum()) <= encoded.num_vision_tokens
-        first, second = (vlm.logits(state[0, here]).argmax(-1) for state in frame_of_prompt(vlm, encoded).hidden[:2])
+        first, second = (vlm.logits(state[0, here]).argmax(-1) for state in trace_prompt(vlm, encoded).hidden[:2])
         shares.append(float((first == second).double().mean()))
     assert curve["value"][1] == pytest.approx(sum(shares) / len(shares))
     assert persistence(vlm, prompts, first="layer_0")["curves"]["vision"]["value"][1] == 1

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from vfl.errors import InputError
-from vfl.metrics.measure import KNOWN, OF_PROMPTS, measure_named
+from vfl.metrics import cosine
+from vfl.metrics.measure import known_metrics, measure_named
 from vfl.metrics.prompts import prompts_of
 
+KNOWN = tuple(known_metrics())
 FEW = {
     "drop": {"ks": [2]},
     "mask": {"ks": [1]},
@@ -54,14 +56,14 @@ def test_names_say_which_function_is_called_with_which_options(vlm, pairs):
     options = {"cosine": {"eps": 0.3}, "drop": {"ks": [0, 1]}}
     found = measure_named(vlm, ["drop", "cosine"], pairs[:1], options=options)
     assert list(found) == ["drop", "cosine"]
-    assert found["cosine"] == OF_PROMPTS["cosine"](vlm, prompts_of(vlm, pairs[:1]), eps=0.3)
+    assert found["cosine"] == cosine(vlm, prompts_of(vlm, pairs[:1]), eps=0.3)
     assert found["drop"]["options"]["ks"] == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (["cosine", "cosinus"], None, "'cosinus'; choose from cosine, proximal"),
+        (["cosine", "cosinus"], None, "'cosinus'; choose from mask, late_entry"),
         (["cosine"], {"vra": {}}, "'vra'; choose from"),
         (["cosine"], {"var": {}}, "var, not measured here"),
         (["cosine"], {"cosine": {"epsilon": 1}}, "no option epsilon; it takes eps"),

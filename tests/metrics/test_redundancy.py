@@ -12,19 +12,19 @@ import vfl
 from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine
-from vfl.metrics.early import late_entry
 from vfl.metrics.functional import functional, left_out_errors, pooled_states
 from vfl.metrics.informational import ball_counts, informational
+from vfl.metrics.late_entry import late_entry
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.recommended import entry_and_exit, recommended
 from vfl.metrics.var import var
 
 
 def test_ball_counts_are_those_of_all_pairs(vlm, prompts, untouched):
-    from vfl.engine.image_cache import frame_of_prompt
+    from vfl.engine.layer_trace import trace_prompt
 
     encoded, radius = prompts[0], 0.3
-    states = frame_of_prompt(vlm, encoded).hidden
+    states = trace_prompt(vlm, encoded).hidden
     here = is_image_token(vlm, encoded)
     exceed, fewest, most, shuffled = ball_counts(vlm, encoded, radius)
     for layer in range(vlm.num_layers):

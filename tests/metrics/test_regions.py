@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import vfl
-from vfl.engine.derived_caches import vision_embeddings
+from vfl.engine.vision_embeddings import vision_embeddings
 from vfl.errors import InputError
 from vfl.metrics.regions import overlaps, token_regions
 

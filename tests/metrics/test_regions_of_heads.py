@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from vfl.errors import InputError
-from vfl.metrics.head_weight import region_masses, weights_of_pairs
-from vfl.metrics.heads import head_weight
+from vfl.metrics.head_weight import head_weight, region_masses
+from vfl.metrics.heads import image_attention
 from vfl.metrics.objects import Places, object_tokens
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.visual_prompt import outlined, visual_prompt
 
 
 def test_the_regions_weight_is_a_part_of_the_images(vlm, boxed, untouched):
-    found = weights_of_pairs(vlm, boxed)
+    found = head_weight(vlm, boxed)
     json.dumps(found, allow_nan=False)
     encoded = list(prompts_of(vlm, boxed))
-    assert found["heads"] == head_weight(vlm, encoded)["heads"]
+    assert found["heads"] == image_attention(vlm, encoded)["heads"]
     assert (np.array(found["region_heads"]) <= np.array(found["heads"]) + 1e-12).all()
     regions = Places(vlm).of(encoded[0])
     whole, part = object_tokens(regions, [(0, 0, 64, 48)]), object_tokens(regions, boxed[0].boxes["image"])
@@ -29,11 +29,11 @@ def test_the_regions_weight_is_a_part_of_the_images(vlm, boxed, untouched):
 
 
 def test_pairs_without_boxes_leave_the_region_out_by_name(vlm, pairs, boxed):
-    found = weights_of_pairs(vlm, [boxed[0], pairs[1]])
+    found = head_weight(vlm, [boxed[0], pairs[1]])
     assert found["without_object"] == [pairs[1].id]
     assert found["scalars"]["region"]["n"] == 1
     assert found["scalars"]["heads"]["n"] == 2
-    assert "region" not in weights_of_pairs(vlm, pairs)["scalars"]
+    assert "region" not in head_weight(vlm, pairs)["scalars"]
 
 
 def test_the_outline_lies_around_the_box(boxed):

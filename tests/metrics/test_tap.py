@@ -5,8 +5,9 @@ import tiny
 import torch
 
 import vfl
-from vfl.engine.attention_tap import NAME, Block, blocked, row_weights, tapped
+from vfl.engine.attention_tap import NAME, Block, row_weights, tapped
 from vfl.engine.image_cache import prefill
+from vfl.engine.masks import blocked
 from vfl.engine.plan import Plan
 from vfl.engine.states import forward, is_vision
 from vfl.engine.sweep import sweep

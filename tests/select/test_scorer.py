@@ -15,7 +15,7 @@ from vfl.engine.teacher_forcing import forced
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
 from vfl.select.score.feeding import Entry
-from vfl.select.score.scorer import Scorer, mean_embedding, source_of
+from vfl.select.score.scorer import Scorer, mean_of_rows, source_of
 from vfl.select.shards.score_table import schema
 
 LAYERS = {"early": [0], "late": [2, 3]}
@@ -150,7 +150,7 @@ def test_drops_are_before_minus_after_whatever_the_batch(vlm, folder):
 def test_a_blank_or_mean_image_changes_the_functions_and_not_the_gap(qwen, folder):
     numbered = samples(folder, rows()[:2])
     hidden = score(qwen, numbered).table.to_pylist()
-    mean = mean_embedding(qwen, (sample for _, sample in numbered), 2)
+    mean = mean_of_rows(qwen, (sample for _, sample in numbered), 2)
     for how, given in (("blank", None), ("mean", mean)):
         found = score(qwen, numbered, how=how, mean=given).table.to_pylist()
         for one, other in zip(hidden, found, strict=True):

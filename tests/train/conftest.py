@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trained
 
-from vfl.train.run import Outcome
+from vfl.train.run import Outcome, train
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +33,9 @@ def data_of(tmp_path_factory) -> Callable[..., Path]:
 def run(tmp_path_factory) -> Callable[..., Outcome]:
     """Train in this process: `run(model, rows, out, **changed settings)`; `how` are options of the command."""
 
-    def train(model: Path, rows: Path, out: Path, how: dict[str, Any] | None = None, **changed: Any) -> Outcome:
+    def run_recipe(model: Path, rows: Path, out: Path, how: dict[str, Any] | None = None, **changed: Any) -> Outcome:
         recipe = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
         values = trained.settings(model, rows, out, **changed)
         return train(trained.write_recipe(recipe, values), progress=False, **(how or {}))
 
-    return train
+    return run_recipe

@@ -8,12 +8,11 @@ import pytest
 import ranked
 import trained
 
-RELATIVE = 1e-4
 IMAGES = ("image", "image", "turns", "images") * 3
 # Batches of both ranks with and without images, and of one rank only.
 MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")
 PAIRS = ("pair",) * 8
-WHOLE = {"per_device_train_batch_size": 4, "max_steps": 3, "max_grad_norm": 0.5}
+WHOLE = {"per_device_train_batch_size": 4, "max_steps": 3, "max_grad_norm": 0.5, **trained.STEADY}
 SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 
 
@@ -56,14 +55,14 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(qwen, data_of, run, tmp_path_factory):
     """The weights that one process trains, by data and method."""
-    found = {}
+    known = {}
 
     def weights(kinds, method="sft"):
-        if (kinds, method) not in found:
+        if (kinds, method) not in known:
             out = tmp_path_factory.mktemp("alone") / "run"
             run(qwen, data_of(*kinds), out, trainer=WHOLE, method=method)
-            found[kinds, method] = trained.weights(out)
-        return found[kinds, method]
+            known[kinds, method] = trained.weights(out)
+        return known[kinds, method]
 
     return weights
 
@@ -93,10 +92,9 @@ def _pairs_without_image(folder, pairs):
 def test_two_ranks_train_what_one_process_does(ranks, alone, name, kinds, method):
     folder, codes, _ = ranks
     assert [code[name] for code in codes] == [0, 0]
-    expected = alone(kinds, method)
-    found = trained.weights(folder / name)
-    assert all(weight.numel() and weight.norm() > 0 for weight in found.values())
-    assert trained.difference(expected, found) < RELATIVE
+    weights = trained.weights(folder / name)
+    assert all(weight.numel() and weight.norm() > 0 for weight in weights.values())
+    assert trained.difference(alone(kinds, method), weights) < trained.ROUNDING
     stage = {"ddp": None, "zero2": 2, "mixed-zero2": 2, "dpo": 2}.get(name, 3)
     zero = json.loads((folder / name / "preflight.json").read_text())["launch"]["zero"]
     assert (zero and zero["stage"]) == stage

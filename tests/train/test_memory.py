@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vfl.models.discover import discover
-from vfl.train.backward.memory import StepMemory, choose_checkpointing, step_memory, untouched
+from vfl.train.backward.memory import StepMemory, choose_checkpointing, step_memory, untouched_by_step
 from vfl.train.backward.truncate import truncate
 
 Folder = Callable[[str], Path]
@@ -176,7 +176,7 @@ def test_a_step_inside_leaves_no_trace(tiny_folder: Folder) -> None:
     seed()
     expected = draws()
     seed()
-    with untouched(model, CPU):
+    with untouched_by_step(model):
         step()
     assert draws() == expected
     assert not any(module.training for module in model.modules())

@@ -124,7 +124,7 @@ def _interrupted(out: str) -> typer.Exit:
 def table_of(found: Any) -> Table:
     """The metrics' scalars as a table for the terminal."""
     from vfl.measure.report.guide import guide_of, ordered
-    from vfl.measure.report.panels import shown, spoken, unit_of
+    from vfl.measure.report.panels import shown, spoken
 
     table = Table(title=Text(f"Metrics of {found.model.id}"), box=SIMPLE_HEAD)
     for heading in ("metric", "what", "value", "95 % CI", "n"):
@@ -132,10 +132,10 @@ def table_of(found: Any) -> Table:
             heading, justify="left" if heading in ("metric", "what") else "right", no_wrap=heading != "what"
         )
     for name in ordered(list(found.metrics)):
-        unit = guide_of(name).unit
+        guide = guide_of(name)
         label = name
         for what, one in found.metrics[name]["scalars"].items():
-            own = unit_of(what, unit)
+            own = guide.unit_of(what)
             ends = "" if one["low"] is None else f"{shown(one['low'], own)} to {shown(one['high'], own)}"
             table.add_row(*map(Text, (label, spoken(what), shown(one["value"], own), ends, str(one["n"]))))
             label = ""

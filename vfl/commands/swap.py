@@ -35,11 +35,11 @@ def command(
     if window > vlm.num_layers:
         raise InputError(f"--window {window} is wider than the model, which has {vlm.num_layers} layers.")
     asked, other = vlm.ask(question, target), vlm.ask(question, source)
-    stream = prefill(vlm, other)
+    image_cache = prefill(vlm, other)
     starts = range(vlm.num_layers - window + 1)
-    plans = [Plan.own(), *(Plan.window(first, window, stream) for first in starts)]
+    plans = [Plan.own(), *(Plan.window(first, window, image_cache) for first in starts)]
     answers = sweep(vlm, asked, plans, max_new_tokens=max_new_tokens, reading=reading).texts
-    alone = sweep(vlm, other, [Plan.own()], max_new_tokens=max_new_tokens, own=stream).texts[0]
+    alone = sweep(vlm, other, [Plan.own()], max_new_tokens=max_new_tokens, own=image_cache).texts[0]
     table = Table(title=question)
     table.add_column("layers swapped", justify="right")
     table.add_column("answer")

@@ -1,1 +1,1 @@
-"""The sweep engine: streams, plans, rows, and the sweep that runs any plans on one prompt."""
+"""The sweep engine: image caches, plans, rows, and the sweep that runs any plans on one prompt."""

@@ -7,22 +7,17 @@ Shapes: B conversations, R with a window, J ablations that have joined, n tokens
 windows, V vision tokens, H key-value heads, T tokens, D head dimension, d model width.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from vfl.engine.image_cache import first_tensor
+from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.rows import Pair, Tokens, run_layer
 from vfl.engine.shared_keys import PassingCache, SharedKeys
 from vfl.engine.window_inputs import WindowArguments, WindowMasks
 from vfl.engine.windows import Windows, at
 from vfl.models.vlm import VLM
-
-Before = Callable[[int, torch.Tensor], None]
-After = Callable[[int, torch.Tensor, Mapping[str, Any]], None]
 
 
 class AblatedRows:
@@ -97,16 +92,16 @@ def run_beside(vlm: VLM, given: Mapping[str, Any], ablated: AblatedRows | None) 
     cache = PassingCache()
     outputs: list[torch.Tensor] = []
 
-    def before(layer_idx: int, hidden: torch.Tensor) -> None:
+    def enter(layer_idx: int, hidden: torch.Tensor, arguments: Mapping[str, Any]) -> None:
         if ablated is not None:
             ablated.before(layer_idx, hidden)
 
-    def after(layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> None:
+    def leave(layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> None:
         outputs[:] = [output]
         if ablated is not None:
             ablated.after(layer_idx, output, arguments, cache.take())
 
-    with visiting(vlm.layers, before, after):
+    with layer_hooks(vlm.layers, enter, leave):
         vlm.parts.decoder(**given, past_key_values=cache, use_cache=True)
     return outputs[0]
 
@@ -119,51 +114,12 @@ def slot_keys(
     cache = PassingCache()
     found: dict[int, Pair] = {}
 
-    def after(layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> None:
+    def leave(layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> None:
         keys, values = cache.take()
         if layer_idx in layers:
             keys, values = (at(part.transpose(0, 1), rows, places).transpose(0, 1) for part in (keys, values))
             found[layer_idx] = (keys, values)
 
-    with visiting(vlm.layers, lambda layer_idx, hidden: None, after):
+    with layer_hooks(vlm.layers, leave=leave):
         vlm.parts.decoder(**given, past_key_values=cache, use_cache=True)
     return found
-
-
-@contextmanager
-def visiting(layers: nn.ModuleList, before: Before, after: After) -> Iterator[None]:
-    """Call `before` with every layer's input and `after` with its output and keyword arguments.
-
-    Both may run the layer again; those runs are not visited.
-    """
-    inside = False
-
-    def visit(run: Callable[[], None]) -> None:
-        nonlocal inside
-        if inside:
-            return
-        inside = True
-        try:
-            run()
-        finally:
-            inside = False
-
-    def hooks(layer_idx: int) -> tuple[Any, Any]:
-        def entering(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            visit(lambda: before(layer_idx, args[0] if args else kwargs["hidden_states"]))
-
-        def leaving(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-            visit(lambda: after(layer_idx, first_tensor(output), kwargs))
-
-        return entering, leaving
-
-    handles = []
-    try:
-        for layer_idx, layer in enumerate(layers):
-            entering, leaving = hooks(layer_idx)
-            handles.append(layer.register_forward_pre_hook(entering, with_kwargs=True))
-            handles.append(layer.register_forward_hook(leaving, with_kwargs=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

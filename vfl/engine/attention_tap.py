@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from vfl.engine.masks import blocked, seen_keys
 from vfl.models.vlm import VLM
 
 NAME = "vfl_tap"
@@ -106,7 +107,7 @@ def row_weights(
         rows: R queries.
         scaling: factor of the scores.
         softcap: c of c tanh(scores / c), where the model caps its scores.
-        causal: what None means: query i sees keys 0 .. i; a lone query sees all keys either way, as in sdpa.
+        causal: what None means, as in `masks.seen_keys`.
 
     Returns:
         (B, H, R, K) in float32, or the model's type where that is wider; zero in rows that see nothing.
@@ -119,44 +120,13 @@ def row_weights(
     scores = (picked @ key.to(wide).transpose(-1, -2)).view(batch, heads, len(rows), num_keys) * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    if mask is None:
-        if num_queries == 1 or not causal:
-            return torch.softmax(scores, dim=-1)
-        mask = torch.arange(num_keys, device=query.device) <= chosen[:, None]
-    elif mask.shape[-2] > 1:
-        mask = mask[..., chosen, :]
-    if mask.dtype != torch.bool:
-        scores, mask = scores + mask, _seen(mask)
-    weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
-    return torch.where(mask.any(dim=-1, keepdim=True), weights, 0.0)
-
-
-def blocked(mask: torch.Tensor | None, edges: torch.Tensor, *, causal: bool = True) -> torch.Tensor:
-    """A mask with edges cut, whatever its form. Writing False into an additive mask would cut nothing: False is 0.0.
-
-    Args:
-        mask: None, bool (True = attend) or additive (B or 1, H or 1, Q, K).
-        edges: (B or 1, 1, Q, K) bool, True = cut.
-        causal: what None means, as in `row_weights`.
-
-    Returns:
-        Bool for None and bool, additive for additive; -inf where a key can't be seen, so that a query without any
-        other key does not fall back to the keys that are merely very unlikely.
-    """
-    if mask is None or mask.dtype == torch.bool:
-        num_queries, num_keys = edges.shape[-2:]
-        return seen_keys(mask, num_queries, num_keys, edges.device, causal=causal) & ~edges
-    return mask.masked_fill(~_seen(mask) | edges, float("-inf"))
-
-
-def seen_keys(
-    mask: torch.Tensor | None, num_queries: int, num_keys: int, device: torch.device, *, causal: bool = True
-) -> torch.Tensor:
-    """Which keys each query sees: None, bool or additive -> bool, (B or 1, 1, Q, K) or (Q, K) for None."""
-    if mask is None:
-        seen = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
-        return seen.tril() if causal and num_queries > 1 else seen
-    return mask if mask.dtype == torch.bool else _seen(mask)
+    seen = seen_keys(mask, num_queries, num_keys, query.device, causal=causal)
+    if seen.shape[-2] > 1:
+        seen = seen[..., chosen, :]
+    if mask is not None and mask.dtype != torch.bool:
+        scores = scores + (mask[..., chosen, :] if mask.shape[-2] > 1 else mask)
+    weights = torch.softmax(scores.masked_fill(~seen, float("-inf")), dim=-1)
+    return torch.where(seen.any(dim=-1, keepdim=True), weights, 0.0)
 
 
 class _Tap:
@@ -229,11 +199,6 @@ def _attention(
         seen = seen_keys(attention_mask, query.shape[2], key.shape[2], query.device, causal=causal)
         output = tap.rewrite(layer_idx, output, value, seen.view(-1, 1, *seen.shape[-2:]))
     return output, None
-
-
-def _seen(mask: torch.Tensor) -> torch.Tensor:
-    """Which keys an additive mask lets through: what hides is the type's lowest number or -inf, never a bias."""
-    return mask > torch.finfo(mask.dtype).min / 2
 
 
 def _fit(positions: torch.Tensor, length: int, device: torch.device) -> torch.Tensor:

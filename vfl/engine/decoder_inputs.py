@@ -62,16 +62,16 @@ def with_mean(vlm: VLM, given: Mapping[str, Any], ids: torch.Tensor, mean: torch
     return {**given, "inputs_embeds": embeds}
 
 
-def take_rows(given: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """The arguments of some rows of the batch."""
-    num_rows = given["inputs_embeds"].shape[0]
-    if len(rows) == num_rows:
-        return dict(given)
-    taken = {name: _take(name, value, rows, num_rows) for name, value in given.items()}
-    features = given.get("deepstack_visual_embeds")
+def take_rows(arguments: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The arguments of some rows of the batch, in this order; a row may be taken several times."""
+    num_rows = arguments["inputs_embeds"].shape[0]
+    if list(rows) == list(range(num_rows)):
+        return dict(arguments)
+    taken = {name: _take(name, value, rows, num_rows) for name, value in arguments.items()}
+    features = arguments.get("deepstack_visual_embeds")
     if features is not None:  # one entry per image token of the batch
-        owners = given["visual_pos_masks"].nonzero()[:, 0]
-        kept = torch.isin(owners, torch.tensor(rows, device=owners.device))
+        owners = arguments["visual_pos_masks"].nonzero()[:, 0]
+        kept = torch.cat([(owners == row).nonzero()[:, 0] for row in rows])
         taken["deepstack_visual_embeds"] = [layer[kept.to(layer.device)] for layer in features]
     return taken
 
@@ -82,7 +82,7 @@ def _take(name: str, value: Any, rows: Sequence[int], num_rows: int) -> Any:
     if not isinstance(value, torch.Tensor) or value.ndim < 2:
         return value
     batch = value.ndim - 2 if name == "position_ids" else 0  # M-RoPE's axes stand before the batch
-    if value.shape[batch] == 1:
-        return value
+    if value.shape[batch] == 1 and (num_rows > 1 or value.ndim > 3):
+        return value  # what all rows share, such as a mask (1, 1, T, T), broadcasts
     assert value.shape[batch] == num_rows, f"{name} {tuple(value.shape)} for {num_rows} rows"
     return value.index_select(batch, torch.tensor(rows, device=value.device))

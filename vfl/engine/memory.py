@@ -1,29 +1,69 @@
 """How many rows fit into a batch, and what counts as running out of memory."""
 
 import gc
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import psutil
 import torch
 
-from vfl.engine.image_cache import Frame
+from vfl.engine.layer_trace import LayerTrace
 from vfl.models.vlm import VLM
+
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 # Rows also need room for activations that the estimate does not list (RoPE, norms, kernels' workspaces).
 _SHARE_OF_FREE = 0.5
 
 
-def guess_row_limit(vlm: VLM, frame: Frame) -> int:
+def guess_row_limit(vlm: VLM, trace: LayerTrace) -> int:
     """Rows that should fit into half of the free memory; too many are caught and halved where they run."""
-    keys = frame.keys[0]
+    keys = trace.keys[0]
     config = vlm.model.config.get_text_config(decoder=True)
-    num_keys = frame.masks[0].shape[-1]
-    cached = 2 * keys.shape[1] * keys.shape[3] * frame.length * vlm.num_layers
+    num_keys = trace.masks[0].shape[-1]
+    cached = 2 * keys.shape[1] * keys.shape[3] * trace.length * vlm.num_layers
     # Assembled keys and values of one layer, once as cached and once repeated for all query heads.
     assembled = 2 * num_keys * keys.shape[3] * (keys.shape[1] + config.num_attention_heads)
-    activations = frame.length * (6 * config.hidden_size + 3 * config.intermediate_size)
-    scores = frame.length * num_keys * config.num_attention_heads
+    activations = trace.length * (6 * config.hidden_size + 3 * config.intermediate_size)
+    scores = trace.length * num_keys * config.num_attention_heads
     per_row = keys.element_size() * (cached + assembled + activations + scores) + 8 * config.vocab_size
     return max(1, min(1024, int(_SHARE_OF_FREE * free_bytes(keys.device) / per_row)))
+
+
+def in_parts(
+    items: Sequence[S], limit: int, run: Callable[[Sequence[S]], Sequence[T]], what: str
+) -> tuple[list[T], int]:
+    """Run items in parts that fit: an out-of-memory error halves the part and goes on, saying so.
+
+    Args:
+        items: what to run, in order.
+        limit: most of them in a part, to begin with.
+        run: gives the results of a part.
+        what: the items in the plural, for the warning.
+
+    Returns:
+        All results in order, and the limit in the end: less than at the beginning where memory ran out.
+    """
+    results: list[T] = []
+    done = 0
+    while done < len(items):
+        part = items[done : done + limit]
+        try:
+            results += run(part)
+            done += len(part)
+            continue
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(part) == 1:
+                raise
+        # Outside of `except`, or the traceback would keep the failed part's tensors alive.
+        release()
+        limit = len(part) // 2
+        logger.warning("out of memory with %d %s in a batch; going on with %d", len(part), what, limit)
+    return results, limit
 
 
 def free_bytes(device: torch.device) -> int:

@@ -11,14 +11,14 @@ from vfl.io.layers import layer_list
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """For each layer, the vision stream that the text reads there instead of its own image's.
+    """For each layer, the image cache that the text reads there instead of its own image's.
 
     Attributes:
-        reads: layer -> another image's stream, or None for no vision at all; layers left out read their own.
+        reads: layer -> another image's cache, or None for no vision at all; layers left out read their own.
         name: a label for tables.
 
     Example:
-        >>> plan = Plan.hide([2, 3]) | Plan.swap([5], stream)
+        >>> plan = Plan.hide([2, 3]) | Plan.swap([5], image_cache)
         >>> sorted(plan.reads)
         [2, 3, 5]
     """
@@ -35,10 +35,10 @@ class Plan:
         return cls()
 
     @classmethod
-    def swap(cls, layers: Iterable[int], stream: ImageCache) -> "Plan":
+    def swap(cls, layers: Iterable[int], image_cache: ImageCache) -> "Plan":
         """Visual token swapping (arXiv 2509.24791): another image's keys and values at `layers`."""
         chosen = sorted(set(layers))
-        return cls(dict.fromkeys(chosen, stream), f"swap {layer_list(chosen)}")
+        return cls(dict.fromkeys(chosen, image_cache), f"swap {layer_list(chosen)}")
 
     @classmethod
     def hide(cls, layers: Iterable[int]) -> "Plan":
@@ -47,19 +47,19 @@ class Plan:
         return cls(dict.fromkeys(chosen, None), f"hide {layer_list(chosen)}")
 
     @classmethod
-    def window(cls, first: int, width: int, stream: ImageCache) -> "Plan":
+    def window(cls, first: int, width: int, image_cache: ImageCache) -> "Plan":
         """Another image at layers first .. first + width - 1."""
-        return cls.swap(range(first, first + width), stream)
+        return cls.swap(range(first, first + width), image_cache)
 
     @classmethod
-    def suffix(cls, first: int, stream: ImageCache) -> "Plan":
+    def suffix(cls, first: int, image_cache: ImageCache) -> "Plan":
         """Another image from layer `first` on."""
-        return cls.swap(range(first, len(stream.keys)), stream)
+        return cls.swap(range(first, len(image_cache.keys)), image_cache)
 
     @classmethod
-    def prefix(cls, last: int, stream: ImageCache) -> "Plan":
+    def prefix(cls, last: int, image_cache: ImageCache) -> "Plan":
         """Another image at layers 0 .. last."""
-        return cls.swap(range(last + 1), stream)
+        return cls.swap(range(last + 1), image_cache)
 
     def __or__(self, other: "Plan") -> "Plan":
         """Both plans; layers that both change are an error."""

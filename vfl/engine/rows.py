@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
-from vfl.engine.image_cache import Frame, first_tensor
+from vfl.engine.layer_hooks import first_tensor
+from vfl.engine.layer_inputs import cut_argument
+from vfl.engine.layer_trace import LayerTrace
+from vfl.engine.masks import as_attention_mask
 from vfl.engine.plan import Plan
 from vfl.models.vlm import VLM
 
@@ -36,7 +39,7 @@ class RowCache:
     """Stands in for the model's cache while rows run: hands each layer every row's own keys and values.
 
     A layer calls `update` with the rows' new keys and values and gets all those to attend to. Where all tokens of the
-    rows read by plan, another stream's vision keys simply take the slots; where the vision tokens run along and must
+    rows read by plan, another image's keys simply take the slots; where the vision tokens run along and must
     keep their own, they are appended, and the mask says who sees which.
     """
 
@@ -66,8 +69,8 @@ class RowCache:
         if apart:
             whole[:, :, ends[-1] :] = whole[:, :, slots]
         place = slice(ends[-1], None) if apart else slots
-        for row, stream in self.reads:
-            vision = (stream.keys, stream.values)[which][layer_idx][0]
+        for row, image_cache in self.reads:
+            vision = (image_cache.keys, image_cache.values)[which][layer_idx][0]
             whole[row][:, place] = vision[:, slots.to(vision.device)].to(new.device)
         return whole
 
@@ -95,36 +98,28 @@ class Tokens:
     between: Sequence[torch.Tensor | None]
 
 
-def tokens_of(frame: Frame) -> Tokens:
-    """All tokens of a frame."""
-    return Tokens(frame.arguments, frame.masks, frame.between)
+def tokens_of(trace: LayerTrace) -> Tokens:
+    """All tokens of a layer trace."""
+    return Tokens(trace.arguments, trace.masks, trace.between)
 
 
-def cut_tokens(frame: Frame, first: int, last: int) -> Tokens:
-    """Tokens first .. last - 1 of a frame, with the keys up to the last of them.
+def cut_tokens(trace: LayerTrace, first: int, last: int) -> Tokens:
+    """Tokens first .. last - 1 of a layer trace, with the keys up to the last of them.
 
     Raises:
         NotImplementedError: when a layer takes a per-token argument that is not known here.
     """
+
+    def cut(part: torch.Tensor) -> torch.Tensor:
+        return part[..., first:last, :]
+
     arguments = [
-        {name: _cut(name, value, frame.length, first, last) for name, value in one.items()} for one in frame.arguments
+        {name: cut_argument(name, value, trace.length, cut) for name, value in of_layer.items()}
+        for of_layer in trace.arguments
     ]
-    end = frame.start + last
-    masks = [mask[:, :, first:last, :end] for mask in frame.masks]
+    end = trace.start + last
+    masks = [mask[:, :, first:last, :end] for mask in trace.masks]
     return Tokens(arguments, masks, [None] * len(masks))
-
-
-def _cut(name: str, value: Any, length: int, first: int, last: int) -> Any:
-    if name == "position_embeddings":
-        return tuple(part[..., first:last, :] for part in value)
-    if name in ("position_ids", "cache_position") and value is not None:
-        return value[..., first:last]
-    if isinstance(value, torch.Tensor) and length in value.shape:
-        raise NotImplementedError(
-            f"The decoder layers take {name!r} of shape {tuple(value.shape)}, which holds one entry per token; "
-            "how to cut it is not known. Please report the model."
-        )
-    return value
 
 
 def run_rows(
@@ -133,7 +128,7 @@ def run_rows(
     tokens: Tokens,
     context: Context,
     *,
-    frame: Frame | None = None,
+    trace: LayerTrace | None = None,
     hidden: torch.Tensor | None = None,
     past: Sequence[Pair] | None = None,
 ) -> tuple[torch.Tensor, list[Pair]]:
@@ -144,7 +139,7 @@ def run_rows(
         plans: R plans, sorted by the first layer at which they differ.
         tokens: what the rows run.
         context: what they share.
-        frame: the baseline that rows leave at their first different layer; or
+        trace: the baseline that rows leave at their first different layer; or
         hidden: (R, n, d) embeddings, when every row has tokens of its own from layer 0 on.
         past: per layer (R, H, m, D) keys and values of the rows' own earlier tokens.
 
@@ -152,20 +147,20 @@ def run_rows(
         (R, n, d) outputs of the last layer, and per layer the rows' new keys and values (R, H, n, D).
     """
     num_rows, num_layers = len(plans), vlm.num_layers
-    starts = [0 if frame is None else plan.first_layer(num_layers) for plan in plans]
+    starts = [0 if trace is None else plan.first_layer(num_layers) for plan in plans]
     cache = RowCache(context, past)
     own: list[Pair] = []
     state = hidden
     for layer_idx in range(num_layers):
         joined = sum(start <= layer_idx for start in starts)
-        if frame is not None:
-            state = _join(state, frame.hidden[layer_idx], joined)
-            baseline = (frame.keys[layer_idx], frame.values[layer_idx])
+        if trace is not None:
+            state = _join(state, trace.hidden[layer_idx], joined)
+            baseline = (trace.keys[layer_idx], trace.values[layer_idx])
         if state is None:
             own.append(_expand(baseline, num_rows))
             continue
         reading = [(row, plans[row].reads[layer_idx]) for row in range(joined) if layer_idx in plans[row].reads]
-        cache.reads = [(row, stream) for row, stream in reading if stream is not None]
+        cache.reads = [(row, image_cache) for row, image_cache in reading if image_cache is not None]
         mask = _mask(tokens.masks[layer_idx], reading, joined, context)
         state = run_layer(vlm, layer_idx, state, mask, cache, tokens)
         assert cache.new is not None, f"layer {layer_idx} did not use the cache"
@@ -174,8 +169,8 @@ def run_rows(
             rest = _expand(baseline, num_rows - joined)
             new = (torch.cat([new[0], rest[0]]), torch.cat([new[1], rest[1]]))
         own.append(new)
-    if frame is not None:
-        state = _join(state, frame.hidden[-1], num_rows)
+    if trace is not None:
+        state = _join(state, trace.hidden[-1], num_rows)
     assert state is not None
     return state, own
 
@@ -193,9 +188,10 @@ def run_layer(
         cache: its `update` gives the layer the keys and values to attend to.
         tokens: positions and other arguments of the n tokens.
     """
+    attention = vlm.model.config.get_text_config(decoder=True)._attn_implementation
     output = vlm.layers[layer_idx](
         state,
-        attention_mask=_as_attention_mask(mask, vlm, state.dtype),
+        attention_mask=as_attention_mask(mask, attention, state.dtype),
         past_key_values=cache,
         use_cache=True,
         **tokens.arguments[layer_idx],
@@ -218,8 +214,8 @@ def _expand(pair: Pair, rows: int) -> Pair:
 
 def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context: Context) -> torch.Tensor:
     """(1, 1, n, K) of the plain model -> the same, or (A, 1, n, K [+ V]) where rows are told apart."""
-    swapped = [row for row, stream in reading if stream is not None]
-    hidden = [row for row, stream in reading if stream is None]
+    swapped = [row for row, image_cache in reading if image_cache is not None]
+    hidden = [row for row, image_cache in reading if image_cache is None]
     apart = context.readers is not None and bool(swapped)
     if not hidden and not apart:
         return base
@@ -239,10 +235,3 @@ def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context
     for row in swapped:
         appended[row, 0] = seen & reads[:, None]
     return torch.cat([mask, appended], dim=-1)
-
-
-def _as_attention_mask(mask: torch.Tensor, vlm: VLM, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask (True = attend) as the model's attention takes it: boolean for sdpa, additive for eager."""
-    if vlm.model.config.get_text_config(decoder=True)._attn_implementation == "sdpa":
-        return mask
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

@@ -4,14 +4,15 @@ h[0] are the embeddings, h[l] is what layer l receives, and h[L] is what the las
 transformers' own `hidden_states[-1]` is after it, and a cosine against that compares two different spaces.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from vfl.engine.image_cache import first_tensor, slots_of
+from vfl.engine.image_cache import slots_of
+from vfl.engine.layer_hooks import layer_hooks
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -46,26 +47,16 @@ def between_layers(layers: nn.ModuleList, visit: Visit) -> Iterator[None]:
     last = len(layers) - 1
     before: list[torch.Tensor] = []
 
-    def received(layer_idx: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            state = args[0] if args else kwargs["hidden_states"]
-            if layer_idx:
-                visit(layer_idx - 1, before.pop(), state)
-            else:
-                before.clear()
-            before.append(state)
+    def enter(layer_idx: int, state: torch.Tensor, arguments: Mapping[str, Any]) -> None:
+        if layer_idx:
+            visit(layer_idx - 1, before.pop(), state)
+        else:
+            before.clear()
+        before.append(state)
 
-        return hook
+    def leave(layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> None:
+        if layer_idx == last:
+            visit(last, before.pop(), output)
 
-    def returned(module: nn.Module, args: Any, output: Any) -> None:
-        visit(last, before.pop(), first_tensor(output))
-
-    handles = []
-    try:
-        for layer_idx, layer in enumerate(layers):
-            handles.append(layer.register_forward_pre_hook(received(layer_idx), with_kwargs=True))
-        handles.append(layers[last].register_forward_hook(returned))
+    with layer_hooks(layers, enter, leave):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -4,26 +4,24 @@ The image is prefilled once. Rows share its keys and values and everything below
 answer positions get logits. Where a prompt can't share its prefix, the same rows run over the whole prompt instead.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 
-from vfl.engine.image_cache import Frame, ImageCache, can_share, frame_after, frame_of_prompt, prefill, slots_of
-from vfl.engine.memory import guess_row_limit, is_out_of_memory, release
+from vfl.engine.decode import greedy_answers
+from vfl.engine.image_cache import ImageCache, can_share, prefill, slots_of
+from vfl.engine.layer_trace import LayerTrace, trace_after, trace_prompt
+from vfl.engine.memory import guess_row_limit, in_parts
 from vfl.engine.plan import Plan
 from vfl.engine.rows import Context, Pair, Tokens, cut_tokens, run_rows, tokens_of
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
-logger = logging.getLogger(__name__)
-
 Reading = Literal["text", "answer", "all"]
 READINGS: tuple[Reading, ...] = ("text", "answer", "all")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,20 +63,20 @@ def sweep(
         answers: answers to score under teacher forcing.
         max_new_tokens: generate greedily up to this many tokens; 0 for none.
         reading: who sees the plan. "text": every token after the image (default); "answer": the last prompt position
-            and the answer; "all": the vision tokens too (leaks through the vision stream, for comparison).
-        own: the prompt's own stream from `prefill`, to reuse it for several questions on one image.
+            and the answer; "all": the vision tokens too (leaks through the vision states, for comparison).
+        own: the prompt's own image cache from `prefill`, to reuse it for several questions on one image.
 
     Raises:
-        InputError: for streams whose vision tokens don't fit, layers the model lacks, or an unknown reading.
+        InputError: for image caches whose vision tokens don't fit, layers the model lacks, or an unknown reading.
     """
     if reading not in READINGS:
         raise InputError(f"reading={reading!r} is unknown; expected one of {', '.join(READINGS)}.")
     if not plans:
         raise InputError("No plans were given. Give at least Plan.own() for the baseline.")
     for plan in plans:
-        for stream in plan.reads.values():
-            if stream is not None:
-                stream.check_swappable(encoded)
+        for image_cache in plan.reads.values():
+            if image_cache is not None:
+                image_cache.check_swappable(encoded)
             elif reading == "all":
                 raise InputError(f"Plan {plan.name!r} hides the image, which reading='all' does not define.")
     stage = _stage(vlm, encoded, reading, own)
@@ -87,11 +85,15 @@ def sweep(
     ahead = max([max_new_tokens, *map(len, answer_ids)]) - 1
     following = _following(vlm, encoded, stage, ahead) if ahead > 0 else None
 
-    def run(rows: list[int]) -> list[_Row]:
+    def run(rows: Sequence[int]) -> list[_Row]:
         return _run(vlm, [plans[row] for row in rows], stage, following, answer_ids, max_new_tokens)
 
-    found = dict(zip(order, _in_batches(vlm, order, stage, run), strict=True))
-    rows = [found[row] for row in range(len(plans))]
+    limit = vlm.row_limit or guess_row_limit(vlm, stage.trace)
+    done, fitting = in_parts(order, limit, run, "rows")
+    if fitting < limit:
+        vlm.row_limit = fitting
+    by_plan = dict(zip(order, done, strict=True))
+    rows = [by_plan[row] for row in range(len(plans))]
     return SweepResult(
         logits=torch.stack([row.logits for row in rows]),
         answer_logprobs=torch.stack([row.logprobs for row in rows]),
@@ -110,87 +112,68 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Stage:
-    """Where the rows start: the shared past, the frame they leave, and who reads by plan."""
+    """Where the rows start: the shared past, the trace they leave, and who reads by plan."""
 
-    frame: Frame
+    trace: LayerTrace
     context: Context
 
 
 def _stage(vlm: VLM, encoded: Encoded, reading: Reading, own: ImageCache | None) -> _Stage:
     slots = slots_of(encoded.spans, vlm.device)
     if not can_share(vlm, encoded) or reading == "all":
-        frame = frame_of_prompt(vlm, encoded)
-        empty = [(keys[:, :, :0], values[:, :, :0]) for keys, values in zip(frame.keys, frame.values, strict=True)]
+        trace = trace_prompt(vlm, encoded)
+        empty = [(keys[:, :, :0], values[:, :, :0]) for keys, values in zip(trace.keys, trace.values, strict=True)]
         readers = None
         if reading != "all":
             readers = torch.ones(encoded.length, dtype=torch.bool, device=vlm.device)
             readers[: encoded.length - 1 if reading == "answer" else 0] = False
             readers[slots] = False
-        return _Stage(frame, Context(empty, slots, readers))
+        return _Stage(trace, Context(empty, slots, readers))
     if own is None:
         own = prefill(vlm, encoded)
     elif own.image_key != encoded.image_key or not torch.equal(own.ids, encoded.input_ids[:, : own.length]):
         raise InputError(
-            "The given stream is not this prompt's own: its image or the tokens up to it differ. "
+            "The given image cache is not this prompt's own: its image or the tokens up to it differ. "
             "Prefill it from a prompt with the same image and the same beginning."
         )
     past = list(zip(own.keys, own.values, strict=True))
     start = own.length
     if reading == "answer" and encoded.length - start > 1:
-        frame = _frame(vlm, encoded, past, start, encoded.length - 1)
-        past, start = _extend(past, frame), encoded.length - 1
-    frame = _frame(vlm, encoded, past, start, encoded.length)
-    return _Stage(frame, Context(past, slots))
+        trace = _trace(vlm, encoded, past, start, encoded.length - 1)
+        past, start = _extend(past, trace), encoded.length - 1
+    trace = _trace(vlm, encoded, past, start, encoded.length)
+    return _Stage(trace, Context(past, slots))
 
 
-def _frame(vlm: VLM, encoded: Encoded, past: list[Pair], start: int, end: int) -> Frame:
-    return frame_after(vlm, past, encoded.input_ids[:, start:end], encoded.positions[..., start:end], start)
+def _trace(vlm: VLM, encoded: Encoded, past: list[Pair], start: int, end: int) -> LayerTrace:
+    return trace_after(vlm, past, encoded.input_ids[:, start:end], encoded.positions[..., start:end], start)
 
 
-def _extend(past: Sequence[Pair], frame: Frame) -> list[Pair]:
+def _extend(past: Sequence[Pair], trace: LayerTrace) -> list[Pair]:
     return [
-        (torch.cat([keys, frame.keys[i]], dim=2), torch.cat([values, frame.values[i]], dim=2))
+        (torch.cat([keys, trace.keys[i]], dim=2), torch.cat([values, trace.values[i]], dim=2))
         for i, (keys, values) in enumerate(past)
     ]
 
 
-def _following(vlm: VLM, encoded: Encoded, stage: _Stage, length: int) -> Frame:
-    """A frame over placeholder tokens after the prompt: gives answers their positions and masks, for any row."""
-    past = _extend(stage.context.shared, stage.frame)
+def _following(vlm: VLM, encoded: Encoded, stage: _Stage, length: int) -> LayerTrace:
+    """A layer trace over placeholder tokens after the prompt: gives answers their positions and masks, for any row."""
+    past = _extend(stage.context.shared, stage.trace)
     steps = torch.arange(1, length + 1, device=vlm.device)
     positions = encoded.positions[..., -1:] + steps
     ids = encoded.input_ids[:, -1:].expand(1, length)
-    return frame_after(vlm, past, ids, positions, encoded.length)
-
-
-def _in_batches(vlm: VLM, rows: list[int], stage: _Stage, run: Callable[[list[int]], list[T]]) -> list[T]:
-    """Run rows in batches that fit: an out-of-memory error halves the batch and goes on, saying so."""
-    limit = vlm.row_limit or guess_row_limit(vlm, stage.frame)
-    done: list[T] = []
-    while len(done) < len(rows):
-        batch = rows[len(done) : len(done) + limit]
-        try:
-            done += run(batch)
-            continue
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or len(batch) == 1:
-                raise
-        # Outside of `except`, or the traceback would keep the failed batch's tensors alive.
-        release()
-        limit = vlm.row_limit = len(batch) // 2
-        logger.warning("out of memory with %d rows in a batch; going on with %d", len(batch), limit)
-    return done
+    return trace_after(vlm, past, ids, positions, encoded.length)
 
 
 def _run(
     vlm: VLM,
     plans: list[Plan],
     stage: _Stage,
-    following: Frame | None,
+    following: LayerTrace | None,
     answer_ids: list[list[int]],
     max_new_tokens: int,
 ) -> list[_Row]:
-    output, prompt = run_rows(vlm, plans, tokens_of(stage.frame), stage.context, frame=stage.frame)
+    output, prompt = run_rows(vlm, plans, tokens_of(stage.trace), stage.context, trace=stage.trace)
     logits = _wide(vlm.logits(output[:, -1]))
     context = Context(stage.context.shared, stage.context.slots)
     branch = _Branch(vlm, plans, context, prompt, following)
@@ -209,7 +192,7 @@ class _Branch:
     plans: list[Plan]
     context: Context
     past: list[Pair]
-    following: Frame | None
+    following: LayerTrace | None
 
     def score(self, ids: list[int], logits: torch.Tensor) -> torch.Tensor:
         """(R,) mean log-probability per token of an answer; `logits` (R, vocabulary) predict its first token."""
@@ -223,25 +206,18 @@ class _Branch:
 
     def generate(self, logits: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
         """Greedy answers of all rows, without the end token."""
-        ends = self.vlm.end_ids()
-        texts: list[list[int]] = [[] for _ in self.plans]
-        running = [True] * len(texts)
         past = self.past
-        for step in range(max_new_tokens):
-            chosen = logits.argmax(dim=-1)
-            for row, token in enumerate(chosen.tolist()):
-                running[row] = running[row] and token not in ends
-                if running[row]:
-                    texts[row].append(token)
-            if step + 1 == max_new_tokens or not any(running):
-                break
-            output, new = self._step(chosen[:, None], step, past)
+
+        def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
+            nonlocal past
+            output, new = self._step(chosen[:, None], number, past)
             past = [
                 (torch.cat([old[0], fresh[0]], dim=2), torch.cat([old[1], fresh[1]], dim=2))
                 for old, fresh in zip(past, new, strict=True)
             ]
-            logits = _wide(self.vlm.logits(output[:, -1]))
-        return texts
+            return _wide(self.vlm.logits(output[:, -1]))
+
+        return greedy_answers(logits, step, max_new_tokens, self.vlm.end_ids())
 
     def _step(self, ids: torch.Tensor, first: int, past: list[Pair]) -> tuple[torch.Tensor, list[Pair]]:
         assert self.following is not None

@@ -6,7 +6,6 @@ conversation's first image, from its first ablated layer on. Logits are computed
 Shapes: B conversations, T tokens, N answer tokens of all of them, A ablations.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,14 +14,12 @@ import torch
 
 from vfl.engine.ablated_rows import AblatedRows, run_beside, slot_keys
 from vfl.engine.decoder_inputs import blank_images, decoder_inputs, on_device, take_rows, with_mean
-from vfl.engine.memory import is_out_of_memory, release
+from vfl.engine.memory import in_parts
 from vfl.engine.token_scores import score_tokens
 from vfl.engine.windows import find_windows
 from vfl.errors import InputError
 from vfl.models.conversation import Batch
 from vfl.models.vlm import VLM
-
-logger = logging.getLogger(__name__)
 
 How = Literal["hide", "blank", "mean"]
 HOWS: tuple[How, ...] = ("hide", "blank", "mean")
@@ -109,7 +106,12 @@ def forced(
     elif wanted and mean is not None:
         other = with_mean(vlm, own, inputs["input_ids"], mean)
     given = _Given(ids, answers, batch.lengths.cpu(), own, other)
-    parts, fitting = _in_parts(vlm, given, [frozenset(layers) for layers in ablations.values()])
+    chosen = [frozenset(layers) for layers in ablations.values()]
+
+    def score(rows: Sequence[int]) -> list[_Scores]:
+        return [_score(vlm, given.take(rows), chosen)]
+
+    parts, fitting = in_parts(range(len(ids)), len(ids), score, "conversations")
     logprobs, top1, errors = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
     row, _ = answers.nonzero(as_tuple=True)
     begins = answers & ~answers.roll(1, dims=1)
@@ -141,32 +143,11 @@ def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], how: str, mean: tor
     if how == "mean" and (mean is None or mean.shape != (width,)):
         found = "none" if mean is None else f"one of shape {tuple(mean.shape)}"
         raise InputError(
-            f"how='mean' needs the mean vision embedding, of shape ({width},); {found} was given. Average "
-            "`vfl.engine.derived_caches.vision_embeddings` over some images."
+            f"how='mean' needs the mean vision embedding, of shape ({width},); {found} was given. Make it "
+            "of some images with `vfl.engine.vision_embeddings.mean_embedding`."
         )
     if how != "mean" and mean is not None:
         raise InputError(f"A mean embedding was given with how={how!r}, which does not use it. Give how='mean'.")
-
-
-def _in_parts(vlm: VLM, given: _Given, layers: list[frozenset[int]]) -> tuple[list[_Scores], int]:
-    """Score the batch in parts that fit: an out-of-memory error halves them and goes on, saying so."""
-    num_rows = len(given.ids)
-    limit, done = num_rows, 0
-    parts: list[_Scores] = []
-    while done < num_rows:
-        rows = range(done, min(done + limit, num_rows))
-        try:
-            parts.append(_score(vlm, given.take(rows), layers))
-            done = rows.stop
-            continue
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or len(rows) == 1:
-                raise
-        # Outside of `except`, or the traceback would keep the failed part's tensors alive.
-        release()
-        limit = len(rows) // 2
-        logger.warning("out of memory with %d conversations in a batch; going on with %d", len(rows), limit)
-    return parts, limit
 
 
 def _score(vlm: VLM, given: _Given, layers: list[frozenset[int]]) -> _Scores:

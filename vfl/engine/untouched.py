@@ -6,50 +6,49 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
+from torch import nn
 
 from vfl.models.vlm import VLM
 
+# What a module remembers of its last forward and reads at the next: Qwen's models of their last prompt.
+_KEPT_BETWEEN_CALLS = ("rope_deltas",)
+
 
 @contextmanager
-def untouched(vlm: VLM) -> Iterator[None]:
-    """The model in evaluation mode and without gradients; afterwards everything is as before, exceptions included.
+def as_it_was(model: nn.Module) -> Iterator[None]:
+    """Whatever runs inside, the model and the random generators are afterwards as before, exceptions included.
 
     Restored are each module's training mode, the random states of torch (all devices), numpy and random, and the rope
-    deltas that Qwen models keep from their last prompt. Gradient checkpointing stays as it is: it acts only in training
-    mode.
+    deltas that Qwen models keep from their last prompt. Weights and gradients are not looked after.
     """
-    modes = [(module, module.training) for module in vlm.model.modules()]
-    body = vars(vlm.parts.body)
-    kept = {name: body[name] for name in ("rope_deltas",) if name in body}
-    # numpy's global state is not ours to use, but a metric's or a processor's library may draw from it.
+    modes = [(module, module.training) for module in model.modules()]
+    remembered = [
+        (vars(module), name, vars(module)[name])
+        for module in model.modules()
+        for name in _KEPT_BETWEEN_CALLS
+        if name in vars(module)
+    ]
+    # numpy's global state is not ours to use, but a collator's, a metric's or a processor's library may draw from it.
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices), torch.no_grad():
-            vlm.model.eval()
+        with torch.random.fork_rng(devices):
             yield
     finally:
         for module, mode in modes:
             module.training = mode
-        body.update(kept)
+        for attributes, name, value in remembered:
+            attributes[name] = value
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
 
 
 @contextmanager
-def greedy(vlm: VLM) -> Iterator[GenerationConfig]:
-    """The model's generation config replaced by one that decodes greedily and holds nothing else.
+def untouched(vlm: VLM) -> Iterator[None]:
+    """The model in evaluation mode and without gradients; afterwards everything is `as_it_was`.
 
-    `generate` fills what its caller leaves open from the model's own config, and checkpoints ship penalties and
-    sampling parameters there (Qwen2.5-VL a repetition penalty): answers would not be the model's most likely ones.
+    Gradient checkpointing stays as it is: it acts only in training mode.
     """
-    ends = sorted(vlm.end_ids())
-    pad = vlm.tokenizer.pad_token_id
-    before = vlm.model.generation_config
-    config = GenerationConfig(eos_token_id=ends or None, pad_token_id=ends[0] if pad is None and ends else pad or 0)
-    vlm.model.generation_config = config
-    try:
-        yield config
-    finally:
-        vlm.model.generation_config = before
+    with as_it_was(vlm.model), torch.no_grad():
+        vlm.model.eval()
+        yield

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from vfl.engine.image_cache import _OWN_ARGUMENTS, _as_bool
+from vfl.engine.layer_inputs import OWN_ARGUMENTS, cut_argument
+from vfl.engine.masks import plain_mask
 from vfl.engine.windows import Windows, at
 
 
@@ -70,7 +71,7 @@ class WindowMasks:
         """(R, n, P), (R, n, n) and (R, n, V): what windows see before them, in them, and of the vision tokens."""
         if id(given) not in self._seen:
             windows, length = self.windows, hidden.shape[1]
-            whole = _as_bool(given, length, length, hidden.device)[:, 0].to(windows.places.device)
+            whole = plain_mask(given, length, length, hidden.device)[:, 0].to(windows.places.device)
             rows = (windows.rows if len(whole) > 1 else torch.zeros_like(windows.rows))[:, None, None]
             queries = windows.places[:, :, None]
             early = torch.arange(windows.shared, device=queries.device)
@@ -97,28 +98,20 @@ class WindowArguments:
         Raises:
             NotImplementedError: when a layer takes a per-token argument that is not known here.
         """
-        cut = {}
+        rows, places = self.windows.rows, self.windows.places
+
+        def cut(part: torch.Tensor) -> torch.Tensor:
+            return _spread(at(part, rows, places), joined, copies)
+
+        of_windows = {}
         for name, value in arguments.items():
-            if name in _OWN_ARGUMENTS:
+            if name in OWN_ARGUMENTS:
                 continue
             key = (id(value), joined, copies)
-            if key not in self._cut:
-                self._cut[key] = (value, self._one(name, value, length, joined, copies))
-            cut[name] = self._cut[key][1]
-        return cut
-
-    def _one(self, name: str, value: Any, length: int, joined: int, copies: int) -> Any:
-        rows, places = self.windows.rows, self.windows.places
-        if name == "position_embeddings":  # each (..., B or 1, T, D)
-            return tuple(_spread(at(part, rows, places), joined, copies) for part in value)
-        if name == "position_ids" and value is not None:  # (..., B or 1, T)
-            return _spread(at(value[..., None], rows, places), joined, copies)[..., 0]
-        if isinstance(value, torch.Tensor) and length in value.shape:
-            raise NotImplementedError(
-                f"The decoder layers take {name!r} of shape {tuple(value.shape)}, which holds one entry per token; "
-                "how to cut it is not known. Please report the model."
-            )
-        return value
+            if key not in self._cut:  # the value is kept too, or another could get its id
+                self._cut[key] = (value, cut_argument(name, value, length, cut))
+            of_windows[name] = self._cut[key][1]
+        return of_windows
 
 
 def _spread(part: torch.Tensor, joined: int, copies: int) -> torch.Tensor:

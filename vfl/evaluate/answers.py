@@ -4,22 +4,20 @@ answered = answer(vlm, items_of_probes(vlm, pairs))
 exam = Exam(vlm, items)      # encodes once; exam.answer() as often as wanted, such as during training
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from tqdm import tqdm
 
-from vfl.engine.memory import is_out_of_memory, release
-from vfl.engine.untouched import greedy, untouched
+from vfl.engine.decode import generate
+from vfl.engine.memory import in_parts
+from vfl.engine.untouched import untouched
 from vfl.evaluate.batches import Batch, Batches, Shown, encode_batch
 from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.padding import pads_left
 from vfl.models.vlm import VLM
 from vfl.probes.asking import read_answer
 
-logger = logging.getLogger(__name__)
 KEPT_BYTES = 1 << 30
 
 
@@ -86,40 +84,23 @@ def answer(vlm: VLM, items: Sequence[EvalItem], batch: int = 16, *, progress: bo
 
 
 def _answer(vlm: VLM, batch: Batch) -> list[Answered]:
-    try:
-        texts = generate(vlm, batch)
-    except RuntimeError as error:
-        if not is_out_of_memory(error) or len(batch.items) == 1:
-            raise
-        texts = []
-    if not texts:  # Outside of `except`, or the traceback would keep the failed batch's tensors alive.
-        release()
-        half = len(batch.items) // 2
-        logger.warning("out of memory with %d questions in a batch; asking them in two halves", len(batch.items))
-        halves = (batch.items[:half], batch.items[half:])
-        return [one for items in halves for one in _answer(vlm, encode_batch(vlm, items))]
-    return [
-        _judged(vlm, item, shown, key, text)
-        for item, shown, key, text in zip(batch.items, batch.shown, batch.keys, texts, strict=True)
-    ]
+    """The answers of a batch, in parts where memory runs out."""
+
+    def ask(items: Sequence[EvalItem]) -> list[Answered]:
+        part = batch if len(items) == len(batch.items) else encode_batch(vlm, items)
+        return [
+            _judged(vlm, item, shown, key, text)
+            for item, shown, key, text in zip(part.items, part.shown, part.keys, texts_of(vlm, part), strict=True)
+        ]
+
+    return in_parts(batch.items, len(batch.items), ask, "questions")[0]
 
 
-def generate(vlm: VLM, batch: Batch) -> list[str]:
+def texts_of(vlm: VLM, batch: Batch) -> list[str]:
     """The greedy answer of each row, up to its end token or the items' bound."""
     inputs = {name: value.to(vlm.device) for name, value in batch.inputs.items()}
-    length = inputs["input_ids"].shape[1]
-    limit = max(item.max_new_tokens for item in batch.items)
-    with greedy(vlm):
-        output: torch.Tensor = vlm.model.generate(**inputs, max_new_tokens=limit, do_sample=False, use_cache=True)
-    ends = vlm.end_ids()
-    return [
-        vlm.tokenizer.decode(_until_end(row, ends), skip_special_tokens=True).strip()
-        for row in output[:, length:].tolist()
-    ]
-
-
-def _until_end(ids: list[int], ends: set[int]) -> list[int]:
-    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
+    answers = generate(vlm, inputs, max(item.max_new_tokens for item in batch.items))
+    return [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
 
 
 def _judged(vlm: VLM, item: EvalItem, shown: Shown, key: str, text: str) -> Answered:

@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from vfl.engine.untouched import greedy
+from vfl.engine.decode import greedy
 from vfl.evaluate.batches import Batch, encode_batch
 from vfl.evaluate.items import EvalItem
 from vfl.loading.checks import tolerance

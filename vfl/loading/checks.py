@@ -9,7 +9,8 @@ import logging
 
 import torch
 
-from vfl.engine.image_cache import frame_of_prompt, slots_of, watch
+from vfl.engine.image_cache import slots_of
+from vfl.engine.layer_trace import trace_prompt, watch
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
@@ -94,7 +95,7 @@ def _sharing_problem(vlm: VLM, encoded: Encoded) -> str:
     if torch.equal(other_ids, encoded.input_ids):
         other_ids[:, -1] = vlm.tokenizer.eos_token_id or 0
     other = Encoded(**{**vars(encoded), "inputs": {**encoded.inputs, "input_ids": other_ids}})
-    first, second = frame_of_prompt(vlm, encoded), frame_of_prompt(vlm, other)
+    first, second = trace_prompt(vlm, encoded), trace_prompt(vlm, other)
     for layer_idx in range(vlm.num_layers):
         ours, theirs = first.keys[layer_idx][:, :, slots].float(), second.keys[layer_idx][:, :, slots].float()
         if not (ours - theirs).abs().max() <= _TOLERANCE[vlm.dtype] * ours.abs().max():

@@ -26,24 +26,24 @@ def sweep_pair(
 
     def answers_of(asked: Asked, plans: list[Plan], score: Sequence[str] = ()) -> tuple[list[str], list[list[float]]]:
         result = sweep(
-            vlm, asked.encoded, plans, answers=score, max_new_tokens=limit, reading=reading, own=asked.stream
+            vlm, asked.encoded, plans, answers=score, max_new_tokens=limit, reading=reading, own=asked.image_cache
         )
         return [read_answer(vlm, pair, text, asked.encoded) for text in result.texts], result.answer_logprobs.tolist()
 
-    def swaps(stream: ImageCache) -> list[Plan]:
-        return [Plan.swap(range(first, last + 1), stream) for first, last in blocks]
+    def swaps(image_cache: ImageCache) -> list[Plan]:
+        return [Plan.swap(range(first, last + 1), image_cache) for first, last in blocks]
 
     try:
         target, source = asker.ask(pair, "image"), asker.ask(pair, "source_image")
         (source_text,), _ = answers_of(source, [Plan.own()])
         labels: list[tuple[str, int, int]] = [("none", -1, -1), *(("source", *block) for block in blocks)]
-        plans = [Plan.own(), *swaps(source.stream)]
+        plans = [Plan.own(), *swaps(source.image_cache)]
         if pair.control_image is not None and blocks:
             control = asker.ask(pair, "control_image")
             (control_text,), _ = answers_of(control, [Plan.own()])
             if pair.correct(control_text, "control_image"):
                 labels += [("control", *block) for block in blocks]
-                plans += swaps(control.stream)
+                plans += swaps(control.image_cache)
         expected = [expected_text(vlm, pair, answer, target.encoded) for answer in (pair.answer, pair.source_answer)]
         texts, logprobs = answers_of(target, plans, expected)
     except InputError as error:

@@ -1,7 +1,6 @@
 """Settings of `vfl measure`: a YAML file, overridden by flags, saved with the results."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +10,7 @@ from vfl.data import Kind
 from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch
 from vfl.loading.config import ModelConfig
-from vfl.metrics import measure
-from vfl.metrics.measure import KNOWN, check_names
+from vfl.metrics.measure import check_names, check_options, known_metrics
 
 ALL = "all"
 
@@ -73,7 +71,7 @@ class MeasureConfig(ModelConfig):
     @property
     def names(self) -> tuple[str, ...]:
         """The metrics to measure, without repetition."""
-        return KNOWN if self.metrics == ALL else tuple(dict.fromkeys(self.metrics))
+        return tuple(known_metrics()) if self.metrics == ALL else tuple(dict.fromkeys(self.metrics))
 
 
 def check_metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> None:
@@ -83,17 +81,6 @@ def check_metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
         InputError: names what is unknown and what there is.
     """
     if not names:
-        raise InputError(f"No metrics were named. Give all, or some of {', '.join(KNOWN)}.")
-    check_names([*names, *options])
-    if idle := [name for name in options if name not in names]:
-        raise InputError(f"Options were given for {', '.join(idle)}, not measured here. Name it, or leave them out.")
-    for name, given in options.items():
-        known = options_of(name)
-        if unknown := [option for option in given if option not in known]:
-            raise InputError(f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}.")
-
-
-def options_of(name: str) -> list[str]:
-    """The options that a metric takes."""
-    function = (measure.OF_PROMPTS | measure.OF_PAIRS)[name]
-    return list(signature(function).parameters)[2:]  # after the model and what is measured on
+        raise InputError(f"No metrics were named. Give all, or some of {', '.join(known_metrics())}.")
+    check_names(names)
+    check_options(names, options)

@@ -23,7 +23,7 @@ from vfl.measure.question_pairs import judged
 from vfl.measure.report.lens_view import lens_view
 from vfl.measure.report.write import FIGURES, REPORT, write_report
 from vfl.measure.source import Source, source_of
-from vfl.metrics.measure import measure_named
+from vfl.metrics.measure import known_metrics, measure_named
 from vfl.models.identity import versions
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
@@ -168,8 +168,8 @@ def _lacking(found: dict[str, Any]) -> str:
 
 
 def _needs_a_source(name: str, pairs: Sequence[Pair]) -> str | None:
-    if name == "swap" and any("source_image" not in pair.images for pair in pairs):
-        return "swapping needs pairs of images; rows of questions and answers have one image each."
+    if known_metrics()[name].needs == "pairs of images" and any("source_image" not in pair.images for pair in pairs):
+        return "it needs pairs of images; rows of questions and answers have one image each."
     return None
 
 

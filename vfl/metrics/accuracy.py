@@ -141,7 +141,7 @@ def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) ->
             plans,
             answers=[expected_text(vlm, pair, answer, asked.encoded)],
             max_new_tokens=MAX_NEW_TOKENS[pair.match],
-            own=asked.stream,
+            own=asked.image_cache,
         )
     except InputError as error:
         raise InputError(f"Pair {pair.id!r}: {error}") from error

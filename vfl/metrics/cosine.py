@@ -1,27 +1,26 @@
-"""Adjacent-layer redundancy by modality: how far a layer moves vision and text states (geometric and proximal).
+"""Adjacent-layer (geometric) redundancy by modality: how far a layer moves vision and text states.
 
     d(a, b) = 1 - cos(a, b), in [0, 2]
-    dbar_m(l) = mean_i d(h_i[l], h_i[l+1])          geometric redundancy: dbar_m(l) <= eps
-    phat_m(l) = mean_i 1[d(h_i[l], h_i[l+1]) <= tau]  proximal redundancy: phat_m(l) >= p
+    dbar_m(l) = mean_i d(h_i[l], h_i[l+1]),   redundant: dbar_m(l) <= eps
 
 over the tokens i of modality m, per sample, then averaged over samples. Layer l stands for the step from h[l] to
 h[l+1], l = 0 .. L-1; h[L] is the state before the final norm. Sources: "Unmasking the functionality of early layers in
 VLMs" (copying layers) and "Skip-It" (Hartman et al.).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from vfl.engine.states import between_layers, forward, is_vision
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.spec import EARLY, SKIP, Metric
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
 EPS = 0.05  # the papers name no eps; this is the proximal tau
 TAU = 0.05
-SHARE = 0.95  # the papers name no p
 
 
 def cosine(vlm: VLM, prompts: Iterable[Encoded], *, eps: float = EPS) -> Result:
@@ -36,42 +35,25 @@ def cosine(vlm: VLM, prompts: Iterable[Encoded], *, eps: float = EPS) -> Result:
         Curves "vision" and "text" (L points each, cosine distance, bootstrap over samples), scalars with their means
         over layers, and "copying": the copying layers of each modality.
     """
-    samples = [adjacent_distances(vlm, encoded) for encoded in prompts]
-    return _summary(samples, 0, "copying", lambda value: value <= eps, {"eps": eps})
-
-
-def proximal(vlm: VLM, prompts: Iterable[Encoded], *, tau: float = TAU, share: float = SHARE) -> Result:
-    """Share phat_m(l) of tokens that a layer moves by no more than tau in cosine distance, for vision and text tokens.
-
-    Args:
-        vlm: the model.
-        prompts: N prompts.
-        tau: largest distance of a token that counts as unmoved.
-        share: a layer is redundant for a modality where phat >= share.
-
-    Returns:
-        Curves "vision" and "text" (L points each, shares of tokens averaged over samples, bootstrap over samples),
-        scalars with their means over layers, and "redundant": the redundant layers of each modality.
-    """
-    samples = [adjacent_distances(vlm, encoded, tau=tau) for encoded in prompts]
-    return _summary(samples, 1, "redundant", lambda value: value >= share, {"tau": tau, "share": share})
+    samples = [adjacent_distances(vlm, encoded)[0] for encoded in prompts]
+    return by_modality(samples, "copying", lambda value: value <= eps, {"eps": eps})
 
 
 def adjacent_distances(vlm: VLM, encoded: Encoded, *, tau: float = TAU) -> torch.Tensor:
     """(2, 2, L) of one prompt: mean distance and share within tau, of vision and of text, at each layer."""
     vision = is_vision(encoded)
-    found = torch.zeros(2, 2, vlm.num_layers, dtype=torch.float64)
+    distances = torch.zeros(2, 2, vlm.num_layers, dtype=torch.float64)
 
     def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:
         distance = cosine_distance(before[0], after[0].to(before.device))
         for modality, here in enumerate((vision, ~vision)):
             chosen = distance[here.to(distance.device)]
-            found[0, modality, layer_idx] = chosen.mean(dtype=torch.float64).item()
-            found[1, modality, layer_idx] = (chosen <= tau).double().mean().item()
+            distances[0, modality, layer_idx] = chosen.mean(dtype=torch.float64).item()
+            distances[1, modality, layer_idx] = (chosen <= tau).double().mean().item()
 
     with between_layers(vlm.layers, visit):
         forward(vlm, encoded)
-    return found
+    return distances
 
 
 def cosine_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -81,13 +63,28 @@ def cosine_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return (1 - similarity).clamp(0, 2)  # rounding leaves the range by 1e-7
 
 
-def _summary(samples: list[torch.Tensor], which: int, listed: str, passes: Any, options: dict[str, Any]) -> Result:
+def by_modality(
+    samples: Sequence[torch.Tensor], listed: str, passes: Callable[[float], bool], options: dict[str, Any]
+) -> Result:
+    """A result of (2, L) samples, vision and text; `listed` names the layers whose mean passes."""
     curves = {}
     scalars = {}
     for modality, name in enumerate(("vision", "text")):
-        values = [sample[which, modality].tolist() for sample in samples]
+        values = [sample[modality].tolist() for sample in samples]
         curves[name] = mean_curve(values)
         scalars[name] = mean_scalar([sum(value) / len(value) for value in values])
     layers = {name: [at for at, value in enumerate(curve["value"]) if passes(value)] for name, curve in curves.items()}
     settled = {**options, "vision": "span", "last_state": "before the final norm"}
     return result(len(samples), scalars, curves, settled, **{listed: layers})
+
+
+SPEC = Metric(
+    function=cosine,
+    needs="prompts",
+    title="Distance of adjacent layers",
+    read="How far a layer turns a token’s state: 0 is not at all. Vision near 0 where text moves marks layers that "
+    "copy the image along. The last point compares states before the final norm.",
+    source=f"{EARLY}; geometric redundancy in {SKIP}",
+    equation="d̄ₘ(l) = meanᵢ (1 − cos(hᵢ[l], hᵢ[l+1])) over the tokens i of a modality m",
+    unit="cosine distance",
+)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from vfl.engine.plan import Plan
 from vfl.metrics.accuracy import TOLERANCE, accuracy_along, points
 from vfl.metrics.result import Result
+from vfl.metrics.spec import VFL, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asked, Asker
 from vfl.probes.pair import Pair, Which
@@ -36,3 +37,14 @@ def drop(vlm: VLM, pairs: Sequence[Pair], *, ks: Sequence[int] | None = None, to
         return asker.ask(pair, which), [Plan.hide(range(num_layers - k, num_layers)) for k in hidden]
 
     return accuracy_along(vlm, pairs, hidden, plans_of, axis="k", tolerance=tolerance, options={})
+
+
+SPEC = Metric(
+    function=drop,
+    needs="pairs",
+    title="Vision token dropping",
+    read="Accuracy with the image hidden from the text in the last k layers. Each function holds until its own layers "
+    "are hidden. At k = L the model never sees the image: the no-image level.",
+    source=f"{VFL}, table 1",
+    equation="accuracy(k) with no vision token visible in layers L−k … L−1",
+)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from vfl.engine.decode import greedy_answers
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.errors import InputError
 from vfl.metrics.accuracy import asked_images
@@ -64,49 +65,27 @@ def reply(vlm: VLM, question: Question) -> Reply:
 
 @torch.no_grad()
 def replies(vlm: VLM, question: Question, given: Mapping[str, Any]) -> list[Reply]:
-    """Answers of the B rows of `given`, the decoder's arguments for this prompt (`repeated` makes rows)."""
+    """Answers of the B rows of `given`, the decoder's arguments for this prompt (`take_rows` repeats it)."""
     cache = DynamicCache()
     output = vlm.parts.decoder(**given, past_key_values=cache, use_cache=True).last_hidden_state
-    logits = first = head_logits(vlm, output[:, -1])
-    ends = vlm.end_ids()
-    answers: list[list[int]] = [[] for _ in logits]
-    running = [True] * len(answers)
-    for step in range(question.limit):
-        chosen = logits.argmax(-1)
-        for row, token in enumerate(chosen.tolist()):
-            running[row] = running[row] and token not in ends
-            if running[row]:
-                answers[row].append(token)
-        if step + 1 == question.limit or not any(running):
-            break
-        positions = (question.encoded.positions[..., -1:] + step + 1).expand(
-            *question.encoded.positions.shape[:-2], len(answers), 1
+    first = head_logits(vlm, output[:, -1])
+
+    def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
+        positions = (question.encoded.positions[..., -1:] + number + 1).expand(
+            *question.encoded.positions.shape[:-2], len(chosen), 1
         )
         output = vlm.parts.decoder(
             inputs_embeds=vlm.embed(chosen[:, None]), position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        logits = head_logits(vlm, output[:, -1])
+        return head_logits(vlm, output[:, -1])
+
+    answers = greedy_answers(first, step, question.limit, vlm.end_ids())
     probabilities = first.double().softmax(-1).cpu()
     texts = [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
     return [
         Reply(text, question.right(text), int(likely.argmax()), likely)
         for text, likely in zip(texts, probabilities, strict=True)
     ]
-
-
-def repeated(given: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """The decoder's arguments for one prompt, as a batch of `rows` equal ones; masks of all pairs broadcast."""
-    many = dict(given)
-    many["inputs_embeds"] = given["inputs_embeds"].repeat(rows, 1, 1)
-    for name in ("attention_mask", "visual_pos_masks"):
-        value = given.get(name)
-        if isinstance(value, torch.Tensor) and value.ndim == 2:
-            many[name] = value.repeat(rows, 1)
-    if (positions := given.get("position_ids")) is not None:
-        many["position_ids"] = positions.expand(*positions.shape[:-2], rows, positions.shape[-1])
-    if (features := given.get("deepstack_visual_embeds")) is not None:
-        many["deepstack_visual_embeds"] = [layer.repeat(rows, 1) for layer in features]
-    return many
 
 
 def head_logits(vlm: VLM, normalised: torch.Tensor) -> torch.Tensor:

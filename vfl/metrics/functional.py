@@ -27,6 +27,7 @@ from vfl.metrics.bounds import error_gap_bound
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result, by_function, mean_curve, mean_scalar, no_scalar, number, result
+from vfl.metrics.spec import SKIP, Metric
 from vfl.metrics.unique import unique_information
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -174,3 +175,16 @@ def _unique(states: Floats, answers: NDArray[np.int64], clusters: int, seed: int
 def _answers(pair: Pair) -> list[str]:
     """The right answers on the images that the pair is asked on."""
     return [pair.source_answer if which == "source_image" else pair.answer for which in asked_images(pair)]
+
+
+SPEC = Metric(
+    function=functional,
+    needs="pairs",
+    title="Functional redundancy",
+    read="How much better the answer is predicted from the next layer’s states than from this one’s. Near "
+    "0 the layer may be skipped; a large bound of it proves nothing.",
+    source=SKIP,
+    equation="|MMSE(Y | X_l) − MMSE(Y | X_l+1)| ≤ ε",
+    unit="squared error",
+    units={"unique": "nats"},
+)

@@ -28,9 +28,10 @@ from vfl.evaluate.answers import Exam
 from vfl.evaluate.items import items_of_probes
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import check_pairs
-from vfl.metrics.heads import head_score
+from vfl.metrics.head_score import head_score
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
 
@@ -186,3 +187,15 @@ def mean_outputs(vlm: VLM, pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:
 
 def _listed(heads: Sequence[tuple[int, int]]) -> list[list[int]]:
     return [[layer, head] for layer, head in heads]
+
+
+SPEC = Metric(
+    function=head_masking,
+    needs="pairs",
+    title="Masking visual heads",
+    read="Accuracy with the highest-scored heads of a third of the depth switched off, beside as many random ones. The "
+    "gap between the two is what is special about those heads.",
+    source=HEADS,
+    equation="accuracy(k) with the outputs of the k highest-scored heads of a stage replaced",
+    unit=SHARE,
+)

@@ -11,17 +11,18 @@ from collections.abc import Sequence
 import torch
 
 from vfl.metrics.edited_prompts import check_pairs
-from vfl.metrics.heads import TOP, head_values, head_weight
+from vfl.metrics.heads import head_values, highest, image_attention
 from vfl.metrics.objects import Places, object_tokens
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result, mean_curve, mean_scalar, table
+from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.metrics.var import Query
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
 
 
-def weights_of_pairs(vlm: VLM, pairs: Sequence[Pair], *, query: Query = "token") -> Result:
+def head_weight(vlm: VLM, pairs: Sequence[Pair], *, query: Query = "token") -> Result:
     """Attention w[l, h] to the image, and r[l, h] to the boxes of pairs that have some, on the pairs' target images.
 
     Args:
@@ -30,18 +31,18 @@ def weights_of_pairs(vlm: VLM, pairs: Sequence[Pair], *, query: Query = "token")
         query: whose attention, see vfl/metrics/heads.py.
 
     Returns:
-        What `head_weight` gives, and where there are boxes: curve "region" (L points, mean over heads), scalars
+        What `by_head` gives of w, and where there are boxes: curve "region" (L points, mean over heads), scalars
         "region", "region_share" (r / w over all heads) and "region_tokens" (what even attention would give: the share
         of image tokens), "region_heads": L x H table of mean r, "region_top": its highest heads. "without_object": ids
         of pairs without a box.
     """
     check_pairs(pairs, "head_weight")
-    found = head_weight(vlm, prompts_of(vlm, pairs), query=query)
+    weights = image_attention(vlm, prompts_of(vlm, pairs), query=query)
     places = Places(vlm)
     boxed = [pair for pair in pairs if pair.boxes.get("image")]
-    found["without_object"] = [pair.id for pair in pairs if pair not in boxed]
+    weights["without_object"] = [pair.id for pair in pairs if pair not in boxed]
     if not boxed:
-        return found
+        return weights
     regions, shares, sizes = [], [], []
     for pair, encoded in zip(boxed, prompts_of(vlm, boxed), strict=True):
         inside = object_tokens(places.of(encoded), pair.boxes["image"])
@@ -50,24 +51,34 @@ def weights_of_pairs(vlm: VLM, pairs: Sequence[Pair], *, query: Query = "token")
         shares.append(float(masses[1].sum() / masses[0].sum()))
         sizes.append(float(inside.double().mean()))
     means = torch.stack(regions).mean(0)
-    ranked = means.flatten().argsort(descending=True, stable=True)[:TOP].tolist()
-    top = [divmod(at, means.shape[1]) for at in ranked]
-    found["curves"]["region"] = mean_curve([one.mean(1).tolist() for one in regions])
-    found["scalars"] |= {
-        "region": mean_scalar([float(one.mean()) for one in regions]),
+    weights["curves"]["region"] = mean_curve([region.mean(1).tolist() for region in regions])
+    weights["scalars"] |= {
+        "region": mean_scalar([float(region.mean()) for region in regions]),
         "region_share": mean_scalar(shares),
         "region_tokens": mean_scalar(sizes),
     }
-    found["region_heads"] = table(means)
-    found["region_top"] = [{"layer": layer, "head": head, "value": float(means[layer, head])} for layer, head in top]
-    found["options"]["region"] = "any overlap with the box"
-    return found
+    weights["region_heads"] = table(means)
+    weights["region_top"] = highest(means)
+    weights["options"]["region"] = "any overlap with the box"
+    return weights
 
 
 def region_masses(vlm: VLM, encoded: Encoded, inside: torch.Tensor, *, query: Query = "token") -> torch.Tensor:
     """(2, L, H) of one prompt: attention to all image tokens and to those of a region, (V,) bool."""
 
-    def value(layer_idx: int, weights: torch.Tensor) -> torch.Tensor:
-        return torch.stack([weights.sum(-1), weights[:, inside.to(weights.device)].sum(-1)], dim=-1)  # (H, 2)
+    def value(layer_idx: int, attention: torch.Tensor) -> torch.Tensor:
+        return torch.stack([attention.sum(-1), attention[:, inside.to(attention.device)].sum(-1)], dim=-1)  # (H, 2)
 
     return head_values(vlm, encoded, value, query=query).movedim(-1, 0)
+
+
+SPEC = Metric(
+    function=head_weight,
+    needs="pairs",
+    title="Image attention of heads",
+    read="Attention of each head to the image tokens. Few look at it much; dark cells are those.",
+    source=HEADS,
+    equation="w[l, h] = Σᵢ aᵢ over image tokens i; r[l, h] over those of the object’s region",
+    unit="attention mass",
+    units={"region_share": SHARE, "region_tokens": SHARE},
+)

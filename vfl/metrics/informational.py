@@ -21,6 +21,7 @@ from vfl.engine.states import between_layers, forward, is_image_token
 from vfl.errors import InputError
 from vfl.metrics.bounds import entropy_upper, information_gap_bound, information_kl, information_lower
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.spec import SHARE, SKIP, Metric
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -104,3 +105,16 @@ def ball_counts(vlm: VLM, encoded: Encoded, radius: float) -> torch.Tensor:
 def _unit(states: torch.Tensor) -> torch.Tensor:
     wide = states.to(torch.promote_types(states.dtype, torch.float32))
     return torch.nn.functional.normalize(wide, dim=-1)
+
+
+SPEC = Metric(
+    function=informational,
+    needs="prompts",
+    title="Informational redundancy",
+    read="Bounds on what a layer adds that the layer before did not hold. Compare the upper bound with log|X|, the "
+    "most it could ever be: near that it says nothing.",
+    source=SKIP,
+    equation="H(X_l+1 | X_l) ≤ h₂(Pₜ) + Pₜ log((V − N_min) / N_max) + log N_max",
+    unit="nats",
+    units={"exceed": SHARE, "shuffled": SHARE},
+)

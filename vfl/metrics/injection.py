@@ -16,6 +16,7 @@ from vfl.engine.plan import Plan
 from vfl.errors import InputError
 from vfl.metrics.accuracy import TOLERANCE, accuracy_along, points
 from vfl.metrics.result import Result
+from vfl.metrics.spec import EARLY, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asked, Asker, question_of
 from vfl.probes.pair import Pair, Which
@@ -57,7 +58,7 @@ def injection(
         image: Any = _noise(pair) if unrelated == "noise" else unrelated_pair(pair, which, pairs).path("image")
         shown = vlm.ask(question_of(vlm, pair), image)
         clean = asker.ask(pair, which)
-        return Asked(shown, prefill(vlm, shown)), [Plan.suffix(n, clean.stream) for n in firsts]
+        return Asked(shown, prefill(vlm, shown)), [Plan.suffix(n, clean.image_cache) for n in firsts]
 
     options: dict[str, Any] = {"unrelated": unrelated}
     if unrelated == "noise":
@@ -91,3 +92,15 @@ def _noise(pair: Pair) -> Image.Image:
     width, height = pair.size
     pixels = np.random.default_rng(NOISE_SEED).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+SPEC = Metric(
+    function=injection,
+    needs="pairs",
+    title="Causal injection",
+    read="Below layer n the text reads an unrelated image, from n on the right one. Accuracy stays while nothing below "
+    "n was needed; where it falls, the text has begun to take from the image. At n = L only the unrelated image is "
+    "left.",
+    source=EARLY,
+    equation="accuracy(n) with an unrelated image’s states in layers 0 … n−1, the image’s own from n on",
+)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vfl.engine.attention_tap import Block, tapped
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import (
@@ -24,12 +24,12 @@ from vfl.metrics.edited_prompts import (
     check_pairs,
     needs_object,
     question_on,
-    repeated,
     replies,
     reply,
 )
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.spec import NEO, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair, Which
 
@@ -178,8 +178,21 @@ def _knocked_out(
             here = torch.tensor([first <= layer <= last for _, (first, last) in rows], device=queries.device)
             blocks.append(Block(frozenset([layer]), queries & here[:, None], keys))
         with tapped(vlm, blocks=blocks):
-            answered = replies(vlm, question, repeated(given, len(rows)))
+            answered = replies(vlm, question, take_rows(given, [0] * len(rows)))
         for (name, _), edited in zip(rows, answered, strict=True):
             found[name][0].append(edited.right)
             found[name][1].append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))
     return found
+
+
+SPEC = Metric(
+    function=knockout,
+    needs="pairs",
+    title="Attention knockout",
+    read="Within a window of layers, the target no longer reads the source. Accuracy falls, and the plain answer’s "
+    "token loses probability, in the windows where that edge carries the answer.",
+    source=NEO,
+    equation="accuracy and p(token) with A[l, q, k] = 0 for q of the target, k of the source, l in a window",
+    units={"drop": "probability"},
+    only_images="it cuts attention from an object's place and from rows of the picture",
+)

@@ -17,6 +17,7 @@ from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.regions import overlaps, token_regions
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.asking import question_of
 from vfl.probes.pair import Pair
@@ -83,3 +84,18 @@ def class_tokens(vlm: VLM, label: str) -> list[int]:
         named = [i for i, text in zip(ids, vlm.tokenizer.convert_ids_to_tokens(ids), strict=True) if text.strip("▁Ġ")]
         firsts.add((named or ids)[0])
     return sorted(firsts)
+
+
+SPEC = Metric(
+    function=lens,
+    needs="pairs",
+    title="Logit lens",
+    read="What the vision tokens would spell if they were answers. Correspondence is the share of the object’s tokens "
+    "that spell its name; confidence is the probability of the likeliest entry. In the picture below, point at a "
+    "patch to see its five likeliest entries at every state.",
+    source=NEO,
+    equation="pᵢ(l) = softmax(W_U norm(h[l]ᵢ))",
+    unit=SHARE,
+    units={"correspondence": SHARE, "best": ""},
+    only_images="it asks what the patches of an object spell",
+)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from vfl.errors import InputError
 from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.spec import EARLY, SHARE, Metric
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -42,3 +43,15 @@ def persistence(vlm: VLM, prompts: Iterable[Encoded], *, first: str = "embedding
     curves = {"vision": mean_curve(samples, axis="state")}
     scalars = {"vision": mean_scalar([sum(sample) / len(sample) for sample in samples])}
     return result(len(samples), scalars, curves, {"first": first, "vision": "image tokens"})
+
+
+SPEC = Metric(
+    function=persistence,
+    needs="prompts",
+    title="Logit-lens persistence",
+    read="Share of vision tokens whose likeliest vocabulary entry is still the first one. High early values say that "
+    "the first layers keep the image tokens as they are.",
+    source=EARLY,
+    equation="P(l) = meanᵢ 1[tᵢ(l) = tᵢ(first)], tᵢ(l) = argmax softmax(W_U norm(h[l]ᵢ))",
+    unit=SHARE,
+)

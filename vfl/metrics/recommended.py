@@ -22,6 +22,7 @@ from vfl.metrics.cosine import EPS, adjacent_distances
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result, mean_curve, no_scalar
+from vfl.metrics.spec import SKIP, Metric
 from vfl.metrics.var import masses
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asked, Asker
@@ -116,3 +117,16 @@ def plan_of(vlm: VLM, asked: Asked, skip: Skip) -> Plan:
     if skip.entry == 0 or not visible:
         return hidden
     return hidden | Plan.swap(visible, late_entry(vlm, asked.encoded, skip.entry))
+
+
+SPEC = Metric(
+    function=recommended,
+    needs="pairs",
+    title="Recommended late entry and early exit",
+    read="The layers that vision tokens may skip by the two curves: enter after layers that neither move vision nor "
+    "read it, leave after the last layer that reads it. The accuracies are the check: the plain model, then with "
+    "the layers skipped; speed and cache are ratios to the plain model.",
+    source=SKIP,
+    equation="enter at the largest k with d̄(l) ≤ ε and VAR(l) ≤ s · max VAR for l < k; leave where VAR stays below it",
+    units={"distance": "cosine distance", "attention": "attention mass"},
+)

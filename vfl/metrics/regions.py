@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vfl.engine.derived_caches import vision_embeddings
+from vfl.engine.vision_embeddings import vision_embeddings
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM

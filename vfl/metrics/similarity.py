@@ -8,17 +8,19 @@ text is that after the image's first token: what stands before it does not chang
 of early layers in VLMs" (Hartman et al.).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from vfl.engine.attention_tap import Block, tapped
+from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.states import between_layers, forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine_distance
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.spec import EARLY, Metric
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -92,26 +94,20 @@ def kept_apart(vlm: VLM, encoded: Encoded, below: int, edit: str) -> Iterator[No
         blocks.append(Block(layers, vision[None], ~vision[None]))
     raw: list[torch.Tensor] = []
 
-    def keep_raw(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        state = args[0] if args else kwargs["hidden_states"]
+    def keep_raw(
+        layer_idx: int, state: torch.Tensor, arguments: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, Mapping[str, Any]] | None:
         here = vision.to(state.device)
-        if module is vlm.layers[0]:
+        if layer_idx == 0:
             raw[:] = [state[:, here]]
-            return args, kwargs
+            return None
         state = state.clone()
         state[:, here] = raw[0].to(state)
-        return ((state, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": state})
+        return state, arguments
 
-    handles = []
-    try:
-        if edit == "skip":
-            for layer in list(vlm.layers)[: below + 1]:
-                handles.append(layer.register_forward_pre_hook(keep_raw, with_kwargs=True))
-        with tapped(vlm, blocks=blocks):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers_with_raw = range(below + 1) if edit == "skip" else ()
+    with layer_hooks(vlm.layers, keep_raw, only=layers_with_raw), tapped(vlm, blocks=blocks):
+        yield
 
 
 @contextmanager
@@ -125,3 +121,15 @@ def _each_state(vlm: VLM, visit: Callable[[int, torch.Tensor], None]) -> Iterato
 
     with between_layers(vlm.layers, both):
         yield
+
+
+SPEC = Metric(
+    function=similarity,
+    needs="prompts",
+    title="States after masking and skipping",
+    read="Similarity of a token’s state to that of the plain model when the first layers are masked or skipped. A "
+    "curve that returns to 1 has recovered; text that stays low carries the damage to the answer.",
+    source=EARLY,
+    equation="sₘ(l) = meanᵢ cos(h_plain[l]ᵢ, h_edited[l]ᵢ) over the tokens i of a modality m",
+    unit="cosine similarity",
+)

@@ -17,6 +17,7 @@ from vfl.locate.curves import outcomes
 from vfl.locate.pairs import sweep_pair
 from vfl.locate.records import table_of
 from vfl.metrics.result import Result, by_function, mean_curve, no_scalar, result, share_curve, share_scalar
+from vfl.metrics.spec import SHARE, VFL, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asker
 from vfl.probes.pair import Pair
@@ -66,3 +67,23 @@ def swap(vlm: VLM, pairs: Sequence[Pair], *, reading: Reading = "text") -> Resul
         }
     options = {"reading": reading, "extent": "single layers", "over": "kept pairs"}
     return result(len(pairs), scalars, curves, options)
+
+
+SPEC = Metric(
+    function=swap,
+    needs="pairs of images",
+    title="Visual token swapping",
+    read="Share of answers that change when one layer reads another image. Peaks are the layers where a function is "
+    "decided; “followed” turned to the other image’s answer, and the control (another picture with the same "
+    "answer) shows what mere disturbance does.",
+    source=VFL,
+    equation="P_swap(y) = Πₜ P(yₜ | y_<t, U of the other image at layer k, U elsewhere, W)",
+    units={
+        "changed": SHARE,
+        "followed": SHARE,
+        "control": SHARE,
+        "peak_changed": SHARE,
+        "effect": "nats per token",
+        "peak": "",
+    },
+)

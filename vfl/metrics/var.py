@@ -14,10 +14,11 @@ from typing import Literal, get_args
 import torch
 
 from vfl.engine.attention_tap import Reader, tapped
-from vfl.engine.image_cache import frame_after, frame_of_prompt
+from vfl.engine.layer_trace import trace_after, trace_prompt
 from vfl.engine.states import forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
+from vfl.metrics.spec import SKIP, Metric
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -91,14 +92,28 @@ def read_query(vlm: VLM, encoded: Encoded, read: Reader, *, query: Query = "pred
             forward(vlm, encoded)
         return
     with torch.no_grad():
-        frame = frame_of_prompt(vlm, encoded)
-        token = vlm.logits(frame.hidden[-1][:, -1:]).argmax(-1).to(vlm.device)
-        past = list(zip(frame.keys, frame.values, strict=True))
+        trace = trace_prompt(vlm, encoded)
+        token = vlm.logits(trace.hidden[-1][:, -1:]).argmax(-1).to(vlm.device)
+        past = list(zip(trace.keys, trace.values, strict=True))
         with tapped(vlm, read=read):
-            frame_after(vlm, past, token, encoded.positions[..., -1:] + 1, encoded.length)
+            trace_after(vlm, past, token, encoded.positions[..., -1:] + 1, encoded.length)
 
 
 def svar_layers(num_layers: int) -> tuple[int, int]:
     """The paper's layers 5 to 18 of 32, both included, in proportion to another depth."""
     first, last = (round(layer * num_layers / PAPER_DEPTH) for layer in PAPER_LAYERS)
     return first, max(first, min(last, num_layers - 1))
+
+
+SPEC = Metric(
+    function=var,
+    needs="prompts",
+    title="Visual attention ratio",
+    read="Attention of the position that predicts the answer: how much goes to the image, to other text, and to itself "
+    "(together 1). Layers with little to the image may lose it: early exit from the last rise on. The table below "
+    "shows every head.",
+    source=f"{SKIP}; SVAR sums the layers 5 to 18 of 32, in proportion",
+    equation="VAR[l, h] = Σⱼ A[l, h, q, j] over vision positions j",
+    unit="attention mass",
+    units={"svar": ""},
+)

@@ -14,6 +14,7 @@ from vfl.metrics.edited_prompts import boxed_images, check_pairs, question_on, r
 from vfl.metrics.head_weight import region_masses
 from vfl.metrics.objects import Places, object_tokens
 from vfl.metrics.result import Result, by_function, mean_curve, mean_scalar, result, share_scalar
+from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.metrics.var import Query
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair, Which
@@ -85,3 +86,17 @@ def outlined(pair: Pair, which: Which, colour: str = COLOUR, width: float = WIDT
         right, bottom = min(image.width - 1, x1 + line), min(image.height - 1, y1 + line)
         drawing.rectangle((max(0, x0 - line), max(0, y0 - line), right, bottom), outline=colour, width=line)
     return image
+
+
+SPEC = Metric(
+    function=visual_prompt,
+    needs="pairs with boxes",
+    title="Drawing a box",
+    read="Accuracy with the object’s outline drawn into the image (on) and without (off), and how much attention falls "
+    "inside the box. A gain without more attention there is not due to looking.",
+    source=HEADS,
+    equation="gain = accuracy(outlined) − accuracy(plain); r = Σᵢ aᵢ over the object’s tokens",
+    unit=SHARE,
+    units={"region_on": "attention mass", "region_off": "attention mass"},
+    only_images="it draws a box into the picture",
+)

@@ -58,21 +58,21 @@ class Asked:
     """One image of a pair, encoded with its question and prefilled."""
 
     encoded: Encoded
-    stream: ImageCache
+    image_cache: ImageCache
 
 
 class Asker:
-    """Asks pairs of one model; the streams of the last few images are kept for further questions on them."""
+    """Asks pairs of one model; the image caches of the last few are kept for further questions on them."""
 
     def __init__(self, vlm: VLM, keep: int = 4) -> None:
         self.vlm = vlm
-        self._stream = lru_cache(maxsize=keep)(self._prefilled)
+        self._cache_of = lru_cache(maxsize=keep)(self._prefilled)
 
     def ask(self, pair: Pair, which: Which) -> Asked:
         """Encode and prefill one image of a pair."""
         encoded = self.vlm.ask(question_of(self.vlm, pair), pair.path(which))
-        stream = self._stream(pair.path(which), _Prompt(encoded))
-        return Asked(encoded, stream)
+        image_cache = self._cache_of(pair.path(which), _Prompt(encoded))
+        return Asked(encoded, image_cache)
 
     def _prefilled(self, path: Path, prompt: "_Prompt") -> ImageCache:
         return prefill(self.vlm, prompt.encoded)

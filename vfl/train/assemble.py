@@ -17,11 +17,17 @@ from vfl.models.conversation import ConversationEncoder
 from vfl.models.vlm import VLM
 from vfl.train.adapter.lora import build_lora
 from vfl.train.arguments import trainer_arguments
+from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
 from vfl.train.layers.choice import chosen_layers
+from vfl.train.layers.modules import with_modules
+from vfl.train.layers.protect import Protection, protection_of, spared
+from vfl.train.layers.rules import check_count
+from vfl.train.preflight.processes import launch_facts
 from vfl.train.recipe import Recipe
 from vfl.train.rows.collate import Collator, PreferenceCollator
 from vfl.train.rows.prepare import Prepared, check_paths, prepare
+from vfl.train.rows.replay import with_replay
 from vfl.train.trainers import TRAINERS
 
 logger = logging.getLogger(__name__)
@@ -37,6 +43,8 @@ class Assembly:
         vlm: the base model with the adapter injected, its processor and parts.
         model_id: what maps and presets are compared with.
         layers: the decoder layers that are trained, ascending.
+        decision: how a rule chose them by the training rows; None where they were named.
+        protection: what is spared for other functions.
         lora: the PEFT configuration.
         prepared: the training rows.
         trainer: a TRL trainer; its `model` is the PEFT model.
@@ -50,6 +58,8 @@ class Assembly:
     prepared: Prepared
     trainer: Any
     zero_stage: int
+    decision: LayerDecision | None = None
+    protection: Protection | None = None
 
     @property
     def peft_model(self) -> PeftModel:
@@ -67,7 +77,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     """
     template = _template(recipe.chat_template)
     check_paths(recipe.data)
-    fmap = FunctionMap.load(recipe.layers.map) if recipe.layers.map and recipe.layers.arm != "full" else None
+    choice = recipe.layers
+    fmap = FunctionMap.load(choice.map) if choice.map and choice.arm != "full" else None
     dtype = _dtype(recipe.dtype)
     # Before the model: under ZeRO-3 Transformers then spreads the weights over the ranks as it reads them.
     args = trainer_arguments(recipe, dtype)
@@ -84,11 +95,21 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         place=stage != 3,  # DeepSpeed places its partitions itself; a step is tried on whole weights
     )
     vlm = describe(model, processor, model_id=name, chat_template=template)
-    identity = identify_model(model, hashed=fmap is not None)
-    layers = chosen_layers(recipe.layers, identity, fmap)
-    lora = build_lora(model, layers, recipe.lora, recipe.also_adapt, match=recipe.match is not None)
+    identity = identify_model(model, hashed=fmap is not None or recipe.protect is not None)
+    protection = protection_of(recipe.protect, identity, choice.functions)
+    options = with_modules(recipe.lora, choice.modules, vlm)
+    if choice.by_data:
+        _check_rule(recipe, identity, options, vlm, stage)
+    else:  # before the data is read: a wrong choice is said at once
+        layers = spared(chosen_layers(choice, identity, fmap), protection)
+        lora = build_lora(model, layers, options, recipe.also_adapt, match=recipe.match is not None)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
-    prepared = _prepared(recipe, encoder, args, progress)
+    prepared = _prepared(recipe, vlm, encoder, args, progress)
+    decision = None
+    if choice.by_data:
+        decision = _decided(recipe, vlm, identity, prepared, encoder, args, options, protection)
+        layers = list(decision.layers)
+        lora = build_lora(model, layers, options, recipe.also_adapt, match=recipe.match is not None)
     mixed = prepared.facts.text_only > 0 and stage == 3
     if mixed and recipe.method == "dpo":
         raise InputError(
@@ -109,21 +130,70 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         )
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"TRL or PEFT refuses these settings: {' '.join(str(error).split())}") from error
+    trainer.on_nan = recipe.on_nan
     if recipe.deepspeed and not trainer.is_deepspeed_enabled:
         raise InputError(
             f"deepspeed={recipe.deepspeed!r} was asked for, but accelerate has not taken it up. Look for ACCELERATE_ "
             "variables in the environment, and start with torchrun, deepspeed or accelerate launch."
         )
-    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage)
+    if protection is not None:
+        trainer.multipliers = protection.multipliers
+    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection)
 
 
-def _prepared(recipe: Recipe, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
+def _check_rule(recipe: Recipe, model: ModelId, options: dict[str, Any], vlm: VLM, stage: int) -> None:
+    """What is wrong with a rule, before the data is read for it."""
+    check_count(recipe.layers.number(model.num_layers), model.num_layers)
+    build_lora(vlm.model, range(model.num_layers), options, recipe.also_adapt)
+    if stage == 3:
+        raise InputError(
+            f"layers.rule {recipe.layers.rule} scores whole layers, and under ZeRO-3 they are spread over the ranks. "
+            "Score them with `vfl layers` first and write the list, or use deepspeed: zero2."
+        )
+
+
+def _decided(
+    recipe: Recipe,
+    vlm: VLM,
+    model: ModelId,
+    prepared: Prepared,
+    encoder: ConversationEncoder,
+    args: Any,
+    options: dict[str, Any],
+    protection: Protection | None,
+) -> LayerDecision:
+    """The first process' choice, by its own rows, for all: rounding must not part the ranks."""
+    decision = None
+    launch = launch_facts(args, len(prepared.rows))
+    if args.process_index == 0:
+        new = prepared.rows.select(range(prepared.facts.used))  # old rows ask for no change
+        decision = decide(
+            recipe.layers,
+            vlm,
+            model,
+            new,
+            encoder,
+            recipe.out,
+            lora=options,
+            steps=launch.total_steps,
+            learning_rate=args.learning_rate,
+            batch=args.per_device_train_batch_size,
+            seed=recipe.seed,
+            barred=protection.barred if protection else (),
+        )
+    chosen: LayerDecision = gather_object([decision])[0]
+    logger.info("%s", chosen.reason)
+    return chosen
+
+
+def _prepared(recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
     """The rows, read by the first process while the others wait; an error there is one everywhere."""
     folder = recipe.out / PREPARED
 
     def rows(bar: bool) -> Prepared:
         workers = args.dataloader_num_workers
-        return prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
+        found = prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
+        return with_replay(found, recipe, vlm, encoder, folder, workers=workers)
 
     # The first process of all, then of each machine (that finds the rows, or reads them where it sees another disk).
     found = None

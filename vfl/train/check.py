@@ -11,7 +11,7 @@ import torch
 from vfl.loading.load import EMBEDDED
 from vfl.train.adapter.files import adapted_modules
 from vfl.train.assemble import Assembly
-from vfl.train.backward.memory import CheckpointingChoice, choose_checkpointing, step_memory, untouched
+from vfl.train.backward.memory import CheckpointingChoice, choose_checkpointing, step_memory, untouched_by_step
 from vfl.train.backward.truncate import truncate
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
@@ -113,7 +113,7 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     else:
         choice = CheckpointingChoice(asked == "on", f"Checkpointing {asked}, as asked.", None)
     memory = choice.memory
-    with untouched(parts.peft_model, device), truncate(parts.peft_model, choice.checkpointing):
+    with untouched_by_step(parts.peft_model), truncate(parts.peft_model, choice.checkpointing):
         if memory is None or choice.checkpointing:
             memory = step_memory(step, device)
         start = time.perf_counter()
@@ -175,12 +175,14 @@ def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:
 def _arm_facts(recipe: Recipe, parts: Assembly) -> ArmFacts:
     choice = recipe.layers
     return ArmFacts(
-        arm=choice.preset or ("list" if choice.layers and choice.arm == "function" else choice.arm),
+        arm=choice.rule or choice.preset or ("list" if choice.layers and choice.arm == "function" else choice.arm),
         layers=tuple(parts.layers),
         functions=choice.functions,
         map_path=None if choice.map is None else str(choice.map),
         map_sha256=None if choice.map is None else _hash(choice.map),
         rank=parts.lora.r,
+        reason=None if parts.decision is None else parts.decision.reason,
+        protected=None if parts.protection is None else parts.protection.sentence,
     )
 
 

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.train.layers.choice import LayerChoice
+from vfl.train.layers.protect import ProtectConfig
+from vfl.train.nonfinite import OnNan
 
 
 class _Strict(BaseModel):
@@ -20,6 +22,25 @@ class _Strict(BaseModel):
 
 def _several(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
+
+
+class ReplayConfig(_Strict):
+    """Rows of what the model can do already, mixed into every epoch so that it keeps that."""
+
+    data: Annotated[tuple[Path, ...], BeforeValidator(_several)] = ()
+    images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
+    format: Kind | Literal["auto"] = "auto"
+    probes: str | None = Field(default=None, description="instead of data: micro, standard, or a suite's folder")
+    functions: tuple[str, ...] | None = None
+    pairs: int = Field(default=100, ge=1, description="generated pairs a function, two rows each")
+    probe_seed: int = Field(default=2, ge=0, description="of generated probes; not the one that is evaluated with")
+    share: float = Field(default=0.1, gt=0, lt=1, description="of the rows of an epoch")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.data) == (self.probes is not None):
+            raise ValueError("replay needs rows from data or from probes: give one of the two")
+        return self
 
 
 class DataConfig(_Strict):
@@ -32,6 +53,7 @@ class DataConfig(_Strict):
     on_bad_row: Literal["error", "skip"] = "error"
     on_long_row: Literal["error", "skip"] = "error"
     allow_remote: bool = False
+    replay: ReplayConfig | None = None
 
 
 class EvaluationConfig(_Strict):
@@ -68,6 +90,7 @@ class Recipe(_Strict):
     method: Literal["sft", "dpo"] = "sft"
     data: DataConfig
     layers: LayerChoice
+    protect: ProtectConfig | None = None
     match: Literal["parameters"] | None = Field(
         default=None, description="scale the rank to as many trainable parameters as full-LoRA"
     )
@@ -76,8 +99,17 @@ class Recipe(_Strict):
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Literal["auto", "on", "off"] = "auto"
+    on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _skips_where_it_can(self) -> Self:
+        if self.on_nan == "skip" and self.deepspeed:
+            raise ValueError(
+                "on_nan: skip can't be had under DeepSpeed, which steps before it tells the norm; use stop"
+            )
+        return self
 
 
 def read_recipe(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:

@@ -33,6 +33,7 @@ from vfl.train.preflight.tables import print_preflight
 from vfl.train.recipe import Recipe, read_recipe
 from vfl.train.report.before_after import Change, changes_of
 from vfl.train.report.page import write_training_report
+from vfl.train.restricted_loading import restricted_loading
 from vfl.train.trainers import trained_state
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,10 @@ def train(
     last = checkpoints(recipe.out / CHECKPOINTS) if resume else []
     if resume and not last:
         logger.warning("no complete checkpoint in %s: the run starts from the beginning", recipe.out / CHECKPOINTS)
-    with truncate(parts.peft_model, checkpointing, reentrant=parts.zero_stage == 3):
+    with (
+        restricted_loading(last[-1] if last else None, deepspeed=recipe.deepspeed is not None),
+        truncate(parts.peft_model, checkpointing, reentrant=parts.zero_stage == 3),
+    ):
         trainer.train(resume_from_checkpoint=str(last[-1]) if last else None)
     adapter = _save(recipe, parts)
     changes: list[Change] = []

@@ -1,14 +1,18 @@
 """TRL's trainers with whole checkpoints and adapters that are gathered before they are saved."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from trl import DPOTrainer, SFTTrainer
 
 from vfl.train.checkpoints import WholeCheckpoints
+from vfl.train.layers.multipliers import parameter_groups
+from vfl.train.nonfinite import FiniteSteps
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +32,24 @@ def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
     return deepspeed.zero.GatheredParameters(parameters)
 
 
-class _Adapted(WholeCheckpoints):
-    """What both trainers share."""
+class _Adapted(WholeCheckpoints, FiniteSteps):
+    """What both trainers share. `multipliers` are of the learning rate, by decoder layer, set before training."""
+
+    multipliers: Mapping[int, float] = MappingProxyType({})
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """With multipliers, one group of weights for each."""
+        if self.multipliers and self.optimizer is None:  # type: ignore[has-type]
+            arguments = self.args  # type: ignore[attr-defined]
+            kind, options = self.get_optimizer_cls_and_kwargs(arguments, self.model)  # type: ignore[attr-defined]
+            groups = parameter_groups(
+                self.model,  # type: ignore[attr-defined]
+                self.multipliers,
+                arguments.learning_rate,
+                arguments.weight_decay,
+            )
+            self.optimizer = kind(groups, **options)
+        return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The adapter alone: ZeRO would gather the whole base model, only for the adapter to be picked out of it."""

@@ -106,9 +106,9 @@ def test_reading_the_other_image_is_what_the_sweep_calls_a_swap(
     vlm = vfl.load(recipe.output, dtype="float64")
     question = grounding("cat", 0)
     mine, theirs = (vlm.ask(question.text, paint(scene)) for scene in scenes)
-    stream = vfl.prefill(vlm, theirs)
+    image_cache = vfl.prefill(vlm, theirs)
     layers = [[], [1], [0, 2], [0, 1, 2]]
-    swept = vfl.sweep(vlm, mine, [vfl.Plan.swap(chosen, stream) for chosen in layers]).logits
+    swept = vfl.sweep(vlm, mine, [vfl.Plan.swap(chosen, image_cache) for chosen in layers]).logits
 
     rows = packer.single().pack([[[question]], [[question]]])
     first_answer = int((rows.labels[0] >= 0).nonzero()[0])

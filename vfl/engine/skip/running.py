@@ -7,17 +7,20 @@ gone afterwards. Exact: what the text computes is what it computes in full passe
 Legend: T prompt tokens, K keys, d model width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from vfl.engine.attention_tap import blocked
-from vfl.engine.image_cache import can_share, first_tensor, slots_of
+from vfl.engine import decode
+from vfl.engine.image_cache import can_share, slots_of
+from vfl.engine.layer_hooks import layer_hooks
+from vfl.engine.layer_inputs import cut_argument
+from vfl.engine.masks import blocked
 from vfl.engine.skip.skip import Skip
-from vfl.engine.untouched import greedy, untouched
+from vfl.engine.untouched import untouched
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -62,17 +65,12 @@ def generate(
     Raises:
         InputError: as `skipping`.
     """
-    least = {"min_new_tokens": max_new_tokens} if exactly else {}
     way: AbstractContextManager[DynamicCache] = (
         nullcontext(DynamicCache()) if skip is None else skipping(vlm, encoded, skip)
     )
-    with untouched(vlm), greedy(vlm), way as cache:
-        output: Any = vlm.model.generate(
-            **encoded.inputs, past_key_values=cache, max_new_tokens=max_new_tokens, do_sample=False, **least
-        )
-    ids = output[0, encoded.length :].tolist()
-    ends = vlm.end_ids()
-    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))], cache
+    with untouched(vlm), way as cache:
+        (ids,) = decode.generate(vlm, encoded.inputs, max_new_tokens, cache=cache, exactly=exactly)
+    return ids, cache
 
 
 @contextmanager
@@ -95,14 +93,13 @@ def skipping(vlm: VLM, encoded: Encoded, skip: Skip) -> Iterator[RaggedCache]:
     if skip.num_layers != vlm.num_layers:
         raise InputError(f"The layers to skip are those of {skip.num_layers}; the model has {vlm.num_layers}.")
     run = _Run(vlm, encoded, skip)
-    handles = []
+    handles = [
+        vlm.parts.decoder.register_forward_pre_hook(run.begin, with_kwargs=True),
+        vlm.parts.decoder.register_forward_hook(run.end),
+    ]
     try:
-        handles.append(vlm.parts.decoder.register_forward_pre_hook(run.begin, with_kwargs=True))
-        handles.append(vlm.parts.decoder.register_forward_hook(run.end))
-        for layer_idx, layer in enumerate(vlm.layers):
-            handles.append(layer.register_forward_pre_hook(run.before(layer_idx), with_kwargs=True))
-            handles.append(layer.register_forward_hook(run.after(layer_idx)))
-        yield run.cache
+        with layer_hooks(vlm.layers, run.enter, run.leave):
+            yield run.cache
     finally:
         for handle in handles:
             handle.remove()
@@ -148,51 +145,44 @@ class _Run:
         """After the decoder: its tokens are past."""
         self.cache.whole += self.new
 
-    def before(self, layer_idx: int) -> Callable[..., Any]:
+    def enter(
+        self, layer_idx: int, state: torch.Tensor, arguments: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, Mapping[str, Any]] | None:
         """Before a layer: vision tokens in or out, and the layer's arguments to match."""
-
-        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            state = args[0] if args else kwargs["hidden_states"]
-            mask = kwargs.get("attention_mask")
-            if not self.prefilling:
-                if mask is not None and layer_idx not in self.visible:
-                    kwargs = kwargs | {"attention_mask": mask[..., self._held(mask.shape[-1], mask.device)]}
-                return args, kwargs
+        mask = arguments.get("attention_mask")
+        if not self.prefilling:
+            if mask is None or layer_idx in self.visible:
+                return None
+            return state, {**arguments, "attention_mask": mask[..., self._held(mask.shape[-1], mask.device)]}
+        if layer_idx in self.computed:
+            if not self.have_vision:
+                state = self._entered(state)
+            if layer_idx not in self.visible:
+                vision = self.is_vision.to(state.device)
+                edges = (~vision[:, None] & vision)[None, None]
+                arguments = {**arguments, "attention_mask": blocked(mask, edges)}
+        else:
             text = self.text.to(state.device)
-            if layer_idx in self.computed:
-                if not self.have_vision:
-                    state = self._entered(state)
-                if layer_idx not in self.visible:
-                    vision = self.is_vision.to(state.device)
-                    edges = (~vision[:, None] & vision)[None, None]
-                    kwargs = kwargs | {"attention_mask": blocked(mask, edges)}
-            else:
-                if self.have_vision:
-                    state = state[:, text]
-                kwargs = {name: _of_tokens(name, value, text, self.length) for name, value in kwargs.items()}
-            self.have_vision = layer_idx in self.computed
-            return ((state, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": state})
+            if self.have_vision:
+                state = state[:, text]
+            arguments = {name: _of_text(name, value, text, self.length) for name, value in arguments.items()}
+        self.have_vision = layer_idx in self.computed
+        return state, arguments
 
-        return hook
-
-    def after(self, layer_idx: int) -> Callable[..., Any]:
+    def leave(self, layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> torch.Tensor | None:
         """After a layer of the prompt: DeepStack's features, and no keys of vision tokens that no text will read."""
-
-        def hook(module: Any, args: Any, output: Any) -> Any:
-            if not self.prefilling or layer_idx not in self.computed:
-                return None
-            if layer_idx not in self.visible and self.cache.layers:
-                held = self.cache.layers[layer_idx]
-                text = self.text.to(held.keys.device)
-                held.keys, held.values = held.keys[:, :, text], held.values[:, :, text]
-            if layer_idx >= len(self.features):
-                return None
-            state = first_tensor(output).clone()
-            here = self.is_image.to(state.device)
-            state[:, here] += self.features[layer_idx].to(state)
-            return state if isinstance(output, torch.Tensor) else (state, *output[1:])
-
-        return hook
+        if not self.prefilling or layer_idx not in self.computed:
+            return None
+        if layer_idx not in self.visible and self.cache.layers:
+            held = self.cache.layers[layer_idx]
+            text = self.text.to(held.keys.device)
+            held.keys, held.values = held.keys[:, :, text], held.values[:, :, text]
+        if layer_idx >= len(self.features):
+            return None
+        state = output.clone()
+        here = self.is_image.to(state.device)
+        state[:, here] += self.features[layer_idx].to(state)
+        return state
 
     def _entered(self, state: torch.Tensor) -> torch.Tensor:
         """(1, text, d) -> (1, T, d), the projector's outputs in their places."""
@@ -207,18 +197,11 @@ class _Run:
         return torch.cat([self.text.to(device), torch.arange(self.length, length, device=device)])
 
 
-def _of_tokens(name: str, value: Any, chosen: torch.Tensor, length: int) -> Any:
-    """A layer's argument for some of the prompt's tokens."""
-    if name == "position_embeddings":
-        return tuple(part.index_select(-2, chosen.to(part.device)) for part in value)
-    if not isinstance(value, torch.Tensor) or length not in value.shape or name == "hidden_states":
-        return value
-    at = chosen.to(value.device)
+def _of_text(name: str, value: Any, text: torch.Tensor, length: int) -> Any:
+    """A layer's argument for the prompt's text tokens alone."""
     if name == "attention_mask":
-        return value.index_select(-1, at) if value.ndim == 2 else value.index_select(-1, at).index_select(-2, at)
-    if name in ("position_ids", "cache_position"):
-        return value.index_select(-1, at)
-    raise NotImplementedError(
-        f"The decoder layers take {name!r} of shape {tuple(value.shape)}, which holds one entry per token; how to cut "
-        "it is not known. Please report the model."
-    )
+        if value is None:
+            return None
+        value = value[..., text.to(value.device)]
+        return value if value.ndim == 2 else value[..., text.to(value.device), :]
+    return cut_argument(name, value, length, lambda part: part.index_select(-2, text.to(part.device)))

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from vfl.measure.report.panels import LEAST_SPAN, SHARE, Dot, Heat, Number, Panel, Series, shown
+from vfl.measure.report.panels import LEAST_SPAN, Dot, Heat, Number, Panel, Series, shown
+from vfl.metrics.spec import SHARE
 from vfl.report.charts import Ink, Tick, shade, y_of
 
 NOTHING = "#f0f0f0"

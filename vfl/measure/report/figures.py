@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vfl.measure.report.charts import finite
-from vfl.measure.report.panels import LEAST_SPAN, SHARE, Dot, Drawn, Heat, Panel, lines_of
+from vfl.measure.report.panels import LEAST_SPAN, Dot, Drawn, Heat, Panel, lines_of
+from vfl.metrics.spec import SHARE
 from vfl.report.charts import Ink, inks
 from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH
 from vfl.report.words import shortened

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from vfl.measure.metrics_file import Metrics
 from vfl.measure.report.charts import Chart, DotRow, HeatChart, chart, dot_rows, heat_chart
-from vfl.measure.report.guide import Guide, guide_of, ordered
+from vfl.measure.report.guide import guide_of, ordered
 from vfl.measure.report.panels import Drawn, drawn, lines_of
+from vfl.metrics.spec import Metric
 from vfl.report.charts import Tick, inks, shade
 from vfl.report.page import environment, flat
 
@@ -27,7 +28,7 @@ class Section:
     """One metric, ready to be shown."""
 
     name: str
-    guide: Guide
+    guide: Metric
     n: int
     seconds: float
     charts: list[Chart]
@@ -67,7 +68,7 @@ def safe_json(content: Any) -> str:
 
 def _section(metrics: Metrics, name: str) -> Section:
     result, guide = metrics.metrics[name], guide_of(name)
-    found = drawn(result, guide.unit, metrics.data.functions)
+    found = drawn(result, guide, metrics.data.functions)
     ink = inks(lines_of(found.panels))
     dots, dot_ticks = dot_rows(found.dots) if found.dots else ([], [])
     return Section(

@@ -10,37 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SHARE = "share"
-# Units by the last part of a name; other names have their metric's unit.
-UNITS = {
-    "accuracy": SHARE,
-    "changed": SHARE,
-    "followed": SHARE,
-    "control": SHARE,
-    "no_image": SHARE,
-    "chance": SHARE,
-    "kept": SHARE,
-    "right": SHARE,
-    "peak_changed": SHARE,
-    "correspondence": SHARE,
-    "region_share": SHARE,
-    "region_tokens": SHARE,
-    "exceed": SHARE,
-    "shuffled": SHARE,
-    "region_on": "attention mass",
-    "region_off": "attention mass",
-    "unique": "nats",
-    "tokens": "tokens",
-    "distance": "cosine distance",
-    "attention": "attention mass",
-    "logprob": "nats per token",
-    "effect": "nats per token",
-    "drop": "probability",
-    "tolerated": "",
-    "peak": "",
-    "best": "",
-    "svar": "",
-}
+from vfl.metrics.spec import SHARE, Metric
+
 # Less than this between the lowest and the highest value is noise, and is not stretched to the full height.
 LEAST_SPAN = {"probability": 0.02, "nats per token": 0.05}
 LEVELS = {"no_image": "no image", "chance": "chance"}  # scalars that are drawn as levels beside accuracies
@@ -112,35 +83,31 @@ class Drawn:
     ranking: tuple[list[str], list[list[str]]] | None
 
 
-def drawn(result: Mapping[str, Any], unit: str, functions: Iterable[str] = ()) -> Drawn:
+def drawn(result: Mapping[str, Any], spec: Metric, functions: Iterable[str] = ()) -> Drawn:
     """What to show of a result.
 
     Args:
         result: a metric's.
-        unit: of its names that have none of their own.
+        spec: that metric, which knows the values' units.
         functions: names that may hold slashes themselves ("cvbench/depth"), so that a curve's panel is told from them.
     """
-    panels = _panels(result, unit, sorted(functions, key=len, reverse=True))
+    panels = _panels(result, spec, sorted(functions, key=len, reverse=True))
     heats = _heats(result)
     scalars = result["scalars"]
     dots = []
     if not panels and not heats:
-        for name, one in list(scalars.items())[:MOST_DOTS]:
-            if one["value"] is not None and (one["low"] is not None or unit_of(name, unit) == SHARE):
-                dots.append(Dot(spoken(name), unit_of(name, unit), one["value"], one["low"], one["high"]))
+        for name, scalar in list(scalars.items())[:MOST_DOTS]:
+            unit = spec.unit_of(name)
+            if scalar["value"] is not None and (scalar["low"] is not None or unit == SHARE):
+                dots.append(Dot(spoken(name), unit, scalar["value"], scalar["low"], scalar["high"]))
         dots = [dot for dot in dots if dot.unit == SHARE] or dots  # shares and sizes fit on no common axis
     extra = {name: value for name, value in result.items() if name not in ("n", "scalars", "curves", "options")}
-    return Drawn(panels, heats, dots, _numbers(scalars, unit), _facts(extra), _ranking(extra))
+    return Drawn(panels, heats, dots, _numbers(scalars, spec), _facts(extra), _ranking(extra))
 
 
 def lines_of(panels: Iterable[Panel]) -> list[str]:
     """Names of all lines, so that one has the same colour in every panel of a metric."""
-    return list(dict.fromkeys(one.name for panel in panels for one in panel.series))
-
-
-def unit_of(name: str, unit: str) -> str:
-    """A name's unit, by its last part."""
-    return UNITS.get(name.rsplit("/", 1)[-1], unit)
+    return list(dict.fromkeys(series.name for panel in panels for series in panel.series))
 
 
 def shown(value: Number, unit: str) -> str:
@@ -157,35 +124,37 @@ def spoken(name: str) -> str:
     return name.replace("_", " ").replace("/", ": ")
 
 
-def _panels(result: Mapping[str, Any], unit: str, functions: list[str]) -> list[Panel]:
-    found: dict[tuple[str, str, str], Panel] = {}
+def _panels(result: Mapping[str, Any], spec: Metric, functions: list[str]) -> list[Panel]:
+    panels: dict[tuple[str, str, str], Panel] = {}
     for name, curve in result["curves"].items():
-        function = next((one for one in functions if name.startswith(f"{one}/")), name.split("/")[0])
-        title, line = _parts(function, name)
-        own = unit_of(name, unit)
-        key = (title, own, curve["axis"])
-        if key not in found:
-            levels = {}
-            if own == SHARE:
-                scalars = {level: result["scalars"].get(f"{function}/{level}") for level in LEVELS}
-                levels = {
-                    LEVELS[level]: one["value"] for level, one in scalars.items() if one and one["value"] is not None
-                }
-            found[key] = Panel(spoken(title), curve["axis"], own, [], levels, _places(result, curve))
+        function = next((other for other in functions if name.startswith(f"{other}/")), name.split("/")[0])
+        title, line = _parts(function, name, spec)
+        unit = spec.unit_of(name)
+        key = (title, unit, curve["axis"])
+        if key not in panels:
+            levels = _levels(result["scalars"], function) if unit == SHARE else {}
+            panels[key] = Panel(spoken(title), curve["axis"], unit, [], levels, _places(result, curve))
         at = list(curve["at"])
-        found[key].series.append(Series(spoken(line), at, curve["value"], curve["low"], curve["high"]))
-    return list(found.values())
+        panels[key].series.append(Series(spoken(line), at, curve["value"], curve["low"], curve["high"]))
+    return list(panels.values())
 
 
-def _parts(function: str, name: str) -> tuple[str, str]:
+def _levels(scalars: Mapping[str, Any], function: str) -> dict[str, float]:
+    """What accuracies of a function are compared with, by its name on the page."""
+    known = {label: scalars.get(f"{function}/{name}") for name, label in LEVELS.items()}
+    return {label: scalar["value"] for label, scalar in known.items() if scalar and scalar["value"] is not None}
+
+
+def _parts(function: str, name: str, spec: Metric) -> tuple[str, str]:
     """Title of a curve's panel, and of its line."""
     if name == function:
         return "", name
     middle, slash, last = name.removeprefix(f"{function}/").rpartition("/")
     if not slash:
         return function, last
-    # A last part that is a quantity of its own is shared by lines; "early/top" and "early/random" belong side by side.
-    return (f"{function}/{last}", middle) if last in UNITS else (f"{function}/{middle}", last)
+    # A quantity of its own is shared by lines; "early/top" and "early/random" belong side by side.
+    quantity = spec.own_unit(last) is not None
+    return (f"{function}/{last}", middle) if quantity else (f"{function}/{middle}", last)
 
 
 def _places(result: Mapping[str, Any], curve: Mapping[str, Any]) -> list[str] | None:
@@ -193,9 +162,9 @@ def _places(result: Mapping[str, Any], curve: Mapping[str, Any]) -> list[str] | 
     listed = result.get(f"{curve['axis']}s")
     if not isinstance(listed, list) or len(listed) != len(curve["at"]):
         return None
-    if not all(isinstance(one, dict) and {"name", "first", "last"} <= one.keys() for one in listed):
+    if not all(isinstance(place, dict) and {"name", "first", "last"} <= place.keys() for place in listed):
         return None
-    return [f"{one['name']} {one['first']}–{one['last']}".replace("_", " ") for one in listed]
+    return [f"{place['name']} {place['first']}–{place['last']}".replace("_", " ") for place in listed]
 
 
 def _heats(result: Mapping[str, Any]) -> list[Heat]:
@@ -219,26 +188,26 @@ def _is_table(value: Any) -> bool:
     )
 
 
-def _numbers(scalars: Mapping[str, Any], unit: str) -> Numbers:
+def _numbers(scalars: Mapping[str, Any], spec: Metric) -> Numbers:
     """One row a scalar; where all are called "function/what", a row a function and a column each what."""
     split = {name: name.rsplit("/", 1) for name in scalars}
     headings = list(dict.fromkeys(parts[-1] for parts in split.values()))
     if scalars and all("/" in name for name in scalars) and len(headings) <= MOST_COLUMNS:
         rows = []
         for row in dict.fromkeys(parts[0] for parts in split.values()):
-            cells = [_cell(scalars.get(f"{row}/{what}"), unit_of(what, unit)) for what in headings]
+            cells = [_cell(scalars.get(f"{row}/{what}"), spec.unit_of(what)) for what in headings]
             counts = {scalars[f"{row}/{what}"]["n"] for what in headings if f"{row}/{what}" in scalars}
             rows.append((spoken(row), cells, ", ".join(map(str, sorted(counts)))))
         return Numbers([spoken(what) for what in headings], rows)
-    flat = [(spoken(name), [_cell(one, unit_of(name, unit))], str(one["n"])) for name, one in scalars.items()]
+    flat = [(spoken(name), [_cell(value, spec.unit_of(name))], str(value["n"])) for name, value in scalars.items()]
     return Numbers(["value"], flat)
 
 
-def _cell(one: Mapping[str, Any] | None, unit: str) -> tuple[str, str]:
-    if one is None or one["value"] is None:
+def _cell(scalar: Mapping[str, Any] | None, unit: str) -> tuple[str, str]:
+    if scalar is None or scalar["value"] is None:
         return "–", ""
-    interval = "" if one["low"] is None else f"{shown(one['low'], unit)} to {shown(one['high'], unit)}"
-    return shown(one["value"], unit), interval
+    interval = "" if scalar["low"] is None else f"{shown(scalar['low'], unit)} to {shown(scalar['high'], unit)}"
+    return shown(scalar["value"], unit), interval
 
 
 def _facts(extra: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -28,10 +28,11 @@ def write_report(
     """
     for name, result in metrics.metrics.items():
         guide = guide_of(name)
-        if (one := figure(drawn(result, guide.unit, metrics.data.functions), guide.title)) is None:
+        picture = figure(drawn(result, guide, metrics.data.functions), guide.title)
+        if picture is None:
             continue
         with replacing(out / FIGURES / f"{name}.png") as temporary:
-            one.savefig(temporary, format="png", dpi=200)
+            picture.savefig(temporary, format="png", dpi=200)
     with replacing(out / REPORT) as temporary:
         temporary.write_text(render(metrics, pictures, notes), encoding="utf-8")
     return out / REPORT

@@ -1,15 +1,16 @@
 """Rows of data to rows of the score table: the model's own scores and one ablation a function, batch by batch."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 import torch
+from PIL import Image
 
 from vfl.data import BadRow, Sample
-from vfl.engine.derived_caches import vision_embeddings
 from vfl.engine.teacher_forcing import How, forced
+from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
 from vfl.models.vlm import VLM
 from vfl.select.score.feeding import Entry, Failure, Feeder
@@ -145,21 +146,22 @@ def source_of(sample: Sample, column: str | None = None) -> str | None:
     return None
 
 
-def mean_embedding(vlm: VLM, rows: Iterable[Sample | BadRow], images: int) -> torch.Tensor:
+def mean_of_rows(vlm: VLM, rows: Iterable[Sample | BadRow], images: int) -> torch.Tensor:
     """(d,) the mean vision embedding of the first images of `rows`, as they enter the decoder.
 
     Raises:
         InputError: no row has an image that can be opened.
     """
-    sums, count = torch.zeros(()), 0
     shown = (row for row in rows if isinstance(row, Sample) and row.images)
-    for sample in islice(shown, images):
-        try:
-            image = sample.images[0].open()
-        except InputError:
-            continue  # it will be among the errors
-        embeddings = vision_embeddings(vlm, vlm.ask("?", image)).double().cpu()
-        sums, count = sums + embeddings.sum(0), count + len(embeddings)
-    if not count:
+    opened = (image for sample in islice(shown, images) if (image := _opened(sample)) is not None)
+    first = next(opened, None)
+    if first is None:
         raise InputError("ablation: mean needs images, and no row has one that can be opened.")
-    return sums / count
+    return mean_embedding(vlm, chain([first], opened)).cpu()
+
+
+def _opened(sample: Sample) -> Image.Image | None:
+    try:
+        return sample.images[0].open()
+    except InputError:
+        return None  # it will be among the errors

@@ -18,7 +18,7 @@ from vfl.io.atomic import replacing
 from vfl.loading.config import identify, load_from
 from vfl.models.vlm import VLM
 from vfl.select.score.ablations import ablations_of
-from vfl.select.score.scorer import Scorer, mean_embedding
+from vfl.select.score.scorer import Scorer, mean_of_rows
 from vfl.select.settings import NOT_MEASURED, ScoreConfig
 from vfl.select.shards.claims import Claims
 from vfl.select.shards.parts import (
@@ -147,7 +147,7 @@ class Worker:
         while not path.exists():
             with self.claims.hold("mean") as held:
                 if held and not path.exists():
-                    mean = mean_embedding(self.vlm, self.read(), self.config.mean_images)
+                    mean = mean_of_rows(self.vlm, self.read(), self.config.mean_images)
                     with replacing(path) as temporary, temporary.open("wb") as handle:
                         np.save(handle, mean.numpy())
             if not held:

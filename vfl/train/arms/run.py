@@ -59,8 +59,9 @@ def plan_runs(
         raise InputError(f"{recipe} evaluates nothing, so there would be nothing to compare. Give its `evaluation`.")
     if unknown := [arm for arm in arms if arm not in ARMS]:
         raise InputError(f"There is no arm {', '.join(unknown)}; choose from {', '.join(ARMS)}.")
-    if base.layers.arm != "function":
-        raise InputError(f"The recipe's own arm is {base.layers.arm!r}; it must name the function's layers.")
+    if base.layers.arm != "function" or base.layers.rule is not None:
+        own = base.layers.rule or base.layers.arm
+        raise InputError(f"The recipe's own arm is {own!r}; it must name the function's layers.")
     if seeds < 1:
         raise InputError(f"{seeds} seeds were asked for; expected at least 1.")
     return [_arm_run(base, out, arm, seed) for seed in range(base.seed, base.seed + seeds) for arm in arms]

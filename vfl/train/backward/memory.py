@@ -1,14 +1,12 @@
 """Peak memory of one training step, and whether activations fit without checkpointing."""
 
 import logging
-import random
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
@@ -16,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vfl.engine.memory import free_bytes, is_out_of_memory, release
+from vfl.engine.untouched import as_it_was
 from vfl.train.backward.truncate import truncate
 
 logger = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def choose_checkpointing(
     free = free_bytes(device) - reserve
     memory = None
     try:
-        with untouched(peft_model, device), truncate(peft_model, checkpointing=False):
+        with untouched_by_step(peft_model), truncate(peft_model, checkpointing=False):
             memory = step_memory(step, device)
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -111,22 +110,15 @@ def choose_checkpointing(
 
 
 @contextmanager
-def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """A step inside leaves no trace: gradients, training mode and the states of all random generators come back."""
+def untouched_by_step(model: nn.Module) -> Iterator[None]:
+    """A step inside leaves no trace: gradients come back too, besides what `as_it_was` restores."""
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
-    modes = {module: module.training for module in model.modules()}
-    # Collators of other people draw from the global generators, which Trainer seeds.
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     for parameter in gradients:
         parameter.grad = None
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with as_it_was(model):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        for module, mode in modes.items():
-            module.training = mode
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
 

@@ -4,13 +4,16 @@ layers: full
 layers: 10-17,20-23
 layers: [10, 11]
 layers: {functions: [counting], map: map.json, expand: 2, arm: reversed}
+layers: auto
+layers: {rule: gradient, count: 8, modules: attention}
+
+A `rule` may also name an arm: {rule: function, functions: [counting], map: map.json} is {functions: ..., map: ...}.
 """
 
 import logging
-import random
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,10 +21,14 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
 from vfl.io.layers import layer_list
 from vfl.train.layers.presets import preset
+from vfl.train.layers.rules import drawn, evenly_spaced
 
 logger = logging.getLogger(__name__)
 
 Arm = Literal["function", "full", "reversed", "random"]
+# Those that read the training data, `auto` among them, are decided in vfl.train.choosing.
+Rule = Literal["auto", "gradient", "fisher", "warmup", "similarity", "uniform"]
+HALF = 0.5  # of the layers, where a rule is asked for without a count or share
 _SPAN = re.compile(r"(\d+)(?:[-–](\d+))?")
 
 
@@ -53,6 +60,10 @@ class LayerChoice(BaseModel):
     The set comes from `functions` with a `map`, from a `preset`, or from a `list`. Arm `function` trains the set,
     `reversed` all other layers, `random` as many layers as the set has, drawn with `seed` from all layers, and `full`
     all layers (it needs no set). `expand` adds that many layers on each side of the functions' layers, clipped.
+
+    A `rule` needs no set: `uniform` spaces layers evenly, the others rank them by the training rows and take `count`
+    of them, or `share` of the model's. Functions and a map beside a rule only tell what kind of shift the data is.
+    `modules` are those of a layer that are adapted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
@@ -66,16 +77,30 @@ class LayerChoice(BaseModel):
     # `list` itself would hide the type in this class.
     layers: Annotated[tuple[int, ...], BeforeValidator(_listed)] | None = Field(default=None, alias="list")
     allow_other_model: bool = False
+    rule: Rule | None = None
+    count: int | None = Field(default=None, ge=1)
+    share: float | None = Field(default=None, gt=0, le=1)
+    rows: int = Field(default=64, ge=1, description="training rows that a rule reads")
+    modules: Literal["all", "attention", "mlp"] | tuple[str, ...] = "all"
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        """A string or a list stands for a choice of its own."""
+        """A string or a list stands for a choice of its own, and a rule may name an arm or say `list`."""
         if isinstance(value, str):
-            return {"arm": "full"} if value.strip() == "full" else {"list": spans(value)}
+            return {"full": {"arm": "full"}, "auto": {"rule": "auto"}}.get(value.strip()) or {"list": spans(value)}
         if isinstance(value, list | tuple):
             return {"list": list(value)}
-        return value
+        if not isinstance(value, dict) or value.get("rule") not in (*get_args(Arm), "list"):
+            return value
+        rest = {key: inner for key, inner in value.items() if key != "rule"}
+        if value["rule"] == "list":
+            if rest.get("list", rest.get("layers")) is None:
+                raise ValueError("rule: list needs the layers, such as list: 10-17")
+            return rest
+        if rest.get("arm", value["rule"]) != value["rule"]:
+            raise ValueError(f"rule: {value['rule']} and arm: {rest['arm']} contradict each other; keep the rule")
+        return rest | {"arm": value["rule"]}
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -83,7 +108,18 @@ class LayerChoice(BaseModel):
         named = [name for name, there in given.items() if there]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} both name layers; keep one of them")
-        if not named and self.arm != "full":
+        if self.rule is not None:
+            self._check_rule()
+            return self
+        counted = self.count is not None or self.share is not None
+        if counted and (self.arm != "random" or named):
+            raise ValueError(
+                "count and share are for rules (gradient, fisher, warmup, similarity, uniform, and random without a "
+                "set); a set's own size decides here: leave them out"
+            )
+        if self.count is not None and self.share is not None:
+            raise ValueError("count and share both say how many layers; keep one of them")
+        if not named and self.arm != "full" and not counted:
             raise ValueError(
                 f"arm {self.arm!r} needs a set of layers: functions with a map, a preset, or a list; or arm: full"
             )
@@ -92,6 +128,30 @@ class LayerChoice(BaseModel):
         if self.expand and not self.functions:
             raise ValueError("expand widens the functions' layers; without functions, write the wider list itself")
         return self
+
+    def _check_rule(self) -> None:
+        """A rule stands by itself."""
+        if self.arm != "function":
+            raise ValueError(f"rule {self.rule} chooses the layers; arm: {self.arm} goes with a set. Keep one of them")
+        if self.preset is not None or self.layers is not None:
+            raise ValueError(f"rule {self.rule} chooses the layers itself; leave the list or preset out")
+        if self.expand:
+            raise ValueError(f"expand widens the functions' layers; rule {self.rule} takes count or share")
+        if self.count is not None and self.share is not None:
+            raise ValueError("count and share both say how many layers; keep one of them")
+        if bool(self.functions) != (self.map is not None):
+            raise ValueError("functions and a map tell what kind of shift the data is: give both or neither")
+
+    @property
+    def by_data(self) -> bool:
+        """Whether the layers depend on the training rows."""
+        return self.rule is not None and self.rule != "uniform"
+
+    def number(self, num_layers: int) -> int:
+        """How many layers a rule takes of a model with so many."""
+        if self.count is not None:
+            return self.count
+        return max(1, round((HALF if self.share is None else self.share) * num_layers))
 
 
 def read_choice(value: Any) -> LayerChoice:
@@ -123,8 +183,13 @@ def chosen_layers(choice: LayerChoice, model: ModelId, fmap: FunctionMap | None 
         InputError: for layers out of range, repeated or none; names the model and its layer count.
     """
     total = model.num_layers
+    assert not choice.by_data, "vfl.train.choosing decides by data"
+    if choice.rule == "uniform":
+        return evenly_spaced(choice.number(total), total)
     if choice.arm == "full":
         return list(range(total))
+    if choice.arm == "random" and (choice.count is not None or choice.share is not None):
+        return drawn(choice.number(total), total, choice.seed)
     base = _base(choice, model, fmap)
     if choice.arm == "reversed":
         rest = sorted(set(range(total)) - set(base))
@@ -134,10 +199,10 @@ def chosen_layers(choice: LayerChoice, model: ModelId, fmap: FunctionMap | None 
             )
         return rest
     if choice.arm == "random":
-        drawn = sorted(random.Random(choice.seed).sample(range(total), len(base)))
-        shared = len(set(drawn) & set(base))
-        logger.info("random layers %s: %d of %d are in the set itself", layer_list(drawn), shared, len(drawn))
-        return drawn
+        layers = drawn(len(base), total, choice.seed)
+        shared = len(set(layers) & set(base))
+        logger.info("random layers %s: %d of %d are in the set itself", layer_list(layers), shared, len(layers))
+        return layers
     return base
 
 

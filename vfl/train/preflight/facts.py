@@ -44,12 +44,14 @@ class ModelFacts(_Facts):
 class ArmFacts(_Facts):
     """Which layers are trained, and what chose them."""
 
-    arm: str  # function, full, reversed, random, list or a preset
+    arm: str  # function, full, reversed, random, list, a rule or a preset
     layers: tuple[int, ...]  # ascending
     functions: tuple[str, ...] = ()
     map_path: str | None = None
     map_sha256: str | None = None
     rank: int | None = None  # LoRA's r, after `match: parameters`
+    reason: str | None = None  # why a rule chose these layers
+    protected: str | None = None  # which layers are spared for other functions, and how
 
 
 class TowerModules(_Facts):
@@ -79,6 +81,7 @@ class DataFacts(_Facts):
     used: int
     bad: int = 0  # skipped: an image or the row itself cannot be read
     too_long: int = 0  # skipped by on_long_row
+    replay: int = 0  # old rows mixed into each epoch, besides those used
     text_only: int = 0
     multi_turn: int = 0
     multi_image: int = 0

@@ -72,7 +72,12 @@ def data_text(data: DataFacts) -> str:
     ]
     text = f"{data.used:,} of {data.rows:,} rows"
     text += f", skipped: {', '.join(left)}" if left else ""
-    return text + (f"; {', '.join(kinds)}" if kinds else "")
+    text += f"; {', '.join(kinds)}" if kinds else ""
+    if not data.replay:
+        return text
+    return (
+        f"{text}; {data.replay:,} old rows replayed in each epoch, {data.replay / (data.used + data.replay):.1%} of it"
+    )
 
 
 def memory_text(memory: MemoryFacts) -> str:
@@ -132,6 +137,8 @@ def model_text(flight: Preflight) -> str:
 
 def arm_sentence(arm: ArmFacts) -> str:
     """Where was trained, in words: "in the decoder layers that serve counting"."""
+    if arm.reason:
+        return f"in the decoder layers that the rule {arm.arm} chose by the training rows"
     serve = f"that serve {listed(arm.functions)}" if arm.functions else "named in the recipe"
     return {
         "function": f"in the decoder layers {serve}",
@@ -159,8 +166,10 @@ def backward_text(flight: Preflight) -> str:
 
 
 def _model(flight: Preflight) -> RenderableType:
-    rows = [("Model", model_text(flight)), ("Arm", arm_text(flight)), ("Backward", backward_text(flight))]
-    return _pairs([("Method", flight.method), *rows, ("Data", data_text(flight.data))])
+    rows = [("Method", flight.method), ("Model", model_text(flight)), ("Arm", arm_text(flight))]
+    rows += [("Why", flight.arm.reason)] if flight.arm.reason else []
+    rows += [("Protected", flight.arm.protected)] if flight.arm.protected else []
+    return _pairs([*rows, ("Backward", backward_text(flight)), ("Data", data_text(flight.data))])
 
 
 def _modules(flight: Preflight) -> RenderableType:

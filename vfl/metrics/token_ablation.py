@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import decoder_inputs, take_rows
+from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import (
@@ -24,14 +25,14 @@ from vfl.metrics.edited_prompts import (
     check_pairs,
     needs_object,
     question_on,
-    repeated,
     replies,
     reply,
 )
 from vfl.metrics.gradients import STEPS, integrated_gradients
-from vfl.metrics.mean_embedding import cached_mean, mean_embedding
+from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, object_tokens
 from vfl.metrics.result import Result, mean_scalar, result, share_scalar
+from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
 from vfl.probes import match
@@ -198,7 +199,7 @@ def without_tokens(
     vlm: VLM, encoded: Encoded, given: Mapping[str, Any], sets: Sequence[torch.Tensor], blank: torch.Tensor
 ) -> dict[str, Any]:
     """The decoder's arguments, a row for each set of image tokens that is replaced."""
-    many = repeated(given, len(sets))
+    many = take_rows(given, [0] * len(sets))
     embeds = many["inputs_embeds"].clone()
     here = (encoded.input_ids[0] == vlm.parts.image_token_id).nonzero().flatten().to(embeds.device)
     chosen = torch.stack(list(sets)).to(embeds.device)  # (B, V)
@@ -245,3 +246,17 @@ def _count(share: float, num_tokens: int) -> int:
 
 def _percent(share: float) -> str:
     return f"{100 * share:g}%"
+
+
+SPEC = Metric(
+    function=token_ablation,
+    needs="pairs",
+    title="Ablating vision tokens",
+    read="Share of right answers that turn wrong when a set of vision tokens is replaced by the mean embedding. "
+    "Compare sets of equal size: the object’s own tokens (and a ring or two around them) against as many random ones.",
+    source=NEO,
+    equation="E′[i] = ē for i in S, E[i] otherwise",
+    unit=SHARE,
+    units={"tokens": "tokens"},
+    only_images="it replaces the tokens of an object's place in the picture",
+)

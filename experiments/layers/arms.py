@@ -1,0 +1,82 @@
+"""The arms: which layers and modules each trains, at which rank, all with as many parameters as three whole layers.
+
+`full` alone has more: all ten layers at rank 16. `half` and `auto` may have half of that.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from experiments.layers.tasks import Task
+from vfl.functionmap import FunctionMap
+from vfl.testbeds.micro.questions import FUNCTIONS
+from vfl.train.adapter.towers import ATTENTION_AND_MLP
+from vfl.train.layers.rules import drawn, evenly_spaced, highest
+
+RANK, COUNT = 16, 3
+ATTENTION = tuple(name for name in ATTENTION_AND_MLP if name[0] in "qkvo")
+MLP = tuple(name for name in ATTENTION_AND_MLP if name not in ATTENTION)
+DATA_RULES = ("gradient", "fisher", "warmup", "similarity")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm trains; equal arms are one run."""
+
+    layers: tuple[int, ...]
+    rank: int
+    modules: tuple[str, ...] = ATTENTION_AND_MLP
+    multipliers: dict[int, float] = field(default_factory=dict)
+
+    def lora(self) -> dict[str, Any]:
+        """Options of `build_lora`."""
+        return {"r": self.rank, "lora_dropout": 0.0, "target_modules": list(self.modules)}
+
+    def key(self) -> str:
+        return str(sorted(asdict(self).items()))
+
+
+def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: FunctionMap, seed: int) -> Arm | None:
+    """An arm by its name, or None where a task has none of this name.
+
+    Args:
+        scores: of the data rules, one number a layer.
+        fmap: where the model's functions read.
+    """
+    total = fmap.model.num_layers
+    everything = tuple(range(total))
+    if name == "full":
+        return Arm(everything, RANK)
+    if name == "thin":
+        return _equal(everything)
+    if name == "attention":
+        return Arm(everything, 12, ATTENTION)
+    if name == "mlp":
+        return Arm(everything, 8, MLP)
+    if name in DATA_RULES:
+        return Arm(tuple(highest(scores[name], COUNT)), RANK)
+    if name == "half":
+        return Arm(tuple(highest(scores["gradient"], total // 2)), RANK)
+    if name == "uniform":
+        return Arm(tuple(evenly_spaced(COUNT, total)), RANK)
+    if name == "lowest":
+        return Arm(everything[:COUNT], RANK)
+    if name.startswith("random"):
+        return Arm(tuple(drawn(COUNT, total, 100 * seed + int(name.removeprefix("random ")))), RANK)
+    everyone = len(task.functions) == len(FUNCTIONS)
+    reading = fmap.layers_of(task.functions, expand=0 if everyone else 1)
+    if name == "function":
+        return _equal(tuple(reading))
+    if name == "reversed":
+        return _equal(tuple(layer for layer in everything if layer not in reading))
+    if name == "protect":
+        if everyone:
+            return None
+        others = fmap.layers_of([other for other in FUNCTIONS if other not in task.functions])
+        return _equal(tuple(layer for layer in everything if layer not in others))
+    raise ValueError(f"there is no arm {name!r}")
+
+
+def _equal(layers: tuple[int, ...]) -> Arm:
+    """The rank at which these layers have as many parameters as three at the usual one."""
+    return Arm(layers, max(1, round(RANK * COUNT / len(layers))))

@@ -1,0 +1,101 @@
+"""Intervals and corrections against their definitions and against scipy."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from vfl.stats import Z_95, holm, wilson
+
+CASES = [(k, n) for n in (1, 2, 7, 20, 1000) for k in range(0, n + 1, max(1, n // 7))]
+
+
+def test_wilson_is_scipys_and_contains_the_rate():
+    successes, trials = (np.array(column, float) for column in zip(*CASES, strict=True))
+    lows, highs = wilson(successes, trials)
+    for k, n, low, high in zip(successes, trials, lows, highs, strict=True):
+        expected = binomtest(int(k), int(n)).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert 0 <= low <= k / n <= high <= 1
+
+
+def test_wilsons_bounds_are_the_rates_that_lie_one_z_away():
+    """Its definition (Wilson 1927): |rate - p| = z sqrt(p (1 - p) / n) at both bounds p."""
+    successes, trials = (np.array(column, float) for column in zip(*CASES, strict=True))
+    rate = successes / trials
+    for bound, reached in zip(wilson(successes, trials), (successes > 0, successes < trials), strict=True):
+        z = np.abs(rate - bound)[reached] / np.sqrt(bound * (1 - bound) / trials)[reached]
+        np.testing.assert_allclose(z, Z_95, rtol=1e-9)
+
+
+def test_wilson_mirrors_narrows_and_keeps_its_shape():
+    successes, trials = np.array([[0.0, 3, 10]]), np.array([[10.0, 10, 10]])
+    low, high = wilson(successes, trials)
+    assert low.shape == high.shape == (1, 3)
+    mirrored_low, mirrored_high = wilson(trials - successes, trials)
+    np.testing.assert_allclose((mirrored_low, mirrored_high), (1 - high, 1 - low), atol=1e-15)
+    assert (low[0, 0], high[0, 2]) == (0.0, 1.0), "exactly"
+    narrow_low, narrow_high = wilson(successes * 10, trials * 10)
+    assert ((narrow_high - narrow_low) < (high - low)).all()
+
+
+def test_no_trials_say_nothing():
+    low, high = wilson(np.zeros(2), np.zeros(2))
+    assert (low.tolist(), high.tolist()) == ([0, 0], [1, 1])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.93])
+def test_wilson_covers_the_rate_about_as_often_as_it_says(rate):
+    """Summed exactly over all outcomes; the coverage of one n swings with it, the mean over many does not."""
+    coverage = []
+    for n in range(20, 60):
+        outcomes = np.arange(n + 1.0)
+        low, high = wilson(outcomes, np.full(n + 1, float(n)))
+        coverage.append(binom.pmf(outcomes, n, rate)[(low <= rate) & (rate <= high)].sum())
+    assert np.mean(coverage) == pytest.approx(0.95, abs=0.015)
+
+
+def adjusted(p):
+    """Holm's adjusted p values of one family: the i-th smallest times what is left, and never less than one before."""
+    order = sorted(range(len(p)), key=lambda index: p[index])
+    steps = [min(1.0, (len(p) - place) * p[index]) for place, index in enumerate(order)]
+    out = [0.0] * len(p)
+    for index, value in zip(order, itertools.accumulate(steps, max), strict=True):
+        out[index] = value
+    return out
+
+
+def test_holm_steps_down():
+    p = np.array([[0.01, 0.04, 0.03, 0.005], [0.012, 0.017, 0.02, 0.9]])
+    # 4 * .005, 3 * .01 pass, 2 * .03 fails and stops; 4 * .012, 3 * .017 fails.
+    np.testing.assert_array_equal(holm(p, 0.05), [[True, False, False, True], [True, False, False, False]])
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 28])
+def test_holm_is_what_its_adjusted_values_say(columns):
+    p = np.random.default_rng(columns).random((200, columns)) ** 4
+    for alpha in (0.01, 0.05, 0.3):
+        expected = np.array([adjusted(row) for row in p.tolist()]) <= alpha
+        np.testing.assert_array_equal(holm(p, alpha), expected)
+        assert 0 < expected.mean() < 1
+
+
+def test_holm_lies_between_bonferroni_and_no_correction():
+    p = np.random.default_rng(3).random((300, 6)) ** 3
+    falls = holm(p, 0.05)
+    assert (falls >= (p * 6 <= 0.05)).all()
+    assert (falls <= (p <= 0.05)).all()
+    assert falls.sum() > (p * 6 <= 0.05).sum()
+
+
+def test_the_order_of_hypotheses_does_not_matter_to_holm():
+    rng = np.random.default_rng(4)
+    p = np.round(rng.random((50, 7)) ** 3, 2)  # with ties
+    order = rng.permutation(7)
+    np.testing.assert_array_equal(holm(p[:, order], 0.05), holm(p, 0.05)[:, order])
+
+
+def test_holm_without_hypotheses_or_rows():
+    assert holm(np.zeros((2, 0)), 0.05).shape == (2, 0)
+    assert holm(np.zeros((0, 3)), 0.05).shape == (0, 3)

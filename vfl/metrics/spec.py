@@ -1,0 +1,69 @@
+"""What a metric says of itself: what it is measured on, its units, how its figure is read, and where it is from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Needs = Literal["prompts", "pairs", "pairs of images", "pairs with boxes"]
+
+SHARE = "share"
+# Units by the last part of a value's name, where many metrics give such values.
+COMMON_UNITS = {
+    "accuracy": SHARE,
+    "no_image": SHARE,
+    "chance": SHARE,
+    "kept": SHARE,
+    "right": SHARE,
+    "logprob": "nats per token",
+    "tolerated": "",
+}
+
+# Papers that several metrics are from.
+EARLY = "“Unmasking the functionality of early layers in VLMs”, Hartman et al."
+SKIP = "“Skip-It”, Hartman et al."
+NEO = "“Towards Interpreting Visual Information Processing in Vision-Language Models”, Neo et al., ICLR 2025"
+VFL = "“Vision Function Layer in Multimodal LLMs”, Shi et al., arXiv 2509.24791"
+HEADS = "“Unveiling Visual Perception in Language Models”, Bi et al., CVPR 2025"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """The one description of a metric, `SPEC` in its file; commands, training callbacks and pages read it.
+
+    Attributes:
+        function: what measures: `function(vlm, prompts or pairs, **options)` gives a result (vfl/metrics/result.py).
+            The metric bears its name.
+        needs: "prompts" is each pair's question on its target image, encoded; the others are pairs, of which "pairs of
+            images" have a source image and "pairs with boxes" give numbers only where the object's box is known.
+        title: a heading.
+        read: how to read the figure, a few sentences.
+        source: the paper.
+        equation: what is computed, a line.
+        unit: of values whose names have none of their own.
+        units: by the last part of a value's name ("counting/peak" is a "peak"), beside COMMON_UNITS.
+        only_images: why a model that hears sounds can't be asked; empty where it can.
+    """
+
+    function: Callable[..., dict[str, Any]]
+    needs: Needs
+    title: str
+    read: str
+    source: str
+    equation: str
+    unit: str = ""
+    units: Mapping[str, str] = field(default_factory=dict)
+    only_images: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the metric is asked for by."""
+        return self.function.__name__
+
+    def unit_of(self, name: str) -> str:
+        """The unit of a scalar or curve."""
+        own = self.own_unit(name.rsplit("/", 1)[-1])
+        return self.unit if own is None else own
+
+    def own_unit(self, quantity: str) -> str | None:
+        """The unit of a quantity that is called the same wherever it stands; None for a name that only tells lines."""
+        return self.units.get(quantity, COMMON_UNITS.get(quantity))

@@ -1,0 +1,31 @@
+"""Learning rates that differ by decoder layer: protected layers are trained slower than the others."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+def parameter_groups(
+    model: nn.Module, multipliers: Mapping[int, float], learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """The trained weights as groups of an optimizer, one for each multiplier.
+
+    Args:
+        model: only its language layers may be trained where there are multipliers.
+        multipliers: of the learning rate, by decoder layer; 1 for layers that are not named.
+        learning_rate, weight_decay: of a layer whose multiplier is 1; decay is a rate too, so it shrinks as well.
+    """
+    members: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            layer = _LAYER.search(name)
+            factor = multipliers.get(int(layer[1]), 1.0) if layer else 1.0
+            members.setdefault(factor, []).append(parameter)
+    return [
+        {"params": parameters, "lr": learning_rate * factor, "weight_decay": weight_decay}
+        for factor, parameters in sorted(members.items(), reverse=True)
+    ]
