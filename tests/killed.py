@@ -73,7 +73,7 @@ def child(recipe: str, out: Path, moment: str | None, told: int) -> int:
         if kind:
             tear_saves(int(number))
         count_writes(out, int(number) if moment and not kind else None, told)
-        os._exit(main([recipe, *(["--resume"] if (out / "recipe.yaml").exists() else [])]))
+        os._exit(main([recipe, *(["--resume"] if (out / "settings.yaml").exists() else [])]))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

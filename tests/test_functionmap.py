@@ -87,7 +87,7 @@ def without(content: dict[str, Any], *keys: str) -> dict[str, Any]:
         (lambda content: "{", "is not JSON"),
         (lambda content: "[1]", "is no function map"),
         (lambda content: json.dumps({"a": 1}), "is no function map"),
-        (lambda content: json.dumps(content | {"schema": 2}), "map schema 2, this version of vfl reads 1"),
+        (lambda content: json.dumps(content | {"schema": 2}), "has schema 2, this version of vfl reads 1"),
         (
             lambda content: json.dumps(without(content, "functions", "ocr", "layers")),
             r"functions\.ocr\.layers: Field re",

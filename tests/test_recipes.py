@@ -46,7 +46,7 @@ def test_training_recipes_are_valid(path):
 
 
 @pytest.mark.parametrize("path", SFT, ids=lambda path: path.parent.name)
-@pytest.mark.parametrize("arm", ["layers=full", "layers.arm=reversed", "layers.arm=random", "match=parameters"])
+@pytest.mark.parametrize("arm", ["layers=full", "layers.arm=reversed", "layers.arm=random", "match_rank=true"])
 def test_training_recipes_take_every_arm(path, arm):
     read_recipe(path, [arm])
 

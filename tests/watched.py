@@ -28,7 +28,7 @@ from vfl.models.vlm import VLM
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
 from vfl.train.callback.bar import use_bar
-from vfl.train.callback.evaluation import Watching
+from vfl.train.callback.evaluation import EvaluationCallback
 from vfl.train.callback.tracking import offline_without_login
 
 QUESTIONS = ("How many cats?", "What text can you read in the image? Answer with the text only.")
@@ -82,7 +82,7 @@ def adapted(folder: Path) -> tuple[VLM, PeftModel]:
     return vlm, get_peft_model(vlm.model, LoraConfig(**options)).train()
 
 
-def trainer_of(vlm: VLM, model: PeftModel, out: Path, watching: Watching | None, **settings: Any) -> Trainer:
+def trainer_of(vlm: VLM, model: PeftModel, out: Path, callback: EvaluationCallback | None, **settings: Any) -> Trainer:
     """Four steps over shuffled rows, a checkpoint after the second."""
     settings = {"report_to": "none", "disable_tqdm": True, "save_steps": 2} | settings
     arguments = TrainingArguments(
@@ -100,7 +100,7 @@ def trainer_of(vlm: VLM, model: PeftModel, out: Path, watching: Watching | None,
     def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
-    callbacks = [watching] if watching else []
+    callbacks = [callback] if callback else []
     return Trainer(model, arguments, train_dataset=Rows(vlm), data_collator=collate, callbacks=callbacks)
 
 
@@ -114,11 +114,12 @@ if __name__ == "__main__":
     vlm, model = adapted(Path(sys.argv[1]))
     out = Path(sys.argv[2])
     pairs = make(out / f"suite-{os.environ['RANK']}", ("counting",), pairs=2, style=MICRO_STYLE)
-    watching = Watching(vlm, items(Path(sys.argv[1])), out, every=2, batch=2, metrics=["cosine"], metric_pairs=pairs)
-    trainer = trainer_of(vlm, model, out, watching, report_to="wandb", disable_tqdm=False)
-    use_bar(trainer, watching)
+    asked_items = items(Path(sys.argv[1]))
+    callback = EvaluationCallback(vlm, asked_items, out, every=2, batch=2, metrics=["cosine"], metric_pairs=pairs)
+    trainer = trainer_of(vlm, model, out, callback, report_to="wandb", disable_tqdm=False)
+    use_bar(trainer, callback)
     asked = []
     generate = vlm.model.generate
     vlm.model.generate = lambda **inputs: asked.append(len(inputs["input_ids"])) or generate(**inputs)
     trainer.train()
-    (out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps({"asked": asked, "shown": watching.accuracies}))
+    (out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps({"asked": asked, "shown": callback.accuracies}))

@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vfl.errors import InputError
-from vfl.io.atomic import replacing
+from vfl.io.json_files import Versioned, write_text
 
-SCHEMA_VERSION = 1
+MAP = Versioned("map.json", "function map", schema=1, key="functions", command="vfl locate MODEL")
 Rate = Annotated[float, Field(ge=0, le=1)]
 logger = logging.getLogger(__name__)
 
@@ -111,35 +111,11 @@ class FunctionMap(_Strict):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a map; InputError says in one line why a file is none."""
-        path = Path(path)
-        path = path / "map.json" if path.is_dir() else path
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"No function map at {path}. Write one with `vfl locate MODEL --out DIR`.") from None
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-        except ValueError as error:  # covers JSONDecodeError and UnicodeDecodeError
-            raise InputError(f"{path} is not JSON ({error}); expected the map.json that `vfl locate` writes.") from None
-        if not isinstance(content, dict) or "functions" not in content or "schema" not in content:
-            raise InputError(f"{path} is no function map: it has no 'schema' and 'functions' at its top level.")
-        if content["schema"] != SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has map schema {content['schema']!r}, this version of vfl reads {SCHEMA_VERSION}. "
-                "Write the map again with this version of `vfl locate`, or install the version that wrote it."
-            )
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first, *more = error.errors(include_url=False)
-            where = ".".join(map(str, first["loc"])) or "the map"
-            rest = f" (and {len(more)} more)" if more else ""
-            raise InputError(f"{path} is no valid function map: {where}: {first['msg']}{rest}.") from None
+        return MAP.read(cls, path)
 
     def save(self, path: str | Path) -> None:
         """Write the map, whole or not at all."""
-        with replacing(Path(path)) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        write_text(Path(path), self.to_json())
 
     def to_json(self) -> str:
         """The map as JSON; lists of numbers stand on one line, so that a map can be read and compared by eye."""

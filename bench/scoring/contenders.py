@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bench.scoring.task import Scored, Task
-from vfl.engine.teacher_forcing import forced
+from vfl.engine.teacher_forcing import teacher_forced
 
 Run = Callable[[], Scored]
 ENGINE, HOOKS, PLAIN = "this engine", "hooks", "one plain forward"
@@ -26,7 +26,7 @@ def prepare(name: str, task: Task) -> Run:
 
 def by_engine(task: Task) -> Scored:
     """One forward with the ablated rows beside it."""
-    scores = forced(task.vlm, task.batch, task.ablations)
+    scores = teacher_forced(task.vlm, task.batch, task.ablations)
     return Scored(scores.logprobs, scores.top1, scores.error_l2)
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from bench.swapping.model import MARKERS, NUM_TEMPLATE_TOKENS, PATCH, Shape
-from vfl.models.conversation import Batch
+from vfl.models.conversation import ConversationBatch
 from vfl.models.vlm import VLM
 
 # Where the paper found three functions, in 28 layers (arXiv 2509.24791, figure 2: counting 12, grounding 18, OCR 22);
@@ -30,7 +30,7 @@ class Task:
     """
 
     vlm: VLM
-    batch: Batch
+    batch: ConversationBatch
     ablations: dict[str, list[int]]
     slots: torch.Tensor
 
@@ -61,7 +61,7 @@ def task(vlm: VLM, shape: Shape, num_rows: int, num_answer_tokens: int) -> Task:
     answers[:, -num_answer_tokens:] = True
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": torch.cat(pictures)}
     slots = torch.arange(span.start, span.end, device=vlm.device)
-    return Task(vlm, Batch(inputs, answers), ablations(vlm.num_layers), slots)
+    return Task(vlm, ConversationBatch(inputs, answers), ablations(vlm.num_layers), slots)
 
 
 def ablations(num_layers: int) -> dict[str, list[int]]:

@@ -129,7 +129,7 @@ def test_rows_left_out_are_told(vfl_command, model, data, tmp_path):
     code, _, errors = vfl_command(*arguments)
     assert code == 2
     assert "3.png" in one_paragraph(errors)
-    code, output, errors = vfl_command(*arguments, "--skip-bad-rows")
+    code, output, errors = vfl_command(*arguments, "--on-bad-row", "skip")
     assert code == 0, errors
     assert "1 rows of cats were left out" in output
     evaluation, answered = read_evaluation(tmp_path / "out")

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForImageTextToText
 
 from vfl.functionmap import FunctionEntry, FunctionMap
-from vfl.train.export.meta_model import identify_model, skeleton
+from vfl.train.export.meta_model import identify_model, meta_model
 
 NAMES = ["adapter_config.json", "axolotl.yaml", "llamafactory.yaml", "peft_lora.py", "swift.sh", "unsloth_lora.py"]
 
@@ -37,7 +37,7 @@ def map_file(model, tmp_path):
         control=None,
         logprob_effect=None,
     )
-    fmap = FunctionMap(model=identify_model(skeleton(model)), functions={"counting": counting})
+    fmap = FunctionMap(model=identify_model(meta_model(model)), functions={"counting": counting})
     fmap.save(tmp_path / "map.json")
     return tmp_path / "map.json"
 
@@ -90,7 +90,7 @@ def test_arms(vfl_command, model, map_file, options, expected):
 
 
 def test_layers_without_a_map_and_equal_parameters(vfl_command, model):
-    code, output, _ = vfl_command("lora-config", "--layers", "1,3", "--model", model, "--match", "--lora", "r=4")
+    code, output, _ = vfl_command("lora-config", "--layers", "1,3", "--model", model, "--match-rank", "--lora", "r=4")
     assert code == 0
     assert "14 modules, r 10, alpha 10" in output
     assert all(tool in output for tool in ("Plain PEFT", "LLaMA-Factory", "ms-swift", "Axolotl", "Unsloth"))

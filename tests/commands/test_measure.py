@@ -32,7 +32,7 @@ def test_flags_override_the_file_and_everything_is_written(call, tmp_path):
     )
     out = tmp_path / "out"
     arguments = ("--config", tmp_path / "settings.yaml", "--pairs", "1", "--metrics", "cosine,var", "--out", out)
-    output = call(*arguments, "--set", "cosine.eps=0.3", "--set", "var.layers=[1, 3]")
+    output = call(*arguments, "--set", "options.cosine.eps=0.3", "--set", "options.var.layers=[1, 3]")
     assert "Metrics of embedded" in output
     assert "svar" in output
     assert str(out / "report.html") in output
@@ -52,8 +52,12 @@ def test_flags_override_the_file_and_everything_is_written(call, tmp_path):
     ("arguments", "message"),
     [
         (["--metrics", "cosinus"], "Unknown metrics 'cosinus'; choose from cosine"),
-        (["--metrics", "cosine", "--set", "cosine.epsilon=1"], "cosine has no option epsilon; it takes eps"),
-        (["--metrics", "cosine", "--set", "cosine.eps"], "is no setting; write key=value"),
+        (
+            ["--metrics", "cosine", "--set", "options.cosine.epsilon=1"],
+            "cosine has no option epsilon; it takes eps.*Did you mean eps",
+        ),
+        (["--metrics", "cosine", "--set", "options.cosine.eps"], "is no setting; write key=value"),
+        (["--metrics", "cosine", "--set", "cosine.eps=1"], "cosine is a metric; its options are set as options.cosine"),
         (["--metrics", "cosine", "--data", "nowhere.json"], "no data at nowhere.json"),
         (["--pairs", "0"], "'pairs' is 0"),
     ],

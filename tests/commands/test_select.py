@@ -124,7 +124,13 @@ def test_run_does_all_three(drawn, tmp_path, vfl_command):
     recipe = tmp_path / "select.yaml"
     layers = {name: [n] for n, name in enumerate(FUNCTIONS)}
     recipe.write_text(
-        json.dumps({"out": str(out), "score": {"layers": layers, "batch": 4}, "filter": {"budget": "50%"}})
+        json.dumps(
+            {
+                "out": str(out),
+                "score": {"layers": layers, "batch": 4, "on_bad_row": "skip"},
+                "filter": {"budget": "50%"},
+            }
+        )
     )
     code, told, errors = vfl_command(
         "select", "run", drawn, "--config", recipe, "--policy", "random", "--set", "filter.seed=3"
@@ -137,8 +143,10 @@ def test_run_does_all_three(drawn, tmp_path, vfl_command):
     code, _, errors = vfl_command("select", "run", drawn, "--config", recipe)
     assert code == 2
     assert "--overwrite" in errors
-    code, *_ = vfl_command("select", "score", drawn, "--out", tmp_path / "subset-scores", "--set", "batch=4",
-                           "--set", f"layers={json.dumps(layers)}")  # fmt: skip
+    code, *_ = vfl_command(
+        "select", "score", drawn, "--out", tmp_path / "subset-scores", "--set", "batch=4", "--on-bad-row", "skip",
+        "--set", f"layers={json.dumps(layers)}",
+    )  # fmt: skip
     assert code == 0  # all is there
     recipe.write_text("out: x\nscore: {out: y}\n")
     code, _, errors = vfl_command("select", "run", drawn, "--config", recipe)

@@ -110,12 +110,16 @@ def test_a_model_is_as_it_was(tiny_folder, asked):
     modes = [module.training for module in vlm.model.modules()]
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     context = untouched(vlm) if asked else as_it_was(vlm.model)
-    with pytest.raises(RuntimeError, match="stop"), context:  # noqa: PT012
+
+    def disturb():
         vlm.model.eval()
         generate(vlm, vlm.ask("where", tiny.picture(size=(48, 64))).inputs, 2)
         assert not torch.equal(vlm.parts.body.rope_deltas, deltas), "else it proves nothing"
         torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
         raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), context:
+        disturb()
     assert torch.equal(vlm.parts.body.rope_deltas, deltas)
     assert [module.training for module in vlm.model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), states[0])

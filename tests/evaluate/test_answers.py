@@ -14,7 +14,7 @@ from vfl.engine.sweep import sweep
 from vfl.engine.untouched import untouched
 from vfl.errors import InputError
 from vfl.evaluate import answers as module
-from vfl.evaluate.answers import Exam, answer
+from vfl.evaluate.answers import Evaluator, answer
 from vfl.evaluate.batches import Batches, grouped
 from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.probes.asking import MAX_NEW_TOKENS, question_of, read_answer
@@ -141,9 +141,9 @@ def test_images_are_opened_once_as_far_as_memory_is_given(vlm):
         EvalItem(str(i), "g", ({"role": "user", "content": [{"type": "image"}]},), (counted(i),), "1", "number", 2)
         for i in range(4)
     ]
-    exam = Exam(vlm, items, batch=2)
-    first = exam.answer()
-    assert exam.answer() == first
+    evaluator = Evaluator(vlm, items, batch=2)
+    first = evaluator.answer()
+    assert evaluator.answer() == first
     assert sorted(opened) == [0, 1, 2, 3]
     opened.clear()
     (one, _) = list(Batches(vlm, items, 2, pad=True, keep_bytes=0))
@@ -185,9 +185,9 @@ def test_a_model_that_can_not_be_padded_is_asked_one_by_one(vlm, caplog):
 
     handle = decoder.register_forward_pre_hook(spoil, with_kwargs=True)
     try:
-        exam = Exam(vlm, items)
+        evaluator = Evaluator(vlm, items)
         sizes.clear()
-        assert exam.answer() == expected
+        assert evaluator.answer() == expected
     finally:
         handle.remove()
         notes = list(vlm.notes)
@@ -245,7 +245,7 @@ def test_a_model_in_training_is_left_as_it_was(tiny_folder, family, fails, monke
     model.layers[1].eval()  # as a frozen part may be
     torch.manual_seed(5)
     before = state_of(model)
-    exam = Exam(model, items)
+    evaluator = Evaluator(model, items)
     if fails:
         real = model.model.generate
 
@@ -257,9 +257,9 @@ def test_a_model_in_training_is_left_as_it_was(tiny_folder, family, fails, monke
         monkeypatch.setattr(model.model, "generate", failing)
         before[0][("", "generate")] = failing
         with pytest.raises(RuntimeError, match="a kernel failed"):
-            exam.answer()
+            evaluator.answer()
     else:
-        assert exam.answer() == expected
+        assert evaluator.answer() == expected
     same_state(before, state_of(model))
 
 

@@ -46,7 +46,7 @@ def comparable(fmap):
 def test_a_run_writes_map_report_curves_and_records(finished, vlm):
     out, fmap = finished
     assert {path.name for path in out.iterdir()} == {
-        *("map.json", "report.html", "curves.png", "pairs.parquet", "settings.json"),
+        *("map.json", "report.html", "curves.png", "pairs.parquet", "settings.yaml"),
     }
     assert FunctionMap.load(out / "map.json") == fmap
     entry = fmap.functions["naming"]

@@ -56,7 +56,7 @@ def test_rows_that_are_no_question_on_one_image_are_refused_or_left_out_by_name(
     two = row("Both?", "yes") | {"image": ["a.png", "b.png"]}
     two["conversations"][0]["value"] = "<image><image> Both?"
     missing = row("Is it red?", "yes", "c.png")
-    with pytest.raises(InputError, match=r"row.* 2.*2 images.*--skip-bad-rows"):
+    with pytest.raises(InputError, match=r"row.* 2.*2 images.*--on-bad-row skip"):
         rows(row("Is it red?", "yes"), two)
     source = rows(row("Is it red?", "yes"), two, missing, on_bad_row="skip")
     assert len(source.pairs) == 1

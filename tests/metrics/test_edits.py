@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from vfl.engine.attention_tap import Block, tapped
+from vfl.engine.attention_tap import BlockedEdges, tapped
 from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.engine.image_cache import prefill
 from vfl.engine.layer_hooks import layer_hooks
@@ -59,7 +59,7 @@ def test_knockout_is_a_pass_with_the_edges_cut(vlm, boxed, question, untouched):
     curve = found["curves"]["naming/object to last_token/drop"]
     assert curve["n"] == 1, "the source image has no box"
     for value, (first, final) in zip(curve["value"], windows.values(), strict=True):
-        block = Block(frozenset(range(first, final + 1)), last, at_positions(vlm, encoded, tokens))
+        block = BlockedEdges(frozenset(range(first, final + 1)), last, at_positions(vlm, encoded, tokens))
         edited = first_probabilities(vlm, encoded, blocks=[block])
         assert value == pytest.approx(float((plain - edited)[plain.argmax()]), abs=1e-9)
     assert any(abs(value) > 1e-6 for value in curve["value"]), "a knockout that cuts nothing proves nothing"

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 import vfl
-from vfl.engine.attention_tap import NAME, Block, row_weights, tapped
+from vfl.engine.attention_tap import NAME, BlockedEdges, row_weights, tapped
 from vfl.engine.image_cache import prefill
 from vfl.engine.masks import blocked
 from vfl.engine.plan import Plan
@@ -83,7 +83,7 @@ def logits_of(vlm, encoded, **tap):
 
 def text_to_vision(encoded, layers):
     vision = is_vision(encoded)[None]
-    return Block(frozenset(layers), ~vision, vision)
+    return BlockedEdges(frozenset(layers), ~vision, vision)
 
 
 def test_blocking_text_from_vision_is_hiding_the_image(vlm, prompts, untouched):
@@ -182,7 +182,7 @@ def test_a_block_reaches_generated_tokens_by_position(vlm, prompts, untouched):
     vision = is_vision(encoded)[None]
     last = torch.zeros_like(vision)
     last[:, -1] = True
-    block = Block(frozenset(range(vlm.num_layers)), last, vision)
+    block = BlockedEdges(frozenset(range(vlm.num_layers)), last, vision)
     whole = logits_of(vlm, encoded, blocks=[block])[-1]
     own = prefill(vlm, encoded)
     with tapped(vlm, blocks=[block]):  # the question runs behind the image's cached keys

@@ -52,17 +52,19 @@ def test_a_local_cluster_of_two_workers_of_which_one_is_killed(tmp_path):
     killer.join()
     assert killed
     score_rows.assert_alike(score_rows.table(scores), score_rows.table(whole))
-    assert {path.name for path in scores.iterdir()} == {"plan.json", "manifest.json", "errors.parquet", "parts"}
+    assert {path.name for path in scores.iterdir()} == {
+        *("plan.json", "settings.yaml", "manifest.json", "errors.parquet", "parts")
+    }
 
 
-def test_a_bad_row_stops_a_strict_run_by_its_name(tmp_path):
+def test_a_bad_row_stops_the_run_by_its_name(tmp_path):
     pytest.importorskip("ray")
     rows = score_rows.rows_of(tmp_path, 1)
     image = tmp_path / rows[1]["image"]
     image.write_bytes(image.read_bytes()[:-40])
     data = score_rows.write(tmp_path, rows)
     settings = ScoreConfig(
-        data=data, layers=score_rows.LAYERS, out=tmp_path / "s", shard_rows=2, strict=True, ray=RayConfig(workers=1)
+        data=data, layers=score_rows.LAYERS, out=tmp_path / "s", shard_rows=2, ray=RayConfig(workers=1)
     )
     with pytest.raises(InputError, match=f"row 2 .*{rows[1]['id']}"):
         score(settings, progress=False)

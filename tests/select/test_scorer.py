@@ -11,7 +11,7 @@ from tiny.pictures import picture
 
 import vfl
 from vfl.data import read
-from vfl.engine.teacher_forcing import forced
+from vfl.engine.teacher_forcing import teacher_forced
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
 from vfl.select.score.feeding import Entry
@@ -133,7 +133,7 @@ def test_drops_are_before_minus_after_whatever_the_batch(vlm, folder):
                                          {"type": "text", "text": "How many cups?"}]},
             {"role": "assistant", "content": [{"type": "text", "text": "three"}]},
         ]  # fmt: skip
-        scores = forced(vlm, encoder_of(vlm).encode([messages]), {ablation: layers})
+        scores = teacher_forced(vlm, encoder_of(vlm).encode([messages]), {ablation: layers})
         own, ablated = scores.logprobs.mean(1).tolist()
         hits = scores.top1.double().mean(1).tolist()
         names = {"no_image": ("no_image_logprob_drop", "no_image_prob_drop")}.get(
@@ -151,8 +151,8 @@ def test_a_blank_or_mean_image_changes_the_functions_and_not_the_gap(qwen, folde
     numbered = samples(folder, rows()[:2])
     hidden = score(qwen, numbered).table.to_pylist()
     mean = mean_of_rows(qwen, (sample for _, sample in numbered), 2)
-    for how, given in (("blank", None), ("mean", mean)):
-        found = score(qwen, numbered, how=how, mean=given).table.to_pylist()
+    for ablation, mean_embedding in (("blank", None), ("mean", mean)):
+        found = score(qwen, numbered, ablation=ablation, mean=mean_embedding).table.to_pylist()
         for one, other in zip(hidden, found, strict=True):
             assert other["no_image_logprob_drop"] == pytest.approx(one["no_image_logprob_drop"], abs=1e-6)
             assert other["logprob_drop_late"] != pytest.approx(one["logprob_drop_late"], abs=1e-6)

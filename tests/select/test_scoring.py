@@ -41,7 +41,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(data):
     """config(out, ...) for that data."""
-    fixed = {"data": data, "layers": score_rows.LAYERS, "shard_rows": PART}
+    fixed = {"data": data, "layers": score_rows.LAYERS, "shard_rows": PART, "on_bad_row": "skip"}
     return lambda out, **more: ScoreConfig(**fixed | {"out": out} | more)
 
 
@@ -59,7 +59,7 @@ def start(data):
     started = []
 
     def _start(out, *settings):
-        arguments = [f"data={data}", f"out={out}", f"shard_rows={PART}", "batch=2", *settings]
+        arguments = [f"data={data}", f"out={out}", f"shard_rows={PART}", "batch=2", "on_bad_row=skip", *settings]
         arguments += [f"layers.{name}={layers}" for name, layers in score_rows.LAYERS.items()]
         process = context.Process(target=_main, args=(arguments,))
         process.start()
@@ -225,9 +225,9 @@ def test_changed_data_is_refused_and_moved_data_is_not(config, embedded, data, t
         score(settings.model_copy(update={"data": (moved,)}), vlm=embedded, progress=False)
 
 
-def test_strict_stops_before_the_run_or_at_the_row(config, embedded, tmp_path):
+def test_a_bad_row_stops_before_the_run_or_at_the_row(config, embedded, tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.png"):
-        score(config(tmp_path / "scores", strict=True), vlm=embedded, progress=False)
+        score(config(tmp_path / "scores", on_bad_row="error"), vlm=embedded, progress=False)
     assert not files(tmp_path / "scores")
 
 

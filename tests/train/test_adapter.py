@@ -24,7 +24,7 @@ from vfl.train.adapter.files import (
     verify_adapter,
 )
 from vfl.train.adapter.lora import build_lora
-from vfl.train.export.meta_model import skeleton
+from vfl.train.export.meta_model import meta_model
 
 LAYERS = [0, 2, 3]
 
@@ -114,7 +114,7 @@ def test_verifying_needs_no_weights_and_leaves_the_model_alone(load, trained, tm
     save_adapter(trained(), tmp_path)
     base = load("qwen2_vl")
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
-    for model in (base, skeleton(tiny_folder("qwen2_vl"))):
+    for model in (base, meta_model(tiny_folder("qwen2_vl"))):
         assert verify_adapter(model, tmp_path) == 42
         assert lora_modules(model) == []
     assert base.state_dict().keys() == before.keys()
@@ -163,7 +163,7 @@ def test_a_spoiled_file_is_caught(trained, tmp_path, tiny_folder, change, messag
     save_adapter(trained(), tmp_path)
     spoiled(tmp_path, change)
     with pytest.raises(InputError, match=message):
-        verify_adapter(skeleton(tiny_folder("qwen2_vl")), tmp_path)
+        verify_adapter(meta_model(tiny_folder("qwen2_vl")), tmp_path)
 
 
 def test_other_values_than_were_trained_are_caught(trained, tmp_path):

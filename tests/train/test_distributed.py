@@ -120,7 +120,7 @@ def test_an_error_in_the_data_ends_all_ranks(ranks):
     folder, codes, errors = ranks
     assert [code["broken"] for code in codes] == [2, 2]
     assert errors.count("missing.png") == 1, "the first rank alone says it"
-    assert not (folder / "broken" / "recipe.yaml").exists()
+    assert not (folder / "broken" / "settings.yaml").exists()
 
 
 def test_torchrun_ends_with_the_ranks(qwen, data_of, tmp_path):

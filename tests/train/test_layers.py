@@ -6,7 +6,7 @@ import pytest
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry, FunctionMap, ModelId
-from vfl.train.layers.choice import chosen_layers, read_choice, spans
+from vfl.train.layers.choice import chosen_layers, read_choice
 from vfl.train.layers.presets import PRESETS
 
 QWEN_7B = ModelId(id="Qwen/Qwen2.5-VL-7B-Instruct", family="Qwen2.5-VL", num_layers=28)
@@ -47,6 +47,8 @@ def layers_of(written, model=QWEN_7B, fmap=None):
         ({"arm": "full"}, list(range(28))),
         ("10-17,20-23", [*range(10, 18), *range(20, 24)]),
         ("3", [3]),
+        (3, [3]),
+        (["10-12", 14], [10, 11, 12, 14]),
         ("10–12, 14", [10, 11, 12, 14]),
         ([14, 10], [10, 14]),
         ({"list": "5-6"}, [5, 6]),
@@ -110,7 +112,7 @@ def test_random_layers_are_as_many_and_depend_on_the_seed_alone(fmap):
         ({"list": [40], "arm": "random"}, "28 decoder layers"),
         ({"list": list(range(28)), "arm": "reversed"}, "the set holds all 28 layers"),
         ("6-3", "runs backwards; write 3-6"),
-        ("all", "no list of layers; write it like 10-17,20-23, or full"),
+        ("all", "no list of layers; write it like 10-12,20, or full"),
         ("", "no list of layers"),
         ("3;4", "no list of layers"),
         ({"functions": ["counting"]}, "no map says which they are"),
@@ -121,9 +123,12 @@ def test_random_layers_are_as_many_and_depend_on_the_seed_alone(fmap):
         ({"list": [1], "expand": 1}, "expand widens the functions' layers"),
         ({"functions": ["counting"], "expand": -1}, "layers.expand: .*greater than or equal to 0"),
         ({"functions": ["counting"], "arm": "half"}, "layers.arm: .*'function', 'full', 'reversed' or 'random'"),
-        ({"function": ["counting"]}, "layers.function is unknown; known are functions, map, .*list"),
+        (
+            {"function": ["counting"]},
+            "unknown key 'layers.function', did you mean functions.*known: functions, map, .*list",
+        ),
         ({"preset": "llava"}, "known ones are qwen2.5-vl-7b/10-23"),
-        (7, "layers"),
+        ({"list": True}, "no list of layers"),
         ([1.5], "layers"),
     ],
 )
@@ -158,7 +163,3 @@ def test_presets_are_for_their_model_and_say_that_they_are_reconstructed():
     for model in (other, QWEN_7B.model_copy(update={"num_layers": 36})):
         with pytest.raises(InputError, match=r"is for Qwen2.5-VL with 28 layers"):
             layers_of({"preset": "qwen2.5-vl-7b/10-23"}, model)
-
-
-def test_spans_keep_what_was_written():
-    assert spans("4-5,2,2") == [4, 5, 2, 2]

@@ -15,7 +15,7 @@ from vfl.models.discover import discover
 from vfl.train.adapter.lora import build_lora
 from vfl.train.adapter.lora_rank import count_parameters, scale
 from vfl.train.adapter.towers import target_names, tower_of
-from vfl.train.export.meta_model import identify_model, skeleton, skeleton_of
+from vfl.train.export.meta_model import identify_model, meta_model, meta_model_of
 from vfl.train.layers.choice import chosen_layers, read_choice
 
 FAMILIES = sorted(tiny.FAMILIES)
@@ -64,7 +64,7 @@ ARMS = {
 
 @pytest.fixture
 def empty(tiny_folder):
-    return lambda family: skeleton(tiny_folder(family))
+    return lambda family: meta_model(tiny_folder(family))
 
 
 def adapted(model, config):
@@ -98,12 +98,12 @@ def test_other_towers_are_adapted_when_asked_and_only_then(empty, family, caplog
     model = empty(family)
     own = target_names(model, [1], ["q_proj"])
     assert own == [f"{DECODER[family]}.layers.1.self_attn.q_proj"]
-    build_lora(model, [1], match=True)
+    build_lora(model, [1], match_rank=True)
     assert not caplog.records
     stem, names = BLOCKS[family]
     vision = [f"{stem}.{block}.{name}" for block in (0, 1) for name in names]
     assert target_names(model, [1], ["q_proj"], ["vision"]) == own + vision
-    build_lora(model, [1], {"r": 2}, also=["vision"], match=True)
+    build_lora(model, [1], {"r": 2}, also=["vision"], match_rank=True)
     assert caplog.text.count("modules of the vision are adapted") == 1
     if PROJECTOR[family]:
         assert target_names(model, [1], ["q_proj"], ["projector"]) == own + PROJECTOR[family]
@@ -132,7 +132,7 @@ def test_weights_are_not_needed(empty, tiny_folder, family):
     assert all(parameter.is_meta for parameter in model.parameters())
     assert [n for n, _ in model.named_parameters()] == [n for n, _ in loaded.named_parameters()]
     arguments = ([1, 3], {"r": 4, "use_dora": True})
-    assert build_lora(model, *arguments, match=True) == build_lora(loaded, *arguments, match=True)
+    assert build_lora(model, *arguments, match_rank=True) == build_lora(loaded, *arguments, match_rank=True)
 
 
 def test_the_papers_counts():
@@ -145,17 +145,17 @@ def test_the_papers_counts():
         "num_key_value_heads": 4,
         "vocab_size": 1000,
     }
-    model = skeleton_of(Qwen2_5_VLConfig(text_config=text, vision_config={"depth": 1}))
+    model = meta_model_of(Qwen2_5_VLConfig(text_config=text, vision_config={"depth": 1}))
     identity = ModelId(id="7b", family="Qwen2.5-VL", num_layers=28)
     fourteen, twelve = (
         chosen_layers(read_choice({"preset": f"qwen2.5-vl-7b/{name}"}), identity) for name in ("10-23", "10-17,20-23")
     )
     assert count_parameters(model, build_lora(model, range(28))) == 161_480_704
     assert count_parameters(model, build_lora(model, fourteen)) == 80_740_352
-    matched = build_lora(model, fourteen, match=True)
+    matched = build_lora(model, fourteen, match_rank=True)
     assert (matched.r, matched.lora_alpha) == (128, 128)
     assert count_parameters(model, matched) == 161_480_704
-    matched = build_lora(model, twelve, match=True)
+    matched = build_lora(model, twelve, match_rank=True)
     assert matched.r == 149  # 64 * 28 / 12 = 149.3
     assert abs(count_parameters(model, matched) / 161_480_704 - 1) < 0.005
 
@@ -194,7 +194,7 @@ def test_matched_arms_are_as_close_as_whole_ranks_allow(empty, layers, options):
     given = {"r": 6, "lora_alpha": 12, **options}
     target = count_parameters(model, build_lora(model, range(5), given))
     plain = build_lora(model, layers, given)
-    matched = build_lora(model, layers, given, match=True)
+    matched = build_lora(model, layers, given, match_rank=True)
     assert scale(matched) == pytest.approx(scale(plain))
     assert plain.r == 6
     if len(layers) == 5:
@@ -276,7 +276,7 @@ def test_other_refusals(empty):
     with pytest.raises(InputError, match="also_adapt names audio; expected vision or projector"):
         build_lora(model, [1], also=["audio"])
     with pytest.raises(InputError, match="rank_pattern or alpha_pattern sets them one by one"):
-        build_lora(model, [1], {"rank_pattern": {"q_proj": 3}}, match=True)
+        build_lora(model, [1], {"rank_pattern": {"q_proj": 3}}, match_rank=True)
     config = build_lora(model, [1])
     get_peft_model(model, config)
     with pytest.raises(InputError, match="has an adapter on it already"):
@@ -285,7 +285,7 @@ def test_other_refusals(empty):
 
 def test_the_match_is_told(empty, caplog):
     with caplog.at_level(logging.INFO, "vfl"):
-        build_lora(empty("qwen2_vl"), [1, 2], {"r": 4}, match=True)
+        build_lora(empty("qwen2_vl"), [1, 2], {"r": 4}, match_rank=True)
     assert "rank 4 -> 10, 13,440 trainable parameters (all layers at rank 4: 13,440)" in caplog.text
 
 
@@ -296,7 +296,7 @@ def mixture():
     experts = {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
     text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4, "vocab_size": 100, **heads, **experts}
     vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 32}
-    return lambda: skeleton_of(
+    return lambda: meta_model_of(
         Qwen3VLMoeConfig(text_config=text, vision_config=vision | {"deepstack_visual_indexes": [0]})
     )
 

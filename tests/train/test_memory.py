@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vfl.models.discover import discover
-from vfl.train.backward.memory import StepMemory, choose_checkpointing, step_memory, untouched_by_step
+from vfl.train.backward.memory import StepMemory, choose_checkpointing, optimizer_bytes, step_memory, untouched_by_step
 from vfl.train.backward.truncate import truncate
 
 Folder = Callable[[str], Path]
@@ -114,6 +114,9 @@ def test_the_choice_follows_the_free_memory(tiny_folder: Folder) -> None:
     assert "Checkpointing off: without it a step on the longest batch takes" in fits.reason
     assert choose_checkpointing(model, step, CPU, share=1e-9).checkpointing
     assert choose_checkpointing(model, step, CPU, reserve=2**50).checkpointing
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert 0 < trained < sum(parameter.numel() for parameter in model.parameters())
+    assert optimizer_bytes(model) == 12 * trained, "two moments and a copy, in float32"
 
 
 def test_the_choice_is_about_a_truncated_step(tiny_folder: Folder) -> None:

@@ -90,7 +90,7 @@ def test_fields_of_trl_and_peft_go_through(good, tmp_path):
     config = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())
     assert config["use_rslora"] is True
     assert all(name.endswith("q_proj") for name in config["target_modules"])
-    assert "adam_beta1: 0.8" in (tmp_path / "run/recipe.yaml").read_text()
+    assert "adam_beta1: 0.8" in (tmp_path / "run/settings.yaml").read_text()
 
 
 def test_rows_that_cannot_be_used_end_the_command(good, data_of, tmp_path, capsys, caplog):
@@ -100,7 +100,7 @@ def test_rows_that_cannot_be_used_end_the_command(good, data_of, tmp_path, capsy
     assert main([str(good), f"data.train={bad}"]) == 2
     assert "bad.jsonl line 3" in capsys.readouterr().err
     assert (tmp_path / "run" / "errors.jsonl").exists()
-    assert not (tmp_path / "run" / "recipe.yaml").exists()
+    assert not (tmp_path / "run" / "settings.yaml").exists()
     with caplog.at_level(logging.WARNING):
         assert main([str(good), f"data.train={bad}", "data.on_bad_row=skip", "trainer.max_steps=1"]) == 0
     assert "gone.png" in caplog.text

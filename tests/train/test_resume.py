@@ -50,7 +50,7 @@ def lines(out):
 def check_equal(out, whole):
     assert trained.same(trained.weights(out), trained.weights(whole))
     assert lines(out) == lines(whole)
-    for name in ("recipe.yaml", "preflight.json", "report.html", "adapter/README.md", "evaluation.json"):
+    for name in ("settings.yaml", "preflight.json", "report.html", "adapter/README.md", "evaluation.json"):
         assert (out / name).is_file(), name
     assert [path.name for path in sorted((out / "answers").iterdir())] == [
         path.name for path in sorted((whole / "answers").iterdir())
@@ -126,10 +126,10 @@ def test_killed_behind_the_adapter_it_still_ends(whole, qwen, data_of, run, sett
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"seed": 7}, "seed was 0 and is 7 now"),
-        ({"lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.2}}, "lora.lora_alpha was 4 and is 8 now"),
+        ({"seed": 7}, "seed: 0 then, 7 now"),
+        ({"lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.2}}, "lora.lora_alpha: 4 then, 8 now"),
         ({"layers": [1, 2]}, "layers"),
-        ({"deepspeed": "zero2"}, "deepspeed was None and is 'zero2' now"),
+        ({"deepspeed": "zero2"}, "deepspeed: None then, 'zero2' now"),
     ],
 )
 def test_other_settings_are_refused_by_name(interrupted, qwen, data_of, run, settings, changed, named):

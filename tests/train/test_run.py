@@ -62,8 +62,8 @@ def test_what_a_run_leaves(done, qwen):
         "checkpoints",
         "data",
         "preflight.json",
-        "recipe.yaml",
         "report.html",
+        "settings.yaml",
     ]
     assert (outcome.folder, outcome.adapter) == (out, out / "adapter")
     weights = trained.weights(out)
@@ -90,7 +90,7 @@ def test_the_loss_is_on_the_answers_alone(done):
 def test_the_resolved_recipe_trains_the_same(done, tmp_path):
     from vfl.train.run import train
 
-    train(done[0] / "recipe.yaml", [f"out={tmp_path / 'again'}"], progress=False)
+    train(done[0] / "settings.yaml", [f"out={tmp_path / 'again'}"], progress=False)
     assert trained.same(trained.weights(tmp_path / "again"), trained.weights(done[0]))
 
 

@@ -21,7 +21,7 @@ from peft.tuners.lora import LoraLayer
 
 from vfl.errors import InputError
 from vfl.train.adapter.lora import build_lora
-from vfl.train.export.meta_model import skeleton
+from vfl.train.export.meta_model import meta_model
 from vfl.train.export.module_patterns import grouped, pattern_of, python_of
 from vfl.train.export.snippets import TOOLS, options_of, snippet
 
@@ -31,7 +31,7 @@ BOTH = ("vision", "projector")
 
 @pytest.fixture
 def empty(tiny_folder):
-    return lambda family: skeleton(tiny_folder(family))
+    return lambda family: meta_model(tiny_folder(family))
 
 
 def keywords(text, function):

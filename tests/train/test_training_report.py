@@ -79,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preflight().save(out / "preflight.json")
     (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines()))
     (out / "evaluation.json").write_text(evaluation().model_dump_json(by_alias=True))
-    (out / "recipe.yaml").write_text(f'model: "{HOSTILE}"\nlora: {{r: 64}}\nlayers: {{functions: [counting]}}\n')
+    (out / "settings.yaml").write_text(f'model: "{HOSTILE}"\nlora: {{r: 64}}\nlayers: {{functions: [counting]}}\n')
     write_training_report(out)
     return out
 
@@ -151,7 +151,7 @@ def test_it_has_what_the_run_left(page: str) -> None:
     assert all(warning in text for warning in preflight().warnings)
 
 
-@pytest.mark.parametrize("missing", ["preflight.json", "metrics.jsonl", "evaluation.json", "recipe.yaml"])
+@pytest.mark.parametrize("missing", ["preflight.json", "metrics.jsonl", "evaluation.json", "settings.yaml"])
 def test_one_missing_file_leaves_the_rest(folder: Path, missing: str, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / missing).unlink()
@@ -182,8 +182,8 @@ def test_a_run_with_one_evaluation_is_drawn(tmp_path: Path) -> None:
         ("metrics.jsonl", '{"step": 1, "kind": "train"}\n{"step"\n', r"metrics\.jsonl line 2 is no line"),
         ("metrics.jsonl", '{"step": 1, "kind": "other"}\n', "kind 'other'"),
         ("metrics.jsonl", '{"step": 1, "kind": "evaluation"}\n', "KeyError: 'groups'"),
-        ("recipe.yaml", "a: [", "is not YAML"),
-        ("recipe.yaml", "- a", "holds a list"),
+        ("settings.yaml", "a: [", "is not YAML"),
+        ("settings.yaml", "- a", "holds a list"),
         ("evaluation.json", "{}", "is no evaluation"),
         ("preflight.json", "[]", "not a preflight.json"),
     ],

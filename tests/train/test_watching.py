@@ -1,4 +1,4 @@
-"""Watching a training run changes nothing in it, tells what it is like, and goes on where it was stopped."""
+"""EvaluationCallback a training run changes nothing in it, tells what it is like, and goes on where it was stopped."""
 
 import json
 import os
@@ -19,13 +19,14 @@ from watched import adapted, items, trained, trainer_of
 import vfl
 from vfl.errors import InputError
 from vfl.evaluate.answers import answer
+from vfl.evaluate.items import EvalItem
 from vfl.evaluate.result import read_answers, read_evaluation
 from vfl.evaluate.summary import compare, summarise
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
 from vfl.train.callback.bar import AccuracyBar, use_bar
-from vfl.train.callback.evaluation import Watching
-from vfl.train.callback.metrics_log import Journal
+from vfl.train.callback.evaluation import EvaluationCallback
+from vfl.train.callback.metrics_log import MetricsLog
 from vfl.train.callback.tracking import offline_without_login
 from vfl.train.report.log import read_log
 
@@ -55,11 +56,11 @@ def run(folder, pairs, tmp_path_factory):
     """A watched run: its folder, weights and callback."""
     out = tmp_path_factory.mktemp("watched")
     vlm, model = adapted(folder)
-    watching = Watching(
+    callback = EvaluationCallback(
         vlm, items(folder), out, every=2, batch=4, metrics=["cosine", "swap"], metric_pairs=pairs, settings={"seed": 3}
     )
-    trainer_of(vlm, model, out, watching).train()
-    return out, trained(model), watching
+    trainer_of(vlm, model, out, callback).train()
+    return out, trained(model), callback
 
 
 def lines_of(out, kind=None):
@@ -79,14 +80,14 @@ def test_a_watched_run_trains_the_same_weights_bit_for_bit(run, folder, unwatche
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated")  # its successor is newer than 5.17
 def test_gradient_checkpointing_goes_on_as_before(folder, unwatched, tmp_path):
     vlm, model = adapted(folder)
-    watching = Watching(vlm, items(folder), tmp_path, every=1)
-    trainer_of(vlm, model, tmp_path, watching, gradient_checkpointing=True, save_strategy="no").train()
+    callback = EvaluationCallback(vlm, items(folder), tmp_path, every=1)
+    trainer_of(vlm, model, tmp_path, callback, gradient_checkpointing=True, save_strategy="no").train()
     assert any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
     assert same_weights(trained(model), unwatched)
 
 
 def test_every_measurement_is_a_line(run, folder):
-    out, _, watching = run
+    out, _, callback = run
     evaluations = lines_of(out, "evaluation")
     assert [row["step"] for row in evaluations] == [0, 2, 4]
     for row in evaluations:
@@ -98,7 +99,7 @@ def test_every_measurement_is_a_line(run, folder):
             first = evaluations[0]["groups"][group]["accuracy"]
             assert written["forgetting"] == pytest.approx(first - written["accuracy"])
             assert written["forgetting_low"] <= written["forgetting"] <= written["forgetting_high"]
-    assert watching.accuracies == {name: found["accuracy"] for name, found in evaluations[-1]["groups"].items()}
+    assert callback.accuracies == {name: found["accuracy"] for name, found in evaluations[-1]["groups"].items()}
     assert [(row["step"], row["name"]) for row in lines_of(out, "metric")] == [
         (step, name) for step in (0, 2, 4) for name in ("cosine", "swap")
     ]
@@ -136,8 +137,8 @@ def test_a_resumed_run_drops_what_it_repeats(run, folder, unwatched, tmp_path):
         file.write('{"step": 4, "epo')  # killed while writing
     (out / "answers" / "step-000004.jsonl").write_text("half")
     vlm, model = adapted(folder)
-    watching = Watching(vlm, items(folder), out, every=2, batch=4)
-    trainer_of(vlm, model, out, watching).train(resume_from_checkpoint=str(out / "checkpoints" / "checkpoint-2"))
+    callback = EvaluationCallback(vlm, items(folder), out, every=2, batch=4)
+    trainer_of(vlm, model, out, callback).train(resume_from_checkpoint=str(out / "checkpoints" / "checkpoint-2"))
     assert same_weights(trained(model), unwatched)
     expected = [row for row in lines_of(whole) if not (row["step"] == 4 and row["kind"] == "metric")]
     timed = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
@@ -152,7 +153,7 @@ def test_a_run_that_ended_is_not_measured_twice(run, folder, tmp_path):
     shutil.copytree(run[0], out)
     (out / "evaluation.json").unlink()
     vlm, model = adapted(folder)
-    trainer = trainer_of(vlm, model, out, Watching(vlm, items(folder), out, every=2, batch=4))
+    trainer = trainer_of(vlm, model, out, EvaluationCallback(vlm, items(folder), out, every=2, batch=4))
     trainer.train(resume_from_checkpoint=str(out / "checkpoints" / "checkpoint-4"))
     assert [row["step"] for row in lines_of(out, "evaluation")] == [0, 2, 4]
     assert read_evaluation(out)[1] == read_evaluation(run[0])[1]
@@ -160,21 +161,21 @@ def test_a_run_that_ended_is_not_measured_twice(run, folder, tmp_path):
 
 def test_a_new_run_in_the_folder_begins_a_new_journal(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    journal = Journal(path)
-    journal.start(0)
+    metrics_log = MetricsLog(path)
+    metrics_log.start(0)
     for step in (0, 1, 2):
-        journal.append(step, step / 2, "train", {"loss": float("nan") if step == 2 else 0.5})
+        metrics_log.append(step, step / 2, "train", {"loss": float("nan") if step == 2 else 0.5})
     assert json.loads(path.read_text().splitlines()[-1])["loss"] == "nan"
-    journal.start(1)
+    metrics_log.start(1)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1]
-    journal.start(0)
+    metrics_log.start(0)
     assert path.read_text() == ""
 
 
 def test_an_evaluation_that_fails_leaves_the_model_in_training(folder, tmp_path, monkeypatch):
     vlm, model = adapted(folder)
     modes = [part.training for part in model.modules()]
-    trainer = trainer_of(vlm, model, tmp_path, Watching(vlm, items(folder), tmp_path))
+    trainer = trainer_of(vlm, model, tmp_path, EvaluationCallback(vlm, items(folder), tmp_path))
 
     def fail(**inputs):
         torch.rand(1)
@@ -188,8 +189,8 @@ def test_an_evaluation_that_fails_leaves_the_model_in_training(folder, tmp_path,
 
 def test_the_trainers_own_evaluations_are_joined(folder, tmp_path):
     vlm, model = adapted(folder)
-    watching = Watching(vlm, items(folder, 3), tmp_path, at_start=False)
-    trainer = trainer_of(vlm, model, tmp_path, watching, save_strategy="no")
+    callback = EvaluationCallback(vlm, items(folder, 3), tmp_path, at_start=False)
+    trainer = trainer_of(vlm, model, tmp_path, callback, save_strategy="no")
     trainer.eval_dataset = torch.utils.data.Subset(trainer.train_dataset, range(2))
     trainer.args.eval_strategy, trainer.args.eval_steps = "steps", 3
     trainer.train()
@@ -199,23 +200,40 @@ def test_the_trainers_own_evaluations_are_joined(folder, tmp_path):
     assert read_evaluation(tmp_path)[0].differences is None
 
 
+def test_the_cost_counts_the_evaluations_and_leaves_the_model_as_it_was(folder, tmp_path, monkeypatch):
+    vlm, model = adapted(folder)
+    model.train()
+    modes = [part.training for part in model.modules()]
+    asked = []
+    real = EvalItem.correct
+    monkeypatch.setattr(EvalItem, "correct", lambda item, text: asked.append(item.id) or real(item, text))
+    for every, at_start, steps, count in ((2, True, 4, 3), (2, False, 5, 3), (None, True, 7, 2), (None, False, 7, 1)):
+        callback = EvaluationCallback(vlm, items(folder), tmp_path, every=every, at_start=at_start, batch=2)
+        asked.clear()
+        seconds, evaluations = callback.cost(steps)
+        assert evaluations == count
+        assert seconds > 0
+        assert asked == [item.id for item in callback.items[:2]], "one batch stands for all"
+    assert [part.training for part in model.modules()] == modes
+
+
 def test_another_model_than_the_trained_one_is_refused(folder, tmp_path):
     vlm, model = adapted(folder)
     other = vfl.load(folder)
     with pytest.raises(InputError, match="not the model being trained"):
-        trainer_of(vlm, model, tmp_path, Watching(other, items(folder), tmp_path)).train()
+        trainer_of(vlm, model, tmp_path, EvaluationCallback(other, items(folder), tmp_path)).train()
 
 
 def test_what_cannot_be_measured_is_refused_before_training(folder, tmp_path, pairs):
     vlm = vfl.load(folder)
     with pytest.raises(InputError, match="swop"):
-        Watching(vlm, items(folder), tmp_path, metrics=["swop"], metric_pairs=pairs)
+        EvaluationCallback(vlm, items(folder), tmp_path, metrics=["swop"], metric_pairs=pairs)
     with pytest.raises(InputError, match="no probe pairs"):
-        Watching(vlm, items(folder), tmp_path, metrics=["swap"])
+        EvaluationCallback(vlm, items(folder), tmp_path, metrics=["swap"])
     with pytest.raises(InputError, match="nothing to evaluate"):
-        Watching(vlm, [], tmp_path)
+        EvaluationCallback(vlm, [], tmp_path)
     with pytest.raises(InputError, match="every is 0"):
-        Watching(vlm, items(folder), tmp_path, every=0)
+        EvaluationCallback(vlm, items(folder), tmp_path, every=0)
 
 
 def test_the_bar_takes_the_place_of_the_trainers(folder, tmp_path):

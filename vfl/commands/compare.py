@@ -11,29 +11,32 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vfl.commands.options import Out
+
 
 def compare(
     maps: Annotated[list[Path], typer.Argument(help="Two or more map.json files, or the folders that hold them.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Also write a figure (.png), a page (.html), or both into a folder.")
-    ] = None,
+    out: Out = None,
 ) -> None:
-    """Set the function maps of several models side by side, with the agreement of their functions' order."""
+    """Set the function maps of several models side by side, with the agreement of their functions' order.
+
+    With --out also as a figure (.png), a page (.html), or both in a folder.
+    """
     from vfl.locate.report.compare import compare_maps
     from vfl.locate.report.write import write_comparison
     from vfl.report.words import layer_list
 
-    found = compare_maps(maps)
-    written = write_comparison(found, out) if out is not None else []
+    compared = compare_maps(maps)
+    written = write_comparison(compared, out) if out is not None else []
     console = Console()
     # Text, not str: names come from files, and rich would read [brackets] in them as markup.
     table = Table(title="Layers, and the peak's relative depth (0 first layer, 1 last)", title_justify="left")
     table.add_column("function")
-    for label, fmap in zip(found.labels, found.maps, strict=True):
+    for label, fmap in zip(compared.labels, compared.maps, strict=True):
         table.add_column(Text(f"{label}\n{fmap.model.num_layers} layers"))
-    for name in found.functions:
+    for name in compared.functions:
         cells = []
-        for fmap, peaks in zip(found.maps, found.peaks, strict=True):
+        for fmap, peaks in zip(compared.maps, compared.peaks, strict=True):
             layers = layer_list(fmap.functions[name].layers) if name in fmap.functions else "–"
             cells.append(Text(f"{layers} ({peaks[name]:.2f})" if name in peaks else layers))
         table.add_row(Text(name), *cells)
@@ -42,7 +45,7 @@ def compare(
     order = Table(title="Agreement of the functions' order (Kendall's tau-b)", title_justify="left")
     for heading in ("maps", "shared functions", "tau"):
         order.add_column(heading, justify="left" if heading == "maps" else "right")
-    for pair in found.agreements:
+    for pair in compared.agreements:
         order.add_row(Text(f"{pair.first} / {pair.second}"), str(pair.shared), pair.tau_text)
     console.print(order)
     for path in written:

@@ -9,74 +9,85 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vfl.commands.options import (
+    BadRows,
+    Batch,
+    Column,
+    DataOption,
+    Format,
+    Functions,
+    Images,
+    Match,
+    ModelArgument,
+    Out,
+    Overwrite,
+    Pairs,
+    Probes,
+    Seed,
+    Shared,
+    Size,
+    config_options,
+    given_of,
+    model_options,
+    read_settings,
+    takes,
+)
 
+
+@takes(model_options, config_options)
 def command(
-    model: Annotated[str | None, typer.Argument(help="Folder or hub id; the embedded test model if left out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and answers.jsonl.")] = None,
+    model: ModelArgument = None,
+    out: Out = None,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to put on the model.")] = None,
-    probes: Annotated[
-        str | None, typer.Option(help="Folder of a probe suite, or a generated style: standard, micro.")
-    ] = None,
-    functions: Annotated[str | None, typer.Option(help="Names with commas between them, such as counting,ocr.")] = None,
-    pairs: Annotated[int | None, typer.Option(help="Generated pairs a function (100).")] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels of generated images (448).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of generated probes (1).")] = None,
-    data: Annotated[
-        list[Path] | None, typer.Option(help="Data whose rows end with the right answer; repeat for several sets.")
-    ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the images that the data's rows name.")] = None,
-    column: Annotated[str | None, typer.Option(help="Column of the data to give accuracies by.")] = None,
-    format: Annotated[str | None, typer.Option(help="Kind of the data's rows, where it isn't clear.")] = None,
-    match: Annotated[str | None, typer.Option(help="Compare answers as auto, number, yesno, text or exact.")] = None,
-    skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that can't be asked, and count them.")] = False,
+    probes: Probes = None,
+    functions: Functions = None,
+    pairs: Pairs = None,
+    size: Size = None,
+    seed: Seed = None,
+    data: DataOption = None,
+    images: Images = None,
+    column: Column = None,
+    format: Format = None,
+    match: Match = None,
+    on_bad_row: BadRows = None,
     baseline: Annotated[Path | None, typer.Option(help="Another run's evaluation.json to compare with.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Questions in a batch (16).")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16, float64.")] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cuda:0 or cpu.")] = None,
-    device_map: Annotated[str | None, typer.Option(help="Spread the model over devices, such as auto.")] = None,
-    quantize: Annotated[str | None, typer.Option(help="4bit or 8bit.")] = None,
-    attention: Annotated[str | None, typer.Option(help="sdpa (default) or eager.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="File with a chat template.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML with these settings; flags override it.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace another evaluation in --out.")] = False,
+    batch: Batch = None,
+    overwrite: Overwrite = False,
+    *,
+    shared: Shared,
 ) -> None:
-    """Ask a model held-out probes or your own data; give accuracies with 95 % intervals, paired with a baseline's."""
+    """Ask a model held-out probes or your own data; give accuracies with 95 % intervals, paired with a baseline's.
+
+    Rows of --data end with the right answer; each file or folder is a set of its own. Writes evaluation.json and
+    answers.jsonl into the folder --out.
+    """
     from vfl.evaluate.config import EvaluateConfig
     from vfl.evaluate.result import read_evaluation
-    from vfl.evaluate.run import refuse_if_taken, run
-    from vfl.io.config import read_config
+    from vfl.evaluate.run import folder_of, run
     from vfl.loading.config import load_from
 
-    given: dict[str, Any] = {
-        "model": model,
-        "out": out,
-        "adapter": adapter,
-        "probes": probes,
-        "functions": functions.split(",") if functions else None,
-        "pairs": pairs,
-        "size": size,
-        "seed": seed,
-        "data": data_sets(data, images, column, format, match, skip_bad_rows),
-        "baseline": baseline,
-        "batch": batch,
-        "dtype": dtype,
-        "device": device,
-        "device_map": device_map,
-        "quantize": quantize,
-        "attention": attention,
-        "revision": revision,
-        "chat_template": chat_template,
-        "trust_remote_code": trust_remote_code or None,
-    }
-    settings = read_config(EvaluateConfig, config, given)
-    refuse_if_taken(settings.out, overwrite=overwrite)
+    reading = {"images": images, "column": column, "format": format, "match": match, "on_bad_row": on_bad_row}
+    settings = read_settings(
+        EvaluateConfig,
+        shared,
+        model=model,
+        out=out,
+        adapter=adapter,
+        probes=probes,
+        functions=functions,
+        pairs=pairs,
+        size=size,
+        seed=seed,
+        data=data_sets(data, reading),
+        baseline=baseline,
+        batch=batch,
+    )
+    folder_of(settings).refuse_if_taken(overwrite=overwrite, can_resume=False)
     if settings.baseline is not None:
         read_evaluation(settings.baseline)  # before the model is loaded
     vlm = load_from(settings)
     on_it = put_on(vlm, settings.adapter) if settings.adapter is not None else None
-    result = run(settings, vlm, adapter=on_it, progress=True)
+    result = run(settings, vlm, adapter=on_it, overwrite=overwrite, progress=True)
     console = Console()
     console.print(table_of(result))
     for note in result.notes:
@@ -98,21 +109,11 @@ def put_on(vlm: Any, folder: Path) -> Any:
     return AdapterId(path=str(folder), sha256=weights_sha256(folder))
 
 
-def data_sets(
-    paths: list[Path] | None,
-    images: Path | None,
-    column: str | None,
-    format: str | None,
-    match: str | None,
-    skip_bad_rows: bool,
-) -> dict[str, Any] | None:
+def data_sets(paths: list[Path] | None, reading: dict[str, Any]) -> dict[str, Any] | None:
     """The data options as the configuration holds them; each set is named after its file or folder."""
     from vfl.errors import InputError
 
-    shared = {"images": images, "column": column, "format": format, "match": match}
-    options: dict[str, Any] = {key: value for key, value in shared.items() if value is not None}
-    if skip_bad_rows:
-        options["on_bad_row"] = "skip"
+    options = given_of(reading)
     if not paths:
         if options:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in options)
@@ -140,8 +141,9 @@ def table_of(result: Any) -> Table:
         # In a narrow terminal the numbers wrap; which group they belong to stays.
         name_column = heading == "group"
         table.add_column(heading, justify="left" if name_column else "right", no_wrap=name_column)
-    for group, found in result.groups.items():
-        row = [group, str(found.n), percent(found.accuracy), interval((found.low, found.high))]
+    for group, accuracy in result.groups.items():
+        ends = interval((accuracy.low, accuracy.high))
+        row = [group, str(accuracy.n), percent(accuracy.accuracy), ends]
         if paired:
             change = paired[group]
             ends = f"{100 * change.low:+.0f} to {100 * change.high:+.0f}"

@@ -9,45 +9,65 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from vfl.commands.options import (
+    LAYERS,
+    AllowOtherModel,
+    Functions,
+    ModelOption,
+    Out,
+    Revision,
+    Seed,
+    TrustRemoteCode,
+    given_of,
+)
+
 
 def command(
     map: Annotated[Path | None, typer.Argument(help="map.json of `vfl locate`, or the folder that holds it.")] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id; the embedded test model if left out.")] = None,
-    functions: Annotated[str | None, typer.Option(help="Names with commas between them, such as counting,ocr.")] = None,
+    model: ModelOption = None,
+    functions: Functions = None,
     expand: Annotated[int, typer.Option(help="Layers to add on each side of the functions' layers.")] = 0,
     arm: Annotated[str, typer.Option(help="function, full, reversed (all other layers) or random.")] = "function",
-    seed: Annotated[int, typer.Option(help="Seed of arm random.")] = 0,
-    layers: Annotated[str | None, typer.Option(help="Your own layers, such as 10-17,20-23, or full.")] = None,
+    seed: Seed = None,
+    layers: Annotated[str | None, typer.Option("--layers", help=LAYERS)] = None,
     preset: Annotated[str | None, typer.Option(help="Layers that a paper states, by name.")] = None,
-    match: Annotated[bool, typer.Option(help="Scale the rank to full LoRA's number of trainable parameters.")] = False,
+    match_rank: Annotated[
+        bool, typer.Option("--match-rank", help="Scale the rank to full LoRA's number of trainable parameters.")
+    ] = False,
     lora: Annotated[
         list[str] | None, typer.Option(help="A field of PEFT's LoraConfig, such as r=32 or use_dora=true; repeatable.")
     ] = None,
     also_adapt: Annotated[str | None, typer.Option(help="vision, projector, or both with a comma between.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for adapter_config.json and the tools' files.")] = None,
+    out: Out = None,
     tool: Annotated[str, typer.Option(help="peft, llamafactory, swift, axolotl, unsloth or all.")] = "all",
-    allow_other_model: Annotated[bool, typer.Option(help="Use a map of a model that this one derives from.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+    allow_other_model: AllowOtherModel = False,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Write the LoRA configuration of a model's function layers, for PEFT and for other trainers."""
+    """Write the LoRA configuration of a model's function layers, for PEFT and for other trainers.
+
+    --layers takes a list such as 10-17,20-23, or full. adapter_config.json and the tools' files go into the folder
+    --out; without it they are shown.
+    """
     import_peft()
     from vfl.errors import InputError
+    from vfl.io.fields import split
     from vfl.io.layers import layer_list
+    from vfl.loading.load import EMBEDDED_ID
     from vfl.train.adapter.lora import build_lora
     from vfl.train.adapter.lora_rank import count_parameters
-    from vfl.train.export.meta_model import identify_model, skeleton
+    from vfl.train.export.meta_model import identify_model, meta_model
     from vfl.train.export.snippets import TOOLS, snippet
     from vfl.train.layers.choice import chosen_layers, read_choice
 
     if tool != "all" and tool not in TOOLS:
         raise InputError(f"--tool {tool!r} is unknown; expected {', '.join(TOOLS)} or all.")
-    choice = read_choice(_written(map, functions, expand, arm, seed, layers, preset, allow_other_model))
-    empty = skeleton(model, revision=revision, trust_remote_code=trust_remote_code)
+    choice = read_choice(_written(map, functions, expand, arm, seed or 0, layers, preset, allow_other_model))
+    empty = meta_model(model or EMBEDDED_ID, revision=revision, trust_remote_code=trust_remote_code)
     identity = identify_model(empty, hashed=choice.map is not None)
     chosen = chosen_layers(choice, identity)
-    also = tuple(also_adapt.split(",")) if also_adapt else ()
-    config = build_lora(empty, chosen, dict(field_value(text) for text in lora or []), also=also, match=match)
+    also = tuple(split(also_adapt or ""))
+    config = build_lora(empty, chosen, dict(field_value(text) for text in lora or []), also=also, match_rank=match_rank)
     config.base_model_name_or_path = empty.name_or_path
     config.revision = revision
 
@@ -80,15 +100,14 @@ def write_config(out: Path, config: Any, snippets: dict[str, str]) -> list[Path]
     """adapter_config.json and a file for each tool; the paths."""
     import json
 
-    from vfl.io.atomic import replacing
+    from vfl.io.json_files import write_text
     from vfl.train.export.snippets import file_name
 
     values = config.to_dict() | {"target_modules": sorted(config.target_modules)}
     plain = json.dumps(values, indent=2, sort_keys=True, default=sorted)  # the rest that is no JSON are sets
     texts = {"adapter_config.json": plain + "\n"} | {file_name(name): text for name, text in snippets.items()}
     for name, text in texts.items():
-        with replacing(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(out / name, text)
     return [out / name for name in texts]
 
 
@@ -134,9 +153,8 @@ def _written(
     """The options as a recipe would write them under `layers`."""
     if layers == "full":
         arm, layers = "full", None
-    named = {"map": map, "preset": preset, "list": layers, "functions": functions.split(",") if functions else None}
-    given = {name: value for name, value in named.items() if value is not None}
-    return given | {"expand": expand, "arm": arm, "seed": seed, "allow_other_model": allow_other_model}
+    named = {"map": map, "preset": preset, "list": layers, "functions": functions}
+    return given_of(named) | {"expand": expand, "arm": arm, "seed": seed, "allow_other_model": allow_other_model}
 
 
 def _say(console: Console, text: str) -> None:

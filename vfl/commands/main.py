@@ -5,6 +5,7 @@ Bad input ends with one paragraph and exit code 2; `vfl --debug ...` shows the t
 
 import logging
 import sys
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -26,10 +27,10 @@ from vfl.commands import (
     train,
 )
 from vfl.errors import InputError
+from vfl.io.renamed import renamed_flag
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     help="Find the layers in which a vision-language model recognises, counts, grounds and reads.",
 )
@@ -49,7 +50,7 @@ app.add_typer(select.app, name="select")
 
 
 @app.callback(invoke_without_command=True)
-def options(
+def before(
     version: bool = typer.Option(False, "--version", help="Print the version and leave."),
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks and debug messages."),
 ) -> None:
@@ -60,13 +61,24 @@ def options(
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
 
 
+def command_line() -> Any:
+    """All commands. The options that install the shell's completion work, and take no place in the help."""
+    command = typer.main.get_command(app)
+    for parameter in command.params:
+        if parameter.name in ("install_completion", "show_completion"):
+            parameter.hidden = True  # type: ignore[attr-defined]
+    return command
+
+
 def run() -> None:
     """Entry point of the `vfl` command."""
-    debug = "--debug" in sys.argv[1:]
+    arguments = sys.argv[1:]
     try:
-        app()
+        if old := renamed_flag(arguments):
+            raise InputError(f"{old[0]} was an option of vfl 0.1; write {old[1]}.")
+        command_line()(prog_name="vfl")
     except InputError as error:
-        if debug:
+        if "--debug" in arguments:
             raise
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -9,54 +9,66 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vfl.commands.options import (
+    DATA,
+    BadRows,
+    Column,
+    Format,
+    Functions,
+    Images,
+    Match,
+    ModelArgument,
+    Out,
+    Overwrite,
+    Pairs,
+    Resume,
+    Seed,
+    Shared,
+    Size,
+    config_options,
+    given_of,
+    model_options,
+    read_settings,
+    split_shared,
+    takes,
+)
 
+
+@takes(model_options, config_options)
 def command(
-    model: Annotated[str | None, typer.Argument(help="Folder or hub id; the embedded test model if left out.")] = None,
-    metrics: Annotated[str | None, typer.Option(help="all (default), or names with commas between them.")] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Questions and answers (any format), a probe suite, or generated probes: standard, micro."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json, report.html and figures/.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the images that the data's rows name.")] = None,
-    column: Annotated[str | None, typer.Option(help="Column of the data to group questions by.")] = None,
-    format: Annotated[str | None, typer.Option(help="Kind of the data's rows, where it isn't clear.")] = None,
-    match: Annotated[str | None, typer.Option(help="Compare answers as auto, number, yesno or text.")] = None,
+    model: ModelArgument = None,
+    metrics: Annotated[str | None, typer.Option(help="all (default), or names such as var,cosine.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help=DATA)] = None,
+    out: Out = None,
+    images: Images = None,
+    column: Column = None,
+    format: Format = None,
+    match: Match = None,
     choices: Annotated[str | None, typer.Option(help="The answers that rows choose from, such as A,B,C,D.")] = None,
-    skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that can't be asked, and say which.")] = False,
-    functions: Annotated[str | None, typer.Option(help="Only these, such as counting,ocr.")] = None,
-    pairs: Annotated[
-        int | None, typer.Option(help="Generated pairs a function (12), or at most so many of a suite or of rows.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels of generated images (448).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of generated probes (1).")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of a metric, such as cosine.eps=0.02; repeat for more.")
-    ] = None,
+    on_bad_row: BadRows = None,
+    functions: Functions = None,
+    pairs: Pairs = None,
+    size: Size = None,
+    seed: Seed = None,
     lens_images: Annotated[int | None, typer.Option(help="Pictures of the interactive lens (3).")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16, float64.")] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cuda:0 or cpu.")] = None,
-    device_map: Annotated[str | None, typer.Option(help="Spread the model over devices, such as auto.")] = None,
-    quantize: Annotated[str | None, typer.Option(help="4bit or 8bit.")] = None,
-    attention: Annotated[str | None, typer.Option(help="sdpa (default) or eager.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="File with a chat template.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML with these settings, options of metrics and a judge; flags override it.")
-    ] = None,
     paper: Annotated[
         Path | None, typer.Option(help="File of a published table (recipes/papers): its data, metrics and numbers.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace another run's results in --out.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on with a run in --out, or add metrics to it.")] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    *,
+    shared: Shared,
 ) -> None:
-    """Measure what a model does with an image, layer by layer and head by head."""
-    from vfl.io.config import read_yaml, set_dotted, validated
+    """Measure what a model does with an image, layer by layer and head by head.
+
+    --data may also be the folder of a probe suite, or generated probes: standard, micro. An option of a metric is set
+    as --set options.cosine.eps=0.02. Writes metrics.json, report.html and figures/ into the folder --out; --resume
+    also adds metrics to those that are there.
+    """
     from vfl.measure.config import MeasureConfig
     from vfl.measure.run import run
 
-    given: dict[str, Any] = {
+    own = {
         "model": model,
         "metrics": metrics,
         "data": data,
@@ -65,54 +77,44 @@ def command(
         "column": column,
         "format": format,
         "match": match,
-        "choices": choices.split(",") if choices else None,
-        "on_bad_row": "skip" if skip_bad_rows else None,
-        "functions": functions.split(",") if functions else None,
+        "choices": choices,
+        "on_bad_row": on_bad_row,
+        "functions": functions,
         "pairs": pairs,
         "size": size,
         "seed": seed,
         "lens_images": lens_images,
-        "dtype": dtype,
-        "device": device,
-        "device_map": device_map,
-        "quantize": quantize,
-        "attention": attention,
-        "revision": revision,
-        "chat_template": chat_template,
-        "trust_remote_code": trust_remote_code or None,
     }
     if paper:
-        _measure_paper(paper, given | {"set": set_ or None, "config": config}, overwrite=overwrite, resume=resume)
+        file, sets, loading = split_shared(shared)
+        beside = given_of(own) | loading | given_of({"config": file, "set": sets or None})
+        _measure_paper(paper, beside, overwrite=overwrite, resume=resume)
         return
-    values = read_yaml(config) if config else {}
-    values |= {key: value for key, value in given.items() if value is not None}
-    for override in set_ or ():
-        set_dotted(values, f"options.{override}")
-    settings = validated(MeasureConfig, values, source=str(config) if config else "settings")
+    settings = read_settings(MeasureConfig, shared, **own)
     try:
-        found = run(settings, overwrite=overwrite, resume=resume)
+        measured = run(settings, overwrite=overwrite, resume=resume)
     except KeyboardInterrupt:
         raise _interrupted(str(settings.out)) from None
     console = Console()
-    console.print(table_of(found))
-    for name, reason in found.not_measured.items():
+    console.print(table_of(measured))
+    for name, reason in measured.not_measured.items():
         console.print(f"Not measured: {name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {settings.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _measure_paper(paper: Path, given: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
+def _measure_paper(paper: Path, settings: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
     from vfl.measure.paper import run_paper
     from vfl.measure.published import PUBLISHED, beside_table
 
     try:
-        settings, beside = run_paper(paper, given, overwrite=overwrite, resume=resume)
+        table, beside = run_paper(paper, settings, overwrite=overwrite, resume=resume)
     except KeyboardInterrupt:
         raise _interrupted("the output folder") from None
     console = Console()
-    console.print(beside_table(settings.title, beside))
-    for text in (f"Source: {settings.source}", *settings.notes):
+    console.print(beside_table(table.title, beside))
+    for text in (f"Source: {table.source}", *table.notes):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Both numbers: {settings.out / PUBLISHED}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Both numbers: {table.out / PUBLISHED}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _interrupted(out: str) -> typer.Exit:
@@ -121,22 +123,22 @@ def _interrupted(out: str) -> typer.Exit:
     return typer.Exit(130)
 
 
-def table_of(found: Any) -> Table:
+def table_of(measured: Any) -> Table:
     """The metrics' scalars as a table for the terminal."""
     from vfl.measure.report.guide import guide_of, ordered
     from vfl.measure.report.panels import shown, spoken
 
-    table = Table(title=Text(f"Metrics of {found.model.id}"), box=SIMPLE_HEAD)
+    table = Table(title=Text(f"Metrics of {measured.model.id}"), box=SIMPLE_HEAD)
     for heading in ("metric", "what", "value", "95 % CI", "n"):
         table.add_column(
             heading, justify="left" if heading in ("metric", "what") else "right", no_wrap=heading != "what"
         )
-    for name in ordered(list(found.metrics)):
+    for name in ordered(list(measured.metrics)):
         guide = guide_of(name)
         label = name
-        for what, one in found.metrics[name]["scalars"].items():
+        for what, scalar in measured.metrics[name]["scalars"].items():
             own = guide.unit_of(what)
-            ends = "" if one["low"] is None else f"{shown(one['low'], own)} to {shown(one['high'], own)}"
-            table.add_row(*map(Text, (label, spoken(what), shown(one["value"], own), ends, str(one["n"]))))
+            ends = "" if scalar["low"] is None else f"{shown(scalar['low'], own)} to {shown(scalar['high'], own)}"
+            table.add_row(*map(Text, (label, spoken(what), shown(scalar["value"], own), ends, str(scalar["n"]))))
             label = ""
     return table

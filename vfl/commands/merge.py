@@ -9,17 +9,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from vfl.commands.options import MODEL, OUT, Device, Dtype, Overwrite, TrustRemoteCode
+
 
 def command(
     adapter: Annotated[Path, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")],
-    out: Annotated[Path, typer.Option(help="Folder of the merged model.")],
-    model: Annotated[str | None, typer.Option(help="The base; by default the one that the adapter names.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a model that lies in --out.")] = False,
-    dtype: Annotated[str | None, typer.Option(help="Of the merged weights; by default the base's own.")] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cuda:0 or cpu.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the base.")] = False,
+    out: Annotated[Path, typer.Option("--out", help=OUT)],
+    model: Annotated[str | None, typer.Option("--model", help=MODEL, show_default="the adapter's own base")] = None,
+    overwrite: Overwrite = False,
+    dtype: Dtype = None,
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Merge an adapter into its base model, in the base's own dtype, and check the merged logits."""
+    """Merge an adapter into its base model, in the base's own dtype unless --dtype is given, and check its logits."""
     from vfl.commands.lora_config import import_peft
 
     import_peft()

@@ -8,18 +8,15 @@ vfl probes show OUT --out sheet.png
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vfl.errors import InputError
-from vfl.probes.coco import FUNCTIONS as COCO_FUNCTIONS
-from vfl.probes.coco import coco_pairs
-from vfl.probes.functions import FUNCTIONS, PAPER_FUNCTIONS
-from vfl.probes.make import make
-from vfl.probes.pair import Pair, read_suite, suite_sha256, write_suite
-from vfl.probes.sheet import contact_sheet
-from vfl.probes.style import STYLES, Style
+from vfl.commands.options import OUT, PAIRS, SEED, Functions, Size
+
+if TYPE_CHECKING:
+    from vfl.probes.pair import Pair
+    from vfl.probes.style import Style
 
 app = typer.Typer(help="Make probe suites and look at them.", no_args_is_help=True)
 
@@ -27,14 +24,11 @@ app = typer.Typer(help="Make probe suites and look at them.", no_args_is_help=Tr
 @app.command("make")
 def make_command(
     out: Annotated[Path, typer.Argument(help="Folder for the suite; must not hold one already.")],
-    functions: Annotated[
-        str | None,
-        typer.Option(help=f"Comma-separated, from: {', '.join(FUNCTIONS)}. Default: {','.join(PAPER_FUNCTIONS)}."),
-    ] = None,
-    pairs: Annotated[int, typer.Option(help="Pairs of each function.")] = 100,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    functions: Functions = None,
+    pairs: Annotated[int, typer.Option("--pairs", help=PAIRS)] = 100,
+    seed: Annotated[int, typer.Option("--seed", help=SEED)] = 0,
     style: Annotated[str, typer.Option(help="standard: for real models; micro: for the embedded one.")] = "standard",
-    size: Annotated[int | None, typer.Option(help="Image side in pixels (style standard; default 448).")] = None,
+    size: Size = None,
     objects: Annotated[
         Path | None, typer.Option(help="Folder of your own pictures, one a class, instead of the bundled ones.")
     ] = None,
@@ -43,8 +37,20 @@ def make_command(
         typer.Option(help="COCO annotations and image folder: pairs from photographs instead of drawn ones."),
     ] = None,
 ) -> None:
-    """Write a probe suite: OUT/probes.jsonl and its images."""
-    names = [name.strip() for name in functions.split(",")] if functions is not None else None
+    """Write a probe suite: OUT/probes.jsonl and its images.
+
+    Functions that are drawn: recognition, counting, grounding and ocr (the paper's, made by default), and others; a
+    wrong name lists them.
+    """
+    from vfl.errors import InputError
+    from vfl.io.fields import split
+    from vfl.probes.coco import FUNCTIONS as COCO_FUNCTIONS
+    from vfl.probes.coco import coco_pairs
+    from vfl.probes.functions import PAPER_FUNCTIONS
+    from vfl.probes.make import make
+    from vfl.probes.pair import write_suite
+
+    names = None if functions is None else split(functions)
     if coco is not None:
         if size is not None or objects is not None or style != "standard":
             raise InputError("--coco takes photographs as they are: leave out --style, --size and --objects")
@@ -61,10 +67,13 @@ def make_command(
 @app.command("show")
 def show_command(
     folder: Annotated[Path, typer.Argument(help="Folder with probes.jsonl.")],
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("sheet.png"),
+    out: Annotated[Path, typer.Option("--out", help=OUT)] = Path("sheet.png"),
     rows: Annotated[int, typer.Option(min=1, help="Pairs to show, taken in turn from each function.")] = 40,
 ) -> None:
-    """Check a suite and draw a contact sheet of it."""
+    """Check a suite and draw a contact sheet of it, a PNG."""
+    from vfl.probes.pair import read_suite
+    from vfl.probes.sheet import contact_sheet
+
     pairs = read_suite(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(pairs, rows).save(out, format="PNG")
@@ -72,7 +81,10 @@ def show_command(
     typer.echo(f"wrote {out}")
 
 
-def _style(name: str, size: int | None, objects: Path | None) -> Style:
+def _style(name: str, size: int | None, objects: Path | None) -> "Style":
+    from vfl.errors import InputError
+    from vfl.probes.style import STYLES
+
     if name not in STYLES:
         raise InputError(f"there is no style {name!r}; choose from: {', '.join(STYLES)}")
     style = STYLES[name] if size is None else STYLES[name].resized(size)
@@ -84,7 +96,9 @@ def _style(name: str, size: int | None, objects: Path | None) -> Style:
     return style if objects is None else replace(style, object_folder=objects)
 
 
-def _describe(folder: Path, pairs: list[Pair]) -> None:
+def _describe(folder: Path, pairs: list["Pair"]) -> None:
+    from vfl.probes.pair import suite_sha256
+
     counts = Counter(pair.function for pair in pairs)
     listed = ", ".join(f"{count} {function}" for function, count in counts.items())
     typer.echo(f"{folder}: {len(pairs)} pairs ({listed}), sha256 {suite_sha256(folder)[:12]}")

@@ -18,21 +18,40 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vfl.commands.options import (
+    OUT,
+    AllowOtherModel,
+    BadRows,
+    Batch,
+    DataArgument,
+    DataOption,
+    Format,
+    Functions,
+    Images,
+    Layers,
+    Map,
+    ModelOption,
+    Out,
+    Overwrite,
+    Seed,
+    Shared,
+    by_function,
+    config_options,
+    given_of,
+    model_options,
+    names_of,
+    read_settings,
+    split_shared,
+    takes,
+)
+
 app = typer.Typer(no_args_is_help=True, help="Cut a data set to a budget by what each row needs of its image.")
 
-Data = Annotated[list[Path] | None, typer.Argument(help="Files, folders of shards or saved datasets.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of the images that rows name (the data's own folder).")]
-Format = Annotated[str | None, typer.Option(help="Kind of the rows, where it isn't clear.")]
-Split = Annotated[str | None, typer.Option(help="Split of a saved dataset.")]
+Split = Annotated[str | None, typer.Option("--split", help="Split of a saved dataset.")]
 Remote = Annotated[bool, typer.Option("--allow-remote", help="Fetch images whose names are addresses.")]
-Model = Annotated[str | None, typer.Option(help="Folder or hub id; the embedded test model if left out.")]
-Map = Annotated[Path | None, typer.Option(help="map.json of `vfl locate`: functions and their layers.")]
-Functions = Annotated[str | None, typer.Option(help="Of the map, with commas; default: all that have layers.")]
-Ablation = Annotated[str | None, typer.Option(help="What text reads there: hide (default), blank or mean.")]
-Batch = Annotated[int | None, typer.Option(help="Rows scored together (16).")]
-Dtype = Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16, float64.")]
-Device = Annotated[str | None, typer.Option(help="Such as cuda:0 or cpu.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")]
+Ablation = Annotated[
+    str | None, typer.Option("--ablation", help="What text reads there: hide (default), blank or mean.")
+]
 Budget = Annotated[str | None, typer.Option(help='Such as 20%, 5000, "2M answer tokens", "1B tokens", "3e18 FLOPs".')]
 PolicyName = Annotated[
     str | None,
@@ -49,57 +68,35 @@ Duplicates = Annotated[str | None, typer.Option(help="Leave out repeated rows: k
 Diversity = Annotated[
     int | None, typer.Option(help="Leave out a row whose image is within so many of 64 hash bits of a better one's.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Of what is drawn (0).")]
 CopyImages = Annotated[bool, typer.Option("--copy-images", help="Put the rows' image files into the subset.")]
-Config = Annotated[Path | None, typer.Option(help="YAML with settings; flags override it.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; repeatable.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run's results in --out.")]
+Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of duckdb (1GB).")]
+Parameters = Annotated[
+    str | None, typer.Option("--parameters", help="Of the model, for a budget in FLOPs, such as 7e9.")
+]
+Scores = Annotated[Path | None, typer.Option("--scores", help="Folder for the scores (OUT-scores).")]
+ScoresArgument = Annotated[Path | None, typer.Argument(metavar="SCORES", help="Folder that `vfl select score` wrote.")]
 
 
-@app.command("score")
-def score_command(
-    data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the scores; a run that was stopped goes on.")] = None,
-    images: Images = None,
-    format: Format = None,
-    split: Split = None,
-    allow_remote: Remote = False,
-    model: Model = None,
+def reading_options(
+    images: Images = None, format: Format = None, split: Split = None, allow_remote: Remote = False
+) -> None:
+    """How data is read."""
+
+
+def scoring_options(
     map: Map = None,
     functions: Functions = None,
+    layers: Layers = None,
+    allow_other_model: AllowOtherModel = False,
     ablation: Ablation = None,
     batch: Batch = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    strict: Strict = False,
-    config: Config = None,
-    sets: Sets = None,
-    overwrite: Overwrite = False,
+    on_bad_row: BadRows = None,
 ) -> None:
-    """Score each row once per function: what its answer loses when the function's layers don't see the image."""
-    from vfl.io.config import validated
-
-    given = {
-        **reading_flags(data, images, format, split, allow_remote),
-        **model_flags(model, map, functions, ablation, batch, dtype, device, strict),
-        "out": out,
-    }
-    with extras():
-        from vfl.select.settings import ScoreConfig
-    settings = validated(ScoreConfig, with_sets(config, given, sets), source=str(config or "settings"))
-    finish_scores(score_with(settings, overwrite=overwrite))
+    """What is scored, at whose layers."""
 
 
-@app.command("filter")
-def filter_command(
-    scores: Annotated[Path | None, typer.Argument(help="Folder that `vfl select score` wrote.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the subset.")] = None,
+def choosing_options(
     budget: Budget = None,
-    data: Annotated[list[Path] | None, typer.Option(help="The data that was scored (where it was then).")] = None,
-    images: Images = None,
-    format: Format = None,
-    split: Split = None,
-    allow_remote: Remote = False,
     policy: PolicyName = None,
     shares: Shares = None,
     target: Target = None,
@@ -107,117 +104,117 @@ def filter_command(
     unsolved: Unsolved = None,
     duplicates: Duplicates = None,
     diversity: Diversity = None,
+    parameters: Parameters = None,
+    memory: Memory = None,
     seed: Seed = None,
     copy_images: CopyImages = False,
-    memory: Annotated[str | None, typer.Option(help="Most memory of duckdb (1GB).")] = None,
-    parameters: Annotated[str | None, typer.Option(help="Of the model, for a budget in FLOPs, such as 7e9.")] = None,
-    config: Config = None,
-    sets: Sets = None,
-    overwrite: Overwrite = False,
 ) -> None:
-    """Choose rows to a budget from stored scores, and write them in the format that they came in. Needs no model."""
-    from vfl.io.config import validated
+    """What is chosen."""
 
-    given = {
-        **reading_flags(data, images, format, split, allow_remote),
-        **choice_flags(budget, policy, shares, target, include, unsolved, duplicates, diversity, seed),
-        "scores": scores,
-        "out": out,
-        "copy_images": copy_images or None,
-        "memory": memory,
-        "parameters": whole(parameters, "--parameters"),
-    }
+
+@app.command("score")
+@takes(reading_options, scoring_options, model_options, config_options)
+def score_command(
+    data: DataArgument = None,
+    model: ModelOption = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    *,
+    shared: Shared,
+) -> None:
+    """Score each row once per function: what its answer loses when the function's layers don't see the image.
+
+    Scores go into the folder --out; a run that was stopped goes on with the same command.
+    """
+    with extras():
+        from vfl.select.settings import ScoreConfig
+    settings = read_settings(ScoreConfig, scoring(shared), data=paths(data), model=model, out=out)
+    finish_scores(score_with(settings, overwrite=overwrite))
+
+
+@app.command("filter")
+@takes(reading_options, choosing_options, config_options)
+def filter_command(
+    scores: ScoresArgument = None,
+    out: Out = None,
+    data: DataOption = None,
+    overwrite: Overwrite = False,
+    *,
+    shared: Shared,
+) -> None:
+    """Choose rows to a budget from stored scores, and write them in the format that they came in. Needs no model.
+
+    --data is where the data that was scored lies, if it was moved since.
+    """
     with extras():
         from vfl.select.subset.write import FilterConfig, filter_scores
-    settings = validated(FilterConfig, with_sets(config, given, sets), source=str(config or "settings"))
+    settings = read_settings(FilterConfig, choosing(shared), scores=scores, out=out, data=paths(data))
     show_subset(filter_scores(settings, overwrite=overwrite), settings.out)
 
 
 @app.command("report")
 def report_command(
     scores: Annotated[Path, typer.Argument(help="Folder that `vfl select score` wrote.")],
-    out: Annotated[Path, typer.Option(help="The page to write, such as report.html.")],
+    out: Annotated[Path, typer.Option("--out", help=OUT)],
     subset: Annotated[Path | None, typer.Option(help="Folder that `vfl select filter` wrote.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="The data that was scored (where it was then).")] = None,
+    data: DataOption = None,
     images: Images = None,
-    memory: Annotated[str, typer.Option(help="Most memory of duckdb.")] = "1GB",
+    memory: Memory = None,
 ) -> None:
-    """Write one HTML page: classes, scores, sample cards, the subset beside all data, agreement with baselines."""
+    """Write one HTML page: classes, scores, sample cards, the subset beside all data, agreement with baselines.
+
+    --data is where the data that was scored lies, if it was moved since.
+    """
     with extras():
         from vfl.select.report.page import write_selection_report
-    path = write_selection_report(scores, out, subset=subset, data=data, images=images, memory=memory)
-    told(f"Report: {path}")
+    path = write_selection_report(scores, out, subset=subset, data=data, images=images, memory=memory or "1GB")
+    say(f"Report: {path}")
 
 
 @app.command("run")
+@takes(reading_options, scoring_options, model_options, choosing_options, config_options)
 def run_command(
-    data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the subset and its report.html.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="Folder for the scores (OUT-scores).")] = None,
-    budget: Budget = None,
-    images: Images = None,
-    format: Format = None,
-    split: Split = None,
-    allow_remote: Remote = False,
-    model: Model = None,
-    map: Map = None,
-    functions: Functions = None,
-    ablation: Ablation = None,
-    batch: Batch = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    strict: Strict = False,
-    policy: PolicyName = None,
-    shares: Shares = None,
-    target: Target = None,
-    include: Include = None,
-    unsolved: Unsolved = None,
-    duplicates: Duplicates = None,
-    diversity: Diversity = None,
-    seed: Seed = None,
-    copy_images: CopyImages = False,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML recipe: `score:` and `filter:` with their settings.")
-    ] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as score.batch=8 or filter.end=low.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another subset in --out.")] = False,
+    data: DataArgument = None,
+    model: ModelOption = None,
+    out: Out = None,
+    scores: Scores = None,
+    overwrite: Overwrite = False,
+    *,
+    shared: Shared,
 ) -> None:
-    """Score, filter and report in one go. Scores that are there already are not made again."""
-    from vfl.io.config import validated
+    """Score, filter and report in one go. Scores that are there already are not made again.
 
+    --config is a recipe: `score:` and `filter:` with the settings of these commands, which --set names as score.batch=8
+    or filter.end=low. The subset and its report.html go into --out.
+    """
     with extras():
-        from vfl.select.outfolder import refuse_if_taken
         from vfl.select.recipe import SelectRecipe, read_select_recipe
         from vfl.select.report.page import write_selection_report
         from vfl.select.settings import ScoreConfig
-        from vfl.select.shards.score_folder import MANIFEST
-        from vfl.select.subset.write import FilterConfig, filter_scores
+        from vfl.select.subset.write import FilterConfig, filter_scores, folder_of
+    from vfl.io.config import validated
+
+    file, sets, flags = split_shared(shared)
+    chosen = {name: flags[name] for name in names_of(choosing_options) if name in flags}
+    scored = {name: value for name, value in flags.items() if name not in chosen}
     recipe: SelectRecipe = read_select_recipe(
-        config,
-        sets or (),
+        file,
+        sets,
         top={"out": out, "scores": scores},
-        score={
-            **reading_flags(data, images, format, split, allow_remote),
-            **model_flags(model, map, functions, ablation, batch, dtype, device, strict),
-        },
-        filter={
-            **choice_flags(budget, policy, shares, target, include, unsolved, duplicates, diversity, seed),
-            "copy_images": copy_images or None,
-        },
+        score=scoring(scored) | given_of({"data": paths(data), "model": model}),
+        filter=choosing(chosen),
     )
     # both are checked before the first row is scored
-    scoring = validated(ScoreConfig, {**recipe.score, "out": recipe.scores_folder}, source="score")
-    choosing = validated(
+    settings = validated(ScoreConfig, {**recipe.score, "out": recipe.scores_folder}, source="score")
+    choice = validated(
         FilterConfig, {**recipe.filter, "scores": recipe.scores_folder, "out": recipe.out}, source="filter"
     )
-    refuse_if_taken(choosing.out, MANIFEST, overwrite=overwrite)
-    finish_scores(score_with(scoring, overwrite=False))
+    folder_of(choice).refuse_if_taken(overwrite=overwrite, can_resume=False)
+    finish_scores(score_with(settings, overwrite=False))
     if int(os.environ.get("RANK", "0")):
         return  # of several processes, one selects
-    show_subset(filter_scores(choosing, overwrite=overwrite), choosing.out)
-    told(f"Report: {write_selection_report(scoring.out, choosing.out / 'report.html', subset=choosing.out)}")
+    show_subset(filter_scores(choice, overwrite=overwrite), choice.out)
+    say(f"Report: {write_selection_report(settings.out, choice.out / 'report.html', subset=choice.out)}")
 
 
 def score_with(settings: Any, *, overwrite: bool) -> Path:
@@ -227,7 +224,7 @@ def score_with(settings: Any, *, overwrite: bool) -> Path:
     try:
         return score(settings, overwrite=overwrite)
     except KeyboardInterrupt:
-        told(f"Interrupted. What was finished is kept in {settings.out}; the same command goes on.", error=True)
+        say(f"Interrupted. What was finished is kept in {settings.out}; the same command goes on.", error=True)
         raise typer.Exit(130) from None
 
 
@@ -238,7 +235,7 @@ def finish_scores(folder: Path) -> None:
     from vfl.select.choose.classes import classify
 
     classify(folder)
-    told(f"Scores: {folder}")
+    say(f"Scores: {folder}")
 
 
 def show_subset(manifest: Mapping[str, Any], out: Path) -> None:
@@ -246,79 +243,39 @@ def show_subset(manifest: Mapping[str, Any], out: Path) -> None:
     table = Table(title=Text(f"{manifest['rows']:,} of {manifest['scored']:,} scored rows"), box=SIMPLE_HEAD)
     for heading in ("class", "rows", "unsolved", "chosen", "kept"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    for name, one in manifest["counts"]["class"].items():
-        kept = f"{100 * one['chosen_rows'] / max(one['rows'], 1):.1f} %"
-        table.add_row(Text(name), f"{one['rows']:,}", f"{one['unsolved']:,}", f"{one['chosen_rows']:,}", kept)
+    for name, counts in manifest["counts"]["class"].items():
+        kept = f"{100 * counts['chosen_rows'] / max(counts['rows'], 1):.1f} %"
+        table.add_row(Text(name), f"{counts['rows']:,}", f"{counts['unsolved']:,}", f"{counts['chosen_rows']:,}", kept)
     Console().print(table)
     budget = manifest["budget"]
-    told(f"Budget: {budget['spent']:,} of {budget['limit']:,} {budget['unit']}")
+    say(f"Budget: {budget['spent']:,} of {budget['limit']:,} {budget['unit']}")
     for note in manifest["notes"]:
-        told(f"Note: {note}")
+        say(f"Note: {note}")
     for file in manifest["files"]:
-        told(f"Data: {out / file}")
+        say(f"Data: {out / file}")
     if manifest["images"]:
-        told(f"Images that rows name are in {manifest['images']}")
+        say(f"Images that rows name are in {manifest['images']}")
 
 
-def reading_flags(
-    data: list[Path] | None, images: Path | None, format: str | None, split: str | None, allow_remote: bool
-) -> dict[str, Any]:
-    """What to read, as settings."""
-    return {
-        "data": tuple(data) if data else None,
-        "images": images,
-        "format": format,
-        "split": split,
-        "allow_remote": allow_remote or None,
-    }
+def paths(data: list[Path] | None) -> tuple[Path, ...] | None:
+    """No path is none given."""
+    return tuple(data) if data else None
 
 
-def model_flags(
-    model: str | None,
-    map: Path | None,
-    functions: str | None,
-    ablation: str | None,
-    batch: int | None,
-    dtype: str | None,
-    device: str | None,
-    strict: bool,
-) -> dict[str, Any]:
-    """What to score with, as settings."""
-    return {
-        "model": model,
-        "map": map,
-        "functions": functions,
-        "ablation": ablation,
-        "batch": batch,
-        "dtype": dtype,
-        "device": device,
-        "strict": strict or None,
-    }
+def scoring(shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What to score, as settings."""
+    return dict(shared) | given_of({"layers": by_function(shared.get("layers"))})
 
 
-def choice_flags(
-    budget: str | None,
-    policy: str | None,
-    shares: str | None,
-    target: str | None,
-    include: str | None,
-    unsolved: str | None,
-    duplicates: str | None,
-    diversity: int | None,
-    seed: int | None,
-) -> dict[str, Any]:
+def choosing(shared: Mapping[str, Any]) -> dict[str, Any]:
     """What to choose, as settings."""
-    return {
-        "budget": budget,
-        "policy": policy,
-        "shares": weights(shares),
-        "target": weights(target),
-        "include": include,
-        "unsolved": unsolved,
-        "duplicates": duplicates,
-        "diversity": diversity,
-        "seed": seed,
-    }
+    return dict(shared) | given_of(
+        {
+            "shares": weights(shared.get("shares")),
+            "target": weights(shared.get("target")),
+            "parameters": whole(shared.get("parameters"), "--parameters"),
+        }
+    )
 
 
 def weights(written: str | None) -> Any:
@@ -328,7 +285,7 @@ def weights(written: str | None) -> Any:
     if written is None or "=" not in written:
         return written
     try:
-        return {name.strip(): float(number) for name, number in (one.split("=") for one in written.split(","))}
+        return {name.strip(): float(number) for name, number in (part.split("=") for part in written.split(","))}
     except ValueError:
         raise InputError(f"{written!r} is no list of weights; write such as ocr=2,counting=1.") from None
 
@@ -343,17 +300,6 @@ def whole(written: str | None, name: str) -> int | None:
         raise InputError(f"{name} is {written!r}; expected a number, such as 7e9.") from None
 
 
-def with_sets(config: Path | None, given: Mapping[str, Any], sets: list[str] | None) -> dict[str, Any]:
-    """Settings of a file, with flags over them, and `--set key=value` over both."""
-    from vfl.io.config import read_yaml, set_dotted
-
-    values = {} if config is None else read_yaml(config)
-    values |= {key: value for key, value in given.items() if value is not None}
-    for one in sets or ():
-        set_dotted(values, one)
-    return values
-
-
 @contextmanager
 def extras() -> Iterator[None]:
     """Imports that need the extra; without it, a line that says how to install it."""
@@ -365,6 +311,6 @@ def extras() -> Iterator[None]:
         raise InputError(f'Selecting needs {error.name}, which is not installed: pip install "vfl[select]"') from error
 
 
-def told(line: str, *, error: bool = False) -> None:
+def say(line: str, *, error: bool = False) -> None:
     """A line for a person, or for the next command."""
     Console(stderr=error).print(line, markup=False, highlight=False, soft_wrap=True)

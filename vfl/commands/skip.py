@@ -7,29 +7,37 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vfl.commands.options import Map, ModelArgument, Shared, model_options, read_settings, takes
 
+
+@takes(model_options)
 def command(
-    model: Annotated[str | None, typer.Argument(help="Folder or hub id; the embedded test model if left out.")] = None,
+    model: ModelArgument = None,
     entry: Annotated[int | None, typer.Option(min=0, help="Vision tokens enter at this layer (0).")] = None,
     exit: Annotated[int | None, typer.Option(min=0, help="And are gone from this layer on (the last).")] = None,
-    map: Annotated[Path | None, typer.Option(help="Or: a map.json whose functions' layers hide vision ...")] = None,
-    keep: Annotated[str | None, typer.Option(help="... but for these functions', such as counting,ocr.")] = None,
+    map: Map = None,
+    keep: Annotated[
+        str | None, typer.Option(help="With --map: functions whose layers see the image, such as counting,ocr.")
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="Picture to ask about; a made one if left out.")] = None,
     question: Annotated[str | None, typer.Option(help="What to ask.")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Length of the timed answers.")] = 32,
     repeats: Annotated[int, typer.Option(min=1, help="Timed answers of each.")] = 3,
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16, float64.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="Such as cuda:0 or cpu.")] = None,
-    attention: Annotated[str, typer.Option(help="sdpa or eager.")] = "sdpa",
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+    *,
+    shared: Shared,
 ) -> None:
-    """Answer with vision tokens absent from some layers, beside the plain model: answers, speed and cache."""
+    """Answer with vision tokens absent from some layers, beside the plain model: answers, speed and cache.
+
+    Either --entry and --exit, or --map and --keep, say which layers.
+    """
     from vfl.engine.skip.running import generate
     from vfl.engine.skip.skip import Skip, skip_by_map
     from vfl.engine.skip.speed import compare_speed
     from vfl.errors import InputError
     from vfl.functionmap import FunctionMap
-    from vfl.loading.load import load
+    from vfl.io.fields import split
+    from vfl.loading.config import ModelConfig, load_from
+    from vfl.loading.load import EMBEDDED_ID
     from vfl.models.identity import weights_sha256
 
     if (map is None) != (keep is None):
@@ -37,16 +45,16 @@ def command(
     if (map is None) == (entry is None and exit is None):
         raise InputError("Say what to skip: either --entry and --exit, or --map and --keep.")
     fmap = None if map is None else FunctionMap.load(map)
-    name = None if model == "embedded" else model
-    vlm = load(name, dtype=dtype, device=device, attention=attention, trust_remote_code=trust_remote_code)
+    settings = read_settings(ModelConfig, shared, model=model)
+    vlm = load_from(settings)
     if fmap is not None and keep is not None:
         folder = Path(vlm.model_id)
         digest = weights_sha256(folder) if folder.is_dir() else None
         fmap = fmap.check_model(vlm.model_id, vlm.num_layers, revision=vlm.revision, weights_sha256=digest)
-        skip = skip_by_map(fmap, keep.split(","))
+        skip = skip_by_map(fmap, split(keep))
     else:
         skip = Skip(vlm.num_layers, entry or 0, vlm.num_layers if exit is None else exit)
-    shown, asked = made_prompt(name is None)
+    shown, asked = made_prompt(settings.model == EMBEDDED_ID)
     encoded = vlm.ask(question or asked, image or shown)
     speeds = compare_speed(vlm, encoded, skip, tokens=tokens, repeats=repeats)
     table = Table(title=f"{encoded.num_vision_tokens} vision tokens in a prompt of {encoded.length}")

@@ -7,31 +7,32 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vfl.commands.options import MODEL, Reading, Shared, model_options, read_settings, takes
 
+
+@takes(model_options)
 def command(
-    model: Annotated[str, typer.Argument(help="Folder or hub id; 'embedded' for the test model.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     target: Annotated[Path, typer.Argument(help="The image that is asked about.")],
     source: Annotated[Path, typer.Argument(help="The image whose vision tokens are swapped in; of equal size.")],
     question: Annotated[str, typer.Argument(help="The question.")],
     window: Annotated[int, typer.Option(min=1, help="Layers swapped at a time.")] = 1,
-    reading: Annotated[str, typer.Option(help="Who sees the swap: text, answer, all.")] = "text",
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 16,
-    attention: Annotated[str, typer.Option(help="sdpa or eager.")] = "sdpa",
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16, float64.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="Such as cuda:0 or cpu.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+    reading: Reading = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 16,
+    *,
+    shared: Shared,
 ) -> None:
     """Ask one question with each layer's vision tokens swapped (arXiv 2509.24791, figure 1, for your pictures)."""
     from vfl.engine.image_cache import prefill
     from vfl.engine.plan import Plan
     from vfl.engine.sweep import READINGS, sweep
     from vfl.errors import InputError
-    from vfl.loading.load import load
+    from vfl.loading.config import ModelConfig, load_from
 
+    reading = reading or "text"
     if reading not in READINGS:
         raise InputError(f"--reading {reading} is unknown; expected one of {', '.join(READINGS)}.")
-    name = None if model == "embedded" else model
-    vlm = load(name, dtype=dtype, device=device, attention=attention, trust_remote_code=trust_remote_code)
+    vlm = load_from(read_settings(ModelConfig, shared, model=model))
     if window > vlm.num_layers:
         raise InputError(f"--window {window} is wider than the model, which has {vlm.num_layers} layers.")
     asked, other = vlm.ask(question, target), vlm.ask(question, source)

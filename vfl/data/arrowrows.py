@@ -36,7 +36,7 @@ def _convert(kind: pa.DataType) -> Convert | None:
         return (lambda value: _in_struct(value, inner)) if inner else None
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         item = _convert(kind.value_type)
-        return (lambda value: value and [item(one) for one in value]) if item else None
+        return (lambda value: value and [item(element) for element in value]) if item else None
     return None
 
 
@@ -45,4 +45,4 @@ def _json(value: str | None) -> Any:
 
 
 def _in_struct(value: dict[str, Any] | None, inner: dict[str, Convert]) -> dict[str, Any] | None:
-    return value and {name: inner[name](one) if name in inner else one for name, one in value.items()}
+    return value and {name: inner[name](element) if name in inner else element for name, element in value.items()}

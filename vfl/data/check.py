@@ -41,6 +41,6 @@ def _check(sample: Sample | BadRow, header_only: bool) -> BadRow | None:
 
 
 def _bad(future: Future[BadRow | None]) -> Iterator[BadRow]:
-    found = future.result()
-    if found is not None:
-        yield found
+    failure = future.result()
+    if failure is not None:
+        yield failure

@@ -29,32 +29,32 @@ def converse(
     for name in OTHER_MEDIA:
         if row.get(name):
             raise InputError(f"the row has {name}; only images are read")
-    found = KINDS[kind][1](row)
-    _check_order(found.turns)
-    places = _places(found.turns)
+    spoken = KINDS[kind][1](row)
+    _check_order(spoken.turns)
+    places = _places(spoken.turns)
     open_places = sum("image" not in place for place in places)
-    given = _column_images(row)
-    if not given and (open_places or not places):
-        given = list(members)
-    lead = len(given) if not places else 0  # no mark anywhere: the images go before the first question
-    if not lead and open_places != len(given):
+    shown = _column_images(row)
+    if not shown and (open_places or not places):
+        shown = list(members)
+    lead = len(shown) if not places else 0  # no mark anywhere: the images go before the first question
+    if not lead and open_places != len(shown):
         raise InputError(
-            f"the row has {len(given)} images in its columns and {open_places} places for them in its text"
+            f"the row has {len(shown)} images in its columns and {open_places} places for them in its text"
             f' ({MARK} or an entry {{"type": "image"}})'
         )
-    names = iter(given)
-    wanted = [place["image"] if "image" in place else next(names) for place in places] or given
+    names = iter(shown)
+    wanted = [place["image"] if "image" in place else next(names) for place in places] or shown
     images = tuple(folder.ref(value, members) for value in wanted)
-    turns = _bare(found.turns, lead)
-    _check_content(turns, found.turns)
+    turns = _bare(spoken.turns, lead)
+    _check_content(turns, spoken.turns)
     rejected = None
-    if found.rejected is not None:
-        _check_order(found.rejected)
-        rejected = _bare(found.rejected, lead)
-        _check_content(rejected, found.rejected)
-        if _places([*turns[found.prompt :], *rejected[found.prompt :]]):
+    if spoken.rejected is not None:
+        _check_order(spoken.rejected)
+        rejected = _bare(spoken.rejected, lead)
+        _check_content(rejected, spoken.rejected)
+        if _places([*turns[spoken.prompt :], *rejected[spoken.prompt :]]):
             raise InputError("an image stands after the prompt; expected the images of a preference row in its prompt")
-    return Conversation(turns, found.prompt, rejected), images
+    return Conversation(turns, spoken.prompt, rejected), images
 
 
 def _column_images(row: Mapping[str, Any]) -> list[Any]:

@@ -82,11 +82,11 @@ def _member(name: str, members: Mapping[str, bytes]) -> str | None:
     if name in members:
         return name
     last = name.rpartition("/")[2]
-    found = [one for one in members if one.rpartition("/")[2] == last]
-    found = found or [one for one in members if one.rpartition("/")[2].partition(".")[2] == name]
-    if len(found) > 1:
-        raise InputError(f"image {name!r} could be {' or '.join(found)}")
-    return found[0] if found else None
+    matching = [member for member in members if member.rpartition("/")[2] == last]
+    matching = matching or [member for member in members if member.rpartition("/")[2].partition(".")[2] == name]
+    if len(matching) > 1:
+        raise InputError(f"image {name!r} could be {' or '.join(matching)}")
+    return matching[0] if matching else None
 
 
 def _data_address(value: str) -> bytes:
@@ -101,7 +101,7 @@ def _data_address(value: str) -> bytes:
 
 def is_blank(value: Any) -> bool:
     """Whether a value stands for no image; Arrow fills the columns that a row leaves out with nothing."""
-    return value in (None, "", [], {}) or (isinstance(value, dict) and all(one is None for one in value.values()))
+    return value in (None, "", [], {}) or (isinstance(value, dict) and all(member is None for member in value.values()))
 
 
 def _keys(value: dict[Any, Any]) -> str:

@@ -49,10 +49,10 @@ def read(
         raise InputError(f"the image folder {root} does not exist; give the folder that image names are relative to")
     if format != "auto" and format not in KINDS:
         raise InputError(f"format {format!r} is unknown; expected auto, {', '.join(KINDS)}")
-    given = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
-    if not given:
+    data_sources = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    if not data_sources:
         raise InputError("no data was given; expected at least one file")
-    parts = [part for one in given for part in sources(one, split)]
+    parts = [part for data_source in data_sources for part in sources(data_source, split)]
     kinds = [kind_of(part)[0] if format == "auto" else format for part in parts]
     return _rows(parts, kinds, root, allow_remote, keep_rows)
 
@@ -72,17 +72,17 @@ def _sample(raw: RawRow, kind: Kind, folder: ImageFolder, namer: Namer, keep_row
     if raw.row is None:
         return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.stored)), raw.problem)
     try:
-        found, images = converse(raw.row, kind, folder, raw.members)
+        conversation, images = converse(raw.row, kind, folder, raw.members)
     except InputError as error:
         return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.row)), str(error))
     read_already = (*KINDS[kind][0], *IMAGE_COLUMNS)
     return Sample(
-        uid=namer.name(raw.given_id, content_digest(found.turns, found.rejected, images)),
+        uid=namer.name(raw.given_id, content_digest(conversation.turns, conversation.rejected, images)),
         where=raw.where,
-        messages=tuple(found.turns),
+        messages=tuple(conversation.turns),
         images=images,
-        rejected=None if found.rejected is None else tuple(found.rejected),
-        prompt=found.prompt,
+        rejected=None if conversation.rejected is None else tuple(conversation.rejected),
+        prompt=conversation.prompt,
         columns={
             name: value
             for name, value in raw.row.items()

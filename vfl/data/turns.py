@@ -77,8 +77,8 @@ def _entry(entry: Any, where: str) -> list[dict[str, Any]]:
             raise InputError(f"{where} holds a text entry whose text is {_kind(entry.get('text'))}")
         return _split(entry["text"])
     if kind in ("image", "image_url"):
-        given = {key: entry[key] for key in ("bytes", *KEYS) if not is_blank(entry.get(key))}
-        return [{"type": "image", "image": given} if given else {"type": "image"}]
+        image = {key: entry[key] for key in ("bytes", *KEYS) if not is_blank(entry.get(key))}
+        return [{"type": "image", "image": image} if image else {"type": "image"}]
     raise InputError(f"{where} holds an entry of type {kind!r}; expected text or image")
 
 

@@ -33,10 +33,10 @@ class Namer:
         self.repeated = repeated
         self.seen = Occurrences()
 
-    def name(self, given: str | None, content: bytes) -> str:
+    def name(self, own_id: str | None, content: bytes) -> str:
         """The uid of a row that came with the id `given` and whose content has the digest `content` (16 bytes)."""
-        if given is not None and not self._repeats(_digest8(given)):
-            return given
+        if own_id is not None and not self._repeats(_digest8(own_id)):
+            return own_id
         return f"{content.hex()}#{self.seen.count(int.from_bytes(content[:8], 'little'))}"
 
     def _repeats(self, digest: int) -> bool:

@@ -29,7 +29,7 @@ def write_parquet(path: Path, keep: Iterator[bool], out: Path) -> int:
                 if chosen.num_rows:
                     waiting.append(chosen)
                     count += chosen.num_rows
-                if sum(one.nbytes for one in waiting) >= GROUP_BYTES:
+                if sum(batch.nbytes for batch in waiting) >= GROUP_BYTES:
                     _write(writer, waiting, file.schema_arrow)
                     waiting = []
             _write(writer, waiting, file.schema_arrow)
@@ -68,5 +68,5 @@ def _write(writer: pq.ParquetWriter, batches: list[pa.RecordBatch], schema: pa.S
 def _compression(file: pq.ParquetFile) -> str:
     """The compression that the file's first column chunk has; Snappy for a file without rows."""
     meta = file.metadata
-    found = meta.row_group(0).column(0).compression if meta.num_row_groups and meta.num_columns else "SNAPPY"
-    return "NONE" if found == "UNCOMPRESSED" else str(found)
+    compression = meta.row_group(0).column(0).compression if meta.num_row_groups and meta.num_columns else "SNAPPY"
+    return "NONE" if compression == "UNCOMPRESSED" else str(compression)

@@ -66,14 +66,14 @@ def write_part(source: Any, keep: Keep, out: Path, *, split: str | None = None) 
     Raises:
         InputError: a file stops being readable, or `keep` raises it.
     """
-    given = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
-    parts = [(one, part) for one in given for part in sources(one, split)]
+    data_sources = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    parts = [(data_source, part) for data_source in data_sources for part in sources(data_source, split)]
     names = _names([part for _, part in parts])
     written: list[Path] = []
     try:
-        for (one, part), name in zip(parts, names, strict=True):
+        for (data_source, part), name in zip(parts, names, strict=True):
             target = out if part.container == "hf" and len(parts) == 1 else out / name
-            if _write(one, part, keep, target, split):
+            if _write(data_source, part, keep, target, split):
                 written.append(target)
         if next(keep, None) is not None:  # this also lets `keep` see that no row is missing
             raise InputError("the data has changed while it was read; write again")

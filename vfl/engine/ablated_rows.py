@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vfl.engine.layer_hooks import layer_hooks
-from vfl.engine.rows import Pair, Tokens, run_layer
+from vfl.engine.rows import KeysValues, Tokens, run_layer
 from vfl.engine.shared_keys import PassingCache, SharedKeys
 from vfl.engine.window_inputs import WindowArguments, WindowMasks
 from vfl.engine.windows import Windows, at
@@ -34,7 +34,7 @@ class AblatedRows:
     """
 
     def __init__(
-        self, vlm: VLM, windows: Windows, layers: Sequence[Collection[int]], replaced: Mapping[int, Pair] | None
+        self, vlm: VLM, windows: Windows, layers: Sequence[Collection[int]], replaced: Mapping[int, KeysValues] | None
     ) -> None:
         self.vlm, self.windows, self.layers, self.replaced = vlm, windows, layers, replaced or {}
         self.state: torch.Tensor | None = None
@@ -57,7 +57,7 @@ class AblatedRows:
             state = fresh if state is None else torch.cat([state, fresh], dim=1)
         self.state = state
 
-    def after(self, layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any], pair: Pair) -> None:
+    def after(self, layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any], pair: KeysValues) -> None:
         """Run the layer over the joined rows, with the plain forward's arguments, keys and values (B, H, T, D)."""
         if self.state is None:
             return
@@ -68,9 +68,9 @@ class AblatedRows:
         replaced = self.replaced[layer_idx] if self.replaced and any(ablated) else None
         mask = self._masks(arguments.get("attention_mask"), output, ablated, copies)
         cache = SharedKeys(self._before(pair), replaced, copies)
-        given = self._window_arguments(arguments, output.shape[1], joined, copies)
+        of_windows = self._window_arguments(arguments, output.shape[1], joined, copies)
         num_layers = self.vlm.num_layers
-        tokens = Tokens([given] * num_layers, [mask] * num_layers, [None] * num_layers)
+        tokens = Tokens([of_windows] * num_layers, [mask] * num_layers, [None] * num_layers)
         state = self.state.flatten(1, 2) if copies == 1 else self.state.flatten(0, 1)
         state = run_layer(self.vlm, layer_idx, state, mask, cache, tokens)
         self.state = state.view(num_rows, joined, num_tokens, width)
@@ -79,7 +79,7 @@ class AblatedRows:
         """(B, T, d) -> (R, n, d)."""
         return at(hidden, self.windows.rows, self.windows.places)
 
-    def _before(self, pair: Pair) -> Pair:
+    def _before(self, pair: KeysValues) -> KeysValues:
         """(B, H, T, D) keys and values -> (R, H, P, D)."""
         rows, shared = self.windows.rows.to(pair[0].device), self.windows.shared
         keys, values = pair[0][:, :, :shared], pair[1][:, :, :shared]
@@ -87,7 +87,7 @@ class AblatedRows:
 
 
 @torch.no_grad()
-def run_beside(vlm: VLM, given: Mapping[str, Any], ablated: AblatedRows | None) -> torch.Tensor:
+def run_with_ablated(vlm: VLM, inputs: Mapping[str, Any], ablated: AblatedRows | None) -> torch.Tensor:
     """One plain forward of the decoder with ablated rows beside it; (B, T, d) outputs of its last layer."""
     cache = PassingCache()
     outputs: list[torch.Tensor] = []
@@ -102,24 +102,24 @@ def run_beside(vlm: VLM, given: Mapping[str, Any], ablated: AblatedRows | None) 
             ablated.after(layer_idx, output, arguments, cache.take())
 
     with layer_hooks(vlm.layers, enter, leave):
-        vlm.parts.decoder(**given, past_key_values=cache, use_cache=True)
+        vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True)
     return outputs[0]
 
 
 @torch.no_grad()
 def slot_keys(
-    vlm: VLM, given: Mapping[str, Any], places: torch.Tensor, rows: torch.Tensor, layers: Collection[int]
-) -> dict[int, Pair]:
+    vlm: VLM, inputs: Mapping[str, Any], places: torch.Tensor, rows: torch.Tensor, layers: Collection[int]
+) -> dict[int, KeysValues]:
     """Per layer of `layers`, the keys and values (R, H, V, D) at `places` (R, V) of one plain forward's `rows`."""
     cache = PassingCache()
-    found: dict[int, Pair] = {}
+    pairs: dict[int, KeysValues] = {}
 
     def leave(layer_idx: int, output: torch.Tensor, arguments: Mapping[str, Any]) -> None:
         keys, values = cache.take()
         if layer_idx in layers:
             keys, values = (at(part.transpose(0, 1), rows, places).transpose(0, 1) for part in (keys, values))
-            found[layer_idx] = (keys, values)
+            pairs[layer_idx] = (keys, values)
 
     with layer_hooks(vlm.layers, leave=leave):
-        vlm.parts.decoder(**given, past_key_values=cache, use_cache=True)
-    return found
+        vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True)
+    return pairs

@@ -29,7 +29,7 @@ Rewrite = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class BlockedEdges:
     """Attention knockout: at some layers, queries that can't read keys (the edges of every query to every key).
 
     Attributes:
@@ -49,7 +49,7 @@ def tapped(
     *,
     read: Reader | None = None,
     rows: Sequence[int] = (-1,),
-    blocks: Sequence[Block] = (),
+    blocks: Sequence[BlockedEdges] = (),
     head_scale: Mapping[int, torch.Tensor] | None = None,
     rewrite: Rewrite | None = None,
 ) -> Iterator[None]:
@@ -78,14 +78,23 @@ def tapped(
     config: Any = vlm.parts.decoder.config
     if id(config) in _ACTIVE:
         raise RuntimeError("the model is tapped already; read and edit through one tap")
-    before = config._attn_implementation
     _ACTIVE[id(config)] = _Tap(read, tuple(rows), tuple(blocks), dict(head_scale or {}), rewrite)
-    config._attn_implementation = NAME
+    try:
+        with attention_of(config, NAME):
+            yield
+    finally:
+        del _ACTIVE[id(config)]
+
+
+@contextmanager
+def attention_of(config: Any, name: str) -> Iterator[None]:
+    """The modules that hold this config attend by the registered function `name`; afterwards by their own again."""
+    before = config._attn_implementation
+    config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = before
-        del _ACTIVE[id(config)]
 
 
 def row_weights(
@@ -136,7 +145,7 @@ class _Tap:
         self,
         read: Reader | None,
         rows: tuple[int, ...],
-        blocks: tuple[Block, ...],
+        blocks: tuple[BlockedEdges, ...],
         head_scale: dict[int, torch.Tensor],
         rewrite: Rewrite | None,
     ) -> None:
@@ -183,15 +192,15 @@ def _attention(
     cut = tap.edges(layer_idx, query.shape[2], key.shape[2], query.device)
     if cut is not None:
         attention_mask = blocked(attention_mask, cut, causal=causal)
-    how: dict[str, Any] = {"scaling": scaling, "softcap": softcap, "causal": causal}
+    options: dict[str, Any] = {"scaling": scaling, "softcap": softcap, "causal": causal}
     if tap.read is not None:
-        tap.read(layer_idx, row_weights(query, key, attention_mask, tap.rows, **how))
+        tap.read(layer_idx, row_weights(query, key, attention_mask, tap.rows, **options))
     if softcap is None:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs
         )
     else:  # sdpa has no soft cap
-        weights = row_weights(query, key, attention_mask, range(query.shape[2]), **how).to(value.dtype)
+        weights = row_weights(query, key, attention_mask, range(query.shape[2]), **options).to(value.dtype)
         output = (weights @ repeat_kv(value, query.shape[1] // value.shape[1])).transpose(1, 2).contiguous()
     if layer_idx in tap.head_scale:
         output = output * tap.head_scale[layer_idx].to(output)[:, None]

@@ -41,25 +41,33 @@ def blank_images(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def decoder_inputs(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Keyword arguments of the decoder for a batch: the vision tower runs, the decoder does not."""
+    arguments = reaching_decoder(vlm, {**inputs, "position_ids": vlm.positions_of(dict(inputs))})
+    assert arguments is not None, f"{type(vlm.model).__name__} ran without its decoder"
+    return {name: value for name, value in arguments.items() if name not in _GIVEN_BY_CALLER}
+
+
+@torch.no_grad()
+def reaching_decoder(vlm: VLM, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the model hands its decoder for these inputs of its own; None where it runs without calling it."""
 
     def stop(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         raise _ReachedError(kwargs)
 
     handle = vlm.parts.decoder.register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        vlm.parts.body(**inputs, position_ids=vlm._positions(dict(inputs)), use_cache=False)
+        vlm.parts.body(**inputs, use_cache=False)
     except _ReachedError as reached:
-        return {name: value for name, value in reached.arguments.items() if name not in _GIVEN_BY_CALLER}
+        return reached.arguments
     finally:
         handle.remove()
-    raise AssertionError(f"{type(vlm.model).__name__} ran without its decoder")
+    return None
 
 
-def with_mean(vlm: VLM, given: Mapping[str, Any], ids: torch.Tensor, mean: torch.Tensor) -> dict[str, Any]:
+def with_mean(vlm: VLM, arguments: Mapping[str, Any], ids: torch.Tensor, mean: torch.Tensor) -> dict[str, Any]:
     """The same arguments with every vision embedding replaced by `mean` (d,); DeepStack features stay the image's."""
-    embeds = given["inputs_embeds"].clone()
+    embeds = arguments["inputs_embeds"].clone()
     embeds[ids.to(embeds.device) == vlm.parts.image_token_id] = mean.to(embeds)
-    return {**given, "inputs_embeds": embeds}
+    return {**arguments, "inputs_embeds": embeds}
 
 
 def take_rows(arguments: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from vfl.engine.masks import as_attention_mask
 from vfl.engine.plan import Plan
 from vfl.models.vlm import VLM
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Context:
         readers: (n,) which of the rows' tokens read by plan; None where all do.
     """
 
-    shared: Sequence[Pair]
+    shared: Sequence[KeysValues]
     slots: torch.Tensor
     readers: torch.Tensor | None = None
 
@@ -43,14 +43,14 @@ class RowCache:
     keep their own, they are appended, and the mask says who sees which.
     """
 
-    def __init__(self, context: Context, past: Sequence[Pair] | None) -> None:
+    def __init__(self, context: Context, past: Sequence[KeysValues] | None) -> None:
         self.context = context
         self.past = past
         self.reads: list[tuple[int, Any]] = []
-        self.new: Pair | None = None
+        self.new: KeysValues | None = None
         self._buffers: dict[int, torch.Tensor] = {}
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Pair:
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> KeysValues:
         """(A, H, n, D) new keys and values -> all keys and values of the rows; valid until the next call."""
         self.new = (keys, values)
         return self._assemble(keys, layer_idx, 0), self._assemble(values, layer_idx, 1)
@@ -130,8 +130,8 @@ def run_rows(
     *,
     trace: LayerTrace | None = None,
     hidden: torch.Tensor | None = None,
-    past: Sequence[Pair] | None = None,
-) -> tuple[torch.Tensor, list[Pair]]:
+    past: Sequence[KeysValues] | None = None,
+) -> tuple[torch.Tensor, list[KeysValues]]:
     """Run rows through all decoder layers.
 
     Args:
@@ -149,7 +149,7 @@ def run_rows(
     num_rows, num_layers = len(plans), vlm.num_layers
     starts = [0 if trace is None else plan.first_layer(num_layers) for plan in plans]
     cache = RowCache(context, past)
-    own: list[Pair] = []
+    own: list[KeysValues] = []
     state = hidden
     for layer_idx in range(num_layers):
         joined = sum(start <= layer_idx for start in starts)
@@ -208,7 +208,7 @@ def _join(state: torch.Tensor | None, baseline: torch.Tensor, joined: int) -> to
     return fresh if state is None else torch.cat([state.to(baseline.device), fresh])
 
 
-def _expand(pair: Pair, rows: int) -> Pair:
+def _expand(pair: KeysValues, rows: int) -> KeysValues:
     return pair[0].expand(rows, -1, -1, -1), pair[1].expand(rows, -1, -1, -1)
 
 

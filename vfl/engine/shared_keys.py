@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from vfl.engine.rows import Pair
+from vfl.engine.rows import KeysValues
 
 
 class PassingCache(DynamicCache):
@@ -17,14 +17,14 @@ class PassingCache(DynamicCache):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pair: Pair | None = None
+        self._pair: KeysValues | None = None
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Pair:
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> KeysValues:
         """(B, H, T, D) new keys and values, which are all there are."""
         self._pair = (keys, values)
         return self._pair
 
-    def take(self) -> Pair:
+    def take(self) -> KeysValues:
         """The keys and values of the layer that has just run."""
         pair, self._pair = self._pair, None
         assert pair is not None, "every layer uses the cache once"
@@ -43,10 +43,10 @@ class SharedKeys:
         copies: rows C of each conversation.
     """
 
-    def __init__(self, before: Pair, replaced: Pair | None, copies: int) -> None:
+    def __init__(self, before: KeysValues, replaced: KeysValues | None, copies: int) -> None:
         self.before, self.replaced, self.copies = before, replaced, copies
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Pair:
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> KeysValues:
         """(R * C, H, m, D) new keys and values -> (R * C, H, P + m [+ V], D) all that the windows may read."""
         return self._assemble(keys, 0), self._assemble(values, 1)
 

@@ -15,7 +15,7 @@ from vfl.engine.image_cache import ImageCache, can_share, prefill, slots_of
 from vfl.engine.layer_trace import LayerTrace, trace_after, trace_prompt
 from vfl.engine.memory import guess_row_limit, in_parts
 from vfl.engine.plan import Plan
-from vfl.engine.rows import Context, Pair, Tokens, cut_tokens, run_rows, tokens_of
+from vfl.engine.rows import Context, KeysValues, Tokens, cut_tokens, run_rows, tokens_of
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -145,11 +145,11 @@ def _stage(vlm: VLM, encoded: Encoded, reading: Reading, own: ImageCache | None)
     return _Stage(trace, Context(past, slots))
 
 
-def _trace(vlm: VLM, encoded: Encoded, past: list[Pair], start: int, end: int) -> LayerTrace:
+def _trace(vlm: VLM, encoded: Encoded, past: list[KeysValues], start: int, end: int) -> LayerTrace:
     return trace_after(vlm, past, encoded.input_ids[:, start:end], encoded.positions[..., start:end], start)
 
 
-def _extend(past: Sequence[Pair], trace: LayerTrace) -> list[Pair]:
+def _extend(past: Sequence[KeysValues], trace: LayerTrace) -> list[KeysValues]:
     return [
         (torch.cat([keys, trace.keys[i]], dim=2), torch.cat([values, trace.values[i]], dim=2))
         for i, (keys, values) in enumerate(past)
@@ -191,17 +191,19 @@ class _Branch:
     vlm: VLM
     plans: list[Plan]
     context: Context
-    past: list[Pair]
+    past: list[KeysValues]
     following: LayerTrace | None
 
     def score(self, ids: list[int], logits: torch.Tensor) -> torch.Tensor:
         """(R,) mean log-probability per token of an answer; `logits` (R, vocabulary) predict its first token."""
         total = _log_softmax_at(logits, torch.tensor(ids[:1], device=logits.device))
         if len(ids) > 1:
-            given = torch.tensor(ids, device=logits.device)
-            output, _ = self._step(given[None, :-1].expand(len(self.plans), -1), 0, self.past)
+            tokens_of_answer = torch.tensor(ids, device=logits.device)
+            output, _ = self._step(tokens_of_answer[None, :-1].expand(len(self.plans), -1), 0, self.past)
             for position in range(len(ids) - 1):  # one position at a time: all logits at once would be large
-                total = total + _log_softmax_at(_wide(self.vlm.logits(output[:, position])), given[position + 1][None])
+                total = total + _log_softmax_at(
+                    _wide(self.vlm.logits(output[:, position])), tokens_of_answer[position + 1][None]
+                )
         return total / len(ids)
 
     def generate(self, logits: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
@@ -219,7 +221,7 @@ class _Branch:
 
         return greedy_answers(logits, step, max_new_tokens, self.vlm.end_ids())
 
-    def _step(self, ids: torch.Tensor, first: int, past: list[Pair]) -> tuple[torch.Tensor, list[Pair]]:
+    def _step(self, ids: torch.Tensor, first: int, past: list[KeysValues]) -> tuple[torch.Tensor, list[KeysValues]]:
         assert self.following is not None
         tokens: Tokens = cut_tokens(self.following, first, first + ids.shape[1])
         return run_rows(self.vlm, self.plans, tokens, self.context, hidden=self.vlm.embed(ids), past=past)

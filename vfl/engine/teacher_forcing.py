@@ -12,21 +12,21 @@ from typing import Any, Literal
 
 import torch
 
-from vfl.engine.ablated_rows import AblatedRows, run_beside, slot_keys
+from vfl.engine.ablated_rows import AblatedRows, run_with_ablated, slot_keys
 from vfl.engine.decoder_inputs import blank_images, decoder_inputs, on_device, take_rows, with_mean
 from vfl.engine.memory import in_parts
 from vfl.engine.token_scores import score_tokens
 from vfl.engine.windows import find_windows
 from vfl.errors import InputError
-from vfl.models.conversation import Batch
+from vfl.models.conversation import ConversationBatch
 from vfl.models.vlm import VLM
 
-How = Literal["hide", "blank", "mean"]
-HOWS: tuple[How, ...] = ("hide", "blank", "mean")
+Ablation = Literal["hide", "blank", "mean"]
+ABLATIONS: tuple[Ablation, ...] = ("hide", "blank", "mean")
 
 
 @dataclass(frozen=True)
-class ForcedScores:
+class TeacherForcedScores:
     """Scores of N answer tokens, in the batch's order, on the CPU.
 
     Attributes:
@@ -52,7 +52,7 @@ class ForcedScores:
 
 
 @dataclass(frozen=True)
-class _Given:
+class _DecoderBatch:
     """A batch as the decoder takes it, and the same with other images where an ablation needs them."""
 
     ids: torch.Tensor
@@ -61,24 +61,26 @@ class _Given:
     own: Mapping[str, Any]
     other: Mapping[str, Any] | None
 
-    def take(self, rows: Sequence[int]) -> "_Given":
+    def take(self, rows: Sequence[int]) -> "_DecoderBatch":
         other = None if self.other is None else take_rows(self.other, rows)
         chosen = list(rows)
-        return _Given(self.ids[chosen], self.answers[chosen], self.lengths[chosen], take_rows(self.own, rows), other)
+        return _DecoderBatch(
+            self.ids[chosen], self.answers[chosen], self.lengths[chosen], take_rows(self.own, rows), other
+        )
 
 
 _Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @torch.no_grad()
-def forced(
+def teacher_forced(
     vlm: VLM,
-    batch: Batch,
+    batch: ConversationBatch,
     ablations: Mapping[str, Sequence[int]],
     *,
-    how: How = "hide",
+    ablation: Ablation = "hide",
     mean: torch.Tensor | None = None,
-) -> ForcedScores:
+) -> TeacherForcedScores:
     """Score the answers of a batch, plain and with each ablation.
 
     An ablation changes what text reads of the images at its layers: every token that stands in no vision span, as
@@ -88,28 +90,28 @@ def forced(
         vlm: the model.
         batch: conversations, padded on the right.
         ablations: name -> layers.
-        how: "hide": the text sees no vision tokens there; "blank": those of images of one colour, of the same sizes;
-            "mean": those of images whose every embedding is `mean`.
-        mean: (d,) an embedding as it enters the decoder, for how="mean".
+        ablation: "hide": the text sees no vision tokens there; "blank": those of images of one colour and of the same
+            sizes; "mean": those of images whose every embedding is `mean`.
+        mean: (d,) an embedding as it enters the decoder, for ablation="mean".
 
     Raises:
-        InputError: for layers that the model lacks, an unknown `how`, or a mean that is missing or does not fit.
+        InputError: for layers that the model lacks, an unknown `ablation`, or a mean that is missing or does not fit.
     """
-    _check(vlm, ablations, how, mean)
+    _check(vlm, ablations, ablation, mean)
     inputs = on_device(vlm, batch.inputs)
     ids, answers = batch.inputs["input_ids"].cpu(), batch.answers.cpu()
     own = decoder_inputs(vlm, inputs)
     wanted = any(ablations.values()) and bool((ids == vlm.parts.image_token_id).any())
     other = None
-    if wanted and how == "blank":
+    if wanted and ablation == "blank":
         other = decoder_inputs(vlm, blank_images(inputs))
     elif wanted and mean is not None:
         other = with_mean(vlm, own, inputs["input_ids"], mean)
-    given = _Given(ids, answers, batch.lengths.cpu(), own, other)
+    by_decoder = _DecoderBatch(ids, answers, batch.lengths.cpu(), own, other)
     chosen = [frozenset(layers) for layers in ablations.values()]
 
     def score(rows: Sequence[int]) -> list[_Scores]:
-        return [_score(vlm, given.take(rows), chosen)]
+        return [_score(vlm, by_decoder.take(rows), chosen)]
 
     parts, fitting = in_parts(range(len(ids)), len(ids), score, "conversations")
     logprobs, top1, errors = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
@@ -117,7 +119,7 @@ def forced(
     begins = answers & ~answers.roll(1, dims=1)
     begins[:, 0] = answers[:, 0]
     whole_windows = 0 if vlm.shares_prefix or not wanted else sum(map(bool, ablations.values()))
-    return ForcedScores(
+    return TeacherForcedScores(
         names=("own", *ablations),
         logprobs=logprobs,
         top1=top1,
@@ -129,9 +131,9 @@ def forced(
     )
 
 
-def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], how: str, mean: torch.Tensor | None) -> None:
-    if how not in HOWS:
-        raise InputError(f"how={how!r} is unknown; expected one of {', '.join(HOWS)}.")
+def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], ablation: str, mean: torch.Tensor | None) -> None:
+    if ablation not in ABLATIONS:
+        raise InputError(f"ablation={ablation!r} is unknown; expected one of {', '.join(ABLATIONS)}.")
     for name, layers in ablations.items():
         outside = [layer for layer in layers if not 0 <= layer < vlm.num_layers]
         if outside:
@@ -140,38 +142,40 @@ def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], how: str, mean: tor
                 f"0 to {vlm.num_layers - 1}."
             )
     width = vlm.model.config.get_text_config(decoder=True).hidden_size
-    if how == "mean" and (mean is None or mean.shape != (width,)):
-        found = "none" if mean is None else f"one of shape {tuple(mean.shape)}"
+    if ablation == "mean" and (mean is None or mean.shape != (width,)):
+        shape = "none" if mean is None else f"one of shape {tuple(mean.shape)}"
         raise InputError(
-            f"how='mean' needs the mean vision embedding, of shape ({width},); {found} was given. Make it "
+            f"ablation='mean' needs the mean vision embedding, of shape ({width},); {shape} was given. Make it "
             "of some images with `vfl.engine.vision_embeddings.mean_embedding`."
         )
-    if how != "mean" and mean is not None:
-        raise InputError(f"A mean embedding was given with how={how!r}, which does not use it. Give how='mean'.")
+    if ablation != "mean" and mean is not None:
+        raise InputError(
+            f"A mean embedding was given with ablation={ablation!r}, which does not use it. Give ablation='mean'."
+        )
 
 
-def _score(vlm: VLM, given: _Given, layers: list[frozenset[int]]) -> _Scores:
-    """(A + 1, N) log-probabilities and hits and (N,) errors of the conversations in `given`, on the CPU."""
-    rows, places = (part.to(vlm.device) for part in given.answers.nonzero(as_tuple=True))
-    tokens = given.ids.to(vlm.device)[rows, places]
+def _score(vlm: VLM, inputs: _DecoderBatch, layers: list[frozenset[int]]) -> _Scores:
+    """(A + 1, N) log-probabilities and hits and (N,) errors of the conversations in `inputs`, on the CPU."""
+    rows, places = (part.to(vlm.device) for part in inputs.answers.nonzero(as_tuple=True))
+    tokens = inputs.ids.to(vlm.device)[rows, places]
     # Sorted by where they start: those that have joined are always the first ones.
     order = sorted((index for index, chosen in enumerate(layers) if chosen), key=lambda index: min(layers[index]))
-    windows = find_windows(vlm, given.ids, given.answers, given.lengths) if order else None
+    windows = find_windows(vlm, inputs.ids, inputs.answers, inputs.lengths) if order else None
     ablated = None
     if windows is not None:
         replaced = None
-        if given.other is not None:
+        if inputs.other is not None:
             slots, _ = windows.slot_places()
-            replaced = slot_keys(vlm, given.other, slots, windows.rows, frozenset().union(*layers))
+            replaced = slot_keys(vlm, inputs.other, slots, windows.rows, frozenset().union(*layers))
         ablated = AblatedRows(vlm, windows, [layers[index] for index in order], replaced)
-    output = run_beside(vlm, given.own, ablated)
+    output = run_with_ablated(vlm, inputs.own, ablated)
     hidden = output[rows.to(output.device), places.to(output.device) - 1]
     if ablated is None or windows is None:
         logprobs, top1, errors = score_tokens(vlm, hidden, tokens, len(tokens))
         return logprobs.expand(len(layers) + 1, -1).cpu(), top1.expand(len(layers) + 1, -1).cpu(), errors.cpu()
     assert ablated.state is not None
     # Which window a token is predicted in, and where; answers before a window are not reached.
-    window_of = torch.full((len(given.ids),), -1, device=vlm.device)
+    window_of = torch.full((len(inputs.ids),), -1, device=vlm.device)
     window_of[windows.rows] = torch.arange(len(windows.rows), device=vlm.device)
     window = window_of[rows]
     inside = places - 1 - windows.starts[window]

@@ -33,11 +33,11 @@ def score_tokens(
     for start in range(0, len(tokens), step):
         logits = vlm.logits(hidden[start : start + step])
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        given = tokens[start : start + step].to(logits.device)
+        targets = tokens[start : start + step].to(logits.device)
         total = logits.logsumexp(-1)
-        chosen = logits.gather(-1, given[:, None])[:, 0] - total
+        chosen = logits.gather(-1, targets[:, None])[:, 0] - total
         logprobs.append(chosen)
-        top1.append(logits.argmax(-1) == given)
+        top1.append(logits.argmax(-1) == targets)
         wanted = max(0, num_with_error - start)
         if wanted:
             squares = (2 * (logits[:wanted] - total[:wanted, None])).exp().sum(-1)

@@ -29,26 +29,26 @@ class WindowMasks:
         self._last: tuple[Any, torch.Tensor] | None = None
 
     def __call__(
-        self, given: torch.Tensor | None, hidden: torch.Tensor, ablated: Sequence[bool], copies: int
+        self, whole_mask: torch.Tensor | None, hidden: torch.Tensor, ablated: Sequence[bool], copies: int
     ) -> torch.Tensor:
         """Who sees which key at a layer.
 
         Args:
-            given: the layer's mask for the whole batch: None, boolean or additive.
+            whole_mask: the layer's mask for the whole batch: None, boolean or additive.
             hidden: (B, T, d) the layer's output.
             ablated: for each of J ablations whether it covers the layer.
             copies: 1 for (R, 1, J * n, P + J * n [+ V]), J for (R * J, 1, n, P + n [+ V]).
         """
-        key = (id(given), tuple(ablated), copies, hidden.device)
+        key = (id(whole_mask), tuple(ablated), copies, hidden.device)
         if self._last is None or self._last[0] != key:
-            self._last = (key, self._make(given, hidden, ablated, copies))
+            self._last = (key, self._make(whole_mask, hidden, ablated, copies))
         return self._last[1]
 
     def _make(
-        self, given: torch.Tensor | None, hidden: torch.Tensor, ablated: Sequence[bool], copies: int
+        self, whole_mask: torch.Tensor | None, hidden: torch.Tensor, ablated: Sequence[bool], copies: int
     ) -> torch.Tensor:
         windows, joined = self.windows, len(ablated)
-        before, within, others = self._plain(given, hidden)
+        before, within, others = self._plain(whole_mask, hidden)
         reads = torch.tensor(ablated, device=before.device)[:, None, None] & ~self.is_slot[:, None, :, None]
         before = before[:, None] & ~(reads & windows.slots[:, None, None, : windows.shared])  # (R, J, n, P)
         within = within[:, None] & ~(reads & self.is_slot[:, None, None])  # (R, J, n, n)
@@ -66,12 +66,12 @@ class WindowMasks:
         return mask.to(hidden.device)
 
     def _plain(
-        self, given: torch.Tensor | None, hidden: torch.Tensor
+        self, whole_mask: torch.Tensor | None, hidden: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(R, n, P), (R, n, n) and (R, n, V): what windows see before them, in them, and of the vision tokens."""
-        if id(given) not in self._seen:
+        if id(whole_mask) not in self._seen:
             windows, length = self.windows, hidden.shape[1]
-            whole = plain_mask(given, length, length, hidden.device)[:, 0].to(windows.places.device)
+            whole = plain_mask(whole_mask, length, length, hidden.device)[:, 0].to(windows.places.device)
             rows = (windows.rows if len(whole) > 1 else torch.zeros_like(windows.rows))[:, None, None]
             queries = windows.places[:, :, None]
             early = torch.arange(windows.shared, device=queries.device)
@@ -81,8 +81,8 @@ class WindowMasks:
                 whole[rows, queries, windows.places[:, None]] & windows.valid[:, None],
                 whole[rows, queries, slots[:, None]] & there[:, None],
             )
-            self._seen[id(given)] = (given, masks)  # the mask too, or another could get its id
-        return self._seen[id(given)][1]
+            self._seen[id(whole_mask)] = (whole_mask, masks)  # the mask too, or another could get its id
+        return self._seen[id(whole_mask)][1]
 
 
 class WindowArguments:

@@ -65,10 +65,10 @@ def find_windows(vlm: VLM, ids: torch.Tensor, answers: torch.Tensor, lengths: to
     """
     spans = find_all_spans(vlm, ids)
     rows, bounds, slots = [], [], []
-    for row, (found, answer) in enumerate(zip(spans, answers.cpu(), strict=True)):
-        if not found or not answer.any():
+    for row, (spans_of_row, answer) in enumerate(zip(spans, answers.cpu(), strict=True)):
+        if not spans_of_row or not answer.any():
             continue
-        start, end = found[0].end, int(answer.nonzero()[-1])  # the last answer token predicts nothing
+        start, end = spans_of_row[0].end, int(answer.nonzero()[-1])  # the last answer token predicts nothing
         if not vlm.shares_prefix:
             start, end = 0, int(lengths[row])
         if start >= end:
@@ -76,7 +76,7 @@ def find_windows(vlm: VLM, ids: torch.Tensor, answers: torch.Tensor, lengths: to
         rows.append(row)
         bounds.append((start, end))
         taken = torch.zeros(ids.shape[1], dtype=torch.bool)
-        for span in found:
+        for span in spans_of_row:
             taken[span.start : span.end] = True
         slots.append(taken)
     if not rows:

@@ -1,7 +1,7 @@
 """A model's answers to items: batched greedy generation, judged item by item.
 
 answered = answer(vlm, items_of_probes(vlm, pairs))
-exam = Exam(vlm, items)      # encodes once; exam.answer() as often as wanted, such as during training
+evaluator = Evaluator(vlm, items)      # encodes once; evaluator.answer() as often as wanted, such as during training
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vfl.engine.decode import generate
 from vfl.engine.memory import in_parts
 from vfl.engine.untouched import untouched
-from vfl.evaluate.batches import Batch, Batches, Shown, encode_batch
+from vfl.evaluate.batches import Batches, ItemBatch, Shown, encode_batch
 from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.padding import pads_left
 from vfl.models.vlm import VLM
@@ -40,7 +40,7 @@ class Answered:
     key: str
 
 
-class Exam:
+class Evaluator:
     """Items of one model, to be answered as often as wanted.
 
     Args:
@@ -67,11 +67,11 @@ class Exam:
         Raises:
             InputError: names the item whose image can't be read.
         """
-        found: dict[str, Answered] = {}
+        by_id: dict[str, Answered] = {}
         with untouched(self.vlm):
             for batch in tqdm(self.batches, "answers", unit="batch", disable=not progress, leave=False):
-                found |= {one.id: one for one in _answer(self.vlm, batch)}
-        return [found[item.id] for item in self.items]
+                by_id |= {answered.id: answered for answered in _answer(self.vlm, batch)}
+        return [by_id[item.id] for item in self.items]
 
 
 def answer(vlm: VLM, items: Sequence[EvalItem], batch: int = 16, *, progress: bool = False) -> list[Answered]:
@@ -80,10 +80,10 @@ def answer(vlm: VLM, items: Sequence[EvalItem], batch: int = 16, *, progress: bo
     Raises:
         InputError: for no items, repeated ids, or an image that can't be read.
     """
-    return Exam(vlm, items, batch=batch, keep_bytes=0).answer(progress=progress)
+    return Evaluator(vlm, items, batch=batch, keep_bytes=0).answer(progress=progress)
 
 
-def _answer(vlm: VLM, batch: Batch) -> list[Answered]:
+def _answer(vlm: VLM, batch: ItemBatch) -> list[Answered]:
     """The answers of a batch, in parts where memory runs out."""
 
     def ask(items: Sequence[EvalItem]) -> list[Answered]:
@@ -96,7 +96,7 @@ def _answer(vlm: VLM, batch: Batch) -> list[Answered]:
     return in_parts(batch.items, len(batch.items), ask, "questions")[0]
 
 
-def texts_of(vlm: VLM, batch: Batch) -> list[str]:
+def texts_of(vlm: VLM, batch: ItemBatch) -> list[str]:
     """The greedy answer of each row, up to its end token or the items' bound."""
     inputs = {name: value.to(vlm.device) for name, value in batch.inputs.items()}
     answers = generate(vlm, inputs, max(item.max_new_tokens for item in batch.items))

@@ -30,7 +30,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ItemBatch:
     """Some items, ready for `generate`.
 
     Attributes:
@@ -51,7 +51,7 @@ class Batch:
         return sum(value.nbytes for value in self.inputs.values())
 
 
-def encode_batch(vlm: VLM, items: Sequence[EvalItem], *, pad: bool = True) -> Batch:
+def encode_batch(vlm: VLM, items: Sequence[EvalItem], *, pad: bool = True) -> ItemBatch:
     """Open the items' images and run the processor on all of them.
 
     Raises:
@@ -80,7 +80,7 @@ def encode_batch(vlm: VLM, items: Sequence[EvalItem], *, pad: bool = True) -> Ba
         shown.append(Shown(sizes[:taken], model_sizes[:taken]))
         sizes, model_sizes = sizes[taken:], model_sizes[taken:]
     keys = tuple(_key(item, opened) for item, opened in zip(items, images, strict=True))
-    return Batch(tuple(items), inputs, tuple(shown), keys)
+    return ItemBatch(tuple(items), inputs, tuple(shown), keys)
 
 
 def grouped(items: Sequence[EvalItem], batch: int) -> list[list[EvalItem]]:
@@ -109,13 +109,13 @@ class Batches:
     def __init__(self, vlm: VLM, items: Sequence[EvalItem], batch: int, *, pad: bool, keep_bytes: int) -> None:
         self.vlm, self.pad = vlm, pad
         self.groups = grouped(items, batch if pad else 1)
-        self._kept: dict[int, Batch] = {}
+        self._kept: dict[int, ItemBatch] = {}
         self._free = keep_bytes
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ItemBatch]:
         for number, group in enumerate(self.groups):
             batch = self._kept.get(number)
             if batch is None:

@@ -5,7 +5,7 @@ import logging
 import torch
 
 from vfl.engine.decode import greedy
-from vfl.evaluate.batches import Batch, encode_batch
+from vfl.evaluate.batches import ItemBatch, encode_batch
 from vfl.evaluate.items import EvalItem
 from vfl.loading.checks import tolerance
 from vfl.models.vlm import VLM
@@ -36,7 +36,7 @@ def _item(vlm: VLM, question: str) -> EvalItem:
     return EvalItem(question, "padding", messages, (vlm.medium.noise,), "", "exact", 2)
 
 
-def _logits(vlm: VLM, batch: Batch) -> torch.Tensor:
+def _logits(vlm: VLM, batch: ItemBatch) -> torch.Tensor:
     """(B, 2, vocabulary) logits of the first two steps, the second after the same token in every row."""
     inputs = {name: value.to(vlm.device) for name, value in batch.inputs.items()}
     forced = vlm.answer_ids("many")[-1:]

@@ -23,17 +23,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.errors import InputError
 from vfl.evaluate.answers import Answered
 from vfl.evaluate.summary import Accuracy, Difference, compare, summarise
 from vfl.functionmap import ModelId
 from vfl.io.atomic import replacing
-from vfl.models.identity import versions
+from vfl.io.json_files import Versioned, write_json
+from vfl.io.versions import versions
 
 EVALUATION = "evaluation.json"
 ANSWERS = "answers.jsonl"
+FILE = Versioned(EVALUATION, "evaluation", schema=1, key="groups", command="vfl evaluate")
 
 
 class _Strict(BaseModel):
@@ -85,10 +87,9 @@ class Evaluation(_Strict):
     def save(self, folder: Path, answered: Sequence[Answered]) -> Self:
         """Write the answers and then evaluation.json into `folder`, each whole or not at all."""
         written = self.model_copy(update={"answers_sha256": write_answers(folder / self.answers, answered)})
-        with replacing(folder / EVALUATION) as temporary:
-            content = written.model_dump(mode="json", by_alias=True)
-            content["model"] = self.model.model_dump(exclude_none=True)
-            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = written.model_dump(mode="json", by_alias=True)
+        content["model"] = self.model.model_dump(exclude_none=True)
+        write_json(folder / EVALUATION, content)
         return written
 
 
@@ -98,17 +99,8 @@ def read_evaluation(path: Path) -> tuple[Evaluation, list[Answered]]:
     Raises:
         InputError: says in one line why there is none.
     """
-    path = path / EVALUATION if path.is_dir() else path
-    content = _read_json(path)
-    if not isinstance(content, dict) or "groups" not in content or "schema" not in content:
-        raise InputError(f"{path} is no evaluation: it has no 'schema' and 'groups' at its top level.")
-    if content["schema"] != 1:
-        raise InputError(f"{path} has schema {content['schema']!r}, this version of vfl reads 1. Evaluate again.")
-    try:
-        evaluation = Evaluation.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    path = FILE.path_of(path)
+    evaluation = FILE.read(Evaluation, path)
     answers = path.parent / evaluation.answers
     answered = read_answers(answers)
     if hashlib.sha256(answers.read_bytes()).hexdigest() != evaluation.answers_sha256:
@@ -119,8 +111,8 @@ def read_evaluation(path: Path) -> tuple[Evaluation, list[Answered]]:
 def write_answers(path: Path, answered: Sequence[Answered]) -> str:
     """Write an answer a line; returns the file's SHA-256."""
     lines = []
-    for one in answered:
-        row = asdict(one)
+    for answer in answered:
+        row = asdict(answer)
         row["answer"] = row.pop("text")
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     text = "".join(lines).encode()
@@ -142,12 +134,3 @@ def read_answers(path: Path) -> list[Answered]:
         raise InputError(f"The answers {path} can't be read: {error.strerror}. Evaluate again.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} holds no answers of an evaluation ({error}). Evaluate again.") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"No evaluation at {path}: {error.strerror}. Write one with `vfl evaluate`.") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); expected the evaluation.json of `vfl evaluate`.") from error

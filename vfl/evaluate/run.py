@@ -7,23 +7,23 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from vfl.errors import InputError
-from vfl.evaluate.answers import Exam
+from vfl.evaluate.answers import Answered, Evaluator
 from vfl.evaluate.config import EvaluateConfig
 from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
 from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.evaluate.summary import check_ids, summarise
 from vfl.io.config import validated
+from vfl.io.run_folder import RunFolder
 from vfl.loading.config import identify, load_from
-from vfl.loading.load import EMBEDDED, resolve
+from vfl.loading.load import EMBEDDED, EMBEDDED_ID, resolve
 from vfl.models.vlm import VLM
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    model: str | Path | VLM | None = None,
+    model: str | Path | VLM = EMBEDDED_ID,
     *,
     out: str | Path,
     overwrite: bool = False,
@@ -33,7 +33,7 @@ def evaluate(
     """Accuracy of a model on probes and data sets, per function or column.
 
     Args:
-        model: folder, hub id, a loaded VLM (with an adapter on it, if there is one), or None for the embedded model.
+        model: folder, hub id, a loaded VLM (with an adapter on it, if there is one), or "embedded".
         out: folder for evaluation.json and the answers.
         overwrite: replace another evaluation in `out`.
         progress: show a progress bar.
@@ -43,29 +43,52 @@ def evaluate(
         InputError: for settings, probes, data or models that can't be used.
     """
     loaded = model if isinstance(model, VLM) else None
-    name = loaded.model_id if loaded else None if model is None else str(model)
+    name = loaded.model_id if loaded else str(model)
     config = validated(EvaluateConfig, {"model": name, "out": out, **settings}, source="settings")
-    refuse_if_taken(config.out, overwrite=overwrite)
-    return run(config, loaded or load_from(config), progress=progress)
+    folder_of(config).refuse_if_taken(overwrite=overwrite, can_resume=False)
+    return run(config, loaded or load_from(config), overwrite=overwrite, progress=progress)
 
 
-def run(config: EvaluateConfig, vlm: VLM, *, adapter: AdapterId | None = None, progress: bool = False) -> Evaluation:
+def folder_of(config: EvaluateConfig) -> RunFolder:
+    """The folder of an evaluation."""
+    return RunFolder(config.out, EVALUATION, holds="an evaluation")
+
+
+def run(
+    config: EvaluateConfig,
+    vlm: VLM,
+    *,
+    adapter: AdapterId | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Evaluation:
     """Ask everything that the configuration names and write the results.
 
     Args:
         config: what to ask, and where results go.
         vlm: the model, with its adapter on it if there is one.
         adapter: which adapter that is.
+        overwrite: replace another evaluation.
         progress: show a progress bar.
 
     Raises:
-        InputError: for probes, data or a baseline that can't be used.
+        InputError: for probes, data or a baseline that can't be used, or a folder that is taken.
     """
+    folder = folder_of(config)
+    with folder.held(overwrite=overwrite, can_resume=False):
+        evaluation, answered = _evaluated(config, vlm, adapter, progress)
+        folder.save(evaluation.settings)
+        return evaluation.save(config.out, answered)
+
+
+def _evaluated(
+    config: EvaluateConfig, vlm: VLM, adapter: AdapterId | None, progress: bool
+) -> tuple[Evaluation, list[Answered]]:
     baseline = read_evaluation(config.baseline) if config.baseline else None
     items, notes = items_of(config, vlm)
     if baseline:
-        check_ids((one.id for one in baseline[1]), (item.id for item in items))  # before the slow part
-    answered = Exam(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
+        check_ids((answered.id for answered in baseline[1]), (item.id for item in items))  # before the slow part
+    answered = Evaluator(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
     evaluation = Evaluation(
         model=identify(vlm),
         adapter=adapter,
@@ -75,7 +98,7 @@ def run(config: EvaluateConfig, vlm: VLM, *, adapter: AdapterId | None = None, p
     )
     if baseline:
         evaluation = evaluation.against(answered, str(config.baseline), baseline[1])
-    return evaluation.save(config.out, answered)
+    return evaluation, answered
 
 
 def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str]]:
@@ -96,14 +119,8 @@ def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str
         )
         items += items_of_probes(vlm, pairs, config.which)
     for name, data in config.data.items():
-        found, left_out = items_of_set(name, data)
-        items += found
+        items_of_data, left_out = items_of_set(name, data)
+        items += items_of_data
         if left_out:
             notes.append(f"{len(left_out)} rows of {name} were left out, such as: {left_out[0]}")
     return items, notes
-
-
-def refuse_if_taken(out: Path, *, overwrite: bool) -> None:
-    """Raises InputError when `out` holds an evaluation that is not to be replaced."""
-    if (out / EVALUATION).exists() and not overwrite:
-        raise InputError(f"{out} holds an evaluation. Use --overwrite to replace it, or another --out folder.")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vfl.data import BadRow, Kind, Sample, read
 from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch, EvalItem, items_of_data
+from vfl.io.fields import OnBadRow, Paths
 from vfl.probes.functions import PAPER_FUNCTIONS
 from vfl.probes.make import make
 from vfl.probes.pair import PROBES_FILE, Pair, read_suite
@@ -20,14 +21,14 @@ class DataSet(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: Path | list[Path]
+    path: Paths
     images: Path | None = Field(default=None, description="folder of the images that rows name")
     format: Kind | Literal["auto"] = "auto"
     column: str | None = Field(default=None, description="accuracy is given for each value of this column")
     match: DataMatch = Field(default="auto", description="how answers are compared")
     max_new_tokens: int | None = Field(default=None, ge=1)
     rows: int | None = Field(default=None, ge=1, description="only the first so many")
-    on_bad_row: Literal["error", "skip"] = "error"
+    on_bad_row: OnBadRow = "error"
 
 
 def items_of_set(name: str, data: DataSet) -> tuple[list[EvalItem], list[str]]:
@@ -38,7 +39,7 @@ def items_of_set(name: str, data: DataSet) -> tuple[list[EvalItem], list[str]]:
     """
     items: list[EvalItem] = []
     left_out: list[str] = []
-    for row in read(data.path, images=data.images, format=data.format):
+    for row in read(list(data.path), images=data.images, format=data.format):
         if data.rows is not None and len(items) == data.rows:
             break
         try:
@@ -46,12 +47,15 @@ def items_of_set(name: str, data: DataSet) -> tuple[list[EvalItem], list[str]]:
         except InputError as error:
             if data.on_bad_row == "error":
                 raise InputError(
-                    f"Data set {name!r}: {error}. Mend the row, or leave such rows out: --skip-bad-rows, in YAML "
-                    "on_bad_row: skip."
+                    f"Data set {name!r}: {error}. Mend the row, or leave such rows out with on_bad_row: skip "
+                    "(--on-bad-row skip)."
                 ) from error
             left_out.append(str(error))
     if not items:
-        raise InputError(f"Data set {name!r} at {data.path} has no row that can be asked ({len(left_out)} left out).")
+        raise InputError(
+            f"Data set {name!r} at {', '.join(map(str, data.path))} has no row that can be asked ({len(left_out)} left "
+            "out)."
+        )
     return items, left_out
 
 
@@ -78,11 +82,11 @@ def suite_of(
         InputError: for a suite that can't be read, or functions that it lacks.
     """
     if probes not in STYLES:
-        found = read_suite(probes)
-        present = list(dict.fromkeys(pair.function for pair in found))
+        own_pairs = read_suite(probes)
+        present = list(dict.fromkeys(pair.function for pair in own_pairs))
         if unknown := [name for name in functions or () if name not in present]:
             raise InputError(f"The suite {probes} has no pairs for {', '.join(unknown)}; it has {', '.join(present)}.")
-        return [pair for pair in found if functions is None or pair.function in functions]
+        return [pair for pair in own_pairs if functions is None or pair.function in functions]
     style = STYLES[probes] if size is None else STYLES[probes].resized(size)
     names = tuple(functions or PAPER_FUNCTIONS)
     suite = folder / f"{probes}-{style.size}-{pairs}-{seed}-{'-'.join(names)}"

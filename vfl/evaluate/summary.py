@@ -50,9 +50,9 @@ class Difference:
 def summarise(answered: Iterable[Answered]) -> dict[str, Accuracy]:
     """Accuracy of each group, in the order in which the groups first appear."""
     right: dict[str, list[bool]] = {}
-    for one in answered:
-        right.setdefault(one.group, []).append(one.correct)
-    return {group: accuracy_of(sum(found), len(found)) for group, found in right.items()}
+    for answer in answered:
+        right.setdefault(answer.group, []).append(answer.correct)
+    return {group: accuracy_of(sum(outcomes), len(outcomes)) for group, outcomes in right.items()}
 
 
 def accuracy_of(correct: int, n: int) -> Accuracy:
@@ -71,19 +71,21 @@ def compare(before: Sequence[Answered], after: Sequence[Answered]) -> dict[str, 
     Raises:
         InputError: when they did not: names items that only one run has, or that were asked otherwise.
     """
-    first = {one.id: one for one in before}
+    first = {answer.id: answer for answer in before}
     check_same(before, after)
     pairs: dict[str, list[tuple[bool, bool]]] = {}
-    for one in after:
-        pairs.setdefault(one.group, []).append((first[one.id].correct, one.correct))
-    return {group: _difference(found) for group, found in pairs.items()}
+    for answer in after:
+        pairs.setdefault(answer.group, []).append((first[answer.id].correct, answer.correct))
+    return {group: _difference(outcomes) for group, outcomes in pairs.items()}
 
 
 def check_same(before: Sequence[Answered], after: Sequence[Answered]) -> None:
     """Raises InputError unless both runs asked the same items, as `compare` says."""
-    check_ids((one.id for one in before), (one.id for one in after))
-    first = {one.id: one for one in before}
-    others = [one.id for one in after if (one.key, one.group) != (first[one.id].key, first[one.id].group)]
+    check_ids((answer.id for answer in before), (answer.id for answer in after))
+    first = {answer.id: answer for answer in before}
+    others = [
+        answer.id for answer in after if (answer.key, answer.group) != (first[answer.id].key, first[answer.id].group)
+    ]
     if others:
         raise InputError(
             f"The two runs have items of the same name that differ ({len(others)}, such as {others[0]!r}: another "
@@ -98,15 +100,15 @@ def check_ids(before: Iterable[str], after: Iterable[str]) -> None:
         "baseline": [name for name in first if name not in second],
         "new": [name for name in second if name not in first],
     }
-    told = [
+    differences = [
         f"{len(names)} are only in the {run} one (such as {', '.join(names[:3])})"
         for run, names in only.items()
         if names
     ]
-    if told:
+    if differences:
         raise InputError(
-            f"The baseline and the new run do not cover the same items: {'; '.join(told)}. Evaluate both with the same "
-            "probes and data."
+            f"The baseline and the new run do not cover the same items: {'; '.join(differences)}. Evaluate both "
+            "with the same probes and data."
         )
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import wavfile
-from scipy.signal import resample_poly
 
 from vfl.errors import InputError
 
@@ -40,6 +38,8 @@ def read_sound(sound: NDArray[np.generic] | str | Path, rate: int) -> Samples:
         return sound.astype(np.float32)
     own, samples = _read(Path(sound))
     if own != rate:
+        from scipy.signal import resample_poly  # a second of imports, which only sounds need
+
         shared = gcd(own, rate)
         samples = resample_poly(samples, rate // shared, own // shared)
     return samples.astype(np.float32)
@@ -56,6 +56,8 @@ def sound_size(path: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> tuple[int, NDArray[np.float64]]:
+    from scipy.io import wavfile
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of chunks that hold no sound

@@ -1,14 +1,20 @@
-"""Configuration files: YAML, overridden key by key, validated by a pydantic model; an unknown key is an error."""
+"""Settings: YAML, overridden by flags and by `--set key=value`, validated by a pydantic model.
+
+All commands read theirs here. An unknown key is an error at every level, and says which key may be meant.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from vfl.errors import InputError
+from vfl.io.did_you_mean import did_you_mean
+from vfl.io.renamed import renamed_key
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -22,16 +28,42 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_config(kind: type[M], file: Path | None, overrides: Mapping[str, Any]) -> M:
-    """A validated configuration from a YAML file and overrides; overrides that are None are not set.
+def read_config(kind: type[M], file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] = ()) -> M:
+    """Validated settings: of a YAML file, under flags (those that are None are not given), under `key=value` overrides.
 
     Raises:
         InputError: for an unreadable file, an unknown key or a value of the wrong kind: names the key, what was given
             and what is allowed.
     """
+    return validated(kind, merged(file, flags, sets), source=str(file) if file else "settings")
+
+
+def merged(file: Path | None, flags: Mapping[str, Any], sets: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of `read_config`, not validated yet."""
     values = {} if file is None else read_yaml(file)
-    values |= {key: value for key, value in overrides.items() if value is not None}
-    return validated(kind, values, source=str(file) if file else "settings")
+    values |= {key: deepcopy(value) for key, value in flags.items() if value is not None}
+    for override in sets:
+        set_dotted(values, override)
+    return values
+
+
+def recipe_and_overrides(
+    recipe: str | None, overrides: Sequence[str], config: Path | None, sets: Sequence[str]
+) -> tuple[Path, list[str]]:
+    """The recipe of a training command and what is set over it: `[RECIPE] [KEY=VALUE]... [--config FILE] [--set ...]`.
+
+    Raises:
+        InputError: for two recipes, or none.
+    """
+    if config is None:
+        if recipe is None:
+            raise InputError("No recipe was named. Give its YAML file, as the first argument or as --config.")
+        return Path(recipe), [*overrides, *sets]
+    if recipe is None:
+        return config, list(sets)
+    if "=" not in recipe:
+        raise InputError(f"Two recipes were named, {recipe} and --config {config}. Leave one out.")
+    return config, [recipe, *overrides, *sets]
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -80,24 +112,51 @@ def validated(kind: type[M], values: Mapping[str, Any], *, source: str) -> M:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(_describe(kind, one) for one in error.errors())) from error
+        raise InputError(f"{source}: " + "; ".join(_describe(kind, wrong) for wrong in error.errors())) from error
+
+
+def unknown_key(key: str, known: Sequence[str], path: str = "") -> str:
+    """What to say of a key that is not known.
+
+    Args:
+        key: as it was written.
+        known: the keys that there are at its place.
+        path: dotted keys to that place, with a dot at the end.
+    """
+    if now := renamed_key(key, list(known)):
+        return f"{path + key!r} was a spelling of vfl 0.1; write {now}"
+    hint = did_you_mean(key, known)
+    return f"unknown key {path + key!r}{', ' + hint if hint else ''} (known: {', '.join(known)})"
 
 
 def _describe(kind: type[BaseModel], error: Any) -> str:
+    *path, last = error["loc"] or ("",)
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r} (known: {', '.join(_fields(kind, error['loc'][:-1]))})"
+        return unknown_key(str(last), known_keys(kind, path), "".join(f"{part}." for part in path))
     if error["type"] == "missing":
         return f"{key!r} is missing"
     return f"{key!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _fields(kind: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """Field names at a place inside nested models."""
+def known_keys(kind: type[BaseModel], path: Sequence[Any] = ()) -> list[str]:
+    """The keys that a place inside nested settings knows; parts of the path may be names in a mapping, or numbers."""
+    kinds = [kind]
     for part in path:
-        field = kind.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        kind = inner
-    return list(kind.model_fields)
+        fields = [field for own in kinds for name, field in _fields(own) if name == str(part)]
+        if fields:
+            kinds = [inner for field in fields for inner in _models(field.annotation)]
+    return list(dict.fromkeys(name for own in kinds for name, _ in _fields(own)))
+
+
+def _fields(kind: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    for name, field in kind.model_fields.items():
+        yield field.alias or name, field
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation: `dict[str, DataSet] | None` -> DataSet."""
+    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

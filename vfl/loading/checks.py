@@ -9,6 +9,7 @@ import logging
 
 import torch
 
+from vfl.engine.decoder_inputs import reaching_decoder
 from vfl.engine.image_cache import slots_of
 from vfl.engine.layer_trace import trace_prompt, watch
 from vfl.engine.plan import Plan
@@ -54,20 +55,13 @@ def tolerance(vlm: VLM, logits: torch.Tensor) -> float:
 
 def _positions_of_decoder(vlm: VLM, encoded: Encoded) -> torch.Tensor | None:
     """The position ids that the model itself gives its decoder, or None where it leaves them to the decoder."""
-    seen: list[torch.Tensor | None] = []
-    handle = vlm.parts.decoder.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs.get("position_ids")), with_kwargs=True
-    )
-    try:
-        vlm.parts.body(**encoded.inputs, use_cache=False)
-    finally:
-        handle.remove()
-    if not seen:
+    arguments = reaching_decoder(vlm, encoded.inputs)
+    if arguments is None:
         raise InputError(
             f"{type(vlm.model).__name__} did not call {vlm.parts.decoder_name} in a forward pass, so its layers can't "
             "be followed. The model is not supported."
         )
-    return seen[0]
+    return arguments.get("position_ids")
 
 
 def _check_logits(vlm: VLM, encoded: Encoded) -> None:

@@ -7,11 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
-from vfl.loading.load import EMBEDDED, load
+from vfl.loading.load import EMBEDDED, EMBEDDED_ID, load
 from vfl.models.identity import weights_sha256
 from vfl.models.vlm import VLM
-
-EMBEDDED_ID = "embedded"
 
 
 class ModelConfig(BaseModel):
@@ -19,7 +17,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    model: str | None = Field(default=None, description="folder or hub id; the embedded test model when left out")
+    model: str = Field(default=EMBEDDED_ID, description="folder, hub id, or embedded: the test model")
     revision: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
     device: str | None = None

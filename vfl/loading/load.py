@@ -21,6 +21,8 @@ from vfl.models.vlm import VLM
 
 logger = logging.getLogger(__name__)
 
+EMBEDDED_ID = "embedded"
+"""What the embedded test model is called, wherever a model is named."""
 EMBEDDED = Path(__file__).parents[1] / "testbeds" / "micro" / "weights"
 # Which of transformers' tables holds a family's class.
 AUTO_CLASSES: dict[str, Any] = {"image": AutoModelForImageTextToText, "audio": AutoModelForMultimodalLM}
@@ -28,7 +30,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def load(
-    model: str | Path | None = None,
+    model: str | Path | None = EMBEDDED_ID,
     *,
     dtype: str = "auto",
     device: str | None = None,
@@ -42,7 +44,7 @@ def load(
     """Load a model and its processor from a folder or the hub, and check them.
 
     Args:
-        model: a local folder or a hub id; None loads the embedded test model.
+        model: a local folder, a hub id, or "embedded": the test model, which is also what None loads.
         dtype: "auto" is bfloat16 on GPUs that have it and float32 elsewhere; or float32, float16, bfloat16, float64.
         device: such as "cuda:0"; by default the GPU if there is one.
         device_map: spread the model over devices as accelerate does ("auto" or a dict).
@@ -179,7 +181,7 @@ def resolve(model: str | Path | None) -> tuple[str, bool]:
     Raises:
         InputError: when a path does not exist or holds no model.
     """
-    path = EMBEDDED if model is None else Path(model).expanduser()
+    path = EMBEDDED if model is None or model == EMBEDDED_ID else Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             what = "a PEFT adapter" if (path / "adapter_config.json").is_file() else "no config.json"
@@ -187,7 +189,9 @@ def resolve(model: str | Path | None) -> tuple[str, bool]:
         return str(path), True
     text = str(model)
     if model is None or isinstance(model, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise InputError(f"No model folder at {path}. Give a folder with config.json, or a hub id such as 'org/name'.")
+        raise InputError(
+            f"No model folder at {path}. Give a folder with config.json, a hub id such as 'org/name', or embedded."
+        )
     return text, False
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from vfl.engine.sweep import Reading
+from vfl.io.fields import LayersByFunction, SomeNames
 from vfl.loading.config import ModelConfig
 from vfl.locate.layer_rule import ChoiceConfig
 
@@ -19,7 +20,7 @@ class LocateConfig(ModelConfig):
     probes: str | None = Field(
         default=None, description="folder of a suite, or a generated style: standard, micro (the embedded model's)"
     )
-    functions: tuple[str, ...] | None = Field(default=None, description="all of a suite, or the paper's four, if None")
+    functions: SomeNames | None = Field(default=None, description="all of a suite, or the paper's four, if None")
     pairs: int = Field(default=100, ge=1, description="generated pairs a function")
     size: int | None = Field(default=None, ge=16, description="pixels of generated images")
     seed: int = Field(default=0, ge=0)
@@ -28,7 +29,9 @@ class LocateConfig(ModelConfig):
         description="single layers; with windows of 2 and 3; with prefixes and suffixes; auto: what a function needs",
     )
     reading: Reading = "text"
-    layers: dict[str, list[int]] = Field(default_factory=dict, description="a user's own layers per function")
+    layers: LayersByFunction = Field(
+        default_factory=dict, description="your own layers for functions: {counting: 10-12,20}"
+    )
     max_new_tokens: int | None = Field(default=None, ge=1)
     choice: ChoiceConfig = ChoiceConfig()
     part_pairs: int = Field(default=10, ge=1, description="pairs after which results are saved")

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from vfl.errors import InputError
 from vfl.stats import Floats, wilson
 
-Block = tuple[int, int]
+LayerSpan = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Outcomes:
     pairs: int
     accuracy: float
     pair_ids: tuple[str, ...]  # the kept ones, sorted: results do not depend on the order of the records
-    blocks: tuple[Block, ...]  # the single layers first, in order
+    blocks: tuple[LayerSpan, ...]  # the single layers first, in order
     changed: Floats  # (P, B) 0 | 1
     followed: Floats  # (P, B) 0 | 1
     control: Floats  # (P, B) 0 | 1: changed under the control swap

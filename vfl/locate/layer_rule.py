@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.io.layers import runs
-from vfl.locate.curves import Block
+from vfl.locate.curves import LayerSpan
 from vfl.stats import Bools, Floats, holm
 
 WIDTHS = (2, 3)  # windows that are swept
@@ -46,7 +46,7 @@ class Choice:
     layers: tuple[int, ...] = ()
     distributed: bool = False
     chosen_by: ChosenBy = "nothing"
-    named: tuple[Block, ...] = ()  # blocks whose joint swap did what their parts alone do not
+    named: tuple[LayerSpan, ...] = ()  # blocks whose joint swap did what their parts alone do not
     spread: bool = False  # range only: lower and upper layers each change half the answers
 
 
@@ -54,13 +54,13 @@ class Choice:
 class Families:
     """The columns of the blocks, by the family over which Holm's correction runs."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[LayerSpan, ...]
     num_layers: int
     windows: tuple[int, ...]
     ends: tuple[int, ...]  # prefixes and suffixes; each list is tested only if it is complete
 
     @classmethod
-    def of(cls, blocks: Sequence[Block], num_layers: int) -> "Families":
+    def of(cls, blocks: Sequence[LayerSpan], num_layers: int) -> "Families":
         column = {block: n for n, block in enumerate(blocks)}
         windows = [b for b in window_blocks(num_layers) if b in column]
         ends = end_blocks(num_layers)
@@ -73,12 +73,12 @@ class Families:
         )
 
 
-def window_blocks(num_layers: int, widths: Sequence[int] = WIDTHS) -> list[Block]:
+def window_blocks(num_layers: int, widths: Sequence[int] = WIDTHS) -> list[LayerSpan]:
     """Every window of the widths, narrow ones first."""
     return [(a, a + width - 1) for width in widths for a in range(num_layers - width + 1)]
 
 
-def end_blocks(num_layers: int) -> list[Block]:
+def end_blocks(num_layers: int) -> list[LayerSpan]:
     """Every prefix 0..k and every suffix k..L-1, the whole depth once."""
     return [(0, k) for k in range(num_layers)] + [(k, num_layers - 1) for k in range(1, num_layers)]
 
@@ -115,7 +115,7 @@ def choose(families: Families, excess: Floats, above: Bools, config: ChoiceConfi
     )
 
 
-def layers_in(block: Block) -> range:
+def layers_in(block: LayerSpan) -> range:
     return range(block[0], block[1] + 1)
 
 
@@ -133,13 +133,13 @@ def _redundant_windows(families: Families, excess: Floats, above: Bools, margin:
     """Columns of windows whose joint swap exceeds every single layer and narrower window inside them by the margin."""
     rates = {families.blocks[c]: float(excess[c]) for c in (*range(families.num_layers), *families.windows)}
 
-    def best_inside(block: Block) -> float:
+    def best_inside(block: LayerSpan) -> float:
         return max(rate for part, rate in rates.items() if _inside(part, block))
 
     return [c for c in families.windows if above[c] and excess[c] - best_inside(families.blocks[c]) >= margin]
 
 
-def _inside(inner: Block, outer: Block) -> bool:
+def _inside(inner: LayerSpan, outer: LayerSpan) -> bool:
     return outer[0] <= inner[0] and inner[1] <= outer[1] and inner != outer
 
 
@@ -163,14 +163,14 @@ def _from_ends(families: Families, excess: Floats, above: Bools, config: ChoiceC
             return None
         return int(np.flatnonzero(reached[prefix])[0]), int(np.flatnonzero(reached[suffix])[-1])
 
-    if top < config.margin or (found := rises(config.half)) is None:
+    if top < config.margin or (rise := rises(config.half)) is None:
         return Choice()
-    end, start = found
+    end, start = rise
     # The overlap start..end holds what both ends need. Where it is empty, or so short that it was swapped as a window
     # and found wanting, parts of the model each do half, as when every layer serves a few of the pairs. Then the range
     # lies between the points where half of that is reached.
     spread = end - start < max(WIDTHS)
-    first, last = sorted(rises(config.half / 2) or found) if spread else (start, end)
+    first, last = sorted(rises(config.half / 2) or rise) if spread else (start, end)
     return Choice(
         layers=tuple(range(first, last + 1)),
         distributed=last - first + 1 > config.distributed_above * depth,

@@ -12,7 +12,7 @@ from vfl import functionmap
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry
 from vfl.io.layers import layer_list, runs
-from vfl.locate.curves import Block, Outcomes, curves, outcomes
+from vfl.locate.curves import LayerSpan, Outcomes, curves, outcomes
 from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
 from vfl.locate.records import checked, read_records
 from vfl.locate.significance import levels
@@ -166,8 +166,8 @@ def _verified(
 def _own_layers(data: Outcomes, override: Sequence[int]) -> list[int]:
     layers = sorted(set(override))
     if not layers or layers[0] < 0 or layers[-1] >= data.num_layers:
-        given = f"Layers {list(override)} were given for {data.function}"
-        raise InputError(f"{given}; expected at least one of 0..{data.num_layers - 1}.")
+        beginning = f"Layers {list(override)} were given for {data.function}"
+        raise InputError(f"{beginning}; expected at least one of 0..{data.num_layers - 1}.")
     return layers
 
 
@@ -183,11 +183,11 @@ def _stability(data: Outcomes, layers: Sequence[int], config: ChoiceConfig) -> l
 
 def _blocks(data: Outcomes, choice: Choice, layers: Sequence[int]) -> list[functionmap.Block]:
     """Every block named, and every run of chosen layers that was swapped together."""
-    found = {(run[0], run[-1]) for run in runs(layers) if len(run) > 1} | set(choice.named)
-    return [_block(data, block) for block in sorted(found) if block in data.blocks]
+    spans = {(run[0], run[-1]) for run in runs(layers) if len(run) > 1} | set(choice.named)
+    return [_block(data, block) for block in sorted(spans) if block in data.blocks]
 
 
-def _block(data: Outcomes, block: Block) -> functionmap.Block:
+def _block(data: Outcomes, block: LayerSpan) -> functionmap.Block:
     column = data.blocks.index(block)
     changed = data.changed[:, column]
     runs_done, hits = np.asarray(np.sum(~np.isnan(changed)), float), np.asarray(np.nansum(changed))

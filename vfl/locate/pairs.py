@@ -7,13 +7,18 @@ from vfl.engine.image_cache import ImageCache
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import Reading, sweep
 from vfl.errors import InputError
-from vfl.locate.curves import Block
+from vfl.locate.curves import LayerSpan
 from vfl.probes.asking import MAX_NEW_TOKENS, Asked, Asker, expected_text, read_answer
 from vfl.probes.pair import Pair
 
 
 def sweep_pair(
-    asker: Asker, pair: Pair, blocks: Sequence[Block], *, reading: Reading = "text", max_new_tokens: int | None = None
+    asker: Asker,
+    pair: Pair,
+    blocks: Sequence[LayerSpan],
+    *,
+    reading: Reading = "text",
+    max_new_tokens: int | None = None,
 ) -> list[dict[str, Any]]:
     """Ask a pair unswapped and with each block of layers swapped for the source's and the control's.
 

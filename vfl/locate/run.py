@@ -15,30 +15,33 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.config import validated
 from vfl.io.layers import layer_list
+from vfl.io.run_folder import RunFolder
+from vfl.io.versions import versions
 from vfl.loading.config import EMBEDDED_ID, identify, load_from
 from vfl.loading.load import EMBEDDED, resolve
 from vfl.locate.config import LocateConfig
-from vfl.locate.folder import PARTS, claim, refuse_if_taken, settings_of
 from vfl.locate.map_entries import build_entries, kept_counts
 from vfl.locate.records import unite
 from vfl.locate.recovery import read_truth
 from vfl.locate.report.write import write_report
 from vfl.locate.sweeping import sweep_all
-from vfl.models.identity import versions
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asker
 from vfl.probes.functions import PAPER_FUNCTIONS
-from vfl.probes.make import make
+from vfl.probes.make import drawn_pairs, make
 from vfl.probes.pair import PROBES_FILE, Pair, read_suite, suite_sha256
-from vfl.probes.style import STYLES
+from vfl.probes.style import STYLES, Style
 
 logger = logging.getLogger(__name__)
 
+PARTS, MAP = "parts", "map.json"
+# These say where and how to run, not what is measured: a run may be resumed with others.
+_NOT_MEASURED = {"out", "device", "device_map", "part_pairs", "choice", "layers"}
 TEST_BED = "The embedded model is a test bed with planted function layers; it says nothing about large models."
 
 
 def locate(
-    model: str | Path | VLM | None = None,
+    model: str | Path | VLM = EMBEDDED_ID,
     *,
     out: str | Path,
     overwrite: bool = False,
@@ -49,7 +52,7 @@ def locate(
     """Find the function layers of a model by visual token swapping (arXiv 2509.24791).
 
     Args:
-        model: folder, hub id, a loaded VLM, or None for the embedded test model.
+        model: folder, hub id, a loaded VLM, or "embedded", the test model.
         out: folder for map.json, report.html, curves.png and pairs.parquet.
         overwrite: replace the results of another run in `out`.
         resume: go on with an interrupted run in `out`.
@@ -66,7 +69,7 @@ def locate(
         >>> fmap = vfl.locate("Qwen/Qwen2.5-VL-3B-Instruct", out="runs/qwen", pairs=50)  # doctest: +SKIP
     """
     loaded = model if isinstance(model, VLM) else None
-    name = loaded.model_id if loaded else None if model is None else str(model)
+    name = loaded.model_id if loaded else str(model)
     config = validated(LocateConfig, {"model": name, "out": out, **settings}, source="settings")
     return run(config, vlm=loaded, overwrite=overwrite, resume=resume, progress=progress)
 
@@ -80,22 +83,39 @@ def run(
     progress: bool = True,
 ) -> FunctionMap:
     """Run a validated configuration; see `locate`."""
+    folder = RunFolder(config.out, MAP, holds="a function map")
+    with folder.held(overwrite=overwrite, resume=resume):
+        if resume and not overwrite:
+            folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED)
+        return _run(config, folder, vlm, overwrite=overwrite, progress=progress)
+
+
+def settings_of(config: LocateConfig) -> dict[str, Any]:
+    """What is saved of a configuration: everything but where its results go."""
+    return config.model_dump(mode="json", exclude={"out"}, exclude_none=True)
+
+
+def _run(config: LocateConfig, folder: RunFolder, vlm: VLM | None, *, overwrite: bool, progress: bool) -> FunctionMap:
     out = config.out
     # What a user can get wrong is found before anything is written, and before the slow steps.
-    refuse_if_taken(config, overwrite=overwrite, resume=resume)
-    given = config.probes is not None and config.probes not in STYLES
-    suite = Path(config.probes or "") if given else None
+    own = config.probes is not None and config.probes not in STYLES
+    suite = Path(config.probes or "") if own else None
     pairs = _chosen(read_suite(suite), config.functions, suite) if suite else []
+    if suite is None:
+        _check_generated(config)
     vlm = vlm or load_from(config)
     _check_layers(config, {pair.function for pair in pairs} or set(config.functions or PAPER_FUNCTIONS), vlm)
-    claim(config, overwrite=overwrite, resume=resume)
+    if overwrite:
+        folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", "pairs.parquet"])
+    if not folder.started:
+        folder.save(settings_of(config))
     if suite is None:
         suite = _generated(config)
         pairs = read_suite(suite)
     records = sweep_all(Asker(vlm), pairs, config, out / PARTS, progress=progress)
     answered, unanswered = _answered(records)
-    found = build_entries(answered, vlm.num_layers, config.choice, config.layers or None)
-    entries = {name: found[name] for name in dict.fromkeys(pair.function for pair in pairs) if name in found}
+    built = build_entries(answered, vlm.num_layers, config.choice, config.layers or None)
+    entries = {name: built[name] for name in dict.fromkeys(pair.function for pair in pairs) if name in built}
     model = identify(vlm)
     fmap = FunctionMap(
         model=model,
@@ -110,16 +130,24 @@ def run(
     notes += [f"No pair of {name} was answered correctly on both images: it has no layers here." for name in unanswered]
     truth = read_truth(EMBEDDED) if embedded else None
     write_report(out, fmap, answered, pairs, planted=truth, note=" ".join(notes))
-    fmap.save(out / "map.json")  # last: a folder with a map is a finished run
+    fmap.save(out / MAP)  # last: a folder with a map is a finished run
     return fmap
+
+
+def _style_of(config: LocateConfig) -> tuple[str, Style]:
+    """Name and style of generated pairs."""
+    name = config.probes or ("micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard")
+    return name, STYLES[name] if config.size is None else STYLES[name].resized(config.size)
+
+
+def _check_generated(config: LocateConfig) -> None:
+    """Refuse what can't be drawn while the folder is nobody's yet."""
+    drawn_pairs(config.functions or PAPER_FUNCTIONS, config.pairs, config.seed, _style_of(config)[1])
 
 
 def _generated(config: LocateConfig) -> Path:
     """The folder of generated pairs, written into `out` like a user's own; a resumed run finds them there."""
-    name = config.probes or ("micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard")
-    style = STYLES[name]
-    if config.size is not None:
-        style = style.resized(config.size)
+    name, style = _style_of(config)
     functions = config.functions or PAPER_FUNCTIONS
     folder = config.out / "probes" / f"{name}-{style.size}-{config.pairs}-{config.seed}-{'-'.join(functions)}"
     if not (folder / PROBES_FILE).exists():

@@ -4,12 +4,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.io.layers import runs
-from vfl.locate.curves import Block, outcomes
+from vfl.locate.curves import LayerSpan, outcomes
 from vfl.locate.layer_rule import ChoiceConfig, end_blocks, window_blocks
 from vfl.locate.map_entries import choice_of
 
 
-def next_blocks(records: pa.Table, function: str, num_layers: int, choice: ChoiceConfig | None = None) -> list[Block]:
+def next_blocks(
+    records: pa.Table, function: str, num_layers: int, choice: ChoiceConfig | None = None
+) -> list[LayerSpan]:
     """The blocks (first, last) to sweep next over the function's kept pairs; empty when there is nothing left to ask.
 
     Single layers first, then windows of 2 and 3; prefixes and suffixes only where these find nothing; at last the runs
@@ -27,14 +29,14 @@ def next_blocks(records: pa.Table, function: str, num_layers: int, choice: Choic
     columns = (swept[name].to_pylist() for name in ("first", "last", "pair_id_count_distinct"))
     pairs_with = {(first, last): count for first, last, count in zip(*columns, strict=True)}
 
-    def missing(blocks: list[Block]) -> list[Block]:
+    def missing(blocks: list[LayerSpan]) -> list[LayerSpan]:
         return [block for block in blocks if pairs_with.get(block, 0) < num_kept]
 
     if wanted := missing(singles) or missing(window_blocks(num_layers)):
         return wanted
     if not num_kept:
         return []
-    found = choice_of(outcomes(records, function, num_layers), config)
-    if not found.layers and (wanted := missing(end_blocks(num_layers))):
+    choice_so_far = choice_of(outcomes(records, function, num_layers), config)
+    if not choice_so_far.layers and (wanted := missing(end_blocks(num_layers))):
         return wanted
-    return missing([(run[0], run[-1]) for run in runs(found.layers) if len(run) > 1])
+    return missing([(run[0], run[-1]) for run in runs(choice_so_far.layers) if len(run) > 1])

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vfl.locate.config import LocateConfig
-from vfl.locate.curves import Block
+from vfl.locate.curves import LayerSpan
 from vfl.locate.layer_rule import end_blocks, window_blocks
 from vfl.locate.pairs import sweep_pair
 from vfl.locate.records import pending, read_parts, write_part
@@ -32,13 +32,13 @@ def sweep_all(asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path
 
 def _next_stage(
     records: pa.Table, function: str, pairs: list[Pair], num_layers: int, config: LocateConfig
-) -> tuple[Sequence[Block], list[Pair]] | None:
+) -> tuple[Sequence[LayerSpan], list[Pair]] | None:
     """The blocks to sweep next for a function and the pairs that lack them; None when there is nothing left to ask."""
     singles = [(layer, layer) for layer in range(num_layers)]
     if todo := _lacking(records, function, pairs, singles):
         return singles, todo
     kept = _kept(records, pairs)
-    wider: dict[str, Sequence[Block]] = {
+    wider: dict[str, Sequence[LayerSpan]] = {
         "auto": next_blocks(records, function, num_layers, config.choice) if config.mode == "auto" else [],
         "single": [],
         "window": window_blocks(num_layers),
@@ -49,7 +49,7 @@ def _next_stage(
     return (blocks, todo) if todo else None
 
 
-def _lacking(records: pa.Table, function: str, pairs: list[Pair], blocks: Sequence[Block]) -> list[Pair]:
+def _lacking(records: pa.Table, function: str, pairs: list[Pair], blocks: Sequence[LayerSpan]) -> list[Pair]:
     wanted = set(pending(records, function, [pair.id for pair in pairs], blocks))
     return [pair for pair in pairs if pair.id in wanted]
 
@@ -57,7 +57,7 @@ def _lacking(records: pa.Table, function: str, pairs: list[Pair], blocks: Sequen
 def _sweep_stage(
     asker: Asker,
     pairs: Sequence[Pair],
-    blocks: Sequence[Block],
+    blocks: Sequence[LayerSpan],
     config: LocateConfig,
     parts: Path,
     *,
@@ -78,7 +78,7 @@ def _kept(records: pa.Table, pairs: list[Pair]) -> list[Pair]:
     return [pair for pair in pairs if (pair.function, pair.id) in ids]
 
 
-def _describe(blocks: Sequence[Block], num_layers: int) -> str:
+def _describe(blocks: Sequence[LayerSpan], num_layers: int) -> str:
     if all(first == last for first, last in blocks):
         return "single layers"
     if any(first == 0 and last > 2 for first, last in blocks) and any(last == num_layers - 1 for _, last in blocks):

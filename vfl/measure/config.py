@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vfl.data import Kind
 from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch
+from vfl.io.fields import Names, OnBadRow, SomeNames, split
 from vfl.loading.config import ModelConfig
 from vfl.metrics.measure import check_names, check_options, known_metrics
 
@@ -48,9 +49,9 @@ class MeasureConfig(ModelConfig):
     format: Kind | Literal["auto"] = Field(default="auto", description="kind of the rows, where it isn't clear")
     column: str | None = Field(default=None, description="rows are grouped by the value of this column")
     match: DataMatch = Field(default="auto", description="how answers to rows are compared")
-    choices: tuple[str, ...] = Field(default=(), description="the answers that all rows choose from, for chance")
-    on_bad_row: Literal["error", "skip"] = "error"
-    functions: tuple[str, ...] | None = Field(default=None, description="only these functions (or groups of rows)")
+    choices: Names = Field(default=(), description="the answers that all rows choose from, for chance")
+    on_bad_row: OnBadRow = "error"
+    functions: SomeNames | None = Field(default=None, description="only these functions (or groups of rows)")
     pairs: int | None = Field(
         default=None, ge=1, description="a function: generated (12), or the first so many of a suite or of rows (all)"
     )
@@ -62,11 +63,18 @@ class MeasureConfig(ModelConfig):
 
     @field_validator("metrics", mode="before")
     @classmethod
-    def _listed(cls, given: Any) -> Any:
-        """ "var,cosine" -> ("var", "cosine")."""
-        if not isinstance(given, str) or given == ALL:
-            return given
-        return [name.strip() for name in given.split(",") if name.strip()]
+    def _listed(cls, written: Any) -> Any:
+        """ "var,cosine" -> ["var", "cosine"]; all of them is a word of its own."""
+        return written if written == ALL else split(written)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_in_their_place(cls, values: Any) -> Any:
+        """`--set cosine.eps=0.02` was how vfl 0.1 set an option of a metric."""
+        misplaced = [key for key in values if key in known_metrics() and key not in cls.model_fields]
+        if misplaced:
+            raise ValueError(f"{misplaced[0]} is a metric; its options are set as options.{misplaced[0]}.NAME=VALUE")
+        return values
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -12,19 +12,17 @@
 | `versions` | `{package: version}` |
 """
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from vfl.errors import InputError
 from vfl.functionmap import ModelId
-from vfl.io.atomic import replacing
-from vfl.models.identity import versions
+from vfl.io.json_files import Versioned, write_json
+from vfl.io.versions import versions
 
 METRICS = "metrics.json"
-SCHEMA = 1
+FILE = Versioned(METRICS, "metrics", schema=1, key="metrics", command="vfl measure")
 
 
 class _Strict(BaseModel):
@@ -59,9 +57,7 @@ class Metrics(_Strict):
         """Write metrics.json into a folder, whole or not at all."""
         content = self.model_dump(mode="json", by_alias=True)
         content["model"] = self.model.model_dump(exclude_none=True)
-        with replacing(folder / METRICS) as temporary:
-            text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(folder / METRICS, content, indent=1)
         return folder / METRICS
 
 
@@ -71,19 +67,4 @@ def read_metrics(path: Path) -> Metrics:
     Raises:
         InputError: says in one line why there are none.
     """
-    path = path / METRICS if path.is_dir() else path
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"No metrics at {path}: {error.strerror}. Write them with `vfl measure`.") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); expected the metrics.json of `vfl measure`.") from error
-    if not isinstance(content, dict) or "metrics" not in content or "schema" not in content:
-        raise InputError(f"{path} is no metrics.json: it has no 'schema' and 'metrics' at its top level.")
-    if content["schema"] != SCHEMA:
-        raise InputError(f"{path} has schema {content['schema']!r}, this version of vfl reads {SCHEMA}. Measure again.")
-    try:
-        return Metrics.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    return FILE.read(Metrics, path)

@@ -22,7 +22,8 @@ from vfl.measure.hub import write_objects, write_questions
 from vfl.measure.metrics_file import Metrics
 from vfl.measure.published import Beside, compare, save
 from vfl.measure.rendering import ITEM, check_template
-from vfl.measure.run import run
+from vfl.measure.run import folder_of, run
+from vfl.models.vlm import VLM
 
 DATA = "data"
 # What a user may give beside a paper's file: which model and how it is loaded, how much of the data, where results go.
@@ -237,8 +238,13 @@ def run_paper(
             write_objects(one, folder, paper.pairs)
     vlm = load_from(paper)
     found: dict[str, Metrics] = {
-        name: run(config_of(paper, name), vlm=vlm, overwrite=overwrite, resume=resume) for name in paper.sets
+        name: _measured(config_of(paper, name), vlm, overwrite=overwrite, resume=resume) for name in paper.sets
     }
     beside = compare(paper.published, {name: metrics.metrics for name, metrics in found.items()})
     save(paper.out, paper.title, paper.source, vlm.model_id, beside)
     return paper, beside
+
+
+def _measured(config: MeasureConfig, vlm: VLM, *, overwrite: bool, resume: bool) -> Metrics:
+    """One set; a paper that is resumed has sets that were not begun."""
+    return run(config, vlm=vlm, overwrite=overwrite, resume=resume and folder_of(config).taken)

@@ -13,9 +13,12 @@ from typing import Any
 from tqdm import tqdm
 
 from vfl.errors import InputError
-from vfl.io.atomic import replacing
 from vfl.io.config import validated
+from vfl.io.json_files import write_json
+from vfl.io.run_folder import RunFolder
+from vfl.io.versions import versions
 from vfl.loading.config import identify, load_from
+from vfl.loading.load import EMBEDDED_ID
 from vfl.measure.config import ALL, MeasureConfig, check_metrics
 from vfl.measure.judge import Judge
 from vfl.measure.metrics_file import METRICS, MeasuredOn, Metrics
@@ -24,21 +27,20 @@ from vfl.measure.report.lens_view import lens_view
 from vfl.measure.report.write import FIGURES, REPORT, write_report
 from vfl.measure.source import Source, source_of
 from vfl.metrics.measure import known_metrics, measure_named
-from vfl.models.identity import versions
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
 
 logger = logging.getLogger(__name__)
 
 PARTS = "parts"
-BASE = "run.json"
+BASE = "measured_on.json"
 VIEW = "lens_view"
 VIEW_OF = "lens"
 VERDICTS = "judge.jsonl"
 
 
 def measure(
-    model: str | Path | VLM | None = None,
+    model: str | Path | VLM = EMBEDDED_ID,
     *,
     out: str | Path,
     overwrite: bool = False,
@@ -49,7 +51,7 @@ def measure(
     """Measure interpretability metrics of a model on probes or on a user's data.
 
     Args:
-        model: folder, hub id, a loaded VLM, or None for the embedded test model.
+        model: folder, hub id, a loaded VLM, or "embedded", the test model.
         out: folder for metrics.json, report.html and the figures.
         overwrite: replace the results of another run in `out`.
         resume: keep what `out` holds already, and measure the rest.
@@ -63,7 +65,7 @@ def measure(
         >>> vfl.measure("Qwen/Qwen2.5-VL-3B-Instruct", metrics=["var", "drop"], out="runs/measured")  # doctest: +SKIP
     """
     loaded = model if isinstance(model, VLM) else None
-    name = loaded.model_id if loaded else None if model is None else str(model)
+    name = loaded.model_id if loaded else str(model)
     config = validated(MeasureConfig, {"model": name, "out": out, **settings}, source="settings")
     return run(config, vlm=loaded, overwrite=overwrite, resume=resume, progress=progress)
 
@@ -92,12 +94,18 @@ def run(
             none can be. With "all", a metric that does not apply is left out with its reason.
     """
     check_metrics(config.names, config.options)
+    folder = folder_of(config)
+    with folder.held(overwrite=overwrite, resume=resume):
+        return _run(config, folder, vlm, overwrite=overwrite, progress=progress)
+
+
+def folder_of(config: MeasureConfig) -> RunFolder:
+    """The folder of a measurement."""
+    return RunFolder(config.out, METRICS, holds="another run's metrics", grows=True)
+
+
+def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite: bool, progress: bool) -> Metrics:
     parts = config.out / PARTS
-    if parts.exists() and not (overwrite or resume):
-        raise InputError(
-            f"{config.out} holds another run's metrics. Use --resume to go on with it (or to add metrics), --overwrite "
-            "to replace it, or another --out folder."
-        )
     judge = Judge(config.judge, config.out / VERDICTS) if config.judge else None
     vlm = vlm or load_from(config)
     source = source_of(config)
@@ -109,21 +117,21 @@ def run(
         functions=source.counts(),
         left_out=source.left_out,
     )
-    _claim(config, _base(config, vlm, measured_on), overwrite=overwrite)
+    _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
-    found = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
-    waiting = [name for name in config.names if name not in found]
+    measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
+    waiting = [name for name in config.names if name not in measured]
     for name in (bar := tqdm(waiting, desc="measuring", unit="metric", disable=not progress)):
         bar.set_postfix_str(name)
-        found[name] = _measure(vlm, name, pairs, config)
-        _save(parts / f"{name}.json", found[name])
+        measured[name] = _measure(vlm, name, pairs, config)
+        _save(parts / f"{name}.json", measured[name])
     metrics = Metrics(
         model=identify(vlm),
         data=measured_on,
-        settings=config.model_dump(mode="json", exclude={"out"}, exclude_none=True),
-        metrics={name: found[name]["result"] for name in config.names if "result" in found[name]},
-        not_measured={name: found[name]["reason"] for name in config.names if "reason" in found[name]},
-        seconds={name: found[name]["seconds"] for name in config.names},
+        settings=_settings_of(config),
+        metrics={name: measured[name]["result"] for name in config.names if "result" in measured[name]},
+        not_measured={name: measured[name]["reason"] for name in config.names if "reason" in measured[name]},
+        seconds={name: measured[name]["seconds"] for name in config.names},
     )
     if not metrics.metrics:
         reasons = " ".join(f"{name}: {reason}" for name, reason in metrics.not_measured.items())
@@ -143,16 +151,16 @@ def _measure(vlm: VLM, name: str, pairs: Sequence[Pair], config: MeasureConfig) 
         part["reason"] = reason
     else:
         try:
-            found = measure_named(vlm, [name], pairs, options={name: options} if options else None)[name]
+            result = measure_named(vlm, [name], pairs, options={name: options} if options else None)[name]
         except (InputError, NotImplementedError) as error:
             if config.metrics != ALL or options:
                 raise InputError(f"{name}: {error}") from error
             part["reason"] = str(error)
         else:
-            if found["scalars"] or found["curves"]:
-                part["result"] = found
+            if result["scalars"] or result["curves"]:
+                part["result"] = result
             else:
-                part["reason"] = "none of the samples has what it needs" + _lacking(found)
+                part["reason"] = "none of the samples has what it needs" + _lacking(result)
     if "reason" in part:
         if config.metrics != ALL:
             raise InputError(f"{name}: {part['reason']}")
@@ -161,10 +169,10 @@ def _measure(vlm: VLM, name: str, pairs: Sequence[Pair], config: MeasureConfig) 
     return part
 
 
-def _lacking(found: dict[str, Any]) -> str:
+def _lacking(result: dict[str, Any]) -> str:
     """What samples of a result without numbers lack, where the metric says it."""
-    without = found.get("without_object")
-    return f" ({len(without)} of {found['n']} have no box or label)." if without else "."
+    without = result.get("without_object")
+    return f" ({len(without)} of {result['n']} have no box or label)." if without else "."
 
 
 def _needs_a_source(name: str, pairs: Sequence[Pair]) -> str | None:
@@ -215,21 +223,25 @@ def _base(config: MeasureConfig, vlm: VLM, measured_on: MeasuredOn) -> dict[str,
     }
 
 
-def _claim(config: MeasureConfig, base: dict[str, Any], *, overwrite: bool) -> None:
-    """Make `out` this run's; raises InputError when its parts were measured on something else."""
-    path = config.out / PARTS / BASE
+def _claim(folder: RunFolder, config: MeasureConfig, base: dict[str, Any], *, overwrite: bool) -> None:
+    """Make the folder this run's; raises InputError when its parts were measured on something else."""
+    path = folder.path / PARTS / BASE
     if overwrite:
-        old = [*(config.out / PARTS).glob("*.json"), *(config.out / FIGURES).glob("*.png")]
-        for file in (*old, config.out / REPORT, config.out / METRICS):
-            file.unlink(missing_ok=True)
+        folder.clear([f"{PARTS}/*.json", f"{FIGURES}/*.png", REPORT])
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         if other := [key for key in base if before.get(key) != base[key]]:
             listed = ", ".join(f"{key}: {before.get(key)!r} then, {base[key]!r} now" for key in other)
-            raise InputError(f"The metrics in {config.out} were measured with another {listed}. Use --overwrite.")
-        (config.out / METRICS).unlink(missing_ok=True)
+            raise InputError(f"The metrics in {folder.path} were measured with another {listed}. Use --overwrite.")
+        (folder.path / METRICS).unlink(missing_ok=True)
     else:
         _save(path, base)
+    folder.save(_settings_of(config))
+
+
+def _settings_of(config: MeasureConfig) -> dict[str, Any]:
+    """What is saved of a configuration: everything but where its results go."""
+    return config.model_dump(mode="json", exclude={"out"}, exclude_none=True)
 
 
 def _notes(vlm: VLM, source: Source) -> list[str]:
@@ -237,8 +249,7 @@ def _notes(vlm: VLM, source: Source) -> list[str]:
 
 
 def _save(path: Path, content: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    write_json(path, content, indent=None)
 
 
 def _plain(options: Any) -> Any:

@@ -89,7 +89,7 @@ def _questions(config: MeasureConfig, data: str) -> Source:
             asked = _asked(row, number, config, path.stem)
         except InputError as error:
             if config.on_bad_row == "error":
-                raise InputError(f"{error} (on_bad_row: skip, or --skip-bad-rows, leaves such rows out.)") from error
+                raise InputError(f"{error} (on_bad_row: skip, or --on-bad-row skip, leaves such rows out.)") from error
             left_out.append(str(error))
             continue
         if config.functions is not None and asked.function not in config.functions:

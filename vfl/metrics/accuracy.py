@@ -14,6 +14,7 @@ from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.metrics.result import Result, by_function, mean_curve, no_scalar, result, share_curve, share_scalar
+from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
 from vfl.probes.asking import MAX_NEW_TOKENS, Asked, Asker, expected_text, read_answer
 from vfl.probes.match import words
@@ -112,7 +113,7 @@ def points(given: Sequence[int] | None, default: Sequence[int], vlm: VLM, what: 
 
 def eighths(num_layers: int) -> list[int]:
     """The paper's first 0, 4, 8, 12 and 16 of 32 layers, in proportion to another depth."""
-    return sorted({round(eighth * num_layers / 8) for eighth in range(5)})
+    return sorted({in_proportion(layer, num_layers) for layer in range(0, 17, 4)})
 
 
 def chance(pairs: Sequence[Pair]) -> float:

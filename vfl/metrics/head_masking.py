@@ -24,7 +24,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from vfl.engine.attention_tap import Rewrite, tapped
 from vfl.engine.states import forward
 from vfl.errors import InputError
-from vfl.evaluate.answers import Exam
+from vfl.evaluate.answers import Evaluator
 from vfl.evaluate.items import items_of_probes
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import check_pairs
@@ -95,13 +95,13 @@ def head_masking(
     }
     means = mean_outputs(vlm, pairs) if mode == "mean" else {}
     items = items_of_probes(vlm, pairs, IMAGES)
-    exam = Exam(vlm, items, batch=batch)
+    evaluator = Evaluator(vlm, items, batch=batch)
 
     def asked(heads: Sequence[tuple[int, int]]) -> list[bool]:
         with tapped(vlm, rewrite=masked_heads(heads, mode, means)):
-            return [one.correct for one in exam.answer()]
+            return [one.correct for one in evaluator.answer()]
 
-    plain = [one.correct for one in exam.answer()]
+    plain = [one.correct for one in evaluator.answer()]
     top = {(stage, k): asked(members[stage][:k]) for stage, k in product(stages, numbers)}
     random = {
         (stage, k): np.mean([asked(shuffled[stage, draw][:k]) for draw in range(draws)], axis=0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vfl.engine.attention_tap import Block, tapped
+from vfl.engine.attention_tap import BlockedEdges, tapped
 from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
@@ -30,6 +30,7 @@ from vfl.metrics.edited_prompts import (
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
 from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
 from vfl.metrics.spec import NEO, Metric
+from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair, Which
 
@@ -39,7 +40,6 @@ SOURCES = (*OBJECT, "all_but_last_row")
 CUTS = (*(f"{source} to last_token" for source in OBJECT), "all_but_last_row to last_row")
 # First and last of 32 layers, both included and counted from 0 (the paper's printed windows mix 0 and 1).
 PAPER_WINDOWS = {"early": (0, 9), "early_mid": (5, 14), "mid": (10, 19), "mid_late": (15, 24), "late": (20, 31)}
-PAPER_DEPTH = 32
 
 
 def knockout(
@@ -116,8 +116,8 @@ def window_layers(num_layers: int) -> dict[str, tuple[int, int]]:
     """First and last layer of the paper's windows, in proportion to another depth, and "all"."""
     scaled = {}
     for name, (first, last) in PAPER_WINDOWS.items():
-        start = min(round(first * num_layers / PAPER_DEPTH), num_layers - 1)
-        scaled[name] = (start, max(start, round((last + 1) * num_layers / PAPER_DEPTH) - 1))
+        start = min(in_proportion(first, num_layers), num_layers - 1)
+        scaled[name] = (start, max(start, in_proportion(last + 1, num_layers) - 1))
     return scaled | {"all": (0, num_layers - 1)}
 
 
@@ -176,7 +176,7 @@ def _knocked_out(
         blocks = []
         for layer in range(vlm.num_layers):
             here = torch.tensor([first <= layer <= last for _, (first, last) in rows], device=queries.device)
-            blocks.append(Block(frozenset([layer]), queries & here[:, None], keys))
+            blocks.append(BlockedEdges(frozenset([layer]), queries & here[:, None], keys))
         with tapped(vlm, blocks=blocks):
             answered = replies(vlm, question, take_rows(given, [0] * len(rows)))
         for (name, _), edited in zip(rows, answered, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 from vfl import metrics
 from vfl.errors import InputError
+from vfl.io.did_you_mean import did_you_mean
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result
 from vfl.metrics.spec import Metric
@@ -86,7 +87,11 @@ def check_options(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
     for name, chosen in options.items():
         known = options_of(name)
         if unknown := [option for option in chosen if option not in known]:
-            raise InputError(f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}.")
+            hint = did_you_mean(unknown[0], known)
+            raise InputError(
+                f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}."
+                + (f" {hint.capitalize()}" if hint else "")
+            )
 
 
 def _measure(vlm: VLM, spec: Metric, pairs: Sequence[Pair], options: Mapping[str, Any]) -> Result:

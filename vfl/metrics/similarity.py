@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from vfl.engine.attention_tap import Block, tapped
+from vfl.engine.attention_tap import BlockedEdges, tapped
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.states import between_layers, forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine_distance
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
 from vfl.metrics.spec import EARLY, Metric
+from vfl.models.depth import in_proportion
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -46,7 +47,7 @@ def similarity(vlm: VLM, prompts: Iterable[Encoded], *, below: int | None = None
         InputError: for a `below` outside of 1 .. L-1.
     """
     num_layers = vlm.num_layers
-    first = max(1, round(num_layers / 8)) if below is None else below
+    first = max(1, in_proportion(4, num_layers)) if below is None else below
     if not 0 < first < num_layers:
         raise InputError(f"below={below}: the model has {num_layers} layers; give 1 to {num_layers - 1}.")
     samples = [similarities(vlm, encoded, first) for encoded in prompts]
@@ -89,9 +90,9 @@ def kept_apart(vlm: VLM, encoded: Encoded, below: int, edit: str) -> Iterator[No
     """Passes over this prompt run with vision and text apart in layers 0 .. below - 1, by "mask" or "skip"."""
     vision = is_vision(encoded)
     layers = frozenset(range(below))
-    blocks = [Block(layers, ~vision[None], vision[None])]
+    blocks = [BlockedEdges(layers, ~vision[None], vision[None])]
     if edit == "mask":
-        blocks.append(Block(layers, vision[None], ~vision[None]))
+        blocks.append(BlockedEdges(layers, vision[None], ~vision[None]))
     raw: list[torch.Tensor] = []
 
     def keep_raw(

@@ -19,12 +19,12 @@ from vfl.engine.states import forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
 from vfl.metrics.spec import SKIP, Metric
+from vfl.models.depth import in_proportion
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
 Query = Literal["predicts", "token"]
 PAPER_LAYERS = (5, 18)  # of 32
-PAPER_DEPTH = 32
 
 
 def var(
@@ -101,7 +101,7 @@ def read_query(vlm: VLM, encoded: Encoded, read: Reader, *, query: Query = "pred
 
 def svar_layers(num_layers: int) -> tuple[int, int]:
     """The paper's layers 5 to 18 of 32, both included, in proportion to another depth."""
-    first, last = (round(layer * num_layers / PAPER_DEPTH) for layer in PAPER_LAYERS)
+    first, last = (in_proportion(layer, num_layers) for layer in PAPER_LAYERS)
     return first, max(first, min(last, num_layers - 1))
 
 

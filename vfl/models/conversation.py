@@ -38,7 +38,7 @@ class Transcript:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ConversationBatch:
     """Rows ready for the model.
 
     Attributes:
@@ -93,7 +93,9 @@ class ConversationEncoder:
         pad = self.tokenizer.pad_token_id
         self._pad = self.tokenizer.eos_token_id if pad is None else pad
 
-    def encode(self, conversations: Sequence[Sequence[Message]], prompt_turns: Sequence[int] | None = None) -> Batch:
+    def encode(
+        self, conversations: Sequence[Sequence[Message]], prompt_turns: Sequence[int] | None = None
+    ) -> ConversationBatch:
         """One batch, images in place (PIL) in every conversation.
 
         Args:
@@ -103,8 +105,8 @@ class ConversationEncoder:
         Raises:
             InputError: for a conversation without an answer, or a model without a chat template.
         """
-        given = prompt_turns or [0] * len(conversations)
-        cut = [self.cut(messages, turns) for messages, turns in zip(conversations, given, strict=True)]
+        turns_of_prompts = prompt_turns or [0] * len(conversations)
+        cut = [self.cut(messages, turns) for messages, turns in zip(conversations, turns_of_prompts, strict=True)]
         shown = [segment for segments in cut for segment in segments if segment.images]
         processed, pixels = self._process(shown)
         transcripts = [self._transcribe(segments, processed) for segments in cut]
@@ -200,7 +202,7 @@ class ConversationEncoder:
         alone: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return alone
 
-    def _collate(self, transcripts: list[Transcript], pixels: dict[str, torch.Tensor]) -> Batch:
+    def _collate(self, transcripts: list[Transcript], pixels: dict[str, torch.Tensor]) -> ConversationBatch:
         longest = max(len(transcript.ids) for transcript in transcripts)
 
         def padded(rows: list[list[int]], value: int) -> torch.Tensor:
@@ -213,7 +215,7 @@ class ConversationEncoder:
             **pixels,
         }
         answers = padded([[int(a) for a in t.answers] for t in transcripts], 0).bool()
-        return Batch(inputs=inputs, answers=answers)
+        return ConversationBatch(inputs=inputs, answers=answers)
 
 
 def encoder_of(vlm: Any) -> ConversationEncoder:

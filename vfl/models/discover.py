@@ -61,8 +61,8 @@ def discover(model: PreTrainedModel) -> Parts:
     layers = getattr(decoder, "layers", None)
     num_layers = config.get_text_config(decoder=True).num_hidden_layers
     if not isinstance(layers, nn.ModuleList) or len(layers) != num_layers:
-        found = "none" if layers is None else str(len(layers))
-        raise missing(f"the list of {num_layers} decoder layers ({type(decoder).__name__}.layers: {found})")
+        num_found = "none" if layers is None else str(len(layers))
+        raise missing(f"the list of {num_layers} decoder layers ({type(decoder).__name__}.layers: {num_found})")
     if not all(hasattr(layer, "self_attn") for layer in layers):
         raise missing("softmax attention with keys and values in every decoder layer (`self_attn`)")
     norm = getattr(decoder, "norm", None)

@@ -1,11 +1,7 @@
 """Which model a result belongs to: the hub's commit, or a hash of the weights in a folder."""
 
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
-
-VERSIONED = ("vfl", "torch", "transformers", "numpy", "pillow")
 
 
 def weights_sha256(folder: Path) -> str:
@@ -17,8 +13,3 @@ def weights_sha256(folder: Path) -> str:
             while chunk := file.read(1 << 24):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {"python": python_version(), **{name: version(name) for name in VERSIONED}}

@@ -116,7 +116,7 @@ class VLM:
         sizes = tuple(image.size for image in originals)  # a sound has none
         return Encoded(
             inputs=inputs,
-            positions=self._positions(inputs),
+            positions=self.positions_of(inputs),
             spans=find_spans(inputs["input_ids"], self.parts.image_token_id, counts),
             image_sizes=sizes,
             model_sizes=self.model_sizes(inputs, sizes),
@@ -193,15 +193,16 @@ class VLM:
             counts.append(self._num_image_tokens(alone))
         return counts
 
-    def _positions(self, inputs: dict[str, Any]) -> torch.Tensor:
+    def positions_of(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """(..., B or 1, T) position ids of the processor's output, as the model itself counts them."""
         length = inputs["input_ids"].shape[1]
         body: Any = self.parts.body
         if not hasattr(body, "get_rope_index"):
             return torch.arange(length, device=self.device)[None] + self.first_position
         # M-RoPE: the model would compute these itself, but would also keep them as state that a second image changes.
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
-        given = {name: inputs[name] for name in names if name in inputs}
-        positions: torch.Tensor = body.get_rope_index(**given)[0]
+        inputs_of_rope = {name: inputs[name] for name in names if name in inputs}
+        positions: torch.Tensor = body.get_rope_index(**inputs_of_rope)[0]
         return positions
 
     def model_sizes(self, inputs: dict[str, Any], sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:

@@ -101,11 +101,11 @@ def coco_pairs(
     reasons: dict[str, Counter[str]] = {}
     for function in functions:
         reasons[function] = left_out.copy()
-        found = choose(function, candidates, root, pairs, Random(f"{seed}/{function}"), reasons[function])
-        if not found:
+        candidates_chosen = choose(function, candidates, root, pairs, Random(f"{seed}/{function}"), reasons[function])
+        if not candidates_chosen:
             listed = ", ".join(f"{count} {reason}" for reason, count in reasons[function].items()) or "there were none"
             raise InputError(f"no {function} pair can be made from {annotations}; annotations left out: {listed}")
-        chosen += [(function, candidate) for candidate in found]
+        chosen += [(function, candidate) for candidate in candidates_chosen]
     return (_draw(function, candidate, root.resolve(), seed) for function, candidate in chosen), reasons
 
 

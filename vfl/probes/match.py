@@ -103,14 +103,14 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 def _read_text(answer: str, candidates: Sequence[str]) -> tuple[str, ...] | None:
     spoken = words(answer)
     phrases = sorted({words(candidate) for candidate in candidates} - {()}, key=len, reverse=True)
-    found: set[tuple[str, ...]] = set()
+    recognised: set[tuple[str, ...]] = set()
     position = 0
     while position < len(spoken):  # longest phrase first, so "dark red" is not also "red"
         phrase = next((p for p in phrases if spoken[position : position + len(p)] == p), None)
         if phrase:
-            found.add(phrase)
+            recognised.add(phrase)
         position += len(phrase) if phrase else 1
-    return found.pop() if len(found) == 1 else spoken or None
+    return recognised.pop() if len(recognised) == 1 else spoken or None
 
 
 def _read_number(answer: str) -> float | None:

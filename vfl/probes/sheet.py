@@ -41,8 +41,13 @@ def spread(pairs: Sequence[Pair], rows: int) -> list[Pair]:
     functions: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         functions[pair.function].append(pair)
-    turns = max((len(found) for found in functions.values()), default=0)
-    taken = [found[turn] for turn in range(turns) for found in functions.values() if turn < len(found)][:rows]
+    turns = max((len(pairs_of_function) for pairs_of_function in functions.values()), default=0)
+    taken = [
+        pairs_of_function[turn]
+        for turn in range(turns)
+        for pairs_of_function in functions.values()
+        if turn < len(pairs_of_function)
+    ][:rows]
     chosen = {pair.id for pair in taken}
     return [pair for pair in pairs if pair.id in chosen]
 

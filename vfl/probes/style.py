@@ -141,19 +141,22 @@ def user_pictures(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give one with a picture a class, named as the class (fire_truck.png)")
-    found: dict[str, Path] = {}
+    pictures: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in PICTURES or path.name.startswith("."):
             continue
         name = path.stem.replace("_", " ").strip()
-        if name in found:
-            raise InputError(f"{folder} holds two pictures of {name!r}: {found[name].name} and {path.name}; remove one")
-        found[name] = path
-    if len(found) < 2:
+        if name in pictures:
+            raise InputError(
+                f"{folder} holds two pictures of {name!r}: {pictures[name].name} and {path.name}; remove one"
+            )
+        pictures[name] = path
+    if len(pictures) < 2:
         raise InputError(
-            f"{folder} holds {len(found)} pictures; expected at least 2, named as their class ({', '.join(PICTURES)})"
+            f"{folder} holds {len(pictures)} pictures; expected at least 2, named as their class "
+            f"({', '.join(PICTURES)})"
         )
-    return found
+    return pictures
 
 
 @lru_cache(maxsize=512)

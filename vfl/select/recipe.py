@@ -11,7 +11,7 @@ from vfl.io.config import read_yaml, set_dotted, validated
 
 
 class SelectRecipe(BaseModel):
-    """`score` and `filter` hold the settings of these commands, without the folders, which are told here."""
+    """`score` and `filter` hold the settings of these commands, without the folders, which stand here."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,18 +38,18 @@ def read_select_recipe(
     """A recipe from a file, then flags (`top`, `score`, `filter`; those that are None are not given), then overrides.
 
     Raises:
-        InputError: names the wrong key, or a folder that is told twice.
+        InputError: names the wrong key, or a folder that is set twice.
     """
     values = {} if file is None else read_yaml(file)
     values |= {key: value for key, value in top.items() if value is not None}
-    for name, given in (("score", score), ("filter", filter)):
+    for name, flags in (("score", score), ("filter", filter)):
         inner = values.get(name) or {}
         if not isinstance(inner, dict):
             raise InputError(f"{file}: {name} is {inner!r}; expected its settings as keys and values.")
-        values[name] = inner | {key: value for key, value in given.items() if value is not None}
-    for one in overrides:
-        set_dotted(values, one)
-    for name, told in (("score", ("out",)), ("filter", ("out", "scores"))):
-        if found := [key for key in told if key in values[name]]:
-            raise InputError(f"{name}.{found[0]} is set by `out` and `scores` at the top of the recipe; leave it out.")
+        values[name] = inner | {key: value for key, value in flags.items() if value is not None}
+    for override in overrides:
+        set_dotted(values, override)
+    for name, above in (("score", ("out",)), ("filter", ("out", "scores"))):
+        if twice := [key for key in above if key in values[name]]:
+            raise InputError(f"{name}.{twice[0]} is set by `out` and `scores` at the top of the recipe; leave it out.")
     return validated(SelectRecipe, values, source=str(file or "settings"))

@@ -1,28 +1,14 @@
 """Settings of `vfl select score`: a YAML recipe, overridden by flags, saved beside the scores."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.data import Kind
-from vfl.engine.teacher_forcing import How
-from vfl.io.layers import parse_layers
+from vfl.engine.teacher_forcing import Ablation
+from vfl.io.fields import LayersByFunction, OnBadRow, Paths, SomeNames
 from vfl.loading.config import ModelConfig
-
-
-def _several(value: Any) -> Any:
-    return [value] if isinstance(value, str | Path) else value
-
-
-def _layers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: parse_layers(one) if isinstance(one, str) else one for name, one in value.items()}
-    return value
-
-
-def _names(value: Any) -> Any:
-    return [one.strip() for one in value.split(",")] if isinstance(value, str) else value
 
 
 class RayConfig(BaseModel):
@@ -39,9 +25,7 @@ class RayConfig(BaseModel):
 class ScoreConfig(ModelConfig):
     """Settings of a scoring run. Paths must mean the same on every machine that takes part."""
 
-    data: Annotated[tuple[Path, ...] | None, BeforeValidator(_several)] = Field(
-        default=None, description="files, folders of shards or saved datasets"
-    )
+    data: Paths | None = Field(default=None, description="files, folders of shards or saved datasets")
     images: Path | None = Field(default=None, description="folder of the images that rows name")
     format: Kind | Literal["auto"] = "auto"
     split: str | None = None
@@ -51,19 +35,17 @@ class ScoreConfig(ModelConfig):
     )
     out: Path = Field(description="folder for the scores")
     map: Path | None = Field(default=None, description="map.json of `vfl locate`: functions and their layers")
-    functions: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
-        default=None, description="of the map; default: all that have layers"
-    )
-    layers: Annotated[dict[str, list[int]], BeforeValidator(_layers)] = Field(
+    functions: SomeNames | None = Field(default=None, description="of the map; default: all that have layers")
+    layers: LayersByFunction = Field(
         default_factory=dict, description="your own layers for functions, instead of the map's or beside them"
     )
     allow_other_model: bool = Field(default=False, description="the map's model was fine-tuned into this one")
-    ablation: How = Field(
+    ablation: Ablation = Field(
         default="hide", description="what text reads at a function's layers: no image, a blank one, the mean one"
     )
     mean_images: int = Field(default=64, ge=1, description="first rows with images that ablation: mean averages over")
     max_length: int | None = Field(default=None, ge=2, description="most tokens a row; default: the model's context")
-    strict: bool = Field(default=False, description="stop at the first bad row")
+    on_bad_row: OnBadRow = Field(default="error", description="stop at the first bad row, or leave such rows out")
     batch: int = Field(default=16, ge=1, description="rows scored together")
     shard_rows: int = Field(default=256, ge=1, description="rows of a part: what is saved and dealt out at a time")
     workers: int = Field(default=4, ge=1, description="threads that decode images ahead of the model")
@@ -74,7 +56,7 @@ class ScoreConfig(ModelConfig):
 
 
 NOT_MEASURED = {
-    "data", "images", "out", "map", "functions", "layers", "allow_other_model", "device", "device_map", "strict",
+    "data", "images", "out", "map", "functions", "layers", "allow_other_model", "device", "device_map", "on_bad_row",
     "batch", "shard_rows", "workers", "expiry", "ray", "model", "revision", "dtype", "chat_template",
     "trust_remote_code",
 }  # fmt: skip

@@ -1,6 +1,5 @@
 """The trainer's arguments: a recipe's `trainer` block goes into TRL's config as it is, over the defaults here."""
 
-import difflib
 import os
 import socket
 from dataclasses import fields
@@ -11,6 +10,7 @@ import torch
 from trl import DPOConfig, SFTConfig
 
 from vfl.errors import InputError
+from vfl.io.did_you_mean import did_you_mean
 from vfl.train.recipe import Recipe
 
 ZERO = Path(__file__).parent / "deepspeed"
@@ -88,18 +88,17 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
         InputError: for unknown or reserved keys, and what TRL refuses.
     """
     kind = CONFIGS[recipe.method]
-    given = recipe.trainer
+    written = recipe.trainer
     known = [field.name for field in fields(kind) if field.init]
-    for key in given:
+    for key in written:
         if key in OURS:
             instead = OURS[key]
             hint = f"set {instead} of the recipe instead" if instead else "leave it out, it is decided here"
             raise InputError(f"trainer.{key} can't be set: {hint}.")
         if key not in known:
-            close = difflib.get_close_matches(key, known, 3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see TRL's documentation for its fields."
+            hint = did_you_mean(key, known) or "see TRL's documentation for its fields."
             raise InputError(f"trainer.{key} is no field of TRL's {kind.__name__}: {hint}")
-    gpu = torch.cuda.is_available() and not given.get("use_cpu", False)
+    gpu = torch.cuda.is_available() and not written.get("use_cpu", False)
     values: dict[str, Any] = {
         **DEFAULTS,
         "bf16": dtype is torch.bfloat16,
@@ -108,7 +107,7 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
         "dataloader_num_workers": _workers() if gpu else 0,
         # Only language layers hold trained weights, and every batch passes through all of them.
         "ddp_find_unused_parameters": bool(recipe.also_adapt),
-        **given,
+        **written,
         "output_dir": str(recipe.out / CHECKPOINTS),
         "seed": recipe.seed,
         "deepspeed": deepspeed_config(recipe.deepspeed),

@@ -102,14 +102,14 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         _check_rule(recipe, identity, options, vlm, stage)
     else:  # before the data is read: a wrong choice is said at once
         layers = spared(chosen_layers(choice, identity, fmap), protection)
-        lora = build_lora(model, layers, options, recipe.also_adapt, match=recipe.match is not None)
+        lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
     prepared = _prepared(recipe, vlm, encoder, args, progress)
     decision = None
     if choice.by_data:
         decision = _decided(recipe, vlm, identity, prepared, encoder, args, options, protection)
         layers = list(decision.layers)
-        lora = build_lora(model, layers, options, recipe.also_adapt, match=recipe.match is not None)
+        lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
     mixed = prepared.facts.text_only > 0 and stage == 3
     if mixed and recipe.method == "dpo":
         raise InputError(

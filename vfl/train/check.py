@@ -8,20 +8,28 @@ from typing import Any
 
 import torch
 
+from vfl.io.versions import versions
 from vfl.loading.load import EMBEDDED
 from vfl.train.adapter.files import adapted_modules
 from vfl.train.assemble import Assembly
-from vfl.train.backward.memory import CheckpointingChoice, choose_checkpointing, step_memory, untouched_by_step
+from vfl.train.backward.memory import (
+    CheckpointingChoice,
+    choose_checkpointing,
+    optimizer_bytes,
+    step_memory,
+    untouched_by_step,
+)
 from vfl.train.backward.truncate import truncate
+from vfl.train.callback.evaluation import EvaluationCallback
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
+    TRAINING,
     ArmFacts,
     MemoryFacts,
     ModelFacts,
     Preflight,
     TowerModules,
     estimate_time,
-    training_versions,
 )
 from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
@@ -29,8 +37,15 @@ from vfl.train.recipe import Recipe
 from vfl.train.rows.table import answers_of
 
 
-def preflight_of(recipe: Recipe, parts: Assembly) -> tuple[Preflight, bool]:
+def preflight_of(
+    recipe: Recipe, parts: Assembly, evaluation: EvaluationCallback | None = None
+) -> tuple[Preflight, bool]:
     """The preflight, and whether the layers in the backward pass are to be checkpointed.
+
+    Args:
+        recipe: what is asked for.
+        parts: what was made of it.
+        evaluation: what evaluates during the run, for the estimate of its time.
 
     Raises:
         InputError: when the loss is not on the answers.
@@ -45,7 +60,15 @@ def preflight_of(recipe: Recipe, parts: Assembly) -> tuple[Preflight, bool]:
     estimate = None
     if seconds is not None:
         step = seconds * launch.accumulation
-        estimate = estimate_time(step, launch.total_steps, how="steps as long as one on the longest batch")
+        evaluation_seconds, evaluations = (0.0, 0) if evaluation is None else evaluation.cost(launch.total_steps)
+        estimate = estimate_time(
+            step,
+            launch.total_steps,
+            evaluation_seconds=evaluation_seconds / launch.world_size,
+            evaluations=evaluations,
+            how="steps as long as one on the longest batch"
+            + (", evaluations as long as one of its batches says" if evaluations else ""),
+        )
     flight = Preflight(
         method=recipe.method,
         model=_model_facts(parts, recipe),
@@ -63,7 +86,7 @@ def preflight_of(recipe: Recipe, parts: Assembly) -> tuple[Preflight, bool]:
         launch=launch,
         data=parts.prepared.facts,
         checkpointing=choice.reason,
-        versions=training_versions(),
+        versions=versions(*TRAINING),
         audit=audit,
         lengths=lengths,
         memory=memory,
@@ -109,7 +132,7 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     batch = trainer.data_collator([rows[n] for n in longest])
     step = _step(trainer, batch)
     if asked == "auto":
-        choice = choose_checkpointing(parts.peft_model, step, device)
+        choice = choose_checkpointing(parts.peft_model, step, device, reserve=optimizer_bytes(parts.peft_model))
     else:
         choice = CheckpointingChoice(asked == "on", f"Checkpointing {asked}, as asked.", None)
     memory = choice.memory

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from vfl.errors import InputError
+from vfl.io.config import recipe_and_overrides
 from vfl.train.run import train
 
 
@@ -25,8 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="vfl.train.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("recipe", nargs="?", help="YAML file; see recipes/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the recipe, such as layers=full")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the recipe, in place of the first argument")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="the same as key=value")
     parser.add_argument("--resume", action="store_true", help="go on from the last complete checkpoint")
     parser.add_argument("--check", action="store_true", help="stop after the preflight")
     parser.add_argument("--overwrite", action="store_true", help="replace another run's results")
@@ -36,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(levelname)s: %(message)s")
     try:
+        recipe, overrides = recipe_and_overrides(options.recipe, options.overrides, options.config, options.set)
         train(
-            options.recipe,
-            options.overrides,
+            recipe,
+            overrides,
             resume=options.resume,
             check=options.check,
             overwrite=options.overwrite,

@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
+from vfl.io.fields import Names, OnBadRow, Paths, SomeNames, split, switch
+from vfl.loading.load import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.protect import ProtectConfig
 from vfl.train.nonfinite import OnNan
@@ -20,18 +22,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-def _several(value: Any) -> Any:
-    return [value] if isinstance(value, str | Path) else value
-
-
 class ReplayConfig(_Strict):
     """Rows of what the model can do already, mixed into every epoch so that it keeps that."""
 
-    data: Annotated[tuple[Path, ...], BeforeValidator(_several)] = ()
+    data: Paths = ()
     images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
     format: Kind | Literal["auto"] = "auto"
     probes: str | None = Field(default=None, description="instead of data: micro, standard, or a suite's folder")
-    functions: tuple[str, ...] | None = None
+    functions: SomeNames | None = None
     pairs: int = Field(default=100, ge=1, description="generated pairs a function, two rows each")
     probe_seed: int = Field(default=2, ge=0, description="of generated probes; not the one that is evaluated with")
     share: float = Field(default=0.1, gt=0, lt=1, description="of the rows of an epoch")
@@ -46,12 +44,12 @@ class ReplayConfig(_Strict):
 class DataConfig(_Strict):
     """Rows to train on; formats are those of `vfl.data`."""
 
-    train: Annotated[tuple[Path, ...], BeforeValidator(_several), Field(min_length=1)]
+    train: Annotated[Paths, Field(min_length=1)]
     images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
     format: Kind | Literal["auto"] = Field(default="auto", description="the kind of rows: see docs/data-formats.md")
     max_length: int | None = Field(default=None, ge=1, description="most tokens of a row, image tokens included")
-    on_bad_row: Literal["error", "skip"] = "error"
-    on_long_row: Literal["error", "skip"] = "error"
+    on_bad_row: OnBadRow = "error"
+    on_long_row: OnBadRow = "error"
     allow_remote: bool = False
     replay: ReplayConfig | None = None
 
@@ -60,11 +58,11 @@ class EvaluationConfig(_Strict):
     """What is measured before, during and after training."""
 
     probes: str | None = Field(default=None, description="micro, standard, or the folder of a probe suite")
-    functions: tuple[str, ...] | None = None
+    functions: SomeNames | None = None
     pairs: int = Field(default=20, ge=1, description="generated pairs a function")
     seed: int = Field(default=1, ge=0, description="of generated probes; not the one the map was located with")
     data: dict[str, DataSet] = Field(default_factory=dict, description="your own sets, by name")
-    metrics: tuple[str, ...] = Field(default=(), description="names of `vfl.metrics`")
+    metrics: Names = Field(default=(), description="names of `vfl.metrics`")
     at_start: bool = Field(default=True, description="measure step 0; without it there is no before")
     metric_pairs: int = Field(default=4, ge=1, description="probe pairs a function that metrics are measured on")
     batch: int = Field(default=16, ge=1)
@@ -79,7 +77,7 @@ class EvaluationConfig(_Strict):
 class Recipe(_Strict):
     """A training run. `lora` and `trainer` go to PEFT's LoraConfig and TRL's SFTConfig or DPOConfig as they are."""
 
-    model: str | None = Field(default=None, description="folder or hub id; the embedded test model when left out")
+    model: str = Field(default=EMBEDDED_ID, description="folder, hub id, or embedded: the test model")
     revision: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
@@ -91,14 +89,12 @@ class Recipe(_Strict):
     data: DataConfig
     layers: LayerChoice
     protect: ProtectConfig | None = None
-    match: Literal["parameters"] | None = Field(
-        default=None, description="scale the rank to as many trainable parameters as full-LoRA"
-    )
+    match_rank: bool = Field(default=False, description="scale the rank to as many trainable parameters as full-LoRA")
     lora: dict[str, Any] = Field(default_factory=dict)
-    also_adapt: tuple[Literal["vision", "projector"], ...] = ()
+    also_adapt: Annotated[tuple[Literal["vision", "projector"], ...], BeforeValidator(split)] = ()
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
-    checkpointing: Literal["auto", "on", "off"] = "auto"
+    checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)

@@ -2,21 +2,22 @@
 
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from peft.utils import get_peft_model_state_dict
 from rich.console import Console
 
 from vfl.errors import InputError
 from vfl.evaluate.result import read_evaluation
-from vfl.io.atomic import replacing
+from vfl.io.run_folder import SETTINGS, RunFolder
 from vfl.metrics.measure import check_names
 from vfl.train.adapter.card import write_card
 from vfl.train.adapter.files import save_adapter, verify_adapter
@@ -24,7 +25,7 @@ from vfl.train.arguments import CHECKPOINTS
 from vfl.train.assemble import Assembly, assemble
 from vfl.train.backward.truncate import truncate
 from vfl.train.callback.bar import use_bar
-from vfl.train.callback.of_recipe import watching_of
+from vfl.train.callback.of_recipe import evaluation_callback_of
 from vfl.train.callback.tracking import offline_without_login
 from vfl.train.check import preflight_of
 from vfl.train.checkpoints import checkpoints, clear_leftovers
@@ -38,7 +39,7 @@ from vfl.train.trainers import trained_state
 
 logger = logging.getLogger(__name__)
 
-ADAPTER, RECIPE, PREFLIGHT, REPORT = "adapter", "recipe.yaml", "preflight.json", "report.html"
+ADAPTER, PREFLIGHT, REPORT = "adapter", "preflight.json", "report.html"
 # Where a run lies, and what it recomputes, may change when it is resumed; what it computes may not.
 _MAY_CHANGE = {"out", "checkpointing"}
 
@@ -52,12 +53,14 @@ class Outcome:
         flight: its preflight.
         adapter: folder of the adapter; None after a check alone.
         changes: accuracies before and after, on the first process.
+        preflight: its preflight.json; None after a check in the folder of another run, where nothing is written.
     """
 
     folder: Path
     flight: Preflight
     adapter: Path | None = None
     changes: tuple[Change, ...] = ()
+    preflight: Path | None = None
 
 
 def train(
@@ -75,7 +78,7 @@ def train(
         recipe: a YAML file, its keys and values, or what `read_recipe` returned.
         overrides: "key=value" over the recipe's settings, such as "trainer.max_steps=100".
         resume: go on from the last complete checkpoint of an interrupted run of the same recipe.
-        check: stop after the preflight.
+        check: stop after the preflight; in a folder that holds a run, nothing is written.
         overwrite: replace another run's results.
         progress: show bars and tables.
 
@@ -83,7 +86,45 @@ def train(
         InputError: for what can't be used; nothing is trained then.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
-    _refuse_if_taken(recipe, resume=resume, check=check, overwrite=overwrite)
+    folder = folder_of(recipe)
+    if check and folder.taken:
+        return _check_beside(recipe, progress=progress)
+    main = int(os.environ.get("RANK", "0")) == 0  # of several processes, the first holds the folder for all
+    holding = folder.held if main else _looked_at(folder)
+    with holding(overwrite=overwrite or check, resume=resume):
+        if resume and not (check or overwrite):
+            folder.refuse_other_settings(_resolved(recipe), may_change=_MAY_CHANGE)
+        return _train(recipe, folder, resume=resume, check=check, progress=progress)
+
+
+def folder_of(recipe: Recipe) -> RunFolder:
+    """The folder of a run. The report is written last: without it, the run can still be brought to its end."""
+    return RunFolder(recipe.out, REPORT, another="another folder with out=")
+
+
+def _looked_at(folder: RunFolder) -> Any:
+    """As `folder.held`, without the lock."""
+
+    @contextmanager
+    def holding(**how: bool) -> Iterator[None]:
+        folder.refuse_if_taken(**how)
+        yield
+
+    return holding
+
+
+def _check_beside(recipe: Recipe, *, progress: bool) -> Outcome:
+    """The preflight where the folder holds a run: what it writes lies beside that for as long as it takes."""
+    beside = recipe.out.absolute().with_name(f".{recipe.out.absolute().name}.check")
+    try:
+        outcome = _train(recipe.model_copy(update={"out": beside}), None, resume=False, check=True, progress=progress)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Outcome(recipe.out, outcome.flight)
+
+
+def _train(recipe: Recipe, folder: RunFolder | None, *, resume: bool, check: bool, progress: bool) -> Outcome:
+    """The run itself, in a folder that it may use; `folder` is None where a check claims none."""
     check_names(recipe.evaluation.metrics)
     if "wandb" in str(recipe.trainer.get("report_to")):
         offline_without_login()
@@ -91,16 +132,16 @@ def train(
     trainer = parts.trainer
     main = trainer.args.process_index == 0
     with trainer.args.main_process_first(local=False, desc="generating probes"):
-        watching = watching_of(recipe, parts.vlm)
-    if watching is not None:
-        trainer.add_callback(watching)
-    use_bar(trainer, watching)
-    flight, checkpointing = preflight_of(recipe, parts)
+        evaluation = evaluation_callback_of(recipe, parts.vlm)
+    if evaluation is not None:
+        trainer.add_callback(evaluation)
+    use_bar(trainer, evaluation)
+    flight, checkpointing = preflight_of(recipe, parts, evaluation)
     if resume and not check:
         _refuse_other_batch(recipe.out, flight)
     # Nothing of the recipe can be refused any more, so an earlier run's results may go.
-    if main and not check:
-        _claim(recipe, resume=resume)
+    if main and not check and folder is not None:
+        _claim(recipe, folder, resume=resume)
     if main:
         flight.save(recipe.out / PREFLIGHT)
         if progress:
@@ -109,7 +150,7 @@ def train(
         empty = recipe.out / CHECKPOINTS  # which Trainer makes
         if main and empty.is_dir() and not any(empty.iterdir()):
             empty.rmdir()
-        return Outcome(recipe.out, flight)
+        return Outcome(recipe.out, flight, preflight=recipe.out / PREFLIGHT)
     last = checkpoints(recipe.out / CHECKPOINTS) if resume else []
     if resume and not last:
         logger.warning("no complete checkpoint in %s: the run starts from the beginning", recipe.out / CHECKPOINTS)
@@ -121,10 +162,10 @@ def train(
     adapter = _save(recipe, parts)
     changes: list[Change] = []
     if main:
-        changes = changes_of(read_evaluation(recipe.out)[0]) if watching is not None else []
-        write_card(adapter, flight, _options(parts), changes, command=f"vfl train {recipe.out / RECIPE}")
+        changes = changes_of(read_evaluation(recipe.out)[0]) if evaluation is not None else []
+        write_card(adapter, flight, _options(parts), changes, command=f"vfl train {recipe.out / SETTINGS}")
         write_training_report(recipe.out)
-    return Outcome(recipe.out, flight, adapter, tuple(changes))
+    return Outcome(recipe.out, flight, adapter, tuple(changes), recipe.out / PREFLIGHT)
 
 
 def _save(recipe: Recipe, parts: Assembly) -> Path:
@@ -145,51 +186,12 @@ def _save(recipe: Recipe, parts: Assembly) -> Path:
 def _options(parts: Assembly) -> dict[str, Any]:
     """LoRA's options for the card: what differs from PEFT's defaults, less the module names."""
     plain = type(parts.lora)()
-    given = parts.lora.to_dict()
+    written = parts.lora.to_dict()
     return {
         key: value
-        for key, value in given.items()
+        for key, value in written.items()
         if key not in ("target_modules", "base_model_name_or_path", "inference_mode") and value != plain.to_dict()[key]
     }
-
-
-def _refuse_if_taken(recipe: Recipe, *, resume: bool, check: bool, overwrite: bool) -> None:
-    """Say whose the folder is, unless this run may use it."""
-    out = recipe.out
-    # The report is written last: without it, the run can still be brought to its end.
-    finished, started = (out / REPORT).exists(), (out / RECIPE).exists()
-    if check or overwrite:
-        return
-    if resume:
-        if finished:
-            raise InputError(
-                f"{out} holds a finished run; there is nothing to resume. Use --overwrite to run it again."
-            )
-        if not started:
-            raise InputError(
-                f"{out} holds no run to resume. Leave --resume out, or give the folder of the run with out=."
-            )
-        before = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
-        other = {key: text for key, text in _differing(before, _resolved(recipe)) if key not in _MAY_CHANGE}
-        if other:
-            raise InputError(
-                f"The interrupted run in {out} had other settings: {'; '.join(other.values())}. Use the same, or "
-                "--overwrite to begin again."
-            )
-        return
-    if finished or started:
-        what = "a finished run" if finished else "an interrupted run"
-        hint = "" if finished else "--resume to go on with it, "
-        raise InputError(f"{out} holds {what}. Use {hint}--overwrite to replace it, or another folder with out=.")
-
-
-def _differing(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys of two recipes whose values differ, each with both values for a person."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for inner in {**before, **now}:
-            yield from _differing(before.get(inner), now.get(inner), f"{key}.{inner}" if key else inner)
-    elif before != now:
-        yield key, f"{key} was {before!r} and is {now!r} now"
 
 
 def _refuse_other_batch(out: Path, flight: Preflight) -> None:
@@ -205,17 +207,12 @@ def _refuse_other_batch(out: Path, flight: Preflight) -> None:
         )
 
 
-def _claim(recipe: Recipe, *, resume: bool) -> None:
+def _claim(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     """Make the folder this run's, and remove what a killed one was writing."""
     clear_leftovers(recipe.out, recipe.out / CHECKPOINTS)
     if not resume:
-        # The recipe first: a folder without one holds no run, whatever else a kill leaves in it.
-        for name in (RECIPE, PREFLIGHT, "metrics.jsonl", "evaluation.json", REPORT):
-            (recipe.out / name).unlink(missing_ok=True)
-        for name in (ADAPTER, CHECKPOINTS, "answers"):
-            shutil.rmtree(recipe.out / name, ignore_errors=True)
-    with replacing(recipe.out / RECIPE) as temporary:
-        temporary.write_text(yaml.safe_dump(_resolved(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        folder.clear([PREFLIGHT, "metrics.jsonl", "evaluation.json", ADAPTER, CHECKPOINTS, "answers"])
+    folder.save(_resolved(recipe))
 
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:

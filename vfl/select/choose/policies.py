@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vfl.errors import InputError
+from vfl.io.fields import Names, split
 from vfl.select.choose.allocation import Tier
 from vfl.select.shards.score_folder import NOT_FUNCTIONS, column, text
 
@@ -55,12 +56,11 @@ ALL = "all"
 NO_SOURCE = "(no source)"
 
 
-def _names(value: Any) -> Any:
-    return tuple(value.split(",")) if isinstance(value, str) else value
-
-
 def _weights(value: Any) -> Any:
-    return dict.fromkeys(value.split(","), 1.0) if isinstance(value, str) else value
+    """ "ocr,counting" -> {"ocr": 1.0, "counting": 1.0}."""
+    if not isinstance(value, str | list | tuple):
+        return value
+    return dict.fromkeys(split(value), 1.0)
 
 
 class PolicyConfig(BaseModel):
@@ -81,8 +81,8 @@ class PolicyConfig(BaseModel):
         default="high", description="which rows length, perplexity, el2n and no-image-gap take first"
     )
     unsolved: Literal["keep", "own", "drop"] = "keep"
-    include: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
-    fill: Annotated[tuple[str, ...], BeforeValidator(_names)] = ("none", "text")
+    include: Names = ()
+    fill: Names = ("none", "text")
     seed: int = Field(default=0, ge=0)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from vfl.data import ImageRef, Sample
 from vfl.data.imageref import FORMATS
 from vfl.errors import InputError
-from vfl.models.conversation import Batch, ConversationEncoder
+from vfl.models.conversation import ConversationBatch, ConversationEncoder
 from vfl.models.vlm import VLM
 from vfl.select.score.hashes import image_hash, text_hash
 
@@ -64,7 +64,7 @@ class Row:
 class Ready:
     """A batch (None where no row of it is left) with its rows, and the rows that could not be encoded."""
 
-    batch: Batch | None
+    batch: ConversationBatch | None
     rows: list[Row]
     failures: list[Failure] = field(default_factory=list)
 

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
-from vfl.io.config import read_yaml, set_dotted, validated
+from vfl.io.config import read_config, validated
+from vfl.loading.load import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.select.choose.classes import classify
 from vfl.select.score.worker import Worker, pause
@@ -72,7 +73,7 @@ def score(
 
     Raises:
         InputError: for settings, data, map or model that can't be used, when `out` holds another run's scores, for the
-            first bad row where `strict`, or when no row can be scored.
+            first bad row unless `on_bad_row` is skip, or when no row can be scored.
     """
     if overwrite:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -95,7 +96,7 @@ def score_data(
     data: Any,
     *,
     out: str | Path,
-    model: str | Path | VLM | None = None,
+    model: str | Path | VLM = EMBEDDED_ID,
     map: str | Path | FunctionMap | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -109,23 +110,23 @@ def score_data(
     Args:
         data: a `datasets.Dataset`, or paths of files, folders of shards or saved datasets.
         out: folder for the scores; what is there already is not scored again.
-        model: folder, hub id, a loaded model, or None for the embedded test model.
+        model: folder, hub id, a loaded model, or "embedded", the test model.
         map: function map, or its path.
         overwrite: replace the scores of another run in `out`.
         progress: show a bar.
         settings: fields of `ScoreConfig`, such as images, layers, ablation, batch.
     """
     paths = [data] if isinstance(data, str | Path) else data
-    files = isinstance(paths, list | tuple) and all(isinstance(one, str | Path) for one in paths)
-    given: dict[str, Any] = {
+    files = isinstance(paths, list | tuple) and all(isinstance(path, str | Path) for path in paths)
+    values: dict[str, Any] = {
         "data": paths if files else None,
-        "model": None if model is None or isinstance(model, VLM) else str(model),
+        "model": None if isinstance(model, VLM) else str(model),
         "map": None if isinstance(map, FunctionMap) else map,
         "out": out,
         **settings,
     }
-    given = {key: value for key, value in given.items() if value is not None}
-    config = validated(ScoreConfig, given, source="settings")
+    values = {key: value for key, value in values.items() if value is not None}
+    config = validated(ScoreConfig, values, source="settings")
     return score(
         config,
         data=None if files else data,
@@ -181,7 +182,7 @@ def _finished(config: ScoreConfig, plan: Plan) -> Path:
         if not held:
             time.sleep(pause(config))
     tidy(out)
-    return _judged(out, strict=config.strict)
+    return _judged(out, strict=config.on_bad_row == "error")
 
 
 def _judged(out: Path, *, strict: bool) -> Path:
@@ -195,10 +196,10 @@ def _judged(out: Path, *, strict: bool) -> Path:
         errors = pq.ParquetFile(out / ALL_ERRORS)
         first = next(errors.iter_batches(SHOWN)).to_pylist()
         some = "; ".join(f"{row['where']} ({row['uid']}): {row['reason']}" for row in first)
-        told = f"{counts['errors']:,} of {counts['rows']:,} rows could not be scored (errors.parquet): {some}"
+        message = f"{counts['errors']:,} of {counts['rows']:,} rows could not be scored (errors.parquet): {some}"
         if strict or not counts["scored"]:
-            raise InputError(told)
-        logger.warning("%s%s", told, "; ..." if counts["errors"] > len(first) else "")
+            raise InputError(message)
+        logger.warning("%s%s", message, "; ..." if counts["errors"] > len(first) else "")
     return out
 
 
@@ -208,7 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="vfl.select.score.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="such as out=scores or layers.counting=[3]")
-    parser.add_argument("--config", type=Path, help="YAML file with settings")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with settings")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="the same as key=value")
     parser.add_argument("--overwrite", action="store_true", help="replace another run's scores")
     # DeepSpeed's launcher adds it; the rank is in the environment too.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
@@ -216,10 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.WARNING if first else logging.ERROR, format="%(levelname)s: %(message)s")
     try:
-        values = read_yaml(options.config) if options.config else {}
-        for override in options.settings:
-            set_dotted(values, override)
-        config = validated(ScoreConfig, values, source=str(options.config or "settings"))
+        config = read_config(ScoreConfig, options.config, {}, [*options.settings, *options.set])
         score(config, overwrite=options.overwrite, progress=first)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)  # of any process: a bad row is met by one

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vfl.data import BadRow, Sample
-from vfl.engine.teacher_forcing import How, forced
+from vfl.engine.teacher_forcing import Ablation, teacher_forced
 from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
 from vfl.models.vlm import VLM
@@ -25,8 +25,8 @@ class Scorer:
     Args:
         vlm: the model.
         functions: function -> layers to ablate.
-        how: what text reads there instead of the image.
-        mean: (d,) mean vision embedding, for how="mean".
+        ablation: what text reads there instead of the image.
+        mean: (d,) mean vision embedding, for ablation="mean".
         limit: most tokens a row; longer rows are errors.
         batch: most rows at a time.
         workers: threads that decode images.
@@ -39,7 +39,7 @@ class Scorer:
         vlm: VLM,
         functions: dict[str, list[int]],
         *,
-        how: How = "hide",
+        ablation: Ablation = "hide",
         mean: torch.Tensor | None = None,
         limit: int | None = None,
         batch: int = 16,
@@ -47,7 +47,7 @@ class Scorer:
         source_column: str | None = None,
         strict: bool = False,
     ) -> None:
-        self.vlm, self.functions, self.how, self.mean = vlm, functions, how, mean
+        self.vlm, self.functions, self.ablation, self.mean = vlm, functions, ablation, mean
         self.batch, self.source_column, self.strict = batch, source_column, strict
         self.most_tokens = [float("inf")]  # in a batch; found when memory runs out
         self.feeder = Feeder(vlm, context_of(vlm) if limit is None else min(limit, context_of(vlm)), workers)
@@ -106,12 +106,12 @@ class Scorer:
     def _measure(self, batch: Any) -> list[dict[str, Any]]:
         everywhere = {"no image": list(range(self.vlm.num_layers))}
         named = {f"function {name}": layers for name, layers in self.functions.items()}
-        if self.how == "hide":
-            scores = [forced(self.vlm, batch, everywhere | named)]
+        if self.ablation == "hide":
+            scores = [teacher_forced(self.vlm, batch, everywhere | named)]
         else:  # the no-image gap is always that of a hidden image
             scores = [
-                forced(self.vlm, batch, everywhere),
-                forced(self.vlm, batch, named, how=self.how, mean=self.mean),
+                teacher_forced(self.vlm, batch, everywhere),
+                teacher_forced(self.vlm, batch, named, ablation=self.ablation, mean=self.mean),
             ]
         fitting = min(one.fitting for one in scores)
         if fitting < len(batch.answers):
@@ -121,8 +121,8 @@ class Scorer:
     def _fail(self, failures: list[Failure], more: Sequence[Failure], on_rows: Callable[[int], None]) -> None:
         if more and self.strict:
             raise InputError(
-                f"{more[0].where} ({more[0].uid}): {more[0].reason}. Mend the row, or leave out --strict: then such "
-                "rows are recorded in errors.parquet."
+                f"{more[0].where} ({more[0].uid}): {more[0].reason}. Mend the row, or leave such rows out with "
+                "on_bad_row: skip (--on-bad-row skip): then they are recorded in errors.parquet."
             )
         failures.extend(more)
         on_rows(len(more))

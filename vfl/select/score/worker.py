@@ -15,6 +15,8 @@ from vfl.data import BadRow, read
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.atomic import replacing
+from vfl.io.json_files import write_json
+from vfl.io.run_folder import write_settings
 from vfl.loading.config import identify, load_from
 from vfl.models.vlm import VLM
 from vfl.select.score.ablations import ablations_of
@@ -32,7 +34,6 @@ from vfl.select.shards.parts import (
     read_plan,
     save,
     sources_of,
-    write_json,
 )
 
 MEAN = "mean.npy"
@@ -68,13 +69,13 @@ class Worker:
         self.scorer = Scorer(
             self.vlm,
             self.plan.functions,
-            how=config.ablation,
+            ablation=config.ablation,
             mean=self._mean() if config.ablation == "mean" else None,
             limit=config.max_length,
             batch=config.batch,
             workers=config.workers,
             source_column=config.source_column,
-            strict=config.strict,
+            strict=config.on_bad_row == "error",
         )
         self.walker = Walker(self.read, self.plan)
 
@@ -95,7 +96,7 @@ class Worker:
         functions = ablations_of(self.config, fmap, model)
         image_processor, template = self.vlm.processor.image_processor, self.vlm.chat_template
         encoding = f"{image_processor.to_json_string()}\n{template or self.vlm.processor.chat_template}"
-        settings = self.config.model_dump(mode="json")
+        settings = self.config.model_dump(mode="json", exclude_none=True)
         map_hash = None if fmap is None else sha256(fmap.to_json().encode()).hexdigest()
         here = Plan(
             model={
@@ -126,6 +127,7 @@ class Worker:
                 if held and read_plan(self.out) is None:
                     here.sources = sources_of(source)
                     here.rows = self._count()
+                    write_settings(self.out, {key: value for key, value in here.settings.items() if key != "out"})
                     write_json(self.out / PLAN, here.model_dump(mode="json"))
             if not held:
                 time.sleep(pause(self.config))
@@ -134,8 +136,11 @@ class Worker:
         """The rows of the data, read once to the end: a broken file is found before anything is scored."""
         count = 0
         for row in self.read():
-            if self.config.strict and isinstance(row, BadRow):
-                raise InputError(f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave out --strict.")
+            if self.config.on_bad_row == "error" and isinstance(row, BadRow):
+                raise InputError(
+                    f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave such rows out with on_bad_row: "
+                    "skip (--on-bad-row skip)."
+                )
             count += 1
         if not count:
             raise InputError("The data holds no rows.")

@@ -1,5 +1,6 @@
 """Parts of a scoring run: rows of the data by number, each part a file that appears whole or not at all.
 
+    scores/settings.yaml        the settings of the run that began
     scores/plan.json            what is scored and how, written before the first part
     scores/parts/*.parquet      the score table, a file a part
     scores/errors.parquet       rows that could not be scored
@@ -9,7 +10,6 @@ While it runs, failed/ holds each part's errors and claims/ who works on what. A
 there, so that a run killed at any moment loses only the parts that were being scored.
 """
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
@@ -26,7 +25,9 @@ from vfl.data import BadRow, Sample
 from vfl.data.hf import is_dataset
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
-from vfl.models.identity import versions
+from vfl.io.json_files import write_json
+from vfl.io.run_folder import SETTINGS
+from vfl.io.versions import versions
 from vfl.select.shards.score_table import ERRORS, Part
 
 PLAN, MANIFEST, ALL_ERRORS = "plan.json", "manifest.json", "errors.parquet"
@@ -79,12 +80,6 @@ def read_plan(out: Path) -> Plan | None:
         raise InputError(f"{out / PLAN} can't be read ({error}); use --overwrite, or another folder.") from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def check_same(out: Path, there: Plan, here: Plan) -> None:
     """Raise InputError unless the folder's plan is this run's, so that its parts are what this run would make."""
     pairs: dict[str, tuple[Any, Any]] = {
@@ -117,7 +112,7 @@ def clear(out: Path) -> None:
         raise InputError(f"{out} is a file; name a folder.")
     if any(out.iterdir()) and not any((out / name).exists() for name in (PLAN, MANIFEST, CLAIMS)):
         raise InputError(f"{out} holds other files; name another folder.")
-    for name in (MANIFEST, PLAN, ALL_ERRORS, "classes.parquet", "mean.npy"):
+    for name in (MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.npy"):
         (out / name).unlink(missing_ok=True)
     for name in (PARTS, FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -221,7 +216,7 @@ def finish(out: Path, plan: Plan) -> dict[str, Any]:
         **plan.model_dump(mode="json"),
         "parts": plan.num_parts,
         "counts": {"rows": plan.rows} | {name: counts[name] for name in names[1:]},
-        "versions": versions() | {"pyarrow": pa.__version__},
+        "versions": versions("pyarrow"),
     }
     write_json(out / MANIFEST, manifest)
     return manifest

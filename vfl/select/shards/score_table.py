@@ -23,8 +23,8 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from vfl.engine.teacher_forcing import ForcedScores
-from vfl.models.conversation import Batch
+from vfl.engine.teacher_forcing import TeacherForcedScores
+from vfl.models.conversation import ConversationBatch
 
 LENGTHS = ("text_tokens", "image_tokens", "answer_tokens", "turns", "images")
 
@@ -54,14 +54,14 @@ class Part:
 
 
 def measures(
-    batch: Batch, image_token_id: int, scores: Sequence[ForcedScores], functions: Sequence[str]
+    batch: ConversationBatch, image_token_id: int, scores: Sequence[TeacherForcedScores], functions: Sequence[str]
 ) -> list[dict[str, Any]]:
     """What the score table holds of a batch's rows, but for names and hashes.
 
     Args:
         batch: B conversations.
         image_token_id: the placeholder of vision tokens.
-        scores: forced scores whose ablations are, one after another, no image and the functions; the first has "own".
+        scores: scores whose ablations are, one after another, no image and the functions; the first has "own".
         functions: their names.
     """
     own = scores[0]

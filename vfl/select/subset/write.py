@@ -3,19 +3,17 @@
 subset/data/             the rows, file by file as they came; a saved dataset is this folder itself
 subset/ids.txt           their uids, a line each, in the order of the data
 subset/scores.parquet    their rows of the score table, with class, margin and standardised drops
+subset/settings.yaml     the settings of the selection
 subset/manifest.json     sources, hashes, settings, counts, versions
 subset/dataset_info.json for LLaMA-Factory, where it can read the rows as they are
 """
 
-import json
-import platform
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from vfl.data import Kind, read
 from vfl.data.formats import kind_of, sources
@@ -25,10 +23,13 @@ from vfl.data.writearrow import select_rows
 from vfl.data.writing import flags, write_part
 from vfl.errors import InputError
 from vfl.io.config import validated
+from vfl.io.fields import Paths, several
 from vfl.io.folders import replacing_folder
+from vfl.io.json_files import write_json
+from vfl.io.run_folder import RunFolder, write_settings
+from vfl.io.versions import versions
 from vfl.select.choose.counts import counts_of
 from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_rows, chosen_uids
-from vfl.select.outfolder import refuse_if_taken
 from vfl.select.shards.score_folder import MANIFEST, ScoreFolder, database, open_scores
 from vfl.select.subset.copies import ImageCopies
 
@@ -40,17 +41,11 @@ READING = ("images", "format", "split", "allow_remote")
 """Settings of the scores that say how the data was read."""
 
 
-def _several(value: Any) -> Any:
-    return [value] if isinstance(value, str | Path) else value
-
-
 class FilterConfig(ChoiceConfig):
     """A selection from a folder of scores, written to `out`."""
 
     scores: Path
-    data: Annotated[tuple[Path, ...] | None, BeforeValidator(_several)] = Field(
-        default=None, description="the data that was scored; default: where it was then"
-    )
+    data: Paths | None = Field(default=None, description="the data that was scored; default: where it was then")
     images: Path | None = Field(default=None, description="folder of the images that the data's rows name")
     format: Kind | Literal["auto"] | None = None
     split: str | None = None
@@ -65,7 +60,16 @@ def filter_scores(config: FilterConfig, *, overwrite: bool = False) -> dict[str,
     Raises:
         InputError: for settings, scores or data that don't go together, or where `out` is taken.
     """
-    refuse_if_taken(config.out, MANIFEST, overwrite=overwrite)
+    with folder_of(config).held(overwrite=overwrite, can_resume=False):
+        return _filtered(config)
+
+
+def folder_of(config: FilterConfig) -> RunFolder:
+    """The folder of a subset."""
+    return RunFolder(config.out, MANIFEST, holds="a subset", whole=True)
+
+
+def _filtered(config: FilterConfig) -> dict[str, Any]:
     folder = open_scores(config.scores)
     data = _data_of(config, folder)
     reading = _reading_of(config, folder)
@@ -81,7 +85,7 @@ def filter_scores(config: FilterConfig, *, overwrite: bool = False) -> dict[str,
             files = [str(file.relative_to(out)) for file in written]
             info = _dataset_info(out, written)
             if info:
-                _write_json(out / DATASET_INFO, info)
+                write_json(out / DATASET_INFO, info)
             manifest = {
                 "kind": "vfl subset",
                 "files": files,
@@ -96,7 +100,8 @@ def filter_scores(config: FilterConfig, *, overwrite: bool = False) -> dict[str,
                 "images": None if config.copy_images else str(_image_home(data, reading["images"])),
                 "reading": {key: str(value) if isinstance(value, Path) else value for key, value in reading.items()},
             }
-            _write_json(out / MANIFEST, manifest)
+            write_settings(out, manifest["settings"] | {"scores": manifest["scores"]})
+            write_json(out / MANIFEST, manifest)
     return manifest
 
 
@@ -124,9 +129,9 @@ def filter_data(
     if not is_dataset(data):
         if out is None:
             raise InputError("filter_data needs out, a folder for the subset, unless data is a datasets.Dataset.")
-        given = {"scores": Path(scores), "data": data, "budget": budget, "out": Path(out), **settings}
-        given = {key: value for key, value in given.items() if value is not None}
-        filter_scores(validated(FilterConfig, given, source="settings"), overwrite=overwrite)
+        values = {"scores": Path(scores), "data": data, "budget": budget, "out": Path(out), **settings}
+        values = {key: value for key, value in values.items() if value is not None}
+        filter_scores(validated(FilterConfig, values, source="settings"), overwrite=overwrite)
         return Path(out)
     if out is not None:
         raise InputError("out was given with a datasets.Dataset; leave it out, and save what is returned.")
@@ -142,43 +147,43 @@ def filter_data(
 
 def provenance(folder: ScoreFolder, config: ChoiceConfig, choice: Choice) -> dict[str, Any]:
     """What the chosen rows depend on: the scores with the hashes they were made from, settings, seed and versions."""
-    told: dict[str, Any] = {
+    of_scores: dict[str, Any] = {
         key: folder.manifest[key] for key in ("sources", "model", "map", "functions") if key in folder.manifest
     }
     spreads = {
-        f"{measure}/{name}": {"mean": one.mean, "deviation": one.deviation}
-        for (measure, name), one in choice.spreads.items()
+        f"{measure}/{name}": {"mean": spread.mean, "deviation": spread.deviation}
+        for (measure, name), spread in choice.spreads.items()
     }
-    packages = {name: version(name) for name in ("vfl", "duckdb", "pyarrow")}
     return {
-        **told,
+        **of_scores,
         "scores": str(folder.path.resolve()),
         "standardisation": spreads,
         "seed": config.seed,
-        "settings": config.model_dump(mode="json", exclude={"out", "scores"}),
-        "versions": {"python": platform.python_version(), **packages},
+        "settings": config.model_dump(mode="json", exclude={"out", "scores"}, exclude_none=True),
+        "versions": versions("duckdb", "pyarrow"),
     }
 
 
 def _data_of(config: FilterConfig, folder: ScoreFolder) -> tuple[Path, ...]:
     if config.data:
         return config.data
-    found = folder.manifest.get("settings", {}).get("data")
-    if not found:
+    scored = folder.manifest.get("settings", {}).get("data")
+    if not scored:
         raise InputError("Where is the data? The scores don't tell (it was no file); give --data.")
-    return tuple(Path(one) for one in ([found] if isinstance(found, str) else found))
+    return tuple(map(Path, several(scored)))
 
 
 def _reading_of(config: FilterConfig, folder: ScoreFolder) -> dict[str, Any]:
     """How to read the data: as it was read for the scores, unless said otherwise."""
     scored = folder.manifest.get("settings", {})
-    found = {name: given if (given := getattr(config, name)) is not None else scored.get(name) for name in READING}
-    images = found["images"]
+    own = {name: getattr(config, name) for name in READING}
+    read_so = {name: scored.get(name) if value is None else value for name, value in own.items()}
+    images = read_so["images"]
     return {
         "images": None if images is None else Path(images),
-        "format": found["format"] or "auto",
-        "split": found["split"],
-        "allow_remote": bool(found["allow_remote"]),
+        "format": read_so["format"] or "auto",
+        "split": read_so["split"],
+        "allow_remote": bool(read_so["allow_remote"]),
     }
 
 
@@ -215,17 +220,13 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _dataset_info(out: Path, written: list[Path]) -> dict[str, Any]:
     """Entries for those files that LLaMA-Factory reads as they are, named after the subset's folder and the file."""
-    found = {}
+    entries = {}
     for file in written:
         if file.is_file():
             (source,) = sources(file)
             first = next((raw.row for raw in source.rows() if raw.row is not None), None)
             if source.container in ("json", "jsonl", "parquet") and first is not None:
-                told = entry(kind_of(source)[0], first, str(file.relative_to(out)))
-                if told:
-                    found[file.stem] = told
-    return found
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                described = entry(kind_of(source)[0], first, str(file.relative_to(out)))
+                if described:
+                    entries[file.stem] = described
+    return entries

@@ -13,7 +13,7 @@ from vfl.testbeds.micro.scenes import Scene, cell_contents, mixed_scene, paint, 
 
 
 @dataclass
-class Batch:
+class SceneBatch:
     """B images, their packed questions, what each layer may read (None: everything), and what each cell holds."""
 
     images: torch.Tensor  # (B, H, W, 3) uint8
@@ -27,12 +27,12 @@ class Batch:
 def choose_question(rng: np.random.Generator, asked: dict[str, list[Question]], seen: set[str]) -> Question:
     """A question of a function not yet `seen` in the row, else of any; "yes" as often as "no" where both occur."""
     waiting = [name for name in asked if name not in seen]
-    found = asked[str(rng.choice(waiting or list(asked)))]
-    answers = sorted({question.answer for question in found})
-    if found[0].function == "recognition" and len(answers) > 1:
+    candidates = asked[str(rng.choice(waiting or list(asked)))]
+    answers = sorted({question.answer for question in candidates})
+    if candidates[0].function == "recognition" and len(answers) > 1:
         answer = answers[rng.integers(2)]
-        found = [question for question in found if question.answer == answer]
-    return found[rng.integers(len(found))]
+        candidates = [question for question in candidates if question.answer == answer]
+    return candidates[rng.integers(len(candidates))]
 
 
 def fill_slots(rng: np.random.Generator, scene: Scene, packer: Packer) -> list[list[Question]]:
@@ -40,7 +40,7 @@ def fill_slots(rng: np.random.Generator, scene: Scene, packer: Packer) -> list[l
 
     A repeat is not waste: while planting it is asked again under other readings.
     """
-    asked = {name: found for name, found in questions(scene).items() if found}
+    asked = {name: candidates for name, candidates in questions(scene).items() if candidates}
     seen: set[str] = set()
     slots = []
     for _ in range(packer.slots):
@@ -52,7 +52,7 @@ def fill_slots(rng: np.random.Generator, scene: Scene, packer: Packer) -> list[l
     return slots
 
 
-def make_batch(recipe: Recipe, packer: Packer, step: int) -> Batch:
+def make_batch(recipe: Recipe, packer: Packer, step: int) -> SceneBatch:
     """Batch number `step`; planted from step `free_steps` on, unless the recipe trains the twin."""
     rng = np.random.default_rng([recipe.seed, step])
     scenes = [
@@ -65,7 +65,7 @@ def make_batch(recipe: Recipe, packer: Packer, step: int) -> Batch:
         drawn = draw_readings(rng, rows.functions.numpy(), rows.blocks.numpy(), recipe.plant, recipe.model.layers)
         readings = torch.from_numpy(drawn)
     contents, places = zip(*map(cell_contents, scenes), strict=True)
-    return Batch(
+    return SceneBatch(
         images=torch.from_numpy(np.stack([np.array(paint(scene)) for scene in scenes])),
         rows=rows,
         readings=readings,

@@ -5,8 +5,8 @@ pass over the same submodules gives the same features (tested in float64). The d
 with the planting tap as their attention.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch.nn.functional import linear
@@ -17,6 +17,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     apply_rotary_pos_emb_vision,
 )
 
+from vfl.engine.attention_tap import attention_of
 from vfl.probes import micro_limits as style
 from vfl.testbeds.micro.packing import Rows
 from vfl.testbeds.micro.processor import MERGE, PATCH
@@ -114,13 +115,6 @@ class Forward:
         return self.model.lm_head(hidden[rows.labels >= 0]).float()
 
 
-@contextmanager
-def tapped(model: Qwen2_5_VLForConditionalGeneration) -> Iterator[None]:
+def tapped(model: Qwen2_5_VLForConditionalGeneration) -> AbstractContextManager[None]:
     """The decoder reads through the planting tap inside; afterwards its attention is what it was."""
-    config = model.model.language_model.config
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    return attention_of(model.model.language_model.config, NAME)

@@ -10,7 +10,7 @@ from vfl.errors import InputError
 from vfl.probes.micro_limits import GRID
 from vfl.testbeds.micro.checkpoint import load_checkpoint, save_checkpoint
 from vfl.testbeds.micro.config import Recipe
-from vfl.testbeds.micro.data import Batch, make_batch
+from vfl.testbeds.micro.data import SceneBatch, make_batch
 from vfl.testbeds.micro.forward import Forward
 from vfl.testbeds.micro.model import build_model
 from vfl.testbeds.micro.packing import Packer, Rows
@@ -64,7 +64,7 @@ class Training:
         )
         self.parameters = parameters
 
-    def auxiliary_loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def auxiliary_loss(self, features: torch.Tensor, batch: SceneBatch) -> torch.Tensor:
         cells = torch.arange(features.shape[1], device=self.device).expand(len(features), -1)
         logits = self.auxiliary(features).float().split([NUM_CONTENTS, NUM_PLACES, GRID, GRID], dim=-1)
         targets = (batch.contents, batch.places, cells % GRID, cells // GRID)
@@ -74,7 +74,7 @@ class Training:
         ]
         return torch.stack(losses).sum()
 
-    def naming_loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def naming_loss(self, features: torch.Tensor, batch: SceneBatch) -> torch.Tensor:
         """Each filled cell's vision token names its content through the model's own output layer.
 
         So the word in a question resembles what it asks for, and matching the two has a start.
@@ -95,7 +95,7 @@ class Training:
         assert len(ids) == 1, (name, ids)
         return int(ids[0])
 
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: SceneBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss, and the share of right answer tokens of each function."""
         recipe = self.recipe
         rows = batch.rows.to(self.device)

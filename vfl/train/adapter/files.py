@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from vfl.errors import InputError
 from vfl.io.folders import replacing_folder
+from vfl.models.discover import discover
 from vfl.train.adapter.towers import Tower, layer_of, tower_of
 from vfl.train.export.meta_model import empty_copy
 
@@ -53,11 +54,12 @@ def adapted_modules(peft_model: PeftModel) -> list[AdaptedTower]:
             size = int(getattr(parameter, "ds_numel", parameter.numel()))  # ZeRO-3 leaves empty tensors behind
             parameters, num_bytes = counts.get(module, (0, 0))
             counts[module] = (parameters + size, num_bytes + size * parameter.element_size())
-    towers = tower_of(base, list(counts))
+    parts = discover(base)
+    towers = tower_of(base, list(counts), parts=parts)
     rows = []
     for tower in dict.fromkeys(towers.values()):
         modules = tuple(name for name in counts if towers[name] == tower)
-        layers = {layer for name in modules if (layer := layer_of(base, name)) is not None}
+        layers = {layer for name in modules if (layer := layer_of(parts, name)) is not None}
         parameters, num_bytes = (sum(counts[name][i] for name in modules) for i in (0, 1))
         rows.append(AdaptedTower(tower, modules, parameters, num_bytes, tuple(sorted(layers))))
     return rows

@@ -15,7 +15,8 @@ from peft.utils.other import get_pattern_key
 from transformers import PreTrainedModel
 
 from vfl.errors import InputError
-from vfl.models.discover import discover
+from vfl.io.did_you_mean import did_you_mean
+from vfl.models.discover import Parts, discover
 from vfl.train.adapter.lora_rank import as_list, matched_rank
 from vfl.train.adapter.towers import ATTENTION_AND_MLP, named_so, target_names, tower_of
 
@@ -40,7 +41,7 @@ def build_lora(
     layers: Sequence[int],
     options: Mapping[str, Any] | None = None,
     also: Sequence[str] = (),
-    match: bool = False,
+    match_rank: bool = False,
 ) -> LoraConfig:
     """The LoRA configuration of one arm.
 
@@ -50,8 +51,8 @@ def build_lora(
         options: fields of `LoraConfig`, verbatim, over the paper's defaults (alpha is r where only r is given);
             `target_modules` and `target_parameters` are names inside a layer ("q_proj"), or "all-linear".
         also: "vision" and "projector" adapt these too.
-        match: scale the rank, and alpha with it, so that the arm has as many trainable parameters as all layers would
-            have with the rank given.
+        match_rank: scale the rank, and alpha with it, so that the arm has as many trainable parameters as all layers
+            would have with the rank given.
 
     Raises:
         InputError: for unknown or conflicting options, and for modules that may not or cannot be adapted.
@@ -63,20 +64,22 @@ def build_lora(
     wanted = DEFAULTS | given
     if "r" in given and "lora_alpha" not in given:
         wanted["lora_alpha"] = given["r"]  # the paper's ratio
-    config = _config(wanted | _names(model, layers, wanted, also))
+    parts = discover(model)
+    config = _config(wanted | _names(model, parts, layers, wanted, also))
     _check_patterns(config)
-    _check_saved_modules(model, config, also)
+    _check_saved_modules(model, parts, config, also)
     if also:
         logger.warning(
             "modules of the %s are adapted, as also_adapt asks: the backward pass then covers all layers, and engines "
             "that serve adapters of the language model alone refuse them",
             " and the ".join(also),
         )
-    if not match:
+    if not match_rank:
         return config
-    everything = range(len(discover(model).layers))
-    full = config if list(layers) == list(everything) else _config(wanted | _names(model, everything, wanted, also))
-    return matched_rank(model, config, full)
+    everything = range(len(parts.layers))
+    if list(layers) == list(everything):
+        return matched_rank(model, config, config)
+    return matched_rank(model, config, _config(wanted | _names(model, parts, everything, wanted, also)))
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
@@ -87,7 +90,11 @@ def _check_options(given: Mapping[str, Any]) -> None:
         )
     known = [field.name for field in fields(LoraConfig) if field.init and field.name not in (*_OURS, *_RECORDS)]
     if unknown := [name for name in given if name not in known]:
-        raise InputError(f"lora.{unknown[0]} is no field of PEFT's LoraConfig; known are {', '.join(sorted(known))}.")
+        hint = did_you_mean(unknown[0], known)
+        raise InputError(
+            f"lora.{unknown[0]} is no field of PEFT's LoraConfig{': ' + hint if hint else ';'} Known are "
+            f"{', '.join(sorted(known))}."
+        )
     start = str(given.get("init_lora_weights"))
     for name, reason in _NOT_AGAIN.items():
         if start.startswith(name):
@@ -97,17 +104,17 @@ def _check_options(given: Mapping[str, Any]) -> None:
 
 
 def _names(
-    model: PreTrainedModel, layers: Sequence[int], wanted: Mapping[str, Any], also: Sequence[str]
+    model: PreTrainedModel, parts: Parts, layers: Sequence[int], wanted: Mapping[str, Any], also: Sequence[str]
 ) -> dict[str, Any]:
     """Full names in place of the short ones."""
-    found: dict[str, Any] = {"target_modules": target_names(model, layers, wanted["target_modules"], also)}
+    found: dict[str, Any] = {"target_modules": target_names(model, layers, wanted["target_modules"], also, parts=parts)}
     if wanted.get("target_parameters"):
         if wanted["lora_dropout"]:
             raise InputError(
                 f"lora.target_parameters allow no dropout in PEFT, here it is {wanted['lora_dropout']}: add "
                 "lora_dropout: 0."
             )
-        found["target_parameters"] = _parameter_names(model, layers, wanted["target_parameters"])
+        found["target_parameters"] = _parameter_names(parts, layers, wanted["target_parameters"])
     excluded = wanted.get("exclude_modules")
     if excluded:
         if isinstance(excluded, str):
@@ -122,8 +129,7 @@ def _names(
     return found
 
 
-def _parameter_names(model: PreTrainedModel, layers: Sequence[int], short_names: Sequence[str]) -> list[str]:
-    parts = discover(model)
+def _parameter_names(parts: Parts, layers: Sequence[int], short_names: Sequence[str]) -> list[str]:
     found = []
     for short in short_names:
         names = [
@@ -161,15 +167,15 @@ def _check_patterns(config: LoraConfig) -> None:
             raise InputError(f"lora.{field} has {idle[0]!r}, which fits none of the {len(names)} adapted modules.")
 
 
-def _check_saved_modules(model: PreTrainedModel, config: LoraConfig, also: Sequence[str]) -> None:
+def _check_saved_modules(model: PreTrainedModel, parts: Parts, config: LoraConfig, also: Sequence[str]) -> None:
     """Modules that are trained whole may not be what adapters may not touch."""
     for saved in as_list(config.modules_to_save):
         names = [name for name, _ in model.named_modules() if named_so(name, saved)]
         if not names:
             raise InputError(f"lora.modules_to_save names {saved!r}, and {type(model).__name__} has no such module.")
-        if any(model.get_submodule(name) is discover(model).head for name in names):
+        if any(model.get_submodule(name) is parts.head for name in names):
             raise InputError("lora.modules_to_save names lm_head. A trained output head is refused: leave it out.")
-        for name, tower in tower_of(model, names).items():
+        for name, tower in tower_of(model, names, parts=parts).items():
             if tower in ("vision", "projector") and tower not in also:
                 raise InputError(
                     f"lora.modules_to_save {saved!r} also reaches {name} in the {tower}. Name the module in full, or "

@@ -50,7 +50,7 @@ def matched_rank(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -
     """
     if config.rank_pattern or config.alpha_pattern:
         raise InputError(
-            "match: parameters scales one rank for all modules, but lora.rank_pattern or alpha_pattern sets them one "
+            "match_rank scales one rank for all modules, but lora.rank_pattern or alpha_pattern sets them one "
             "by one. Leave out either."
         )
     target = count_parameters(model, full)
@@ -60,7 +60,7 @@ def matched_rank(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -
     alpha = scale(config) * (math.sqrt(rank) if config.use_rslora else rank)
     matched = replace(config, r=rank, lora_alpha=int(alpha) if alpha == int(alpha) else alpha)
     logger.info(
-        "match: parameters: rank %d -> %d, %s trainable parameters (all layers at rank %d: %s)",
+        "match_rank: rank %d -> %d, %s trainable parameters (all layers at rank %d: %s)",
         config.r,
         rank,
         f"{count_parameters(model, matched):,}",

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from vfl.errors import InputError
-from vfl.models.discover import discover
+from vfl.models.discover import Parts, discover
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ def target_names(
     layers: Sequence[int],
     short_names: Sequence[str] | str = ATTENTION_AND_MLP,
     also: Sequence[str] = (),
+    *,
+    parts: Parts | None = None,
 ) -> list[str]:
     """Full names of the Linear modules to adapt.
 
@@ -32,11 +34,12 @@ def target_names(
         layers: decoder layers, from 0.
         short_names: names inside a layer ("q_proj" or "self_attn.q_proj"), or "all-linear" for every Linear there.
         also: "vision" and "projector" add the Linear modules of these.
+        parts: the model's, where they are known already.
 
     Raises:
         InputError: for a name that no Linear module of these layers has, and for modules that may not be adapted.
     """
-    parts = discover(model)
+    parts = parts or discover(model)
     names = [
         f"{parts.decoder_name}.layers.{layer}.{name}"
         for layer in layers
@@ -50,14 +53,15 @@ def target_names(
     if unknown := [name for name in also if name not in get_args(Also)]:
         raise InputError(f"also_adapt names {', '.join(unknown)}; expected {' or '.join(get_args(Also))}.")
     for tower in dict.fromkeys(also):
-        names += _linear_of(model, tower)
+        names += _linear_of(model, parts, tower)
     return names
 
 
-def tower_of(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Tower]:
+def tower_of(model: PreTrainedModel, names: Sequence[str], *, parts: Parts | None = None) -> dict[str, Tower]:
     """The tower of each module name: "language" is the decoder's layers, "other" what is in none of the three."""
-    prefix = f"{discover(model).decoder_name}.layers."
-    vision, projector = _vision_and_projector(model)
+    parts = parts or discover(model)
+    prefix = f"{parts.decoder_name}.layers."
+    vision, projector = _vision_and_projector(model, parts)
 
     def tower(name: str) -> Tower:
         if name.startswith(prefix):
@@ -69,10 +73,10 @@ def tower_of(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Tower]:
     return {name: tower(name) for name in names}
 
 
-def layer_of(model: PreTrainedModel, name: str) -> int | None:
+def layer_of(parts: Parts, name: str) -> int | None:
     """The decoder layer that a module belongs to, or None."""
-    found = re.match(rf"{re.escape(discover(model).decoder_name)}\.layers\.(\d+)\.", name)
-    return int(found[1]) if found else None
+    layer = re.match(rf"{re.escape(parts.decoder_name)}\.layers\.(\d+)\.", name)
+    return int(layer[1]) if layer else None
 
 
 def linear_names(module: nn.Module) -> list[str]:
@@ -136,8 +140,8 @@ def _experts(layer: nn.Module) -> str:
     )
 
 
-def _linear_of(model: PreTrainedModel, tower: str) -> list[str]:
-    vision, projector = _vision_and_projector(model)
+def _linear_of(model: PreTrainedModel, parts: Parts, tower: str) -> list[str]:
+    vision, projector = _vision_and_projector(model, parts)
     kind = type(model).__name__
     inside = [
         name
@@ -153,13 +157,12 @@ def _linear_of(model: PreTrainedModel, tower: str) -> list[str]:
     return inside
 
 
-def _vision_and_projector(model: PreTrainedModel) -> tuple[list[str], list[str]]:
+def _vision_and_projector(model: PreTrainedModel, parts: Parts) -> tuple[list[str], list[str]]:
     """Names of the modules that are the vision tower, and of those that are the projector (which may stand inside it).
 
     The projector is what belongs neither to the decoder nor to the tower, and, inside the tower, what follows its
     blocks and ends in the language model's width (the merger of the Qwen families).
     """
-    parts = discover(model)
     tower, sound = (model.get_encoder(modality=kind) for kind in ("image", "audio"))
     names = {id(module): name for name, module in reversed(list(model.named_modules()))}
     if tower is model or tower is parts.body:  # Transformers' answer where it knows of none

@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from vfl.errors import InputError
 from vfl.evaluate.result import EVALUATION
+from vfl.io.run_folder import SETTINGS
 from vfl.train.checkpoints import checkpoints
 from vfl.train.recipe import Recipe, read_recipe
-from vfl.train.run import ADAPTER, CHECKPOINTS, RECIPE
+from vfl.train.run import ADAPTER, CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _train(run: ArmRun, launcher: Sequence[str], threads: str) -> int:
     """Exit code of one run in processes of its own."""
     run.folder.mkdir(parents=True, exist_ok=True)
     start = [*launcher, "--module"] if launcher else [sys.executable, "-m"]
-    started = (run.folder / RECIPE).exists()
+    started = (run.folder / SETTINGS).exists()
     going_on = started and bool(checkpoints(run.folder / CHECKPOINTS))
     flag = ["--resume"] if going_on else ["--overwrite"]
     command = [*start, "vfl.train.launch", str(run.recipe), *flag]

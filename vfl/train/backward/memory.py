@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 # Rounding of the allocator and fragments that no later step can use: part of the free memory stays unplanned.
 SHARE = 0.9
 GIB = 2**30
+_ADAM_BYTES = 3 * 4  # a trained weight, in float32
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,12 @@ def choose_checkpointing(
     reason = f"Checkpointing {verdict}{others}: without it a step on the longest batch {what}; {bound}."
     logger.log(logging.WARNING if memory is None else logging.INFO, "%s", reason)
     return CheckpointingChoice(needed, reason, memory)
+
+
+def optimizer_bytes(model: nn.Module) -> int:
+    """What Adam keeps for the trained weights at most: two moments and, where these are narrower, a float32 copy."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return _ADAM_BYTES * trained
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def _checkpoint(model: nn.Module, parts: Parts, reentrant: bool) -> list[Removab
 def _checkpoint_calls(layer: nn.Module, function: Callable[..., Any], reentrant: bool) -> list[RemovableHandle]:
     """Transformers' own flag of a layer, up during its calls in a training step and down at all other times."""
     trained = any(parameter.requires_grad for parameter in layer.parameters())
-    found = {name: vars(layer)[name] for name in (FLAG, FUNCTION) if name in vars(layer)}
+    before = {name: vars(layer)[name] for name in (FLAG, FUNCTION) if name in vars(layer)}
 
     def raise_flag(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         reached = any(_requires_grad(value) for value in args)
@@ -195,7 +195,7 @@ def _checkpoint_calls(layer: nn.Module, function: Callable[..., Any], reentrant:
     def lower_flag(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         for name in (FLAG, FUNCTION):
             vars(module).pop(name, None)
-        vars(module).update(found)
+        vars(module).update(before)
 
     return [
         layer.register_forward_pre_hook(raise_flag),

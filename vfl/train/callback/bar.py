@@ -5,15 +5,15 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from vfl.train.callback.evaluation import Watching
+from vfl.train.callback.evaluation import EvaluationCallback
 
 
 class AccuracyBar(ProgressCallback):
     """Transformers' progress bar with the last loss and the last accuracy of each group."""
 
-    def __init__(self, watching: Watching | None = None) -> None:
+    def __init__(self, evaluation: EvaluationCallback | None = None) -> None:
         super().__init__()
-        self.watching = watching
+        self.evaluation = evaluation
         self._loss: float | None = None
 
     def on_log(
@@ -37,13 +37,13 @@ class AccuracyBar(ProgressCallback):
         if self.training_bar is None:  # another rank than the first
             return
         shown = {} if self._loss is None else {"loss": f"{self._loss:.3g}"}
-        if self.watching is not None:
-            shown |= {group: f"{100 * share:.0f}%" for group, share in self.watching.accuracies.items()}
+        if self.evaluation is not None:
+            shown |= {group: f"{100 * share:.0f}%" for group, share in self.evaluation.accuracies.items()}
         self.training_bar.set_postfix(shown)
 
 
-def use_bar(trainer: Trainer, watching: Watching | None = None) -> None:
+def use_bar(trainer: Trainer, evaluation: EvaluationCallback | None = None) -> None:
     """Replace the trainer's own progress bar, if it has one (`disable_tqdm` leaves it out)."""
-    found: TrainerCallback | None = trainer.pop_callback(ProgressCallback)
-    if found is not None:
-        trainer.add_callback(AccuracyBar(watching))
+    plain_bar: TrainerCallback | None = trainer.pop_callback(ProgressCallback)
+    if plain_bar is not None:
+        trainer.add_callback(AccuracyBar(evaluation))

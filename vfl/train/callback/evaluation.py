@@ -1,8 +1,9 @@
 """Accuracy per function, forgetting and metrics while a model trains, in any Transformers trainer.
 
     vlm = vfl.load(model)
-    watching = Watching(vlm, items_of_probes(vlm, pairs), out, every=100, metrics=["swap"], metric_pairs=few)
-    trainer = SFTTrainer(vlm.model, ..., callbacks=[watching])
+    items = items_of_probes(vlm, pairs)
+    evaluation = EvaluationCallback(vlm, items, out, every=100, metrics=["swap"], metric_pairs=few)
+    trainer = SFTTrainer(vlm.model, ..., callbacks=[evaluation])
 
 Writes metrics.jsonl (metrics_log.py), the answers of each evaluation (answers/step-*.jsonl) and, at the end,
 evaluation.json with the paired differences from step 0. A run with it trains the same weights, bit for bit, as one
@@ -10,6 +11,7 @@ without.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from vfl.engine.untouched import untouched
 from vfl.errors import InputError
-from vfl.evaluate.answers import Answered, Exam
+from vfl.evaluate.answers import Answered, Evaluator
 from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.result import Evaluation, read_answers, write_answers
 from vfl.evaluate.summary import compare, summarise
@@ -32,7 +34,7 @@ from vfl.metrics.measure import check_names, measure_named
 from vfl.models.discover import discover
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
-from vfl.train.callback.metrics_log import Journal
+from vfl.train.callback.metrics_log import MetricsLog
 from vfl.train.callback.tracking import log_accuracies, log_metrics
 from vfl.train.report.log import read_log
 
@@ -40,7 +42,7 @@ logger = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 
 
-class Watching(TrainerCallback):
+class EvaluationCallback(TrainerCallback):
     """Evaluates a model at step 0, every so many steps, whenever the trainer evaluates, and at the end.
 
     With several processes each answers its share of the items; under ZeRO-3, where all must take part in every
@@ -90,11 +92,25 @@ class Watching(TrainerCallback):
         self.metrics, self.metric_pairs = tuple(metrics), list(metric_pairs)
         self.settings = settings or {}
         self.accuracies: dict[str, float] = {}
-        self.journal = Journal(out / METRICS)
-        self._exam: Exam | None = None
+        self.metrics_log = MetricsLog(out / METRICS)
+        self._evaluator: Evaluator | None = None
         self._first: list[Answered] | None = None
         self._last: list[Answered] = []
         self._measured_at: int | None = None
+
+    def cost(self, steps: int) -> tuple[float, int]:
+        """Seconds of one evaluation, from one batch of its questions, and how many a run of so many steps takes.
+
+        Metrics, and evaluations that the trainer's own arguments ask for, are left out.
+        """
+        sample = Evaluator(self.vlm, self.items[: self.batch], batch=self.batch, keep_bytes=0)
+        start = time.perf_counter()
+        sample.answer()
+        seconds = (time.perf_counter() - start) * len(self.items) / len(sample.items)
+        at = {steps} | ({0} if self.at_start else set())
+        if self.every is not None:
+            at |= set(range(self.every, steps + 1, self.every))
+        return seconds, len(at)
 
     def on_train_begin(
         self,
@@ -108,16 +124,17 @@ class Watching(TrainerCallback):
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         if base is not self.vlm.model:
             raise InputError(
-                f"Watching was given a {type(self.vlm.model).__name__} that is not the model being trained "
-                f"({type(base).__name__}). Give it the VLM of the trainer's own model (`vfl.wrap(model, processor)`)."
+                f"The evaluation callback was given a {type(self.vlm.model).__name__} that is not the model being "
+                f"trained ({type(base).__name__}). Give it the VLM of the trainer's own model (`vfl.wrap(model, "
+                "processor)`)."
             )
         # An adapter may have replaced the head since the parts were found.
         self.vlm.parts = replace(discover(self.vlm.model), softcap=self.vlm.parts.softcap)
         share = self.items if is_deepspeed_zero3_enabled() else self.items[args.process_index :: args.world_size]
-        self._exam = Exam(self.vlm, share, batch=self.batch) if share else None
+        self._evaluator = Evaluator(self.vlm, share, batch=self.batch) if share else None
         self._first, self._last, self._measured_at = None, [], None
         if state.is_world_process_zero:
-            self.journal.start(state.global_step)
+            self.metrics_log.start(state.global_step)
             self._drop_answers(state.global_step)
         if state.global_step > 0:
             self._resume(state)
@@ -144,7 +161,7 @@ class Watching(TrainerCallback):
     ) -> None:
         """Keep the trainer's own numbers beside ours."""
         if state.is_world_process_zero and logs:
-            self.journal.append(state.global_step, state.epoch, "train", dict(logs))
+            self.metrics_log.append(state.global_step, state.epoch, "train", dict(logs))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -158,10 +175,10 @@ class Watching(TrainerCallback):
     def _measure(self, args: TrainingArguments, state: TrainerState) -> None:
         step, shown = state.global_step, state.is_world_process_zero and not args.disable_tqdm
         with untouched(self.vlm):
-            mine = self._exam.answer(progress=shown) if self._exam else []
+            mine = self._evaluator.answer(progress=shown) if self._evaluator else []
             results = measure_named(self.vlm, self.metrics, self.metric_pairs) if self.metrics else {}
-        found = mine if is_deepspeed_zero3_enabled() else gather_object(mine)
-        by_id = {one.id: one for one in found}
+        everyones = mine if is_deepspeed_zero3_enabled() else gather_object(mine)
+        by_id = {answered.id: answered for answered in everyones}
         self._keep(step, [by_id[item.id] for item in self.items])
         if state.is_world_process_zero:
             self._write(args, state, results)
@@ -169,7 +186,7 @@ class Watching(TrainerCallback):
     def _keep(self, step: int, answered: list[Answered]) -> None:
         self._last, self._measured_at = answered, step
         self._first = answered if step == 0 else self._first
-        self.accuracies = {group: found.accuracy for group, found in summarise(answered).items()}
+        self.accuracies = {group: accuracy.accuracy for group, accuracy in summarise(answered).items()}
 
     def _resume(self, state: TrainerState) -> None:
         """Take up what the interrupted run measured at step 0 and at this step."""
@@ -188,20 +205,20 @@ class Watching(TrainerCallback):
 
     def _write(self, args: TrainingArguments, state: TrainerState, results: dict[str, dict[str, Any]]) -> None:
         step, epoch = state.global_step, state.epoch
-        groups = {group: asdict(found) for group, found in summarise(self._last).items()}
+        groups = {group: asdict(accuracy) for group, accuracy in summarise(self._last).items()}
         for group, change in (compare(self._first, self._last) if self._first else {}).items():
             groups[group] |= {
                 "forgetting": 0.0 - change.difference,
                 "forgetting_low": 0.0 - change.high,
                 "forgetting_high": 0.0 - change.low,
             }
-        self.journal.append(step, epoch, "evaluation", {"groups": groups})
+        self.metrics_log.append(step, epoch, "evaluation", {"groups": groups})
         for name, result in results.items():
-            self.journal.append(step, epoch, "metric", {"name": name, "result": result})
+            self.metrics_log.append(step, epoch, "metric", {"name": name, "result": result})
         write_answers(self._answers_at(step), self._last)  # last: with the file, the lines are there too
         if "wandb" in args.report_to:
             log_accuracies(groups, step)
-            log_metrics(results, read_log(self.journal.path).curves, step)
+            log_metrics(results, read_log(self.metrics_log.path).curves, step)
 
     def _conclude(self, step: int) -> None:
         evaluation = Evaluation(

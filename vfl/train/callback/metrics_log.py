@@ -19,7 +19,7 @@ from vfl.io.atomic import replacing
 Kind = Literal["train", "evaluation", "metric"]
 
 
-class Journal:
+class MetricsLog:
     """Appends lines, each complete on disk before the next is begun."""
 
     def __init__(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
-from vfl.train.callback.evaluation import Watching
+from vfl.train.callback.evaluation import EvaluationCallback
 from vfl.train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 PROBES = "probes"
 
 
-def watching_of(recipe: Recipe, vlm: VLM) -> Watching | None:
+def evaluation_callback_of(recipe: Recipe, vlm: VLM) -> EvaluationCallback | None:
     """The callback, or None for a recipe that evaluates nothing. Generated suites lie in the run's folder.
 
     Raises:
@@ -34,11 +34,11 @@ def watching_of(recipe: Recipe, vlm: VLM) -> Watching | None:
         pairs = suite_of(wanted.probes, folder, functions=wanted.functions, pairs=wanted.pairs, seed=wanted.seed)
     items: list[EvalItem] = items_of_probes(vlm, pairs)
     for name, data in wanted.data.items():
-        found, left_out = items_of_set(name, data)
+        items_of_data, left_out = items_of_set(name, data)
         if left_out:
             logger.warning("%d rows of the evaluation set %s are left out: %s ...", len(left_out), name, left_out[0])
-        items += found
-    return Watching(
+        items += items_of_data
+    return EvaluationCallback(
         vlm,
         items,
         recipe.out,
@@ -54,4 +54,4 @@ def watching_of(recipe: Recipe, vlm: VLM) -> Watching | None:
 def _first(pairs: Sequence[Pair], count: int) -> list[Pair]:
     """The first pairs of each function."""
     names = dict.fromkeys(pair.function for pair in pairs)
-    return [pair for name in names for pair in islice((one for one in pairs if one.function == name), count)]
+    return [pair for name in names for pair in islice((pair for pair in pairs if pair.function == name), count)]

@@ -19,7 +19,7 @@ from vfl.models.families import family_of
 from vfl.models.identity import weights_sha256
 
 
-def skeleton(
+def meta_model(
     model: str | Path | None = None, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedModel:
     """The model that a folder or hub id names, on the meta device: only its config is read.
@@ -34,12 +34,12 @@ def skeleton(
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"No model configuration could be loaded from {name!r}: {reason}") from error
-    empty = skeleton_of(config, trust_remote_code=trust_remote_code)
+    empty = meta_model_of(config, trust_remote_code=trust_remote_code)
     empty.name_or_path = name
     return empty
 
 
-def skeleton_of(config: Any, *, trust_remote_code: bool = False) -> PreTrainedModel:
+def meta_model_of(config: Any, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model of a config, on the meta device; `config` stays as it is.
 
     Raises:
@@ -80,7 +80,7 @@ def identify_model(model: PreTrainedModel, *, hashed: bool = True) -> ModelId:
     """What a map or preset is compared with, for a model that was named by a folder or hub id.
 
     Args:
-        model: loaded, or a skeleton; its `name_or_path` is what it was loaded from.
+        model: loaded, or a meta model; its `name_or_path` is what it was loaded from.
         hashed: hash a local folder's weight files (all of them are read).
     """
     folder = Path(model.name_or_path)

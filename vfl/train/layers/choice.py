@@ -11,7 +11,6 @@ A `rule` may also name an arm: {rule: function, functions: [counting], map: map.
 """
 
 import logging
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -19,39 +18,23 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
-from vfl.io.layers import layer_list
+from vfl.io.config import known_keys, unknown_key
+from vfl.io.fields import Names
+from vfl.io.layers import layer_list, parse_layers
 from vfl.train.layers.presets import preset
 from vfl.train.layers.rules import drawn, evenly_spaced
 
 logger = logging.getLogger(__name__)
 
 Arm = Literal["function", "full", "reversed", "random"]
-# Those that read the training data, `auto` among them, are decided in vfl.train.choosing.
+# Those that read the training data, `auto` among them, are decided in vfl.train.choose_layers.
 Rule = Literal["auto", "gradient", "fisher", "warmup", "similarity", "uniform"]
 HALF = 0.5  # of the layers, where a rule is asked for without a count or share
-_SPAN = re.compile(r"(\d+)(?:[-–](\d+))?")
-
-
-def spans(text: str) -> list[int]:
-    """ "10-12,14" -> [10, 11, 12, 14], in the order and with the repeats that were written.
-
-    Raises:
-        ValueError: when it is not of that form, or a span runs backwards.
-    """
-    layers: list[int] = []
-    for span in text.split(","):
-        found = _SPAN.fullmatch(span.strip())
-        if found is None:
-            raise ValueError(f"{text!r} is no list of layers; write it like 10-17,20-23, or full")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last < first:
-            raise ValueError(f"the span {span.strip()!r} runs backwards; write {last}-{first}")
-        layers += range(first, last + 1)
-    return layers
 
 
 def _listed(value: Any) -> Any:
-    return spans(value) if isinstance(value, str) else value
+    """As it was written; that there is a layer, and each once, is said with the model's name (`checked_layers`)."""
+    return value if value in ([], ()) else parse_layers(value, words=", or full")
 
 
 class LayerChoice(BaseModel):
@@ -68,7 +51,7 @@ class LayerChoice(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 
-    functions: tuple[str, ...] = ()
+    functions: Names = ()
     map: Path | None = None
     expand: int = Field(default=0, ge=0)
     arm: Arm = "function"
@@ -88,9 +71,9 @@ class LayerChoice(BaseModel):
     def _short_forms(cls, value: Any) -> Any:
         """A string or a list stands for a choice of its own, and a rule may name an arm or say `list`."""
         if isinstance(value, str):
-            return {"full": {"arm": "full"}, "auto": {"rule": "auto"}}.get(value.strip()) or {"list": spans(value)}
-        if isinstance(value, list | tuple):
-            return {"list": list(value)}
+            return {"full": {"arm": "full"}, "auto": {"rule": "auto"}}.get(value.strip()) or {"list": value}
+        if isinstance(value, int | list | tuple):
+            return {"list": value}
         if not isinstance(value, dict) or value.get("rule") not in (*get_args(Arm), "list"):
             return value
         rest = {key: inner for key, inner in value.items() if key != "rule"}
@@ -104,8 +87,12 @@ class LayerChoice(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = {"functions": bool(self.functions), "preset": self.preset is not None, "list": self.layers is not None}
-        named = [name for name, there in given.items() if there]
+        sources = {
+            "functions": bool(self.functions),
+            "preset": self.preset is not None,
+            "list": self.layers is not None,
+        }
+        named = [name for name, there in sources.items() if there]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} both name layers; keep one of them")
         if self.rule is not None:
@@ -166,8 +153,7 @@ def read_choice(value: Any) -> LayerChoice:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, ("layers", *first["loc"])))
         if first["type"] == "extra_forbidden":
-            known = ", ".join(field.alias or name for name, field in LayerChoice.model_fields.items())
-            raise InputError(f"{where} is unknown; known are {known}.") from None
+            raise InputError(unknown_key(str(first["loc"][-1]), known_keys(LayerChoice), "layers.") + ".") from None
         raise InputError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
+from vfl.io.fields import Names
 from vfl.io.layers import layer_list
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class ProtectConfig(BaseModel):
@@ -21,7 +18,7 @@ class ProtectConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    functions: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+    functions: Annotated[Names, Field(min_length=1)]
     map: Path
     how: Literal["freeze", "scale"] = "freeze"
     scale: float = Field(default=0.1, gt=0, lt=1, description="of the learning rate, for how: scale")

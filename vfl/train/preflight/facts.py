@@ -1,8 +1,6 @@
 """What a run is going to do, known before its first step: printed for a person, saved as preflight.json."""
 
-import logging
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -10,12 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
-from vfl.models.identity import versions
 from vfl.train.preflight.audit import LossAudit
 from vfl.train.preflight.lengths import LengthHistogram
 from vfl.train.preflight.processes import LaunchFacts
-
-logger = logging.getLogger(__name__)
 
 TRAINING = ("peft", "trl", "accelerate", "datasets", "deepspeed")
 
@@ -49,7 +44,7 @@ class ArmFacts(_Facts):
     functions: tuple[str, ...] = ()
     map_path: str | None = None
     map_sha256: str | None = None
-    rank: int | None = None  # LoRA's r, after `match: parameters`
+    rank: int | None = None  # LoRA's r, after `match_rank`
     reason: str | None = None  # why a rule chose these layers
     protected: str | None = None  # which layers are spared for other functions, and how
 
@@ -189,14 +184,3 @@ def estimate_time(
         total_seconds=step_seconds * steps + evaluation_seconds * evaluations,
         how=how,
     )
-
-
-def training_versions() -> dict[str, str]:
-    """Versions of what a trained adapter depends on; DeepSpeed only where it is installed."""
-    found = versions()
-    for name in TRAINING:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            logger.info("%s is not installed: its version is not recorded.", name)
-    return found

@@ -4,7 +4,6 @@ import math
 import os
 import platform
 from collections.abc import Mapping
-from typing import Any
 
 import psutil
 import torch
@@ -63,15 +62,11 @@ def launch_facts(
     args: TrainingArguments,
     rows: int,
     *,
-    asked_batch: int | None = None,
-    device_map: str | Mapping[str, Any] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> LaunchFacts:
     """The facts of this process's run over `rows` training rows, from its arguments and torch.distributed.
 
     Args:
-        asked_batch: the global batch that the user has in mind; another one is a warning.
-        device_map: how the model was spread over devices by accelerate, if it was.
         environment: what torchrun and its like set (LOCAL_WORLD_SIZE).
     """
     device, world = args.device, args.world_size  # `device` sets up torch.distributed: ask it first
@@ -97,7 +92,7 @@ def launch_facts(
         epochs=float(args.num_train_epochs) if args.max_steps <= 0 else round(args.max_steps / steps, 3),
         steps_per_epoch=steps,
         total_steps=args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps),
-        warnings=tuple(_warnings(args, rows, global_batch, zero, asked_batch, device_map)),
+        warnings=tuple(_warnings(args, rows, global_batch, zero)),
     )
 
 
@@ -144,25 +139,12 @@ def _warnings(
     rows: int,
     global_batch: int,
     zero: ZeroFacts | None,
-    asked_batch: int | None,
-    device_map: str | Mapping[str, Any] | None,
 ) -> list[str]:
     found = []
     if zero and zero.stage == 3 and not zero.gathers_weights:
         found.append(
             f"ZeRO-3 without zero_optimization.{GATHER} saves an empty adapter: set it to true in the "
             "DeepSpeed configuration."
-        )
-    if device_map is not None and (args.world_size > 1 or zero):
-        found.append(
-            f"device_map={device_map!r} spreads one model over the devices, while {args.world_size} processes each "
-            "want their own: leave device_map out of a distributed run."
-        )
-    if asked_batch is not None and asked_batch != global_batch:
-        found.append(
-            f"The global batch is {global_batch} rows ({args.train_batch_size} a process x "
-            f"{args.gradient_accumulation_steps} accumulated x {args.world_size} processes), not the {asked_batch} "
-            "asked for: change per_device_train_batch_size or gradient_accumulation_steps."
         )
     if args.n_gpu > 1:
         found.append(

@@ -11,6 +11,7 @@ from jinja2 import Environment
 from vfl.errors import InputError
 from vfl.evaluate.result import EVALUATION, Evaluation
 from vfl.io.atomic import replacing
+from vfl.io.run_folder import SETTINGS
 from vfl.report.charts import Ink, Tick, inks, shade, y_of
 from vfl.report.page import environment, flat
 from vfl.train.preflight import tables as words
@@ -46,7 +47,7 @@ class LayerCurves:
 def write_training_report(folder: Path, changes: Sequence[Change] | None = None) -> Path:
     """Write report.html into a run's folder from what is in it, and return its path.
 
-    Read are preflight.json, metrics.jsonl, evaluation.json and recipe.yaml; what is missing is left out of the page.
+    Read are preflight.json, metrics.jsonl, evaluation.json and settings.yaml; what is missing is left out of the page.
 
     Args:
         changes: accuracy before and after; by default what evaluation.json has, or metrics.jsonl without it.
@@ -59,7 +60,7 @@ def write_training_report(folder: Path, changes: Sequence[Change] | None = None)
     log = read_log(folder / "metrics.jsonl")
     if changes is None:
         changes = read_changes(folder / EVALUATION, log)
-    text = render(flight, log, read_recipe(folder / "recipe.yaml"), changes)
+    text = render(flight, log, read_recipe(folder / SETTINGS), changes)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from vfl.data.sample import Message
-from vfl.models.conversation import Batch, ConversationEncoder
+from vfl.models.conversation import ConversationBatch, ConversationEncoder
 from vfl.train.rows.table import conversation
 
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ class Collator:
         labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
         return {**batch.inputs, "labels": labels}
 
-    def _encode(self, conversations: list[list[Message]], prompts: list[int]) -> Batch:
+    def _encode(self, conversations: list[list[Message]], prompts: list[int]) -> ConversationBatch:
         added = self.show_always and not any(map(_shows, conversations))
         if added:
             conversations, prompts = [*conversations, _blank_row()], [*prompts, 0]

@@ -9,10 +9,10 @@ from full_passes import tapped
 from tiny.pictures import picture
 
 import vfl
-from vfl.engine.ablated_rows import run_beside
+from vfl.engine.ablated_rows import run_with_ablated
 from vfl.engine.decoder_inputs import decoder_inputs, on_device, take_rows
 from vfl.engine.shared_keys import PassingCache
-from vfl.engine.teacher_forcing import forced
+from vfl.engine.teacher_forcing import teacher_forced
 from vfl.engine.windows import find_all_spans
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
@@ -117,7 +117,7 @@ def check(vlm, rows, scores, others=None):
 
 def test_scores_equal_full_forwards(vlm):
     rows = conversations(vlm)
-    scores = forced(vlm, encoder_of(vlm).encode(rows), ABLATIONS)
+    scores = teacher_forced(vlm, encoder_of(vlm).encode(rows), ABLATIONS)
     check(vlm, rows, scores)
     assert scores.full == (1 + 4 if vlm.family.prefix_lm else 1)
     assert scores.fitting == len(rows)
@@ -126,17 +126,17 @@ def test_scores_equal_full_forwards(vlm):
     assert moved[2].max() == 0
 
 
-@pytest.mark.parametrize("how", ["blank", "mean"])
-def test_other_images_can_stand_in(vlm, how):
+@pytest.mark.parametrize("ablation", ["blank", "mean"])
+def test_other_images_can_stand_in(vlm, ablation):
     rows = conversations(vlm)
     batch = encoder_of(vlm).encode(rows)
     generator = torch.Generator().manual_seed(1)
     width = vlm.model.config.get_text_config(decoder=True).hidden_size
-    mean = torch.randn(width, generator=generator, dtype=torch.float64) if how == "mean" else None
+    mean = torch.randn(width, generator=generator, dtype=torch.float64) if ablation == "mean" else None
 
     def others(inputs):
         """A full forward that sees the other images."""
-        if how == "blank":
+        if ablation == "blank":
             inputs = inputs | {
                 name: 1e-4 * (value != 0).to(value) for name, value in inputs.items() if value.is_floating_point()
             }
@@ -156,10 +156,10 @@ def test_other_images_can_stand_in(vlm, how):
         finally:
             handle.remove()
 
-    scores = forced(vlm, batch, ABLATIONS, how=how, mean=mean)
+    scores = teacher_forced(vlm, batch, ABLATIONS, ablation=ablation, mean=mean)
     check(vlm, rows, scores, others)
     assert scores.full == (2 + 4 if vlm.family.prefix_lm else 2)
-    hidden = forced(vlm, batch, ABLATIONS)
+    hidden = teacher_forced(vlm, batch, ABLATIONS)
     assert (scores.logprobs[1] - hidden.logprobs[1]).abs().max() > 1e-4
 
 
@@ -167,7 +167,7 @@ def test_text_rows_alone_have_their_own_scores(vlm):
     if vlm.family.prefix_lm:
         pytest.skip("takes no conversation without an image")
     rows = [turns("What is two and two?", "four, of course"), turns("Colour of the sky?", "blue", "Sure?", "yes")]
-    scores = forced(vlm, encoder_of(vlm).encode(rows), ABLATIONS)
+    scores = teacher_forced(vlm, encoder_of(vlm).encode(rows), ABLATIONS)
     check(vlm, rows, scores)
     assert torch.equal(scores.logprobs, scores.logprobs[:1].expand_as(scores.logprobs))
     assert scores.full == 1
@@ -214,7 +214,7 @@ def hooks(model):
 def test_tokens_know_their_conversation_and_turn(deepstack):
     rows = conversations(deepstack)
     batch = encoder_of(deepstack).encode(rows)
-    scores = forced(deepstack, batch, {})
+    scores = teacher_forced(deepstack, batch, {})
     assert scores.names == ("own",)
     assert len(scores.row) == int(batch.answers.sum())
     for row, messages in enumerate(rows):
@@ -225,7 +225,7 @@ def test_tokens_know_their_conversation_and_turn(deepstack):
 
 def test_answers_before_the_first_image_are_not_reached(deepstack):
     rows = conversations(deepstack)
-    scores = forced(deepstack, encoder_of(deepstack).encode(rows), ABLATIONS)
+    scores = teacher_forced(deepstack, encoder_of(deepstack).encode(rows), ABLATIONS)
     early = (scores.row == len(rows) - 1) & (scores.turn == 0)
     assert early.any()
     assert torch.equal(scores.logprobs[:, early], scores.logprobs[:1, early].expand(len(ABLATIONS) + 1, -1))
@@ -235,7 +235,7 @@ def test_no_image_is_the_same_as_another_image_that_is_hidden(deepstack):
     """With the image hidden everywhere, its content can't matter; its size still does."""
     rows = [[turns([image(seed), text("How many?")], "two")] for seed in (0, 1)]
     everywhere = {"no image": range(deepstack.num_layers)}
-    scores = [forced(deepstack, encoder_of(deepstack).encode(row), everywhere) for row in rows]
+    scores = [teacher_forced(deepstack, encoder_of(deepstack).encode(row), everywhere) for row in rows]
     close(scores[0].logprobs[1], scores[1].logprobs[1])
     assert (scores[0].logprobs[0] - scores[1].logprobs[0]).abs().max() > 1e-4
 
@@ -243,12 +243,12 @@ def test_no_image_is_the_same_as_another_image_that_is_hidden(deepstack):
 def test_long_answers_run_in_rows_of_their_own(deepstack):
     """Windows longer than what they share with one another are not put side by side."""
     rows = [turns([image(0), text("Tell.")], "red blue three cups " * 12), *conversations(deepstack)[:2]]
-    check(deepstack, rows, forced(deepstack, encoder_of(deepstack).encode(rows), ABLATIONS))
+    check(deepstack, rows, teacher_forced(deepstack, encoder_of(deepstack).encode(rows), ABLATIONS))
 
 
 def test_running_out_of_memory_halves_the_batch_and_says_so(deepstack, caplog):
     batch = encoder_of(deepstack).encode(conversations(deepstack))
-    expected = forced(deepstack, batch, ABLATIONS, how="blank")
+    expected = teacher_forced(deepstack, batch, ABLATIONS, ablation="blank")
     sizes = []
 
     def limited(module, args, kwargs):
@@ -261,7 +261,7 @@ def test_running_out_of_memory_halves_the_batch_and_says_so(deepstack, caplog):
     handle = deepstack.layers[-1].register_forward_pre_hook(limited, with_kwargs=True)
     try:
         with caplog.at_level(logging.WARNING):
-            scores = forced(deepstack, batch, ABLATIONS, how="blank")
+            scores = teacher_forced(deepstack, batch, ABLATIONS, ablation="blank")
     finally:
         handle.remove()
     assert max(sizes) > 2
@@ -280,9 +280,9 @@ def test_parts_of_a_batch_score_as_the_whole(tiny_folder, family):
     vlm = vfl.load(tiny_folder(family), dtype="float64")
     batch = encoder_of(vlm).encode(conversations(vlm))
     given = decoder_inputs(vlm, on_device(vlm, batch.inputs))
-    whole = run_beside(vlm, given, None)
+    whole = run_with_ablated(vlm, given, None)
     for rows in ([0, 1, 2], [3, 5], [6]):
-        part = run_beside(vlm, take_rows(given, rows), None)
+        part = run_with_ablated(vlm, take_rows(given, rows), None)
         for row, ours in zip(rows, part, strict=True):
             length = int(batch.lengths[row])
             torch.testing.assert_close(ours[:length], whole[row, :length], rtol=0, atol=1e-10)
@@ -290,7 +290,7 @@ def test_parts_of_a_batch_score_as_the_whole(tiny_folder, family):
 
 def test_other_errors_are_not_taken_for_memory_and_nothing_is_left_on_the_model(deepstack):
     batch = encoder_of(deepstack).encode(conversations(deepstack)[:2])
-    before = forced(deepstack, batch, ABLATIONS)
+    before = teacher_forced(deepstack, batch, ABLATIONS)
 
     def fail(module, args, kwargs):
         raise RuntimeError("a layer failed")
@@ -298,11 +298,11 @@ def test_other_errors_are_not_taken_for_memory_and_nothing_is_left_on_the_model(
     handle = deepstack.layers[2].register_forward_pre_hook(fail, with_kwargs=True)
     try:
         with pytest.raises(RuntimeError, match="a layer failed"):
-            forced(deepstack, batch, ABLATIONS)
+            teacher_forced(deepstack, batch, ABLATIONS)
     finally:
         handle.remove()
     assert hooks(deepstack.model) == []
-    assert torch.equal(forced(deepstack, batch, ABLATIONS).logprobs, before.logprobs)
+    assert torch.equal(teacher_forced(deepstack, batch, ABLATIONS).logprobs, before.logprobs)
     assert hooks(deepstack.model) == []
 
 
@@ -311,16 +311,16 @@ def test_other_errors_are_not_taken_for_memory_and_nothing_is_left_on_the_model(
     [
         ({"ablations": {"counting": [99]}}, "the model has 5"),
         ({"ablations": {"counting": [-1]}}, "the model has 5"),
-        ({"how": "grey"}, "hide, blank, mean"),
-        ({"how": "mean"}, "none was given"),
-        ({"how": "mean", "mean": torch.zeros(3)}, r"shape \(3,\)"),
+        ({"ablation": "grey"}, "hide, blank, mean"),
+        ({"ablation": "mean"}, "none was given"),
+        ({"ablation": "mean", "mean": torch.zeros(3)}, r"shape \(3,\)"),
         ({"mean": torch.zeros(3)}, "does not use it"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(deepstack, arguments, message):
     batch = encoder_of(deepstack).encode(conversations(deepstack)[:1])
     with pytest.raises(InputError, match=message):
-        forced(deepstack, batch, **{"ablations": ABLATIONS, **arguments})
+        teacher_forced(deepstack, batch, **{"ablations": ABLATIONS, **arguments})
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "paligemma"])
@@ -330,5 +330,5 @@ def test_eager_attention_gives_the_same(tiny_folder, family):
     for attention in ("sdpa", "eager"):
         # Not float64: eager attention computes its softmax in float32, where padding's mask overflows to nan.
         vlm = vfl.load(tiny_folder(family), dtype="float32", attention=attention)
-        scores.append(forced(vlm, encoder_of(vlm).encode(conversations(vlm)), ABLATIONS))
+        scores.append(teacher_forced(vlm, encoder_of(vlm).encode(conversations(vlm)), ABLATIONS))
     torch.testing.assert_close(scores[0].logprobs, scores[1].logprobs, rtol=0, atol=1e-3)

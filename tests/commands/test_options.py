@@ -1,0 +1,95 @@
+"""One text for one option: what a flag says does not depend on the command that has it."""
+
+from collections import defaultdict
+
+import pytest
+
+from vfl.commands.main import command_line
+
+SETTINGS = ["locate", "evaluate", "measure", "train", "arms", "select score", "select filter", "select run"]
+
+
+def commands_of(group, path=""):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{name} ")
+        else:
+            yield path + name, command
+
+
+COMMANDS = dict(commands_of(command_line()))
+
+
+def options_of(command):
+    return {
+        flag: parameter
+        for parameter in command.params
+        for flag in parameter.opts
+        if parameter.param_type_name == "option"
+    }
+
+
+def test_the_same_option_says_the_same_everywhere():
+    texts = defaultdict(lambda: defaultdict(list))
+    for name, command in COMMANDS.items():
+        for flag, parameter in options_of(command).items():
+            texts[flag][parameter.help].append(name)
+    assert len(texts) > 60
+    differing = {flag: dict(own) for flag, own in texts.items() if len(own) > 1}
+    assert not differing
+
+
+def test_every_option_has_a_text():
+    bare = [
+        f"{name} {parameter.name}" for name, command in COMMANDS.items() for parameter in command.params
+        if not getattr(parameter, "help", None)
+    ]  # fmt: skip
+    assert not bare
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_the_text(name, vfl_command):
+    code, output, _ = vfl_command(*name.split(), "--help")
+    assert code == 0
+    shown = "".join(output.split())  # lines end where the terminal does
+    for flag, parameter in options_of(COMMANDS[name]).items():
+        assert flag in shown
+        assert "".join(parameter.help.split()) in shown, flag
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_command_with_settings_takes_them_from_a_file_and_one_by_one(name):
+    assert {"--config", "--set"} <= options_of(COMMANDS[name]).keys()
+
+
+def test_commands_that_load_a_model_load_it_alike():
+    loading = {
+        "--dtype", "--device", "--device-map", "--quantize", "--attention", "--revision", "--chat-template",
+        "--trust-remote-code",
+    }  # fmt: skip
+    for name in ("locate", "evaluate", "measure", "swap", "skip", "select score", "select run"):
+        assert loading <= options_of(COMMANDS[name]).keys(), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "now"),
+    [
+        (("evaluate", "--skip-bad-rows"), "--on-bad-row skip"),
+        (("select", "score", "--strict"), "--on-bad-row error"),
+        (("lora-config", "--match"), "--match-rank"),
+    ],
+)
+def test_an_option_of_the_version_before_names_the_new_one(vfl_command, arguments, now):
+    code, _, errors = vfl_command(*arguments)
+    assert code == 2
+    assert "was an option of vfl 0.1" in errors
+    assert now in errors
+
+
+def test_completion_is_there_and_out_of_the_way(vfl_command):
+    code, output, _ = vfl_command("--help")
+    assert code == 0
+    assert "completion" not in output
+    code, output, errors = vfl_command("--show-completion", "bash")
+    assert code == 0, errors
+    assert "_VFL_COMPLETE" in output

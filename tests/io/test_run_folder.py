@@ -1,0 +1,139 @@
+"""A run's folder is used by one run at a time, and nothing of another one is lost unasked."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from vfl.errors import InputError
+from vfl.io.run_folder import LOCK, SETTINGS, RunFolder
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from vfl.io.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1]), "result.json").held(overwrite=False):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "deep" / "out", "result.json", holds="a result")
+
+
+def finish(folder):
+    folder.save({"seed": 1})
+    (folder.path / folder.result).write_text("{}")
+
+
+def test_a_run_holds_its_folder_and_leaves_no_lock(folder):
+    with folder.held(overwrite=False):
+        assert (folder.path / LOCK).exists()
+        finish(folder)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["result.json", SETTINGS]
+    assert yaml.safe_load((folder.path / SETTINGS).read_text()) == {"seed": 1}
+
+
+def test_a_run_that_is_refused_leaves_nothing(folder):
+    with pytest.raises(InputError, match="a typo"), folder.held(overwrite=False):
+        raise InputError("a typo")
+    assert not folder.path.parent.exists()
+    with folder.held(overwrite=False):
+        pass  # and blocks nobody
+
+
+def test_whose_folder_it_is(folder):
+    folder.save({})
+    with pytest.raises(InputError, match=r"an interrupted run\. Use --resume to go on with it, --overwrite"):
+        folder.refuse_if_taken(overwrite=False)
+    with pytest.raises(InputError, match=r"an interrupted run\. Use --overwrite"):
+        folder.refuse_if_taken(overwrite=False, can_resume=False)
+    folder.refuse_if_taken(overwrite=False, resume=True)
+    finish(folder)
+    with pytest.raises(InputError, match=r"holds a result\. Use --overwrite to replace it, or another --out"):
+        folder.refuse_if_taken(overwrite=False)
+    with pytest.raises(InputError, match="nothing to resume"):
+        folder.refuse_if_taken(overwrite=False, resume=True)
+    folder.refuse_if_taken(overwrite=True)
+
+
+def test_nothing_to_resume(folder):
+    with pytest.raises(InputError, match="holds no run to resume"):
+        folder.refuse_if_taken(overwrite=False, resume=True)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "recipe.yaml", "parts/run.json"])
+def test_a_run_of_the_version_before_is_refused_in_a_sentence(folder, name):
+    (folder.path / name).parent.mkdir(parents=True)
+    (folder.path / name).write_text("{}")
+    with pytest.raises(InputError, match=r"a run of vfl 0\.1 .*can't go on with"):
+        folder.refuse_if_taken(overwrite=False, resume=True)
+    with pytest.raises(InputError, match="interrupted run"):
+        folder.refuse_if_taken(overwrite=False)
+    folder.clear([])
+    folder.refuse_if_taken(overwrite=False)
+
+
+def test_other_settings_are_named_at_every_level(folder):
+    folder.save({"seed": 1, "lora": {"r": 4, "alpha": 4}, "device": None})
+    folder.refuse_other_settings({"seed": 1, "lora": {"r": 4, "alpha": 4}, "device": "cpu"}, may_change={"device"})
+    with pytest.raises(InputError, match=r"\(lora.alpha: 4 then, 8 now\)"):
+        folder.refuse_other_settings({"seed": 1, "lora": {"r": 4, "alpha": 8}})
+
+
+def test_clearing_takes_the_runs_files_alone(folder):
+    finish(folder)
+    (folder.path / "parts").mkdir()
+    (folder.path / "parts" / "a.parquet").touch()
+    (folder.path / "notes.txt").touch()
+    folder.clear(["parts"])
+    assert [path.name for path in folder.path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_is_exchanged_whole_never_takes_other_files_along(tmp_path):
+    folder = RunFolder(tmp_path / "out", "manifest.json", whole=True)
+    folder.path.mkdir()
+    with folder.held(overwrite=False):
+        assert not any(folder.path.iterdir()), "the lock lies beside"
+        assert folder.lock_file.exists()
+    (folder.path / "notes.txt").touch()
+    with pytest.raises(InputError, match="other files"):
+        folder.refuse_if_taken(overwrite=True)
+
+
+@pytest.fixture
+def holder(folder):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_process_is_refused_with_who_holds_it(folder, holder):
+    with pytest.raises(InputError, match=rf"being written by process {holder.pid} on {os.uname().nodename}"):
+        folder.held(overwrite=True).__enter__()
+    assert (folder.path / LOCK).exists()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(folder, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (folder.path / LOCK).exists(), "it could not clean up"
+    start = time.monotonic()
+    with folder.held(overwrite=False):
+        assert time.monotonic() - start < 60
+        assert str(os.getpid()) in (folder.path / LOCK).read_text()
+
+
+def test_settings_of_a_json_kind_are_yaml(folder):
+    folder.save(json.loads('{"a": [1, 2], "b": {"c": null}}'))
+    assert yaml.safe_load((folder.path / SETTINGS).read_text()) == {"a": [1, 2], "b": {"c": None}}
