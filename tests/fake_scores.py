@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
+STATES = 16
 
 
 def schema(functions: tuple[str, ...] = FUNCTIONS) -> pa.Schema:
@@ -16,9 +18,13 @@ def schema(functions: tuple[str, ...] = FUNCTIONS) -> pa.Schema:
     fields += [(name, pa.float32()) for name in ("loss", "perplexity", "answer_prob", "el2n", "accuracy")]
     fields += [("exact", pa.bool_()), ("no_image_accuracy", pa.float32()), ("no_image_exact", pa.bool_())]
     fields += [("no_image_logprob_drop", pa.float32()), ("no_image_prob_drop", pa.float32())]
+    fields += [("no_image_js", pa.float32())]
     for name in functions:
         fields += [(f"drop_{name}", pa.float32()), (f"exact_{name}", pa.bool_())]
         fields += [(f"logprob_drop_{name}", pa.float32()), (f"prob_drop_{name}", pa.float32())]
+        fields += [(f"js_{name}", pa.float32())]
+    fields += [(name, pa.list_(pa.float16(), STATES)) for name in ("question_state", "image_state")]
+    fields += [("question_terms", pa.list_(pa.uint16())), ("opening", pa.string()), ("answer", pa.string())]
     return pa.schema([*fields, ("text_hash", pa.string()), ("image_hash", pa.string()), ("full_passes", pa.int8())])
 
 
@@ -51,17 +57,22 @@ def row(
         "el2n": 0.4,
         "accuracy": 1.0 if solved else 0.5,
         "exact": solved,
+        "question_state": np.zeros(STATES, np.float16),
+        "question_terms": [7],
+        "opening": "what is there",
+        "answer": f"answer {position}",
         "text_hash": f"t{position}",
         "image_hash": f"{position * 0x9E3779B97F4A7C15 % 2**64:016x}:{position:08x}" if vision else "",
         "full_passes": 0,
     }
     if vision:
         made |= {"no_image_accuracy": float(no_image), "no_image_exact": no_image}
-        made |= {"no_image_logprob_drop": 1.0, "no_image_prob_drop": 0.3}
+        made |= {"no_image_logprob_drop": 1.0, "no_image_prob_drop": 0.3, "no_image_js": 0.3}
+        made |= {"image_state": np.zeros(STATES, np.float16)}
         for name in functions:
             drop, logprob = (drops or {}).get(name, 0.0), (logprobs or {}).get(name, 0.0)
             made |= {f"drop_{name}": drop, f"exact_{name}": drop == 0, f"logprob_drop_{name}": logprob}
-            made |= {f"prob_drop_{name}": logprob / 4}
+            made |= {f"prob_drop_{name}": logprob / 4, f"js_{name}": min(abs(logprob) / 4, 0.69)}
     return made | columns
 
 

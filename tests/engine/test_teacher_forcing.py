@@ -97,6 +97,16 @@ def close(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
+def jensen_shannon(first, second):
+    """By its definition, of log-probabilities: entropy of the mean less the mean of the entropies."""
+
+    def entropy(probability):
+        return -torch.xlogy(probability, probability).sum(-1)
+
+    one, two = first.exp(), second.exp()
+    return entropy((one + two) / 2) - (entropy(one) + entropy(two)) / 2
+
+
 def check(vlm, rows, scores, others=None):
     """Scores of a batch of conversations against each conversation alone."""
     assert scores.names == ("own", *ABLATIONS)
@@ -104,12 +114,14 @@ def check(vlm, rows, scores, others=None):
         reference = Reference(vlm, messages, others)
         here = scores.row == row
         tokens = reference.tokens
+        own = reference.logits([]).log_softmax(-1)
         assert int(here.sum()) == len(tokens)
         for index, layers in enumerate([[], *ABLATIONS.values()]):
             logits = reference.logits(layers)
             logprobs = logits.log_softmax(-1)
             close(scores.logprobs[index, here], logprobs.gather(1, tokens[:, None])[:, 0])
             assert torch.equal(scores.top1[index, here], logits.argmax(-1) == tokens)
+            close(scores.divergence[index, here], jensen_shannon(own, logprobs))
             if index == 0:
                 wrong = logits.softmax(-1) - torch.nn.functional.one_hot(tokens, logits.shape[1])
                 close(scores.error_l2[here], wrong.norm(dim=-1))

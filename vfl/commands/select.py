@@ -56,7 +56,7 @@ Budget = Annotated[str | None, typer.Option(help='Such as 20%, 5000, "2M answer 
 PolicyName = Annotated[
     str | None,
     typer.Option(
-        help="quota (default), target, top, temperature, random, stratified-random, length, perplexity, el2n,"
+        help="balanced, quota (default), target, top, temperature, random, stratified-random, length, perplexity, el2n,"
         " no-image-gap."
     ),
 ]
@@ -247,6 +247,9 @@ def show_subset(manifest: Mapping[str, Any], out: Path) -> None:
         kept = f"{100 * counts['chosen_rows'] / max(counts['rows'], 1):.1f} %"
         table.add_row(Text(name), f"{counts['rows']:,}", f"{counts['unsolved']:,}", f"{counts['chosen_rows']:,}", kept)
     Console().print(table)
+    show_coverage(manifest["coverage"])
+    for what, count in manifest.get("balance", {}).get("left_out", {}).items():
+        say(f"Left out or last, {what}: {count:,} rows")
     budget = manifest["budget"]
     say(f"Budget: {budget['spent']:,} of {budget['limit']:,} {budget['unit']}")
     for note in manifest["notes"]:
@@ -260,6 +263,22 @@ def show_subset(manifest: Mapping[str, Any], out: Path) -> None:
 def paths(data: list[Path] | None) -> tuple[Path, ...] | None:
     """No path is none given."""
     return tuple(data) if data else None
+
+
+def show_coverage(found: Mapping[str, Any]) -> None:
+    """Answers and kinds of question of the subset beside those of the data, and how much is unsolved in both."""
+    for title, heading in (("answers", "answer"), ("openings", "questions that begin")):
+        if not found[title]:
+            continue
+        table = Table(box=SIMPLE_HEAD)
+        for name in (heading, "data", "subset"):
+            table.add_column(name, justify="left" if name == heading else "right")
+        for one in found[title]:
+            shares = (one["rows"] / max(found["rows"], 1), one["chosen"] / max(found["chosen"], 1))
+            table.add_row(Text(one["text"]), *(f"{100 * share:.1f} %" for share in shares))
+        Console().print(table)
+    unsolved = found["unsolved"]
+    say(f"Unsolved: {100 * unsolved['data']:.1f} % of the data, {100 * unsolved['subset']:.1f} % of the subset")
 
 
 def scoring(shared: Mapping[str, Any]) -> dict[str, Any]:

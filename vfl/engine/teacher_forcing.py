@@ -34,6 +34,10 @@ class TeacherForcedScores:
         logprobs: (A + 1, N) log-probability of each answer token, in nats. Where an ablation can't reach a token (text
             rows, answers before the first image) it has its own.
         top1: (A + 1, N) whether the token is the likeliest.
+        divergence: (A + 1, N) Jensen-Shannon divergence, in nats, of the prediction of each answer token from the own
+            one; 0 where an ablation can't reach.
+        states: (B, 2, d) outputs of the last layer: where the first answer begins to be predicted, and the mean over
+            the image tokens (0 without any).
         error_l2: (N,) EL2N of the own predictions, averaged over tokens by whoever wants a row's.
         row: (N,) the token's conversation.
         turn: (N,) which of its conversation's answers it belongs to, from 0.
@@ -44,6 +48,8 @@ class TeacherForcedScores:
     names: tuple[str, ...]
     logprobs: torch.Tensor
     top1: torch.Tensor
+    divergence: torch.Tensor
+    states: torch.Tensor
     error_l2: torch.Tensor
     row: torch.Tensor
     turn: torch.Tensor
@@ -69,7 +75,8 @@ class _DecoderBatch:
         )
 
 
-_Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+_Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Log-probabilities, hits, divergences, errors, states."""
 
 
 @torch.no_grad()
@@ -114,7 +121,8 @@ def teacher_forced(
         return [_score(vlm, by_decoder.take(rows), chosen)]
 
     parts, fitting = in_parts(range(len(ids)), len(ids), score, "conversations")
-    logprobs, top1, errors = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+    *by_token, states = zip(*parts, strict=True)
+    logprobs, top1, divergence, errors = (torch.cat(part, dim=-1) for part in by_token)
     row, _ = answers.nonzero(as_tuple=True)
     begins = answers & ~answers.roll(1, dims=1)
     begins[:, 0] = answers[:, 0]
@@ -123,6 +131,8 @@ def teacher_forced(
         names=("own", *ablations),
         logprobs=logprobs,
         top1=top1,
+        divergence=divergence,
+        states=torch.cat(states),
         error_l2=errors,
         row=row,
         turn=(begins.cumsum(1) - 1)[answers],
@@ -155,7 +165,7 @@ def _check(vlm: VLM, ablations: Mapping[str, Sequence[int]], ablation: str, mean
 
 
 def _score(vlm: VLM, inputs: _DecoderBatch, layers: list[frozenset[int]]) -> _Scores:
-    """(A + 1, N) log-probabilities and hits and (N,) errors of the conversations in `inputs`, on the CPU."""
+    """What `TeacherForcedScores` holds of the conversations in `inputs`, on the CPU."""
     rows, places = (part.to(vlm.device) for part in inputs.answers.nonzero(as_tuple=True))
     tokens = inputs.ids.to(vlm.device)[rows, places]
     # Sorted by where they start: those that have joined are always the first ones.
@@ -171,24 +181,39 @@ def _score(vlm: VLM, inputs: _DecoderBatch, layers: list[frozenset[int]]) -> _Sc
     output = run_with_ablated(vlm, inputs.own, ablated)
     hidden = output[rows.to(output.device), places.to(output.device) - 1]
     if ablated is None or windows is None:
-        logprobs, top1, errors = score_tokens(vlm, hidden, tokens, len(tokens))
-        return logprobs.expand(len(layers) + 1, -1).cpu(), top1.expand(len(layers) + 1, -1).cpu(), errors.cpu()
+        nothing = hidden.new_zeros(0, *hidden.shape)
+        *own, errors = (part.cpu() for part in score_tokens(vlm, hidden, tokens, nothing))
+        logprobs, top1, divergence = (part.expand(len(layers) + 1, -1) for part in own)
+        return logprobs, top1, divergence, errors, _states(vlm, output, inputs)
     assert ablated.state is not None
     # Which window a token is predicted in, and where; answers before a window are not reached.
     window_of = torch.full((len(inputs.ids),), -1, device=vlm.device)
     window_of[windows.rows] = torch.arange(len(windows.rows), device=vlm.device)
     window = window_of[rows]
     inside = places - 1 - windows.starts[window]
-    reached = ((window >= 0) & (inside >= 0)).nonzero()[:, 0]
+    within = (window >= 0) & (inside >= 0)
+    reached, others = within.nonzero()[:, 0], (~within).nonzero()[:, 0]
     state = ablated.state
-    changed = state[window[reached].to(state.device), :, inside[reached].to(state.device)]  # (reached, A', d)
-    changed = changed.transpose(0, 1).flatten(0, 1)
-    every = torch.cat([tokens, tokens[reached].repeat(len(order))])
-    scored = score_tokens(vlm, torch.cat([hidden, changed]), every, len(tokens))
-    results = []
-    for values in scored[:2]:
-        table = values[: len(tokens)].repeat(len(layers) + 1, 1)
-        kept = torch.tensor(order, device=table.device) + 1
-        table[kept[:, None], reached.to(table.device)] = values[len(tokens) :].view(len(order), -1)
-        results.append(table.cpu())
-    return results[0], results[1], scored[2].cpu()
+    changed = state[window[reached].to(state.device), :, inside[reached].to(state.device)].transpose(0, 1)
+    here, there = reached.to(hidden.device), others.to(hidden.device)
+    scored = score_tokens(vlm, hidden[here], tokens[reached], changed)
+    plain = score_tokens(vlm, hidden[there], tokens[others], changed[:0, :0])
+    places = torch.cat([reached, others]).argsort().cpu()
+    kept = [0, *(index + 1 for index in order)]
+    tables = []
+    for ablations, unreached in zip(scored[:3], plain[:3], strict=True):
+        # An ablation without layers changes nothing: it has the own row.
+        rows = ablations[:1].repeat(len(layers) + 1, 1)
+        rows[kept] = ablations
+        tables.append(torch.cat([rows.cpu(), unreached.expand(len(layers) + 1, -1).cpu()], dim=1)[:, places])
+    errors = torch.cat([scored[3].cpu(), plain[3].cpu()])[places]
+    return tables[0], tables[1], tables[2], errors, _states(vlm, output, inputs)
+
+
+def _states(vlm: VLM, output: torch.Tensor, inputs: _DecoderBatch) -> torch.Tensor:
+    """(B, 2, d) of the last layer's outputs (B, T, d): see `TeacherForcedScores.states`."""
+    first = (inputs.answers.int().argmax(1) - 1).clamp(min=0).to(output.device)
+    question = output[torch.arange(len(output), device=output.device), first]
+    shown = (inputs.ids == vlm.parts.image_token_id).to(output)
+    image = (output * shown[..., None]).sum(1) / shown.sum(1, keepdim=True).clamp(min=1)
+    return torch.stack([question, image], dim=1).float().cpu()

@@ -9,10 +9,11 @@ from pydantic import BeforeValidator, Field
 
 from vfl.errors import InputError
 from vfl.select.choose.allocation import take
+from vfl.select.choose.balance import Balance, BalanceConfig, balance
 from vfl.select.choose.budgets import COSTS, FLOPS_PER_PARAMETER, Budget, parse
 from vfl.select.choose.classes import ClassConfig, Spreads, create_view
 from vfl.select.choose.duplicates import Duplicates, check_bits, find_alike, find_duplicates
-from vfl.select.choose.policies import PolicyConfig, ranking_of, tiers_of
+from vfl.select.choose.policies import PolicyConfig, ranking_of, tiers_of, uniform
 from vfl.select.shards.score_folder import MEMORY, ScoreFolder
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class ChoiceConfig(PolicyConfig):
     diversity: int | None = Field(
         default=None, description="leave out a row whose image is within so many bits of a better row's of its class"
     )
+    balance: BalanceConfig = Field(default=BalanceConfig(), description="of the policy balanced")
     parameters: int | None = Field(
         default=None, ge=1, description="of the model, for FLOPs; default: the scores' model"
     )
@@ -58,6 +60,7 @@ class Choice:
     duplicates: int
     alike: int
     spreads: Spreads
+    balance: Balance | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -75,8 +78,19 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     budget = parse(config.budget)
     (scored,) = connection.execute("SELECT count(*) FROM classed").fetchone()
     limit = budget.limit(scored, config.parameters or folder.parameters, config.flops_per_parameter)
-    repeated = find_duplicates(connection, config.duplicates, config.near_bits)
-    alike = _rank(connection, config, ranking, COSTS[budget.unit])
+    balanced = config.policy == "balanced"
+    repeats: Duplicates | None = (
+        "exact" if balanced and config.duplicates == "keep" and "repeats" in config.balance.drop else None
+    )
+    repeated = find_duplicates(connection, repeats or config.duplicates, config.near_bits)
+    cost = COSTS[budget.unit]
+    filled = None
+    if balanced:
+        (whole,) = connection.execute(f"SELECT sum(coalesce({cost}, 0))::BIGINT FROM classed").fetchone()
+        drawn = uniform(config.seed)
+        part = min(1.0, limit / whole) if whole else 1.0
+        filled = balance(connection, folder, config.balance, part=part, drawn=drawn, seed=config.seed)
+    alike = _rank(connection, config, ranking, cost)
     strata = {
         name: (rows, cost, rank, before)
         for name, rows, cost, rank, before in connection.execute(
@@ -94,7 +108,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
 
     totals = {name: cost for name, (_, cost, _, _) in strata.items()}
     rows_of = {name: rows for name, (rows, *_) in strata.items()}
-    tiers = tiers_of(config, folder.functions, rows_of, classes=ranking.classes)
+    tiers = filled.tiers if filled else tiers_of(config, folder.functions, rows_of, classes=ranking.classes)
     taken = take(limit, totals, tiers, prefix)
     chosen = [(strata[name][2], strata[name][2] + count - 1) for name, count in taken.items() if count]
     if not chosen:
@@ -102,7 +116,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     spans = " OR ".join(f"rank BETWEEN {first} AND {last}" for first, last in chosen)
     connection.execute(f"CREATE OR REPLACE TABLE chosen AS SELECT position, cost FROM ranked WHERE {spans}")
     rows, spent = connection.execute("SELECT count(*), sum(cost)::BIGINT FROM chosen").fetchone()
-    result = Choice(int(rows), int(spent), limit, _unit(budget), scored, repeated, alike, found)
+    result = Choice(int(rows), int(spent), limit, _unit(budget), scored, repeated, alike, found, filled)
     if sum(totals.values()) < limit:
         result.notes.append(
             f"The budget is {limit:,} {result.unit}, but all rows that may be chosen come to"
@@ -116,12 +130,15 @@ def _rank(connection: Any, config: ChoiceConfig, ranking: Any, cost: str) -> int
 
     Sorted once by duckdb's external sort; the running number and total then need no more memory.
     """
+    rows = "classed"
+    if config.policy == "balanced":
+        rows = "(classed JOIN (SELECT position, stratum AS balanced_as, turn FROM balanced) USING (position))"
     keys = ", ".join(f"key{n} DESC NULLS LAST" for n in range(len(ranking.keys)))
     named = ", ".join(f"{key} AS key{n}" for n, key in enumerate(ranking.keys))
     connection.execute(f"""
         CREATE OR REPLACE TABLE sorted AS SELECT position, stratum, cost FROM (
             SELECT position, uid, {ranking.stratum} AS stratum, coalesce({cost}, 0)::BIGINT AS cost, {named}
-            FROM classed ANTI JOIN duplicate USING (position) WHERE {ranking.where})
+            FROM {rows} ANTI JOIN duplicate USING (position) WHERE {ranking.where})
         ORDER BY stratum, {keys}, uid""")
     alike, left = 0, "sorted"
     if config.diversity is not None:

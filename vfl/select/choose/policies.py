@@ -2,6 +2,7 @@
 
 | policy | strata | first inside a stratum |
 |---|---|---|
+| `balanced` | functions by clusters | see vfl.select.balance |
 | `quota` (default) | classes | highest score |
 | `temperature` | classes | drawn with probability proportional to exp(score / temperature), without replacement |
 | `target` | none | highest weighted sum of the standardised drops of the target's functions |
@@ -11,7 +12,7 @@
 | `length`, `perplexity`, `el2n` | none | longest answer, highest perplexity, highest EL2N |
 | `no-image-gap` | none | largest loss of log-probability without the image |
 
-The first four look at classes: a function's class takes part; `include` lets other classes take part as well, and those
+The next four look at classes: a function's class takes part; `include` lets other classes take part as well, and those
 in `fill` (default: none and text) get only what is left when all others are used up. The rest (default: blind) is left
 out: a row that is answered without the image teaches nothing about images. The others, which are there to compare with,
 look at all rows, except that `by: class` divides like `quota`.
@@ -34,6 +35,7 @@ from vfl.select.choose.allocation import Tier
 from vfl.select.shards.score_folder import NOT_FUNCTIONS, column, text
 
 Policy = Literal[
+    "balanced",
     "quota",
     "target",
     "top",
@@ -104,6 +106,9 @@ def ranking_of(config: PolicyConfig, functions: tuple[str, ...]) -> Ranking:
         InputError: it names a class or function that there is none of, or has no target.
     """
     _check(config, functions)
+    if config.policy == "balanced":
+        where = "solved IS DISTINCT FROM false" if config.unsolved == "drop" else "true"
+        return Ranking(where, "balanced_as", _keys(config), False)
     by_class = config.policy in ("quota", "temperature") or (
         config.policy == "stratified-random" and config.by == "class"
     )
@@ -161,6 +166,8 @@ def uniform(seed: int) -> str:
 def _keys(config: PolicyConfig) -> tuple[str, ...]:
     drawn = uniform(config.seed)
     match config.policy:
+        case "balanced":
+            return ("-turn",)
         case "quota" | "top":
             # text rows have no score, and stand in an order of their own
             return "score", "score2", f"CASE WHEN score IS NULL THEN {drawn} END"

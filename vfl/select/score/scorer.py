@@ -15,6 +15,7 @@ from vfl.errors import InputError
 from vfl.models.vlm import VLM
 from vfl.select.score.feeding import Entry, Failure, Feeder
 from vfl.select.shards.score_table import ERRORS, Part, measures, schema
+from vfl.select.wording import answer, opening, question_terms
 
 SOURCE_COLUMNS = ("source", "task", "dataset")
 
@@ -91,6 +92,9 @@ class Scorer:
                         "position": row.entry.position,
                         "source": source_of(sample, self.source_column),
                         "images": len(sample.images),
+                        "question_terms": question_terms(sample.messages),
+                        "opening": opening(sample.messages),
+                        "answer": answer(sample.messages),
                         "text_hash": row.text_hash,
                         "image_hash": row.image_hash,
                     }

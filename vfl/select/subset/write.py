@@ -29,6 +29,7 @@ from vfl.io.json_files import write_json
 from vfl.io.run_folder import RunFolder, write_settings
 from vfl.io.versions import versions
 from vfl.select.choose.counts import counts_of
+from vfl.select.choose.coverage import coverage, lost_answers
 from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_rows, chosen_uids
 from vfl.select.shards.score_folder import MANIFEST, ScoreFolder, database, open_scores
 from vfl.select.subset.copies import ImageCopies
@@ -86,6 +87,7 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
             info = _dataset_info(out, written)
             if info:
                 write_json(out / DATASET_INFO, info)
+            covered = coverage(connection)
             manifest = {
                 "kind": "vfl subset",
                 "files": files,
@@ -93,8 +95,10 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
                 "budget": {"given": config.budget, "limit": choice.limit, "spent": choice.spent, "unit": choice.unit},
                 "scored": choice.scored,
                 "left_out": {"duplicates": choice.duplicates, "alike": choice.alike},
-                "notes": choice.notes + (copies.notes if copies else []),
+                "notes": choice.notes + lost_answers(connection, covered) + (copies.notes if copies else []),
                 "counts": counts_of(connection),
+                "coverage": covered,
+                **balance_of(choice),
                 **provenance(folder, config, choice),
                 "data": [str(path) for path in data],
                 "images": None if config.copy_images else str(_image_home(data, reading["images"])),
@@ -162,6 +166,14 @@ def provenance(folder: ScoreFolder, config: ChoiceConfig, choice: Choice) -> dic
         "settings": config.model_dump(mode="json", exclude={"out", "scores"}, exclude_none=True),
         "versions": versions("duckdb", "pyarrow"),
     }
+
+
+def balance_of(choice: Choice) -> dict[str, Any]:
+    """What the policy balanced found: its clusters, and how many rows it left out for what."""
+    if choice.balance is None:
+        return {}
+    clusters = [vars(one) for one in choice.balance.clusters]
+    return {"balance": {"left_out": choice.balance.left_out, "clusters": clusters}}
 
 
 def _data_of(config: FilterConfig, folder: ScoreFolder) -> tuple[Path, ...]:

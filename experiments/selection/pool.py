@@ -8,7 +8,7 @@ oracle that the policies are compared with.
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -30,6 +30,7 @@ class Row:
     question: str
     answer: str
     image: str
+    source: str = ""
 
     def line(self) -> str:
         return json.dumps(
@@ -39,6 +40,7 @@ class Row:
                 "prompt": [{"role": "user", "content": self.question}],
                 "completion": [{"role": "assistant", "content": self.answer}],
                 "truth": self.truth,
+                **({"source": self.source} if self.source else {}),
             }
         )
 
@@ -58,16 +60,16 @@ def write_pool(out: Path, *, each: int, blind: int, repeats: int, wrong: int, se
     (temporary / "images").mkdir(parents=True)
     rng = Random(f"pool/{seed}")
     rows: list[Row] = []
-    spoilt: list[Row] = []
+    others: list[Row] = []
     for function in FUNCTIONS:
-        drawn = _drawn(function, each + wrong // len(FUNCTIONS), seed, temporary / "images")
-        found = list(drawn)
+        made = drawn(function, each + wrong // len(FUNCTIONS), seed, temporary / "images")
+        found = list(made)
         rows += found[:each]
-        spoilt += [_spoilt(row, found, rng) for row in found[each:]]
+        others += [spoilt(row, found, rng) for row in found[each:]]
     pictures = [row.image for row in rows]
-    said = [_blind(n, rng.choice(SAYINGS), rng.choice(pictures)) for n in range(blind)]
-    copied = [_copy(n, row) for n, row in enumerate(rng.sample(rows, repeats))]
-    everything = [*rows, *spoilt, *said, *copied]
+    said = [blind_row(n, rng, pictures) for n in range(blind)]
+    repeated = [copied(n, row) for n, row in enumerate(rng.sample(rows, repeats))]
+    everything = [*rows, *others, *said, *repeated]
     rng.shuffle(everything)
     text = "".join(row.line() + "\n" for row in everything)
     (temporary / "pool.jsonl").write_text(text, encoding="utf-8")
@@ -75,8 +77,8 @@ def write_pool(out: Path, *, each: int, blind: int, repeats: int, wrong: int, se
     temporary.rename(out)
 
 
-def _drawn(function: str, count: int, seed: int, folder: Path) -> Iterator[Row]:
-    """Both pictures of generated pairs, as rows of their own."""
+def drawn(function: str, count: int, seed: int, folder: Path, prefix: str = "") -> Iterator[Row]:
+    """Both pictures of generated pairs, as rows of their own; names begin with the prefix."""
     from vfl.models.boxes import PIXEL
 
     made = 0
@@ -84,21 +86,25 @@ def _drawn(function: str, count: int, seed: int, folder: Path) -> Iterator[Row]:
         question = PIXEL.box_prompt(pair.question, pair.label or "") if pair.match == "box" else pair.question
         for which, picture, answer in (("a", pair.image, pair.answer), ("b", pair.source_image, pair.source_answer)):
             if made < count:
-                name = f"{pair.id}-{which}"
+                name = f"{prefix}{pair.id}-{which}"
                 assert isinstance(picture, Image.Image)
                 picture.save(folder / f"{name}.png")
                 yield Row(name, function, question, answer, f"{name}.png")
                 made += 1
 
 
-def _spoilt(row: Row, others: list[Row], rng: Random) -> Row:
+def spoilt(row: Row, others: list[Row], rng: Random) -> Row:
+    """The row with another one's answer."""
     answers = sorted({other.answer for other in others} - {row.answer})
-    return Row(f"{row.id}-wrong", "wrong", row.question, rng.choice(answers), row.image)
+    return replace(row, id=f"{row.id}-wrong", truth="wrong", answer=rng.choice(answers))
 
 
-def _blind(number: int, word: str, picture: str) -> Row:
-    return Row(f"blind-{number:04d}", "blind", f"Say {word}.", word, picture)
+def blind_row(number: int, rng: Random, pictures: list[str]) -> Row:
+    """A row whose answer stands in its question."""
+    word = rng.choice(SAYINGS)
+    return Row(f"blind-{number:04d}", "blind", f"Say {word}.", word, rng.choice(pictures))
 
 
-def _copy(number: int, row: Row) -> Row:
-    return Row(f"repeat-{number:04d}", "repeat", row.question, row.answer, row.image)
+def copied(number: int, row: Row) -> Row:
+    """The same row under another name."""
+    return replace(row, id=f"repeat-{number:04d}", truth="repeat")

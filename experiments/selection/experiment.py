@@ -1,0 +1,241 @@
+"""Does selection by function layers keep what matters? On the embedded model, with the truth known.
+
+    python experiments/selection/experiment.py --out runs/selection [--until MINUTES] [--table-only]
+
+1. Settings: a pool of known composition (pools.py) and a base with head-room (worn.py).
+2. `vfl select score`, once a setting.
+3. Runs: a policy chooses to a budget, LoRA is trained on what it chose (trials.py), held-out questions are asked.
+4. Tables: accuracy, and its difference from random with intervals over seeds and questions (table.py).
+
+Runs are made in the order that decides most. Interrupted, it goes on where it stopped.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from pool import FUNCTIONS, write_pool
+from pools import write_even, write_free, write_skewed
+from table import ALL, ORACLE, write_tables
+from tqdm import tqdm
+from trials import Row, Trials
+from worn import wear
+
+import vfl
+from vfl.data import Sample, read
+from vfl.io.config import validated
+from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
+from vfl.select.shards.score_folder import database, open_scores
+from vfl.train.rows.table import conversation, write_rows
+
+HERE = Path(__file__).resolve().parent
+MAP = HERE.parents[1] / "recipes" / "micro" / "map.json"
+BASES = {"worn": {"noise": 1.2, "steps": 80, "seed": 0}, "less-worn": {"noise": 0.9, "steps": 80, "seed": 1}}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A pool and the base that is trained on it."""
+
+    write: Callable[[Path, int], None]
+    pool: str
+    base: str
+
+
+SETTINGS = {
+    "skewed": Setting(write_skewed, "skewed", "worn"),
+    "free": Setting(write_free, "free", "worn"),
+    "even": Setting(write_even, "even", "worn"),
+    "even, less worn": Setting(write_even, "even", "less-worn"),
+}
+POLICIES: dict[str, dict[str, Any]] = {
+    "balanced": {"policy": "balanced"},
+    "quota": {"policy": "quota", "duplicates": "exact"},
+    "random": {"policy": "random"},
+    "top": {"policy": "top", "duplicates": "exact"},
+    "stratified-random": {"policy": "stratified-random"},
+    "length": {"policy": "length"},
+    "perplexity": {"policy": "perplexity"},
+    "el2n": {"policy": "el2n"},
+    "no-image-gap": {"policy": "no-image-gap"},
+    "balanced, natural shares": {"policy": "balanced", "balance": {"level": 0, "least": 1}},
+    "balanced, equal shares": {"policy": "balanced", "balance": {"level": 1, "least": 1}},
+    "balanced, no spread": {"policy": "balanced", "balance": {"spread": False}},
+    "balanced, junk kept": {"policy": "balanced", "balance": {"drop": ()}},
+    "balanced, words alone": {"policy": "balanced", "balance": {"clusters": "words"}},
+    "balanced, effects alone": {"policy": "balanced", "balance": {"clusters": "effects"}},
+}
+FIRST = ("random", "balanced", ORACLE)
+PARTS = tuple(name for name in POLICIES if name.startswith("balanced, "))
+OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
+SEEDS, FEW = 5, 3
+Run = tuple[str, str, float, int]
+"""Setting, policy, budget, seed."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/selection"))
+    parser.add_argument("--until", type=float, help="minutes after which no further run is begun")
+    parser.add_argument("--table-only", action="store_true", help="write the tables of what is there")
+    options = parser.parse_args()
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * (options.until or 10**6)
+    done = {(one["setting"], one["policy"], one["budget"], one["seed"]) for one in results(out)}
+    left = [] if options.table_only else [run for run in plan() if run not in done]
+    for run in tqdm(left, desc="runs"):
+        if time.monotonic() > end:
+            break
+        with (out / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(made(out, *run)) + "\n")
+    write_tables(out, results(out), list(SETTINGS), list(POLICIES))
+
+
+def plan() -> Iterator[Run]:
+    """All runs, those that decide most first."""
+    for setting in SETTINGS:  # one after the other: one whole setting says more than four halves
+        yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for name in FIRST)
+        yield setting, ALL, 1.0, 0
+    yield from ((setting, "quota", 0.2, seed) for setting in SETTINGS for seed in range(SEEDS))
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in PARTS)
+    yield from ((setting, name, 0.1, seed) for seed in range(SEEDS) for setting in SETTINGS for name in FIRST[:2])
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in OTHERS)
+    yield from ((setting, ALL, 1.0, seed) for seed in (1, 2) for setting in SETTINGS)
+    yield from ((setting, name, 0.4, seed) for seed in range(SEEDS) for setting in SETTINGS for name in FIRST[:2])
+    yield from (
+        (setting, "quota", budget, seed) for budget in (0.1, 0.4) for seed in range(SEEDS) for setting in SETTINGS
+    )
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    """What runs came to, as far as they were made."""
+    path = out / "results.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def made(out: Path, setting: str, policy: str, budget: float, seed: int) -> dict[str, Any]:
+    """One run: choose, train, ask."""
+    stand = stand_of(out, setting)
+    began = time.process_time()
+    uids = chosen(stand, policy, budget, seed)
+    selected = time.process_time()
+    stand.trials.train([stand.rows[uid] for uid in uids], seed)
+    trained = time.process_time()
+    right = stand.trials.right(stand.questions)
+    return {
+        "setting": setting,
+        "policy": policy,
+        "budget": budget,
+        "seed": seed,
+        "rows": len(uids),
+        "right": "".join(str(int(one)) for one in right),
+        "functions": stand.functions,
+        "seconds": {"select": selected - began, "train": trained - selected, "score": stand.scoring},
+        "base": stand.before,
+    }
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A setting made ready: scores, the pool's rows encoded, the questions."""
+
+    scores: Path
+    pool: list[dict[str, Any]]
+    trials: Trials
+    rows: dict[str, Row]
+    questions: list[Row]
+    functions: list[str]
+    before: float  # accuracy of the base
+    scoring: float  # seconds of the processor
+
+
+@cache
+def stand_of(out: Path, name: str) -> Stand:
+    setting = SETTINGS[name]
+    folder = out / setting.pool
+    if not folder.exists():
+        setting.write(folder, 0)
+    base = base_of(out, setting.base)
+    scores = out / f"scores-{setting.pool}-{setting.base}"
+    if not (scores / "seconds").exists():
+        before = _children()
+        _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", MAP, "--out", scores,
+             "--set", "allow_other_model=true")  # fmt: skip
+        (scores / "seconds").write_text(f"{_children() - before}")
+    trials = Trials(vfl.load(base))
+    uids, rows = _encoded(trials, folder / "pool.jsonl", out / "rows.arrow")
+    _, questions = _encoded(trials, folder / "test.jsonl", out / "rows.arrow")
+    asked = [row["truth"] for row in _lines(folder / "test.jsonl")]
+    right = trials.right(questions)  # adapters are zero
+    before = sum(right) / len(right)
+    seconds = float((scores / "seconds").read_text())
+    pool = _lines(folder / "pool.jsonl")
+    return Stand(scores, pool, trials, dict(zip(uids, rows, strict=True)), questions, asked, before, seconds)
+
+
+def base_of(out: Path, name: str) -> Path:
+    """The worn model, made if it isn't there."""
+    folder, settings = out / f"base-{name}", BASES[name]
+    if not folder.exists():
+        lessons = out / "lessons"
+        if not lessons.exists():
+            write_pool(lessons, each=10, blind=400, repeats=0, wrong=0, seed=5)
+        wear(folder, lessons, noise=settings["noise"], steps=int(settings["steps"]), seed=int(settings["seed"]))
+    return folder
+
+
+def chosen(stand: Stand, policy: str, budget: float, seed: int) -> list[str]:
+    """The uids that a policy takes."""
+    if policy == ALL:
+        return [row["id"] for row in stand.pool]
+    if policy == ORACLE:
+        return oracle(stand.pool, round(budget * len(stand.pool)), seed)
+    given = {"budget": f"{budget:.0%}", "seed": seed, "threads": 1, **POLICIES[policy]}
+    config = validated(ChoiceConfig, given, source=policy)
+    with database(config.memory, config.threads) as connection:
+        choose(connection, open_scores(stand.scores), config)
+        return list(chosen_uids(connection))
+
+
+def oracle(pool: list[dict[str, Any]], count: int, seed: int) -> list[str]:
+    """Right rows only, no repeats, the functions in parts as equal as there are rows: with the truth in hand."""
+    rng = Random(f"oracle/{seed}")
+    rows = {name: [row["id"] for row in pool if row["truth"] == name] for name in FUNCTIONS}
+    taken: list[str] = []
+    for place, name in enumerate(sorted(FUNCTIONS, key=lambda one: len(rows[one]))):
+        part = min(len(rows[name]), (count - len(taken)) // (len(FUNCTIONS) - place))
+        taken += rng.sample(rows[name], part)
+    return taken
+
+
+def _encoded(trials: Trials, path: Path, scratch: Path) -> tuple[list[str], list[Row]]:
+    samples = [row for row in read(path) if isinstance(row, Sample)]
+    stored = write_rows(samples, scratch)
+    return [row.uid for row in samples], trials.encode([conversation(one) for one in stored])
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _vfl(*arguments: object) -> None:
+    subprocess.run([Path(sys.executable).with_name("vfl"), *map(str, arguments)], check=True)
+
+
+if __name__ == "__main__":
+    main()

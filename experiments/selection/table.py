@@ -1,0 +1,126 @@
+"""What runs came to, as tables: accuracies, and differences from random with intervals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ALL, ORACLE, RANDOM = "all rows", "oracle", "random"
+RESAMPLES = 2_000
+Interval = tuple[float, float, float]
+
+
+def write_tables(out: Path, results: list[dict[str, Any]], settings: list[str], policies: list[str]) -> None:
+    """Write select.md and select.json of the results that are there, and print the former."""
+    cells = [
+        cell
+        for setting in settings
+        for budget in sorted({one["budget"] for one in results if one["setting"] == setting}, reverse=True)
+        for policy in (ALL, ORACLE, *policies)
+        if (cell := cell_of(results, setting, policy, budget)) is not None
+    ]
+    (out / "select.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
+    text = markdown(cells, settings)
+    (out / "select.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def cell_of(results: list[dict[str, Any]], setting: str, policy: str, budget: float) -> dict[str, Any] | None:
+    """One line of a table; None where there is no run."""
+    own = _runs(results, setting, policy, budget)
+    if not own:
+        return None
+    random, full = _runs(results, setting, RANDOM, budget), _runs(results, setting, ALL, 1.0)
+    cell: dict[str, Any] = {
+        "setting": setting,
+        "policy": policy,
+        "budget": budget,
+        "seeds": sorted(own),
+        "rows": next(iter(own.values()))["rows"],
+        "base": next(iter(own.values()))["base"],
+        "accuracy": float(np.mean([_right(one).mean() for one in own.values()])),
+        "functions": _functions(list(own.values())),
+    }
+    paired = sorted(own.keys() & random.keys())
+    if paired and policy != RANDOM:
+        cell["against_random"] = difference(*(np.array([_right(runs[n]) for n in paired]) for runs in (own, random)))
+        cell["paired_seeds"] = paired
+    if full:
+        whole = float(np.mean([_right(one).mean() for one in full.values()]))
+        cell["of_all"] = cell["accuracy"] / whole if whole else None
+        cell["cost"] = _cost(own, full, whole / max(cell["accuracy"], 1e-9), scored=policy not in (RANDOM, ALL, ORACLE))
+    return cell
+
+
+def difference(own: np.ndarray, other: np.ndarray) -> Interval:
+    """Mean difference of two (seeds, questions) and its 95 % interval.
+
+    Seeds are drawn in pairs and questions together: both tables ask the same, and a seed orders and starts both.
+    """
+    rng = np.random.default_rng(0)
+    parted = own.astype(float) - other
+    means = np.empty(RESAMPLES)
+    seeds, questions = parted.shape
+    for n in range(RESAMPLES):
+        means[n] = parted[rng.integers(seeds, size=seeds)][:, rng.integers(questions, size=questions)].mean()
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(parted.mean()), float(low), float(high)
+
+
+def markdown(cells: list[dict[str, Any]], settings: list[str]) -> str:
+    """A table for each setting and budget."""
+    lines: list[str] = []
+    for setting in settings:
+        own = [cell for cell in cells if cell["setting"] == setting]
+        for budget in sorted({cell["budget"] for cell in own if cell["policy"] != ALL}, key=lambda one: abs(one - 0.2)):
+            shown = [cell for cell in own if cell["budget"] == budget or cell["policy"] == ALL]
+            lines += [f"**{setting}, {budget:.0%}** (base {100 * shown[0]['base']:.1f} %)", ""]
+            names = list(shown[0]["functions"])
+            lines += [_line(["policy", "rows", "seeds", "accuracy", "of all rows'", "against random", *names, "C"])]
+            lines += [_line(["---"] * (7 + len(names)))]
+            lines += [_line(_cells(cell, names)) for cell in shown]
+            lines += [""]
+    return "\n".join(lines)
+
+
+def _cells(cell: dict[str, Any], names: list[str]) -> list[str]:
+    against = cell.get("against_random")
+    told = "" if against is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * one for one in against))
+    ratio, cost = cell.get("of_all"), cell.get("cost")
+    return [
+        cell["policy"],
+        str(cell["rows"]),
+        str(len(cell["seeds"])),
+        f"{100 * cell['accuracy']:.1f}",
+        "" if ratio is None else f"{100 * ratio:.0f} %",
+        told,
+        *(f"{100 * cell['functions'][name]:.0f}" for name in names),
+        "" if cost is None else f"{cost:.2f}",
+    ]
+
+
+def _cost(own: dict[int, Any], full: dict[int, Any], lost: float, *, scored: bool) -> float:
+    """PRISM's C: (full / subset performance) * (selection + training time) / full training time; 1: it paid nothing."""
+    seconds = [one["seconds"] for one in own.values()]
+    spent = np.mean([one["train"] + (one["score"] + one["select"] if scored else 0.0) for one in seconds])
+    return float(lost * spent / np.mean([one["seconds"]["train"] for one in full.values()]))
+
+
+def _runs(results: list[dict[str, Any]], setting: str, policy: str, budget: float) -> dict[int, dict[str, Any]]:
+    key = (setting, policy, budget)
+    return {one["seed"]: one for one in results if (one["setting"], one["policy"], one["budget"]) == key}
+
+
+def _right(run: dict[str, Any]) -> np.ndarray:
+    return np.array([int(one) for one in run["right"]])
+
+
+def _functions(runs: list[dict[str, Any]]) -> dict[str, float]:
+    names = np.array(runs[0]["functions"])
+    right = np.mean([_right(run) for run in runs], axis=0)
+    return {name: float(right[names == name].mean()) for name in dict.fromkeys(names.tolist())}
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

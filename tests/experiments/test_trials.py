@@ -1,0 +1,132 @@
+"""Trials of the selection experiment are what `vfl train` does: the same losses and adapters on the same batches."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import trained
+from peft.utils import get_peft_model_state_dict
+
+import vfl
+from vfl.evaluate.answers import Exam
+from vfl.evaluate.items import items_of_probes
+from vfl.io.config import validated
+from vfl.models.boxes import PIXEL
+from vfl.probes.make import make
+from vfl.probes.style import MICRO_STYLE
+from vfl.train.assemble import assemble
+from vfl.train.backward.truncate import truncate
+from vfl.train.recipe import Recipe
+from vfl.train.rows.table import conversation
+
+EXPERIMENT = Path(__file__).parents[2] / "experiments" / "selection"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable():
+    """Its files import each other as scripts do."""
+    sys.path.append(str(EXPERIMENT))
+    yield
+    sys.path.remove(str(EXPERIMENT))
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    from pool import write_pool
+
+    folder = tmp_path_factory.mktemp("pool") / "p"
+    write_pool(folder, each=4, blind=2, repeats=1, wrong=4, seed=3)
+    return folder
+
+
+def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
+    from fused import MODULES
+    from trials import Settings, Trials
+
+    given = trained.settings(
+        Path("micro"), pool / "pool.jsonl", tmp_path / "run", layers="full", data={"images": str(pool)},
+        lora={"r": 16, "lora_alpha": 16, "lora_dropout": 0.0},
+        trainer={
+            "max_steps": -1, "num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 2e-3,
+            "warmup_steps": 0.03,
+        },
+    )  # fmt: skip
+    del given["model"]
+    parts = assemble(validated(Recipe, given, source="test"), progress=False)
+    rows = [dict(one) for one in parts.prepared.rows]
+    number = {row["uid"]: n for n, row in enumerate(rows)}
+    batches = []
+    collate = parts.trainer.data_collator
+
+    def recorded(some):
+        batches.append([number[row["uid"]] for row in some])
+        return collate(some)
+
+    parts.trainer.data_collator = recorded
+    before = {name: one.clone() for name, one in get_peft_model_state_dict(parts.peft_model).items()}
+    with truncate(parts.peft_model, False):
+        parts.trainer.train()
+    after = get_peft_model_state_dict(parts.peft_model)
+    told = [one["loss"] for one in parts.trainer.state.log_history if "loss" in one]
+
+    trials = Trials(vfl.load(None), Settings())
+    encoded = trials.encode([conversation(row) for row in rows])
+    keys = {
+        (layer, name): [next(key for key in before if f"layers.{layer}.{name}.lora_{side}" in key) for side in "AB"]
+        for layer in range(10)
+        for name in MODULES
+    }
+    with torch.no_grad():
+        for place, pair in trials.lora.adapters.items():
+            for weight, key in zip(pair, keys[place], strict=True):
+                weight.copy_(before[key])
+    losses = trials.steps(encoded, batches)
+    assert len(losses) == len(told) == len(batches) > 3
+    assert losses == pytest.approx(told, rel=1e-3, abs=2e-4)
+    moved = torch.cat([(after[key] - before[key]).flatten() for pair in keys.values() for key in pair])
+    ours = torch.cat([
+        (weight.detach() - before[key]).flatten()
+        for place, pair in trials.lora.adapters.items()
+        for weight, key in zip(pair, keys[place], strict=True)
+    ])  # fmt: skip
+    # Adam divides by the size of gradients: where they are rounding alone, so are its steps
+    assert float((ours - moved).norm() / moved.norm()) < 0.02
+
+
+def test_a_question_is_right_where_greedy_decoding_says_its_answer(tmp_path):
+    from trials import Trials
+
+    vlm = vfl.load(None)
+    with torch.no_grad():
+        for layer in vlm.layers:
+            for weight in layer.parameters():
+                if weight.dim() > 1:
+                    weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std())
+    pairs = make(tmp_path / "probes", ["counting", "ocr", "recognition"], pairs=8, seed=1, style=MICRO_STYLE)
+    answered = Exam(vlm, items_of_probes(vlm, pairs)).answer()
+    trials = Trials(vlm)
+    asked = []
+    for pair in pairs:
+        question = PIXEL.box_prompt(pair.question, pair.label) if pair.match == "box" else pair.question
+        shown = {"type": "image", "image": vlm.medium.open(pair.path("image"))}
+        asked.append([
+            {"role": "user", "content": [shown, {"type": "text", "text": question}]},
+            {"role": "assistant", "content": [{"type": "text", "text": pair.answer}]},
+        ])  # fmt: skip
+    right = trials.right(trials.encode(asked))
+    assert right == [one.correct for one in answered]
+    assert 0 < sum(right) < len(right)
+
+
+def test_the_same_seed_trains_the_same(pool):
+    from trials import Trials
+
+    trials = Trials(vfl.load(None))
+    first, again = (trials.order(9, seed) for seed in (4, 4))
+    assert first == again
+    assert sorted(n for batch in first for n in batch) == list(range(9))
+    trials.lora.restart(1)
+    one = [weight.detach().clone() for weight in trials.lora.parameters]
+    trials.lora.restart(1)
+    assert all(torch.equal(a, b) for a, b in zip(one, trials.lora.parameters, strict=True))
