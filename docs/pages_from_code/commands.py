@@ -64,4 +64,8 @@ def help_of_options(prefix: str) -> dict[str, str]:
 
 def escaped(text: str) -> str:
     """Prose with signs that Markdown or HTML would read as its own."""
-    return text.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_") if "`" not in text else text
+    parts = text.split("`")  # what stands between two of them is code
+    plain = [part.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_") for part in parts]
+    return "`".join(
+        code if number % 2 else prose for number, (prose, code) in enumerate(zip(plain, parts, strict=True))
+    )

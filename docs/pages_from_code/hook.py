@@ -33,7 +33,7 @@ def filled(text: str) -> str:
 
     def fill(mark: re.Match[str]) -> str:
         if mark[1] == "error":
-            return f"    {errors.quoted(mark[2])}"
+            return f'!!! failure ""\n    {commands.escaped(errors.quoted(mark[2]))}'
         if mark[1] == "rooms":
             return floors.table()
         raise ValueError(f"{mark[0]} is no mark that pages know")

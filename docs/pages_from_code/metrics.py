@@ -3,49 +3,33 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from pages_from_code.sources import ROOT, cell
 
-from vfl.measure.report.guide import guide_of, ordered
-from vfl.metrics import measure
+from vfl.metrics.measure import known_metrics
+from vfl.metrics.spec import Metric
 
-
-@dataclass(frozen=True)
-class Metric:
-    """One row of the catalogue; the only part that knows how metrics are declared."""
-
-    name: str
-    title: str
-    function: Callable[..., Any]
-    asks: str
-    how_to_read: str
-    source: str
-
-
-def catalogue() -> Iterator[Metric]:
-    """Every metric that `vfl measure` knows, in the report's order."""
-    functions = measure.OF_PROMPTS | measure.OF_PAIRS
-    for name in ordered(list(functions)):
-        guide = guide_of(name)
-        asks = "questions with an image" if name in measure.OF_PROMPTS else "minimal pairs"
-        yield Metric(name, guide.title, functions[name], asks, guide.read, guide.source)
+ASKS = {"prompts": "questions with an image"}  # what `needs` does not say by itself
 
 
 def page() -> str:
     """The whole page."""
-    metrics = list(catalogue())
+    metrics = list(known_metrics().values())
     parts = [
         "# Metrics",
         "Each is a function of a model and of pairs or prompts, and a name for `vfl measure --metrics`, and for "
         "`evaluation.metrics` of a training recipe. It leaves the model bit-equal. What comes back is plain data: "
         "numbers and curves with 95 % intervals and their number of samples.",
-        "    vfl measure MODEL --metrics swap,drop --out runs/measure\n"
-        "    vfl measure MODEL --metrics drop --set options.drop.ks='[0, 4, 8]' --out runs/drop",
+        "    vfl measure MODEL --metrics swap,drop --out runs/measure",
+        "Options of a metric stand under its name in a file for `--config`:",
+        "```yaml\nmetrics: [drop]\noptions: {drop: {ks: [0, 4, 8]}}\n```",
         "| name | what | measured on | source |\n|---|---|---|---|\n"
-        + "\n".join(f"| [`{m.name}`](#{m.name}) | {m.title} | {m.asks} | {cell(m.source)} |" for m in metrics),
+        + "\n".join(
+            f"| [`{m.name}`](#{m.name}) | {m.title} | {ASKS.get(m.needs, m.needs)} | {cell(m.source)} |"
+            for m in metrics
+        ),
     ]
     parts += [section(metric) for metric in metrics]
     return "\n\n".join(parts) + "\n"
@@ -56,10 +40,12 @@ def section(metric: Metric) -> str:
     module = sys.modules[metric.function.__module__]
     doc = inspect.getdoc(metric.function) or ""
     parts = [f"## {metric.title} {{ #{metric.name} }}", f"`{metric.name}` in `{module.__name__}`. {first(doc)}"]
-    equations = inspect.getdoc(module) or ""
-    parts.append(equations)
-    parts.append(f"**How to read it.** {metric.how_to_read}")
-    parts.append(f"Source: {metric.source}.")
+    parts.append(f"> {metric.equation}")
+    parts.append(inspect.getdoc(module) or "")
+    parts.append(f"**How to read it.** {metric.read}")
+    parts.append(f"Source: {metric.source}." + (f" Unit: {metric.unit}." if metric.unit else ""))
+    if metric.only_images:
+        parts.append(f"Not for models that hear sounds: {metric.only_images}.")
     if options := arguments(doc, metric.function):
         parts.append("| option | default | meaning |\n|---|---|---|\n" + "\n".join(options))
     picture = ROOT / "docs" / "gallery" / f"{metric.name}.png"

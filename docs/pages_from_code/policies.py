@@ -6,7 +6,7 @@ from typing import get_args
 from pages_from_code.settings import default, kind
 from pages_from_code.sources import cell
 
-from vfl.select.choose import policies
+from vfl.select.choose import balance, policies
 
 
 def names() -> tuple[str, ...]:
@@ -28,6 +28,8 @@ def page() -> str:
                 + ", ".join(f"`{name}`" for name in names())
                 + ".",
                 inspect.getdoc(policies) or "",
+                "## Balanced",
+                inspect.getdoc(balance) or "",
                 "## Settings",
                 "\n".join(rows),
             ]

@@ -32,7 +32,9 @@ def page() -> str:
     parts = [
         "# Settings",
         "Every key that a YAML file may hold, by command. In a nested key the dots are levels. An unknown key is an "
-        "error that names the known ones. What a run was settled with is saved in its folder.",
+        "error that says which is meant. Settings come from `--config FILE`, then from flags, then from `--set "
+        "key=value`; a list may be written `a,b` or `[a, b]`, layers `10-12,20`. Each run saves its own as "
+        "`settings.yaml`, which `--config` runs again.",
     ]
     for title, use, where in SETTINGS:
         told = help_of_options(use.split("`")[1])
