@@ -42,7 +42,7 @@ SECOND = ("reversed", "attention", "half", "warmup", "similarity", "mlp", "lowes
 CONFIRMED = ("full", "half", "function", "thin")
 SHARE = 0.1
 STEPS, BATCH = 120, 6
-LONGER = {"counts": 240}  # steps of tasks that no arm learns in so few
+LONGER = dict.fromkeys(("poster", "cells", "dark", "counts"), 240)  # steps of tasks that no arm learns in so few
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def warmup_scores(
     """
     layers = discover(model).layers
     modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
@@ -45,6 +46,8 @@ def warmup_scores(
             scores = tuple(_update(layer) for layer in layers)
         finally:
             adapted.unload()
+            for parameter, needed in wanted:
+                parameter.requires_grad_(needed)
             for module, mode in modes:
                 module.training = mode
     return scores
