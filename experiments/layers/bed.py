@@ -14,7 +14,7 @@ import vfl
 from experiments.layers.loop import Row, encode
 from experiments.layers.tasks import TASKS, write_tasks
 from vfl.data import read
-from vfl.evaluate.answers import Exam
+from vfl.evaluate.answers import Evaluator
 from vfl.evaluate.items import items_of_data, items_of_probes
 from vfl.evaluate.sources import suite_of
 from vfl.models.conversation import encoder_of
@@ -51,7 +51,7 @@ class Bed:
         pairs = suite_of("micro", out / "probes", pairs=PAIRS, seed=PROBE_SEED)
         self.probes = items_of_probes(self.vlm, pairs)
         self._rows: dict[str, list[Row]] = {}
-        self._exams: dict[str, Exam] = {}
+        self._evaluators: dict[str, Evaluator] = {}
 
     def rows(self, task: str) -> list[Row]:
         """The training rows of a task, or "replay"."""
@@ -69,13 +69,13 @@ class Bed:
 
     def correct(self, task: str) -> dict[str, str]:
         """Which answers are right now: a digit an item, in the order of their ids, by group."""
-        if task not in self._exams:
+        if task not in self._evaluators:
             match = "exact" if task in EXACT else "auto"
             samples = list(read(self.out / "tasks" / task / "test.jsonl"))
             items = items_of_data(samples[:TESTED], name=NEW, match=match)  # type: ignore[arg-type]
-            self._exams[task] = Exam(self.vlm, [*items, *self.probes], batch=64)
+            self._evaluators[task] = Evaluator(self.vlm, [*items, *self.probes], batch=64)
         groups: dict[str, list[tuple[str, bool]]] = {}
-        for answered in self._exams[task].answer():
+        for answered in self._evaluators[task].answer():
             groups.setdefault(answered.group, []).append((answered.id, answered.correct))
         return {name: "".join(str(int(right)) for _, right in sorted(found)) for name, found in groups.items()}
 

@@ -9,7 +9,7 @@ import trained
 from peft.utils import get_peft_model_state_dict
 
 import vfl
-from vfl.evaluate.answers import Exam
+from vfl.evaluate.answers import Evaluator
 from vfl.evaluate.items import items_of_probes
 from vfl.io.config import validated
 from vfl.models.boxes import PIXEL
@@ -104,7 +104,7 @@ def test_a_question_is_right_where_greedy_decoding_says_its_answer(tmp_path):
                 if weight.dim() > 1:
                     weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std())
     pairs = make(tmp_path / "probes", ["counting", "ocr", "recognition"], pairs=8, seed=1, style=MICRO_STYLE)
-    answered = Exam(vlm, items_of_probes(vlm, pairs)).answer()
+    answered = Evaluator(vlm, items_of_probes(vlm, pairs)).answer()
     trials = Trials(vlm)
     asked = []
     for pair in pairs:
