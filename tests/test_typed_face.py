@@ -76,4 +76,4 @@ def test_no_public_name_is_untyped(output):
     assert [line for line in revealed if "Revealed type is" not in line or '"Any"' in line] == []
     # The chosen rows come back as the kind of data that was given, which `datasets` has no types for.
     returns_any = {vfl.__all__[place] for place, line in enumerate(revealed) if '-> Any"' in line}
-    assert returns_any <= {"filter_data"}
+    assert returns_any <= {"filter"}

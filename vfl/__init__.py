@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from vfl.locate.run import locate as locate
     from vfl.measure.run import measure as measure
     from vfl.models.vlm import VLM as VLM
-    from vfl.select.score.run import score_data as score_data
-    from vfl.select.subset.write import filter_data as filter_data
+    from vfl.select.score.run import score_data
+    from vfl.select.subset.write import filter_data
     from vfl.train.run import train as train
+
+    score = score_data
+    filter = filter_data
 
 __version__ = "0.2.0.dev0"
 
@@ -40,10 +43,10 @@ _HOMES = {
     "Plan": "vfl.engine.plan",
     "SweepResult": "vfl.engine.sweep",
     "VLM": "vfl.models.vlm",
-    "filter_data": "vfl.select.subset.write",
+    "filter": "vfl.select.subset.write:filter_data",
     "load": "vfl.loading.load",
     "prefill": "vfl.engine.image_cache",
-    "score_data": "vfl.select.score.run",
+    "score": "vfl.select.score.run:score_data",
     "sweep": "vfl.engine.sweep",
     "wrap": "vfl.loading.load",
 }
@@ -59,7 +62,8 @@ if not TYPE_CHECKING:  # to a checker, a module with `__getattr__` has every nam
             return import_module(f"vfl.{name}")
         if name not in _HOMES:
             raise AttributeError(f"module 'vfl' has no attribute {name!r}")
-        value = getattr(import_module(_HOMES[name]), name)
+        module, _, attribute = _HOMES[name].partition(":")
+        value = getattr(import_module(module), attribute or name)
         globals()[name] = value
         return value
 

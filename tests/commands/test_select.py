@@ -93,7 +93,7 @@ def test_help_waits_for_neither_torch_nor_duckdb():
 def test_selecting_needs_no_torch(pool, tmp_path):
     code = (
         "import sys, vfl\n"
-        f"vfl.filter_data({str(pool[0])!r}, budget='20%', out={str(tmp_path / 's')!r})\n"
+        f"vfl.filter({str(pool[0])!r}, budget='20%', out={str(tmp_path / 's')!r})\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -89,3 +89,17 @@ def test_too_few_and_nothing_in_common_are_refused(tmp_path):
     (second / "metrics.json").write_text(text.replace('"drop"', '"swap"').replace('"head_score"', '"var"'))
     with pytest.raises(InputError, match="no metric in common"):
         compare_measurements([first, second])
+
+
+def test_the_command_sets_measurements_side_by_side(tmp_path, capsys):
+    from vfl.commands.compare import compare
+
+    folders = [tmp_path / name for name in ("small", "large")]
+    for folder in folders:
+        folder.mkdir()
+        measurement(folder, folder.name, RNG.random((3, 2)).tolist(), 0.5)
+    compare(folders, out=tmp_path / "table.md")
+    assert (tmp_path / "table.md").read_text() == as_markdown(compare_measurements(folders))
+    assert "small" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"ends in \.md"):
+        compare(folders, out=tmp_path / "table.html")

@@ -50,7 +50,7 @@ def made(tmp_path_factory):
     folder = write_scores(
         out / "scores", scores, errors=errors, settings={"data": [str(out / "data.json")]}, versions={"torch": HOSTILE}
     )
-    subset = vfl.filter_data(folder, budget="20%", out=out / "subset")
+    subset = vfl.filter(folder, budget="20%", out=out / "subset")
     return folder, subset, out
 
 

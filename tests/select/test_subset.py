@@ -43,7 +43,7 @@ def scores(data, tmp_path):
 
 def test_a_subset_has_all_its_parts(scores, data, tmp_path):
     path, rows = data
-    out = vfl.filter_data(scores, path, budget=12, out=tmp_path / "subset", seed=3)
+    out = vfl.filter(scores, path, budget=12, out=tmp_path / "subset", seed=3)
     assert {one.name for one in out.iterdir()} == {
         "data", "ids.txt", "scores.parquet", "manifest.json", "settings.yaml", "dataset_info.json"
     }  # fmt: skip
@@ -74,18 +74,18 @@ def test_a_subset_has_all_its_parts(scores, data, tmp_path):
 
 
 def test_the_data_is_found_where_it_was_scored_and_can_be_read_again(scores, tmp_path):
-    out = vfl.filter_data(scores, budget="30%", out=tmp_path / "subset", copy_images=True)
+    out = vfl.filter(scores, budget="30%", out=tmp_path / "subset", copy_images=True)
     again = list(read(out / "data"))
     assert [one.uid for one in again] == (out / "ids.txt").read_text().split()
     assert all(image.open().size == (8, 8) for one in again for image in one.images)
     # without the copies the rows still name them in the old folder, which the manifest tells
-    plain = vfl.filter_data(scores, budget="30%", out=tmp_path / "plain")
+    plain = vfl.filter(scores, budget="30%", out=tmp_path / "plain")
     manifest = json.loads((plain / "manifest.json").read_text())
     assert next(read(plain / "data", images=manifest["images"])).images
 
 
 def test_the_same_settings_give_the_same_bytes(scores, tmp_path):
-    a, b = (vfl.filter_data(scores, budget="30%", policy="random", out=tmp_path / name) for name in "ab")
+    a, b = (vfl.filter(scores, budget="30%", policy="random", out=tmp_path / name) for name in "ab")
     for name in ("ids.txt", "data/data.json", "manifest.json", "scores.parquet"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
 
@@ -95,12 +95,12 @@ def test_datasets_in_and_out(scores, data):
     dataset = datasets.Dataset.from_list(
         [{key: one.get(key) for key in ("id", "image", "conversations")} for one in rows]
     )
-    subset = vfl.filter_data(scores, dataset, budget="20%", images=data[0].parent)
+    subset = vfl.filter(scores, dataset, budget="20%", images=data[0].parent)
     assert isinstance(subset, datasets.Dataset)
     assert subset.features == dataset.features
     assert len(subset) == 8
     with pytest.raises(InputError, match="save what is returned"):
-        vfl.filter_data(scores, dataset, budget="20%", out="x")
+        vfl.filter(scores, dataset, budget="20%", out="x")
 
 
 def test_nothing_half_written_stays(scores, data, tmp_path):
@@ -108,7 +108,7 @@ def test_nothing_half_written_stays(scores, data, tmp_path):
     path.write_text(json.dumps([one | {"id": f"other {n}"} for n, one in enumerate(rows)]))
     before = set(tmp_path.iterdir())
     with pytest.raises(InputError, match="expected the data that was scored"):
-        vfl.filter_data(scores, path, budget="20%", out=tmp_path / "subset")
+        vfl.filter(scores, path, budget="20%", out=tmp_path / "subset")
     assert set(tmp_path.iterdir()) == before
 
 
@@ -117,20 +117,20 @@ def test_a_picture_that_is_gone_is_said(scores, data, tmp_path):
     for file in (path.parent / "pictures").iterdir():
         file.unlink()
     with pytest.raises(InputError, match=r"cannot be used now|is not in the data"):
-        vfl.filter_data(scores, path, budget="20%", out=tmp_path / "subset")
+        vfl.filter(scores, path, budget="20%", out=tmp_path / "subset")
 
 
 def test_results_are_replaced_only_if_asked_and_other_files_never(scores, tmp_path):
-    out = vfl.filter_data(scores, budget=8, out=tmp_path / "subset")
+    out = vfl.filter(scores, budget=8, out=tmp_path / "subset")
     with pytest.raises(InputError, match="--overwrite"):
-        vfl.filter_data(scores, budget=12, out=out)
-    vfl.filter_data(scores, budget=12, out=out, overwrite=True)
+        vfl.filter(scores, budget=12, out=out)
+    vfl.filter(scores, budget=12, out=out, overwrite=True)
     assert len((out / "ids.txt").read_text().split()) == 12
     other = tmp_path / "mine"
     other.mkdir()
     (other / "thesis.txt").write_text("a year")
     with pytest.raises(InputError, match="Name another"):
-        vfl.filter_data(scores, budget=12, out=other, overwrite=True)
+        vfl.filter(scores, budget=12, out=other, overwrite=True)
     assert (other / "thesis.txt").exists()
 
 
@@ -138,17 +138,17 @@ def test_many_small_parts_are_read_once_and_give_the_same(scores, data, tmp_path
     from vfl.select.shards import score_folder as scorefolder
 
     path, _ = data
-    a = vfl.filter_data(scores, path, budget="40%", out=tmp_path / "a")
+    a = vfl.filter(scores, path, budget="40%", out=tmp_path / "a")
     monkeypatch.setattr(scorefolder, "MANY_PARTS", 2)
-    b = vfl.filter_data(scores, path, budget="40%", out=tmp_path / "b")
+    b = vfl.filter(scores, path, budget="40%", out=tmp_path / "b")
     assert (a / "scores.parquet").read_bytes() == (b / "scores.parquet").read_bytes()
 
 
 def test_what_does_not_fit_is_refused(scores, tmp_path):
     with pytest.raises(InputError, match="needs out"):
-        vfl.filter_data(scores, budget="20%")
+        vfl.filter(scores, budget="20%")
     with pytest.raises(InputError, match="unknown key"):
-        vfl.filter_data(scores, budget="20%", out=tmp_path / "x", polciy="top")
+        vfl.filter(scores, budget="20%", out=tmp_path / "x", polciy="top")
     (scores / "manifest.json").write_text(json.dumps({"functions": []}))
     with pytest.raises(InputError, match="give --data"):
-        vfl.filter_data(scores, budget="20%", out=tmp_path / "x")
+        vfl.filter(scores, budget="20%", out=tmp_path / "x")

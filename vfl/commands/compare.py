@@ -1,4 +1,4 @@
-"""`vfl compare MAP MAP ...`: maps of several models side by side at relative depth.
+"""`vfl compare A B ...`: maps of several models, or measurements, side by side.
 
 vfl compare runs/qwen2.5-vl-3b runs/qwen2.5-vl-7b --out runs/compare
 """
@@ -15,18 +15,43 @@ from vfl.commands.options import Out
 
 
 def compare(
-    maps: Annotated[list[Path], typer.Argument(help="Two or more map.json files, or the folders that hold them.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Two or more map.json or metrics.json files, or the folders that hold them.")
+    ],
     out: Out = None,
 ) -> None:
-    """Set the function maps of several models side by side, with the agreement of their functions' order.
+    """Set function maps, or measurements, of several models side by side.
 
-    With --out also as a figure (.png), a page (.html), or both in a folder.
+    Maps: the layers at relative depth, with the agreement of their functions' order; with --out also as a figure
+    (.png), a page (.html), or both in a folder. Measurements: their scalars, and of head tables the distance of the
+    values (EMD) and the correlation (Pearson); with --out also as a Markdown file (.md).
     """
+    if any(path.name == "metrics.json" or (path / "metrics.json").is_file() for path in runs):
+        _measurements(runs, out)
+    else:
+        _maps(runs, out)
+
+
+def _measurements(runs: list[Path], out: Path | None) -> None:
+    from vfl.errors import InputError
+    from vfl.io.atomic import replacing
+    from vfl.measure.compare import as_markdown, compare_measurements
+
+    if out is not None and out.suffix != ".md":
+        raise InputError(f"--out {out} can't hold a comparison of measurements; give a file that ends in .md.")
+    text = as_markdown(compare_measurements(runs))
+    if out is not None:
+        with replacing(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _maps(runs: list[Path], out: Path | None) -> None:
     from vfl.locate.report.compare import compare_maps
     from vfl.locate.report.write import write_comparison
     from vfl.report.words import layer_list
 
-    compared = compare_maps(maps)
+    compared = compare_maps(runs)
     written = write_comparison(compared, out) if out is not None else []
     console = Console()
     # Text, not str: names come from files, and rich would read [brackets] in them as markup.

@@ -104,8 +104,8 @@ def score_data(
 ) -> Path:
     """Score data from a notebook; see `score`.
 
-        scores = vfl.score_data(dataset, model="Qwen/Qwen2.5-VL-3B-Instruct", map="map.json", out="scores")
-        subset = vfl.filter_data(scores, dataset, budget="20%")
+        scores = vfl.score(dataset, model="Qwen/Qwen2.5-VL-3B-Instruct", map="map.json", out="scores")
+        subset = vfl.filter(scores, dataset, budget="20%")
 
     Args:
         data: a `datasets.Dataset`, or paths of files, folders of shards or saved datasets.

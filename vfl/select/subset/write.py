@@ -114,11 +114,11 @@ def filter_data(
 ) -> Any:
     """Choose rows to a budget from stored scores.
 
-        subset = vfl.filter_data("scores", dataset, budget="20%")        # datasets.Dataset in and out
-        vfl.filter_data("scores", "llava.json", budget="2M answer tokens", out="subset")
+        subset = vfl.filter("scores", dataset, budget="20%")        # datasets.Dataset in and out
+        vfl.filter("scores", "llava.json", budget="2M answer tokens", out="subset")
 
     Args:
-        scores: the folder that `vfl select score` or `vfl.score_data` wrote.
+        scores: the folder that `vfl select score` or `vfl.score` wrote.
         data: the data that was scored: a `datasets.Dataset`, or paths; by default where it was then.
         out: folder for the subset; needed for paths.
         settings: fields of `FilterConfig`, such as policy, shares, seed, duplicates, overwrite.
@@ -132,7 +132,7 @@ def filter_data(
     overwrite = bool(settings.pop("overwrite", False))
     if not is_dataset(data):
         if out is None:
-            raise InputError("filter_data needs out, a folder for the subset, unless data is a datasets.Dataset.")
+            raise InputError("vfl.filter needs out, a folder for the subset, unless data is a datasets.Dataset.")
         values = {"scores": Path(scores), "data": data, "budget": budget, "out": Path(out), **settings}
         values = {key: value for key, value in values.items() if value is not None}
         filter_scores(validated(FilterConfig, values, source="settings"), overwrite=overwrite)
