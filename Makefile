@@ -2,7 +2,7 @@
 # make test   run the tests                                  (likewise)
 # make docs   build the documentation site into site/; a broken link fails
 # make arms   train the arms of the controlled experiment on the embedded model (about 20 minutes)
-# make select-experiment   the selection experiment on the embedded model (about half an hour)
+# make select-experiment   the selection experiment on the embedded model (hours; resumable)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,7 +19,7 @@ arms: $(STAMP)
 	$(BIN)/vfl arms recipes/micro/sft.yaml --seeds 5 --jobs 2 --out runs/micro/arms
 
 select-experiment: $(STAMP)
-	$(BIN)/python recipes/micro/select/experiment.py --out runs/micro/select --jobs 2
+	$(BIN)/python experiments/selection/experiment.py --out runs/selection
 
 # Not --quiet: what --strict counts are the warnings that are logged.
 docs: $(STAMP)
