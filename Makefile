@@ -1,7 +1,7 @@
 # make demo   find the function layers of the embedded model (sets up .venv first)
 # make test   run the tests                                  (likewise)
 # make arms   train the arms of the controlled experiment on the embedded model (about 20 minutes)
-# make select-experiment   the selection experiment on the embedded model (about half an hour)
+# make select-experiment   the selection experiment on the embedded model (hours; it can be stopped and goes on)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +18,7 @@ arms: $(STAMP)
 	$(BIN)/vfl arms recipes/micro/sft.yaml --seeds 5 --jobs 2 --out runs/micro/arms
 
 select-experiment: $(STAMP)
-	$(BIN)/python recipes/micro/select/experiment.py --out runs/micro/select --jobs 2
+	$(BIN)/python experiments/selection/experiment.py --out runs/selection
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not gpu"

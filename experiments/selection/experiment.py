@@ -24,7 +24,7 @@ from random import Random
 from typing import Any
 
 from pool import FUNCTIONS, write_pool
-from pools import write_even, write_free, write_skewed
+from pools import write_even, write_phrased, write_skewed
 from table import ALL, ORACLE, write_tables
 from tqdm import tqdm
 from trials import Row, Trials
@@ -53,9 +53,9 @@ class Setting:
 
 SETTINGS = {
     "skewed": Setting(write_skewed, "skewed", "worn"),
-    "free": Setting(write_free, "free", "worn"),
-    "even": Setting(write_even, "even", "worn"),
     "even, less worn": Setting(write_even, "even", "less-worn"),
+    "phrased, less worn": Setting(write_phrased, "phrased", "less-worn"),
+    "even": Setting(write_even, "even", "worn"),
 }
 POLICIES: dict[str, dict[str, Any]] = {
     "balanced": {"policy": "balanced"},
