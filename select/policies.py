@@ -2,8 +2,8 @@
 
 | policy | strata | first inside a stratum |
 |---|---|---|
-| `balanced` | functions by clusters | see vfl.select.balance |
-| `quota` (default) | classes | highest score |
+| `balanced` (default) | functions by clusters | see vfl.select.balance |
+| `quota` | classes | highest score |
 | `temperature` | classes | drawn with probability proportional to exp(score / temperature), without replacement |
 | `target` | none | highest weighted sum of the standardised drops of the target's functions |
 | `top` | none | highest score |
@@ -70,7 +70,7 @@ class PolicyConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    policy: Policy = "quota"
+    policy: Policy = "balanced"
     shares: Literal["equal", "proportional"] | dict[str, Annotated[float, Field(ge=0)]] = Field(
         default="equal", description="of each stratum in the budget; numbers need not sum to one"
     )
