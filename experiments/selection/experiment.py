@@ -107,7 +107,7 @@ def plan() -> Iterator[Run]:
         yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for name in FIRST)
         yield setting, ALL, 1.0, 0
     yield from ((setting, "quota", 0.2, seed) for setting in SETTINGS for seed in range(SEEDS))
-    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in PARTS)
+    yield from ((setting, name, 0.2, seed) for setting in SETTINGS for seed in range(FEW) for name in PARTS)
     yield from ((setting, name, 0.1, seed) for seed in range(SEEDS) for setting in SETTINGS for name in FIRST[:2])
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in OTHERS)
     yield from ((setting, ALL, 1.0, seed) for seed in (1, 2) for setting in SETTINGS)
