@@ -78,22 +78,8 @@ def markdown(cells: list[dict[str, Any]], settings: list[str]) -> str:
             shown = [cell for cell in own if cell["budget"] == budget or cell["policy"] == ALL]
             lines += [f"**{setting}, {budget:.0%}** (base {100 * shown[0]['base']:.1f} %)", ""]
             names = list(shown[0]["functions"])
-            lines += [
-                _line(
-                    [
-                        "policy",
-                        "rows",
-                        "seeds",
-                        "accuracy",
-                        "of all rows'",
-                        "against random",
             heads = ["policy", "rows", "seeds", "accuracy", "of all rows'", "against random", "against balanced"]
             lines += [_line([*heads, *names, "C"])]
-                        *names,
-                        "C",
-                    ]
-                )
-            ]
             lines += [_line(["---"] * (8 + len(names)))]
             lines += [_line(_cells(cell, names)) for cell in shown]
             lines += [""]
