@@ -7,6 +7,7 @@ import pytest
 from fake_scores import FUNCTIONS, STATES, row, write_scores
 
 from vfl.config import validated
+from vfl.errors import InputError
 from vfl.select.balance import BalanceConfig, shares
 from vfl.select.filtering import ChoiceConfig, choose, chosen_uids
 from vfl.select.scorefolder import database, open_scores
@@ -141,3 +142,10 @@ def test_text_rows_keep_their_part(rows, tmp_path):
 def test_text_rows_alone(tmp_path):
     made, uids = choice_of(write_scores(tmp_path / "s", [row(n, kind="text") for n in range(50)]))
     assert made.rows == len(uids) == 10
+
+
+@pytest.mark.parametrize("setting", [{"shares": "proportional"}, {"include": ("blind",)}, {"unsolved": "own"}])
+def test_settings_of_other_policies_are_refused(folder, setting):
+    (name,) = setting
+    with pytest.raises(InputError, match=rf"{name} is a setting.*--policy quota"):
+        choice_of(folder, **setting)

@@ -43,7 +43,7 @@ def scores(data, tmp_path):
 
 def test_a_subset_has_all_its_parts(scores, data, tmp_path):
     path, rows = data
-    out = vfl.filter_data(scores, path, budget=12, out=tmp_path / "subset", seed=3)
+    out = vfl.filter_data(scores, path, budget=12, policy="quota", out=tmp_path / "subset", seed=3)
     assert {one.name for one in out.iterdir()} == {
         "data", "ids.txt", "scores.parquet", "manifest.json", "dataset_info.json"
     }  # fmt: skip
@@ -57,7 +57,7 @@ def test_a_subset_has_all_its_parts(scores, data, tmp_path):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["sources"] == [{"path": "data.json", "sha256": "ef" * 32}]
     assert (manifest["model"]["weights_sha256"], manifest["map"]["sha256"]) == ("ab" * 32, "cd" * 32)
-    assert (manifest["seed"], manifest["settings"]["policy"], manifest["rows"]) == (3, "balanced", 12)
+    assert (manifest["seed"], manifest["settings"]["policy"], manifest["rows"]) == (3, "quota", 12)
     assert set(manifest["versions"]) == {"python", "vfl", "duckdb", "pyarrow"}
     classes = manifest["counts"]["class"]
     assert sum(one["chosen_rows"] for one in classes.values()) == 12
