@@ -211,8 +211,8 @@ def _check_balanced(config: PolicyConfig) -> None:
     for name, (given, advice) in instead.items():
         if given:
             raise InputError(
-                f"{name} is a setting of policies that divide by class, and the policy is balanced: {advice}. Choose such a"
-                " policy, as with --policy quota, or leave it out."
+                f"{name} is a setting of policies that divide by class, and the policy is balanced: {advice}. Choose"
+                " such a policy, as with --policy quota, or leave it out."
             )
 
 

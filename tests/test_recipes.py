@@ -56,7 +56,7 @@ def test_selection_recipes_are_valid(path):
     recipe = read_select_recipe(path, [], top={}, score={}, filter={})
     scoring = validated(ScoreConfig, {**recipe.score, "out": recipe.scores_folder}, source="score")
     choosing = {**recipe.filter, "scores": recipe.scores_folder, "out": recipe.out}
-    assert validated(FilterConfig, choosing, source="filter").policy == "quota"
+    assert validated(FilterConfig, choosing, source="filter").policy == "balanced"
     assert scoring.map == Path("runs") / path.parent.name / "map.json"
     assert f"vfl select run --config recipes/{path.parent.name}/select.yaml" in (path.parent / "README.md").read_text()
 
