@@ -2,7 +2,7 @@
 # make test   run the tests                                  (likewise)
 # make docs   build the documentation site into site/; a broken link fails
 # make arms   train the arms of the controlled experiment on the embedded model (about 20 minutes)
-# make select-experiment   the selection experiment on the embedded model (hours; resumable)
+# make select-experiment   the selection experiment on the embedded model (hours; it can be stopped and goes on)
 
 PYTHON ?= python3
 BIN := .venv/bin

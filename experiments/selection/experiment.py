@@ -24,18 +24,18 @@ from random import Random
 from typing import Any
 
 from pool import FUNCTIONS, write_pool
-from pools import write_even, write_free, write_skewed
+from pools import write_even, write_phrased, write_skewed
 from table import ALL, ORACLE, write_tables
 from tqdm import tqdm
 from trials import Row, Trials
+from vfl.select.shards.parts.score_folder import database, open_scores
+from vfl.train.rows.table.table import conversation, write_rows
 from worn import wear
 
 import vfl
 from vfl.data import Sample, read
 from vfl.io.config import validated
 from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
-from vfl.select.shards.score_folder import database, open_scores
-from vfl.train.rows.table import conversation, write_rows
 
 HERE = Path(__file__).resolve().parent
 MAP = HERE.parents[1] / "recipes" / "micro" / "map.json"
@@ -53,9 +53,9 @@ class Setting:
 
 SETTINGS = {
     "skewed": Setting(write_skewed, "skewed", "worn"),
-    "free": Setting(write_free, "free", "worn"),
-    "even": Setting(write_even, "even", "worn"),
     "even, less worn": Setting(write_even, "even", "less-worn"),
+    "phrased, less worn": Setting(write_phrased, "phrased", "less-worn"),
+    "even": Setting(write_even, "even", "worn"),
 }
 POLICIES: dict[str, dict[str, Any]] = {
     "balanced": {"policy": "balanced"},
@@ -75,6 +75,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "balanced, effects alone": {"policy": "balanced", "balance": {"clusters": "effects"}},
 }
 FIRST = ("random", "balanced", ORACLE)
+PAIR = FIRST[:2]
 PARTS = tuple(name for name in POLICIES if name.startswith("balanced, "))
 OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
 SEEDS, FEW = 5, 3
@@ -107,14 +108,17 @@ def plan() -> Iterator[Run]:
         yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for name in FIRST)
         yield setting, ALL, 1.0, 0
     yield from ((setting, "quota", 0.2, seed) for setting in SETTINGS for seed in range(SEEDS))
-    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in PARTS)
-    yield from ((setting, name, 0.1, seed) for seed in range(SEEDS) for setting in SETTINGS for name in FIRST[:2])
+    budgets = (0.1, 0.4)
+    yield from (
+        (setting, name, b, seed) for b in budgets for seed in range(FEW) for setting in SETTINGS for name in PAIR
+    )
+    yield from ((setting, name, 0.2, seed) for setting in SETTINGS for seed in range(FEW) for name in PARTS)
+    yield from (
+        (setting, name, b, seed) for b in budgets for seed in range(FEW, SEEDS) for setting in SETTINGS for name in PAIR
+    )
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in OTHERS)
     yield from ((setting, ALL, 1.0, seed) for seed in (1, 2) for setting in SETTINGS)
-    yield from ((setting, name, 0.4, seed) for seed in range(SEEDS) for setting in SETTINGS for name in FIRST[:2])
-    yield from (
-        (setting, "quota", budget, seed) for budget in (0.1, 0.4) for seed in range(SEEDS) for setting in SETTINGS
-    )
+    yield from ((setting, "quota", b, seed) for b in budgets for seed in range(SEEDS) for setting in SETTINGS)
 
 
 def results(out: Path) -> list[dict[str, Any]]:

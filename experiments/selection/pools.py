@@ -4,32 +4,28 @@
 |---|---|
 | even | 350 of each function, 200 blind, 100 repeats, 100 wrong answers (pool.py) |
 | skewed | ten times as many of one function as of another; 30 % blind, repeats and wrong answers |
-| free | clean: four phrasings of each question, answered by sentences whose form follows the phrasing |
+| phrased | clean, as many rows of each function: four phrasings of each question, of which the base knows one |
 """
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
-from num2words import num2words
 from pool import FUNCTIONS, Row, blind_row, copied, drawn, spoilt, write_pool
 
+from vfl.models.boxes import PIXEL, pixel_text
 from vfl.probes import micro_limits as style
 from vfl.probes.solids import PLURALS
-from vfl.testbeds.micro.scenes import Scene, paint, plain_scene
+from vfl.testbeds.micro.scenes import Scene, cell_box, paint, plain_scene
 
 EVEN = {"each": 350, "blind": 200, "repeats": 100, "wrong": 100}
 SKEWED = {"recognition": 400, "ocr": 250, "grounding": 110, "counting": 40}
 SKEWED_JUNK = {"blind": 114, "repeats": 115, "wrong": 114}
-FREE = 300  # rows of each function
+PHRASED = 300  # rows of each function
 HELD_OUT = 60  # questions of each function
-Phrasing = tuple[str, Callable[[str], str]]
-
-ROWS = ("first", "second", "third", "fourth", "fifth")
 
 
 def write_even(out: Path, seed: int) -> None:
@@ -60,11 +56,11 @@ def write_skewed(out: Path, seed: int) -> None:
     _finish(folder, out)
 
 
-def write_free(out: Path, seed: int) -> None:
-    """The pool of sentences."""
+def write_phrased(out: Path, seed: int) -> None:
+    """The clean pool of many phrasings."""
     folder = _fresh(out)
-    rows = [row for name in FUNCTIONS for row in _told(name, FREE, f"free/{seed}", folder / "images")]
-    _write(folder / "pool.jsonl", Random(f"free/{seed}"), rows)
+    rows = [row for name in FUNCTIONS for row in _told(name, PHRASED, f"phrased/{seed}", folder / "images")]
+    _write(folder / "pool.jsonl", Random(f"phrased/{seed}"), rows)
     test = [row for name in FUNCTIONS for row in _told(name, HELD_OUT, f"test/{seed}", folder / "images")]
     _add_test(folder, test)
     _finish(folder, out)
@@ -84,59 +80,46 @@ def _told(function: str, count: int, seed: str, folder: Path) -> list[Row]:
 
 
 def _asked(function: str, scene: Scene, rng: Random) -> tuple[str, str]:
-    """A question about a scene and its answer."""
+    """A question about a scene in one of four phrasings, the first the model's own, and its answer."""
     if function == "recognition":
-        there = scene.objects[0][0] if scene.objects else None
+        there = rng.choice(scene.objects)[0] if scene.objects else None
         name = there if there and rng.random() < 0.7 else rng.choice(style.OBJECTS)
         some = f"an {name}" if name[0] in "aeiou" else f"a {name}"
-        seen = name == there
-        return rng.choice(
-            (
-                (f"Is there {some}?", f"Yes, there is {some}." if seen else f"No, there is no {name}."),
-                (f"Do you see {some} in the image?", f"I see {some}." if seen else "I do not."),
-                (f"Answer yes or no: is {some} in the image?", "yes" if seen else "no"),
-                (f"What of {some}?", f"The {name} is there." if seen else f"No {name} is there."),
-            )
+        asked = (
+            f"Is there {some} in the image? Answer yes or no.",
+            f"Is there {some} in the image?",
+            f"Answer yes or no. Is there {some} in the image?",
+            f"Look for {some} in the image. Is there one?",
         )
+        return rng.choice(asked), "yes" if name == there else "no"
     if function == "counting":
         assert scene.kind is not None
-        things, count = PLURALS[scene.kind], len(scene.solids)
-        return rng.choice(
-            (
-                (f"How many {things} are there?", f"There are {count}."),
-                (f"Count the {things} in the image.", f"{count} {things}"),
-                (f"Answer with a word: how many {things}?", num2words(count)),
-                (f"What number of {things} is in the image?", f"The number is {count}."),
-            )
+        things = PLURALS[scene.kind]
+        asked = (
+            f"How many {things} are there in the image? Answer with a number.",
+            f"How many {things} are there?",
+            f"Answer with a number. How many {things} are there in the image?",
+            f"Look at the {things} in the image. How many are there?",
         )
+        return rng.choice(asked), str(len(scene.solids))
     if function == "grounding":
         name, cell = rng.choice(scene.objects)
-        row, column = divmod(cell, style.GRID)
-        return rng.choice(
-            (
-                (f"Where is the {name}?", f"row {row}, column {column}"),
-                (f"In what row is the {name}?", f"The {name} is in the {ROWS[row]} row."),
-                (f"Answer with a number: the column of the {name}?", str(column)),
-                (f"Is the {name} in the left or the right?", _side(name, column)),
-            )
+        own = PIXEL.box_prompt(f"Where is the {name}?", name)
+        asked = (
+            own,
+            own.replace(f"Where is the {name}?", f"Where in the image is the {name}?"),
+            own.replace(f"Where is the {name}?", f"Look for the {name}."),
+            own.replace(f"Where is the {name}?", f"There is a {name} in the image. Where?"),
         )
+        return rng.choice(asked), pixel_text(cell_box(cell))
     assert scene.word is not None
-    word = scene.word.text
-    return rng.choice(
-        (
-            ("What text is in the image?", f"The text is {word}."),
-            ("Read it.", word),
-            ("What can you read?", f"I can read {word}."),
-            ("With what letter does the text start?", f"With {word[0]}."),
-        )
+    asked = (
+        "What text can you read in the image? Answer with the text only.",
+        "What text can you read in the image?",
+        "Answer with the text only. What can you read in the image?",
+        "Look at the text in the image. What can you read?",
     )
-
-
-def _side(name: str, column: int) -> str:
-    middle = style.GRID // 2
-    if column == middle:
-        return f"The {name} is in the middle."
-    return f"The {name} is in the {'left' if column < middle else 'right'}."
+    return rng.choice(asked), scene.word.text
 
 
 def _fresh(out: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-ALL, ORACLE, RANDOM = "all rows", "oracle", "random"
+ALL, ORACLE, RANDOM, DEFAULT = "all rows", "oracle", "random", "balanced"
 RESAMPLES = 2_000
 Interval = tuple[float, float, float]
 
@@ -31,7 +31,7 @@ def cell_of(results: list[dict[str, Any]], setting: str, policy: str, budget: fl
     own = _runs(results, setting, policy, budget)
     if not own:
         return None
-    random, full = _runs(results, setting, RANDOM, budget), _runs(results, setting, ALL, 1.0)
+    full = _runs(results, setting, ALL, 1.0)
     cell: dict[str, Any] = {
         "setting": setting,
         "policy": policy,
@@ -42,10 +42,11 @@ def cell_of(results: list[dict[str, Any]], setting: str, policy: str, budget: fl
         "accuracy": float(np.mean([_right(one).mean() for one in own.values()])),
         "functions": _functions(list(own.values())),
     }
-    paired = sorted(own.keys() & random.keys())
-    if paired and policy != RANDOM:
-        cell["against_random"] = difference(*(np.array([_right(runs[n]) for n in paired]) for runs in (own, random)))
-        cell["paired_seeds"] = paired
+    for key, name in (("against_random", RANDOM), ("against_balanced", DEFAULT)):
+        other = _runs(results, setting, name, budget)
+        paired = sorted(own.keys() & other.keys())
+        if paired and policy != name:
+            cell[key] = difference(*(np.array([_right(runs[n]) for n in paired]) for runs in (own, other)))
     if full:
         whole = float(np.mean([_right(one).mean() for one in full.values()]))
         cell["of_all"] = cell["accuracy"] / whole if whole else None
@@ -77,16 +78,15 @@ def markdown(cells: list[dict[str, Any]], settings: list[str]) -> str:
             shown = [cell for cell in own if cell["budget"] == budget or cell["policy"] == ALL]
             lines += [f"**{setting}, {budget:.0%}** (base {100 * shown[0]['base']:.1f} %)", ""]
             names = list(shown[0]["functions"])
-            lines += [_line(["policy", "rows", "seeds", "accuracy", "of all rows'", "against random", *names, "C"])]
-            lines += [_line(["---"] * (7 + len(names)))]
+            heads = ["policy", "rows", "seeds", "accuracy", "of all rows'", "against random", "against balanced"]
+            lines += [_line([*heads, *names, "C"])]
+            lines += [_line(["---"] * (8 + len(names)))]
             lines += [_line(_cells(cell, names)) for cell in shown]
             lines += [""]
     return "\n".join(lines)
 
 
 def _cells(cell: dict[str, Any], names: list[str]) -> list[str]:
-    against = cell.get("against_random")
-    told = "" if against is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * one for one in against))
     ratio, cost = cell.get("of_all"), cell.get("cost")
     return [
         cell["policy"],
@@ -94,10 +94,14 @@ def _cells(cell: dict[str, Any], names: list[str]) -> list[str]:
         str(len(cell["seeds"])),
         f"{100 * cell['accuracy']:.1f}",
         "" if ratio is None else f"{100 * ratio:.0f} %",
-        told,
+        *(_points(cell.get(key)) for key in ("against_random", "against_balanced")),
         *(f"{100 * cell['functions'][name]:.0f}" for name in names),
         "" if cost is None else f"{cost:.2f}",
     ]
+
+
+def _points(interval: Interval | None) -> str:
+    return "" if interval is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * one for one in interval))
 
 
 def _cost(own: dict[int, Any], full: dict[int, Any], lost: float, *, scored: bool) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from vfl.train.rows.table.table import conversation, write_rows
+from vfl.train.rows.table.table.table import conversation, write_rows
 
 import vfl
 from vfl.models.conversation import encoder_of

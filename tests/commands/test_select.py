@@ -29,7 +29,7 @@ def test_filter_then_report(pool, tmp_path, vfl_command):
     out = tmp_path / "subset"
     code, told, errors = vfl_command(
         "select", "filter", scores, "--data", data, "--budget", "40%", "--out", out, "--shares", "ocr=3,counting=1",
-        "--copy-images",
+        "--policy", "quota", "--copy-images",
     )  # fmt: skip
     assert (code, errors) == (0, "")
     assert "12 of 30 scored rows" in told

@@ -5,11 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 from fake_scores import FUNCTIONS, STATES, row, write_scores
+from vfl.select.shards.parts.score_folder import database, open_scores
 
+from vfl.errors import InputError
 from vfl.io.config import validated
 from vfl.select.choose.balance import BalanceConfig, shares
 from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
-from vfl.select.shards.score_folder import database, open_scores
 
 WEIGHT = {"recognition": 0.7, "counting": 0.07, "grounding": 0.13, "ocr": 0.1}
 
@@ -141,3 +142,10 @@ def test_text_rows_keep_their_part(rows, tmp_path):
 def test_text_rows_alone(tmp_path):
     made, uids = choice_of(write_scores(tmp_path / "s", [row(n, kind="text") for n in range(50)]))
     assert made.rows == len(uids) == 10
+
+
+@pytest.mark.parametrize("setting", [{"shares": "proportional"}, {"include": ("blind",)}, {"unsolved": "own"}])
+def test_settings_of_other_policies_are_refused(folder, setting):
+    (name,) = setting
+    with pytest.raises(InputError, match=rf"{name} is a setting.*--policy quota"):
+        choice_of(folder, **setting)

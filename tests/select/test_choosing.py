@@ -64,7 +64,7 @@ def uids_of(folder, **settings):
 
 
 def choice_of(folder, **settings):
-    config = validated(ChoiceConfig, {"budget": "20%", **settings}, source="test")
+    config = validated(ChoiceConfig, {"budget": "20%", "policy": "quota", **settings}, source="test")
     with database(config.memory, config.threads) as connection:
         found = choose(connection, open_scores(folder), config)
         return found, list(chosen_uids(connection))

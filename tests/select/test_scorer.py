@@ -85,8 +85,8 @@ def test_a_table_of_all_columns_in_the_order_of_the_data(vlm, folder):
         vision = row["kind"] == "vision"
         assert (row["image_tokens"] > 0) == vision
         assert (row["image_hash"] != "") == vision
-        scored = [name for name in row if name.startswith(("no_image", "drop_", "exact_", "logprob_", "prob_"))]
-        assert len(scored) == 4 * 3
+        scored = [name for name in row if name.startswith(("no_image", "drop_", "exact_", "logprob_", "prob_", "js_"))]
+        assert len(scored) == 5 * 3
         assert all((row[name] is not None) == vision for name in scored)
         assert row["perplexity"] == pytest.approx(math.exp(row["loss"]), rel=1e-5)
         assert row["answer_prob"] == pytest.approx(math.exp(-row["loss"]), rel=1e-5)
@@ -141,6 +141,8 @@ def test_drops_are_before_minus_after_whatever_the_batch(vlm, folder):
         )
         assert alone[0][names[0]] == pytest.approx(own - ablated, rel=1e-5)
         assert alone[0][names[1]] == pytest.approx(math.exp(own) - math.exp(ablated), rel=1e-5)
+        js = "no_image_js" if ablation == "no_image" else f"js_{ablation}"
+        assert alone[0][js] == pytest.approx(float(scores.divergence[1].mean()), rel=1e-4, abs=1e-7)
         if ablation == "no_image":
             assert alone[0]["no_image_accuracy"] == pytest.approx(hits[1])
         else:

@@ -136,7 +136,7 @@ def test_agreement_is_overlap_and_rank_correlation(tmp_path):
         for n in range(100)
     ]
     folder = open_scores(write_scores(tmp_path / "s", rows))
-    config = ChoiceConfig(budget="20%")
+    config = ChoiceConfig(budget="20%", policy="quota")
     with database() as connection:
         choose(connection, folder, config)
         found = {one.policy: one for one in agreements(connection, folder, config)}

@@ -43,7 +43,7 @@ def scores(data, tmp_path):
 
 def test_a_subset_has_all_its_parts(scores, data, tmp_path):
     path, rows = data
-    out = vfl.filter(scores, path, budget=12, out=tmp_path / "subset", seed=3)
+    out = vfl.filter(scores, path, budget=12, policy="quota", out=tmp_path / "subset", seed=3)
     assert {one.name for one in out.iterdir()} == {
         "data", "ids.txt", "scores.parquet", "manifest.json", "settings.yaml", "dataset_info.json"
     }  # fmt: skip

@@ -56,7 +56,7 @@ Budget = Annotated[str | None, typer.Option(help='Such as 20%, 5000, "2M answer 
 PolicyName = Annotated[
     str | None,
     typer.Option(
-        help="balanced, quota (default), target, top, temperature, random, stratified-random, length, perplexity, el2n,"
+        help="balanced (default), quota, target, top, temperature, random, stratified-random, length, perplexity, el2n,"
         " no-image-gap."
     ),
 ]

@@ -182,8 +182,8 @@ def _score(vlm: VLM, inputs: _DecoderBatch, layers: list[frozenset[int]]) -> _Sc
     hidden = output[rows.to(output.device), places.to(output.device) - 1]
     if ablated is None or windows is None:
         nothing = hidden.new_zeros(0, *hidden.shape)
-        *own, errors = (part.cpu() for part in score_tokens(vlm, hidden, tokens, nothing))
-        logprobs, top1, divergence = (part.expand(len(layers) + 1, -1) for part in own)
+        *alike, errors = (part.cpu() for part in score_tokens(vlm, hidden, tokens, nothing))
+        logprobs, top1, divergence = (part.expand(len(layers) + 1, -1) for part in alike)
         return logprobs, top1, divergence, errors, _states(vlm, output, inputs)
     assert ablated.state is not None
     # Which window a token is predicted in, and where; answers before a window are not reached.

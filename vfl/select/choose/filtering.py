@@ -79,10 +79,10 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     (scored,) = connection.execute("SELECT count(*) FROM classed").fetchone()
     limit = budget.limit(scored, config.parameters or folder.parameters, config.flops_per_parameter)
     balanced = config.policy == "balanced"
-    repeats: Duplicates | None = (
-        "exact" if balanced and config.duplicates == "keep" and "repeats" in config.balance.drop else None
-    )
-    repeated = find_duplicates(connection, repeats or config.duplicates, config.near_bits)
+    kind = config.duplicates
+    if balanced and kind == "keep" and "repeats" in config.balance.drop:
+        kind = "exact"
+    repeated = find_duplicates(connection, kind, config.near_bits)
     cost = COSTS[budget.unit]
     filled = None
     if balanced:

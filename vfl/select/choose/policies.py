@@ -2,8 +2,8 @@
 
 | policy | strata | first inside a stratum |
 |---|---|---|
-| `balanced` | functions by clusters | see vfl.select.balance |
-| `quota` (default) | classes | highest score |
+| `balanced` (default) | functions by clusters | see vfl.select.choose.balance |
+| `quota` | classes | highest score |
 | `temperature` | classes | drawn with probability proportional to exp(score / temperature), without replacement |
 | `target` | none | highest weighted sum of the standardised drops of the target's functions |
 | `top` | none | highest score |
@@ -70,7 +70,7 @@ class PolicyConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    policy: Policy = "quota"
+    policy: Policy = "balanced"
     shares: Literal["equal", "proportional"] | dict[str, Annotated[float, Field(ge=0)]] = Field(
         default="equal", description="of each stratum in the budget; numbers need not sum to one"
     )
@@ -107,6 +107,7 @@ def ranking_of(config: PolicyConfig, functions: tuple[str, ...]) -> Ranking:
     """
     _check(config, functions)
     if config.policy == "balanced":
+        _check_balanced(config)
         where = "solved IS DISTINCT FROM false" if config.unsolved == "drop" else "true"
         return Ranking(where, "balanced_as", _keys(config), False)
     by_class = config.policy in ("quota", "temperature") or (
@@ -198,6 +199,21 @@ def _check(config: PolicyConfig, functions: tuple[str, ...]) -> None:
         raise InputError(f"The policy target needs a target: one of {', '.join(functions)}, or weights of several.")
     if unknown := [name for name in config.target or () if name not in functions]:
         raise InputError(f"target names {unknown[0]!r}; the scores have {', '.join(functions)}.")
+
+
+def _check_balanced(config: PolicyConfig) -> None:
+    """Settings of the policies by class would change nothing here."""
+    instead = {
+        "shares": (config.shares != "equal", "balance.level and balance.least move its shares"),
+        "include": (bool(config.include), "balance.drop says what is left out"),
+        "unsolved": (config.unsolved == "own", "balance.least moves the budget to unsolved rows"),
+    }
+    for name, (given, advice) in instead.items():
+        if given:
+            raise InputError(
+                f"{name} is a setting of policies that divide by class, and the policy is balanced: {advice}. Choose"
+                " such a policy, as with --policy quota, or leave it out."
+            )
 
 
 def _list(names: tuple[str, ...]) -> str:
