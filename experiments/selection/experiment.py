@@ -28,14 +28,14 @@ from pools import write_even, write_phrased, write_skewed
 from table import ALL, ORACLE, write_tables
 from tqdm import tqdm
 from trials import Row, Trials
-from vfl.select.shards.parts.score_folder import database, open_scores
-from vfl.train.rows.table.table import conversation, write_rows
 from worn import wear
 
 import vfl
 from vfl.data import Sample, read
 from vfl.io.config import validated
 from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
+from vfl.select.shards.score_folder import database, open_scores
+from vfl.train.rows.table import conversation, write_rows
 
 HERE = Path(__file__).resolve().parent
 MAP = HERE.parents[1] / "recipes" / "micro" / "map.json"

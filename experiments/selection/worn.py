@@ -9,10 +9,10 @@ from pathlib import Path
 from random import Random
 
 import torch
-from vfl.train.rows.table.table.table import conversation, write_rows
 
 import vfl
 from vfl.models.conversation import encoder_of
+from vfl.train.rows.table import conversation, write_rows
 
 
 def wear(out: Path, lessons: Path, *, noise: float, steps: int, seed: int) -> None:

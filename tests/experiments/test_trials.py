@@ -7,8 +7,6 @@ import pytest
 import torch
 import trained
 from peft.utils import get_peft_model_state_dict
-from vfl.train.backward.truncate.truncate import truncate
-from vfl.train.rows.table.table import conversation
 
 import vfl
 from vfl.evaluate.answers import Evaluator
@@ -18,7 +16,9 @@ from vfl.models.boxes import PIXEL
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
 from vfl.train.assemble import assemble
+from vfl.train.backward.truncate import truncate
 from vfl.train.recipe import Recipe
+from vfl.train.rows.table import conversation
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "selection"
 

@@ -5,12 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 from fake_scores import FUNCTIONS, STATES, row, write_scores
-from vfl.select.shards.parts.score_folder import database, open_scores
 
 from vfl.errors import InputError
 from vfl.io.config import validated
 from vfl.select.choose.balance import BalanceConfig, shares
 from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
+from vfl.select.shards.score_folder import database, open_scores
 
 WEIGHT = {"recognition": 0.7, "counting": 0.07, "grounding": 0.13, "ocr": 0.1}
 
