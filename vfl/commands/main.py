@@ -15,6 +15,7 @@ from vfl.commands import (
     arms,
     compare,
     evaluate,
+    layers,
     locate,
     lora_config,
     measure,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command("locate")(locate.command)
 app.command("swap")(swap.command)
 app.command("compare")(compare.compare)
+app.command("layers")(layers.command)
 app.command("train")(train.command)
 app.command("arms")(arms.command)
 app.command("lora-config")(lora_config.command)
