@@ -1,10 +1,16 @@
-"""From what a row says of an image to an ImageRef; no name leads out of the image folder."""
+"""From what a row says of an image to an ImageRef; no name leads out of the image folder.
+
+Data comes from anywhere, so its names must not reach what its user did not give: `..` and absolute names end at the
+folder. Links in the folder are the user's own (datasets are linked in, and hub caches consist of links): they are
+followed wherever they lead.
+"""
 
 import base64
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,10 +25,16 @@ KEYS = ("image", "path", "url", "image_url")
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Where the images of a source lie. `root` is resolved; None where there is no folder (data in memory)."""
+    """Where the images of a source lie; `root` is None where there is no folder (data in memory)."""
 
     root: Path | None
     allow_remote: bool = False
+
+    @cached_property
+    def roots(self) -> tuple[str, ...]:
+        """The folder as it was given and without links: absolute names may begin with either."""
+        assert self.root is not None
+        return tuple(dict.fromkeys((os.path.abspath(self.root), os.path.realpath(self.root))))
 
     def ref(self, value: Any, members: Mapping[str, bytes]) -> ImageRef:
         """The image that `value` stands for: a name, bytes, or an object with `bytes`, `path`, `image` or `url`.
@@ -58,20 +70,21 @@ class ImageFolder:
         if self.root is None:
             raise InputError(f"image {name!r} is a file name; say with `images` in which folder it lies")
         plain = unquote(name.removeprefix("file://")) if name.startswith("file://") else name
+        # `..` is taken from the name and not from where links lead: linked/../x is x in this folder.
+        path = os.path.normpath(os.path.join(self.roots[-1], plain))
+        if not any(path.startswith(os.path.join(root, "")) for root in self.roots):
+            raise InputError(
+                f"image {name!r} leads to {path}, outside the image folder {self.root}; give the folder that holds"
+                " all images with `images`, or link theirs into it"
+            )
         try:
-            path = os.path.realpath(os.path.join(self.root, plain))
-            within = path.startswith(os.path.join(self.root, ""))
-            mode = os.stat(path).st_mode if within else 0
+            path = os.path.realpath(path)
+            mode = os.stat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"image {name!r} does not exist in {self.root}") from None
         # a NUL, a lone surrogate, a name that is too long, a loop of links, no permission
         except (OSError, ValueError) as error:
             raise InputError(f"image {name!r} cannot be read ({error})") from error
-        if not within:
-            raise InputError(
-                f"image {name!r} leads to {path}, outside the image folder {self.root}; give the folder that holds"
-                " all images with `images`"
-            )
         if not stat.S_ISREG(mode):
             raise InputError(f"image {name!r} is no file in {self.root}")
         return Path(path)

@@ -63,7 +63,7 @@ def _rows(
     namer = Namer(repeated_ids(raw.given_id for part in parts for raw in part.rows(only_ids=True)))
     for part, kind in zip(parts, kinds, strict=True):
         home = root if root is not None else part.home
-        folder = ImageFolder(None if home is None else home.resolve(), allow_remote)
+        folder = ImageFolder(home, allow_remote)
         for raw in part.rows():
             yield _sample(raw, kind, folder, namer, keep_rows)
 
