@@ -7,10 +7,12 @@ import re
 from typing import Any, Literal
 
 from vfl.data.imagefolder import KEYS, is_blank
+from vfl.data.lost_images import looks_like_image
 from vfl.data.sample import Message
 from vfl.errors import InputError
 
 MARK = "<image>"
+TURN_KEYS = ("role", "content", "from", "value")
 Role = Literal["system", "user", "assistant"]
 
 ROLES: dict[str, Role] = {
@@ -53,6 +55,12 @@ def _read_turn(turn: Any, where: str) -> Message:
         raise InputError(f"{where} has no role (nor from); its keys: {', '.join(map(str, turn)) or 'none'}")
     if not isinstance(role, str) or role not in ROLES:
         raise InputError(f"{where} has the unknown role {role!r}; expected one of {', '.join(ROLES)}")
+    for key, value in turn.items():
+        if key not in TURN_KEYS and looks_like_image(key, value):
+            raise InputError(
+                f"{where} has an image under {key}, where none is read; put it into the row's column `images`, with"
+                f" {MARK} in the text where it is shown"
+            )
     return {"role": ROLES[role], "content": _parts(content, f"{where} ({role})")}
 
 

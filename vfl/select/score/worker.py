@@ -59,6 +59,7 @@ class Worker:
             format=config.format,
             split=config.split,
             allow_remote=config.allow_remote,
+            image_column=config.image_column,
         )
         self.read()  # what is wrong with paths and formats is found before the model is loaded
         if fmap is None and config.map is not None:

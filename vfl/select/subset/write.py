@@ -23,7 +23,7 @@ from vfl.data.writearrow import select_rows
 from vfl.data.writing import flags, write_part
 from vfl.errors import InputError
 from vfl.io.config import validated
-from vfl.io.fields import Paths, several
+from vfl.io.fields import Paths, SomeNames, several
 from vfl.io.folders import replacing_folder
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import RunFolder, write_settings
@@ -38,7 +38,7 @@ DATA = "data"
 IDS = "ids.txt"
 TABLE = "scores.parquet"
 DATASET_INFO = "dataset_info.json"
-READING = ("images", "format", "split", "allow_remote")
+READING = ("images", "format", "split", "allow_remote", "image_column")
 """Settings of the scores that say how the data was read."""
 
 
@@ -51,6 +51,7 @@ class FilterConfig(ChoiceConfig):
     format: Kind | Literal["auto"] | None = None
     split: str | None = None
     allow_remote: bool | None = None
+    image_column: SomeNames | None = None
     copy_images: bool = Field(default=False, description="put the rows' image files into the subset (hard links)")
     out: Path
 
@@ -196,6 +197,7 @@ def _reading_of(config: FilterConfig, folder: ScoreFolder) -> dict[str, Any]:
         "format": read_so["format"] or "auto",
         "split": read_so["split"],
         "allow_remote": bool(read_so["allow_remote"]),
+        "image_column": read_so["image_column"],
     }
 
 
