@@ -23,6 +23,7 @@ from vfl.select.score.ablations import ablations_of
 from vfl.select.score.scorer import Scorer, mean_of_rows
 from vfl.select.settings import NOT_MEASURED, ScoreConfig
 from vfl.select.shards.claims import Claims
+from vfl.select.shards.data_files import sources_of
 from vfl.select.shards.parts import (
     CLAIMS,
     PLAN,
@@ -33,7 +34,6 @@ from vfl.select.shards.parts import (
     is_done,
     read_plan,
     save,
-    sources_of,
 )
 
 MEAN = "mean.npy"

@@ -13,7 +13,6 @@ there, so that a run killed at any moment loses only the parts that were being s
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from vfl.data import BadRow, Sample
-from vfl.data.hf import is_dataset
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
@@ -116,29 +114,6 @@ def clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
     for name in (PARTS, FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
-
-
-def sources_of(data: Any, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-    """Path, bytes, time and SHA-256 of each file of the data, or the fingerprint of a `datasets.Dataset`.
-
-    Args:
-        known: of an earlier run; files of the same path, size and time are not read again.
-    """
-    seen = {(one.get("path"), one.get("bytes"), one.get("modified")): one["sha256"] for one in known or ()}
-    found: list[dict[str, Any]] = []
-    for given in data if isinstance(data, list | tuple) else [data]:
-        if is_dataset(given):
-            found.append({"path": None, "rows": len(given), "sha256": given._fingerprint})
-            continue
-        path = Path(given)
-        if not path.exists():
-            raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
-        for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
-            stat, name = file.stat(), str(file.absolute())
-            key = (name, stat.st_size, stat.st_mtime_ns)
-            digest = seen.get(key) or _hash_of(file)
-            found.append({"path": name, "bytes": key[1], "modified": key[2], "sha256": digest})
-    return found
 
 
 def part_name(part: int) -> str:
@@ -242,14 +217,3 @@ def _count(part: Path) -> dict[str, int]:
         "answer_tokens": sum(columns["answer_tokens"]),
         "tokens": sum(columns["text_tokens"]) + sum(columns["image_tokens"]),
     }
-
-
-def _hash_of(file: Path) -> str:
-    digest = sha256()
-    try:
-        with file.open("rb") as handle:
-            while chunk := handle.read(1 << 22):
-                digest.update(chunk)
-    except OSError as error:
-        raise InputError(f"the data {file} can't be read: {error.strerror}") from error
-    return digest.hexdigest()

@@ -31,6 +31,7 @@ from vfl.io.versions import versions
 from vfl.select.choose.counts import counts_of
 from vfl.select.choose.coverage import coverage, lost_answers
 from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_rows, chosen_uids
+from vfl.select.shards.data_files import check_unchanged
 from vfl.select.shards.score_folder import MANIFEST, ScoreFolder, database, open_scores
 from vfl.select.subset.copies import ImageCopies
 
@@ -75,6 +76,7 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
     folder = open_scores(config.scores)
     data = _data_of(config, folder)
     reading = _reading_of(config, folder)
+    check_unchanged(folder.manifest, list(data))
     with database(config.memory, config.threads) as connection:
         choice = choose(connection, folder, config)
         with replacing_folder(config.out) as out:
@@ -141,6 +143,7 @@ def filter_data(
     if out is not None:
         raise InputError("out was given with a datasets.Dataset; leave it out, and save what is returned.")
     folder = open_scores(scores)
+    check_unchanged(folder.manifest, data)
     scored = folder.manifest.get("settings", {})  # read as for the scores, unless said otherwise
     read_so = {name: settings.pop(name, None) or scored.get(name) for name in READING}
     reading = {name: value for name, value in read_so.items() if value is not None}
