@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vfl.data import hf, jsonarray, jsonl, parquet, webdataset
-from vfl.data.kinds import Kind
+from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.rawrow import RawRow
 from vfl.errors import InputError
 
@@ -18,7 +18,6 @@ _DIGITS = re.compile(r"\d+")
 LOOKED_AT = 100
 """Rows among which one of a known kind must be; the first decides."""
 SUFFIXES = (".json", ".jsonl", ".parquet", ".tar", ".tar.gz", ".tgz")
-_FORMATS = "messages, prompt_completion, preference, llava, sharegpt"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def kind_of(source: Source) -> tuple[Kind, str]:
         if raw.row is None:
             columns = columns or [raw.problem]
             continue
-        kinds = _kinds(raw.row)
+        kinds = kinds_of_row(raw.row)
         if len(kinds) == 1:
             return kinds[0], f"{raw.where} has {', '.join(raw.row)}"
         if kinds:
@@ -85,23 +84,10 @@ def kind_of(source: Source) -> tuple[Kind, str]:
         columns = list(raw.row)
     raise InputError(
         f"{source.name}: {'no row of a known kind; found ' + ', '.join(columns) if columns else 'holds no rows'}."
-        " Expected columns messages, or prompt and completion, or prompt, chosen and rejected, or conversations;"
-        f" format= names one of {_FORMATS}"
+        " Expected columns messages, or conversations, or prompt and completion, or prompt, chosen and rejected, or"
+        " others of docs/data-formats.md (instruction and output, query and response, question and answer, texts);"
+        f" format= names one of {', '.join(KINDS)}"
     )
-
-
-def _kinds(row: dict[str, Any]) -> list[Kind]:
-    has = {name for name, value in row.items() if value is not None}
-    found: list[Kind] = []
-    if {"chosen", "rejected"} <= has:
-        found.append("preference")
-    if {"prompt", "completion"} <= has:
-        found.append("prompt_completion")
-    if "conversations" in has:
-        found.append("sharegpt" if "images" in row else "llava")
-    if "messages" in has:
-        found.append("sharegpt" if "system" in row else "messages")
-    return found
 
 
 def _shards(folder: Path) -> list[Path]:

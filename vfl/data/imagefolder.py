@@ -19,8 +19,8 @@ from vfl.data.imageref import ImageRef
 from vfl.data.remote import check_address, is_remote
 from vfl.errors import InputError
 
-KEYS = ("image", "path", "url", "image_url")
-"""Where an object that stands for an image may hold its name, next to `bytes`."""
+KEYS = ("image", "path", "url", "image_url", "source")
+"""Where an object that stands for an image may hold its name, next to `bytes` and `base64`."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,13 @@ class ImageFolder:
             data, name = value.get("bytes"), next((value[key] for key in KEYS if value.get(key) is not None), None)
             if isinstance(data, bytes):
                 return ImageRef(None, data, name if isinstance(name, str) else "embedded")
+            packed = value.get("base64") or value.get("data")
+            if isinstance(packed, str):
+                return ImageRef(None, _base64(packed, "embedded"), "embedded")
             if name is None:
-                raise InputError(f"an image has neither bytes nor one of {', '.join(KEYS)}; its keys: {_keys(value)}")
+                raise InputError(
+                    f"an image has neither bytes nor base64 nor one of {', '.join(KEYS)}; its keys: {_keys(value)}"
+                )
             return self.ref(name, members)
         if not isinstance(value, str) or not value:
             raise InputError(f"an image is {_brief(value)}; expected a file name, or an object with bytes or path")
@@ -106,10 +111,14 @@ def _data_address(value: str) -> bytes:
     head, separator, text = value.partition(",")
     if not separator or not head.endswith(";base64"):
         raise InputError(f"image {value[:40]!r} is no address with base64 data")
+    return _base64(text, value[:40])
+
+
+def _base64(text: str, name: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text.partition("base64,")[2] or text, validate=True)
     except ValueError as error:
-        raise InputError(f"image {value[:40]!r} holds broken base64 data ({error})") from error
+        raise InputError(f"image {name!r} holds broken base64 data ({error})") from error
 
 
 def is_blank(value: Any) -> bool:

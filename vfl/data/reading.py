@@ -8,7 +8,7 @@ from typing import Any, Literal
 from vfl.data.conversation import IMAGE_COLUMNS, converse
 from vfl.data.formats import LOOKED_AT, Source, kind_of, sources
 from vfl.data.imagefolder import ImageFolder
-from vfl.data.kinds import KINDS, Kind
+from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.rawrow import RawRow
 from vfl.data.sample import BadRow, Sample
 from vfl.data.uids import Namer, content_digest, repeated_ids, stored_digest
@@ -60,7 +60,7 @@ def read(
     columns = (image_column,) if isinstance(image_column, str) else image_column
     if columns is not None:
         _check_columns(parts, columns)
-    return _rows(parts, kinds, root, allow_remote, columns, keep_rows)
+    return _rows(parts, kinds, root, allow_remote, columns, keep_rows, mixed=format == "auto")
 
 
 def _check_columns(parts: list[Source], columns: Sequence[str]) -> None:
@@ -80,13 +80,20 @@ def _rows(
     allow_remote: bool,
     image_columns: Sequence[str] | None,
     keep_rows: bool,
+    mixed: bool,
 ) -> Iterator[Sample | BadRow]:
     namer = Namer(repeated_ids(raw.given_id for part in parts for raw in part.rows(only_ids=True)))
     for part, kind in zip(parts, kinds, strict=True):
         home = root if root is not None else part.home
         folder = ImageFolder(home, allow_remote)
         for raw in part.rows():
-            yield _sample(raw, kind, folder, namer, image_columns, keep_rows)
+            yield _sample(raw, _kind(raw, kind) if mixed else kind, folder, namer, image_columns, keep_rows)
+
+
+def _kind(raw: RawRow, usual: Kind) -> Kind:
+    """The kind of a row in a file of several; the file's own where the row's columns leave it open."""
+    kinds = kinds_of_row(raw.row) if raw.row is not None else []
+    return kinds[0] if len(kinds) == 1 else usual
 
 
 def _sample(

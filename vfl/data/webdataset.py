@@ -13,11 +13,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vfl.data.kinds import kinds_of_row
 from vfl.data.rawrow import RawRow, parse_json
 from vfl.errors import InputError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
-CONVERSATIONS = ("messages", "conversations", "prompt", "chosen")
 NAME = re.compile(r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<extension>[^/]*)$")
 """The key goes up to the first dot after the last slash; files whose name begins with a dot belong to no sample."""
 
@@ -74,7 +74,7 @@ def _sample(where: str, key: str, files: dict[str, bytes]) -> RawRow:
         row = parse_json(texts["json"]) if "json" in texts else {}
         if not isinstance(row, dict):
             raise InputError(f"the .json is no object but {type(row).__name__}")
-        if not any(name in row for name in CONVERSATIONS):
+        if not kinds_of_row(row):
             if "txt" not in texts:
                 raise InputError(
                     f"the sample has neither a .json with a conversation nor a .txt; files: {_list(files)}"
