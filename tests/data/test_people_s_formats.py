@@ -6,6 +6,7 @@ import json
 import pytest
 
 from vfl.data import BadRow, Sample, detect, read
+from vfl.errors import InputError
 
 IMAGE = {"type": "image"}
 Q, A = "What colour is it?", "Red."
@@ -132,3 +133,60 @@ def test_typed_entries_of_openai_axolotl_and_others(folder, write, turns, png):
         assert sample.images[0].open().size == (3, 2)
     broken = {"messages": turns([{"type": "image", "base64": "@@"}, {"type": "text", "text": Q}], A)}
     assert "broken base64" in read_row(write, folder, broken).reason
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ("d.jsonl", lambda rows: json.dumps(rows)),
+        ("d.jsonl", lambda rows: json.dumps(rows, indent=1)),
+        ("d.json", lambda rows: json.dumps({"data": rows})),
+        ("d.json", lambda rows: json.dumps({"data": rows}, indent=2)),
+        ("d.json", lambda rows: "\n".join(json.dumps(row, indent=2) for row in rows)),
+        ("d.jsonl", lambda rows: "\r\n".join(json.dumps(row, indent=4) for row in rows)),
+        ("d.json", lambda rows: json.dumps(rows[0]).replace(", ", ",\n") + "\n" + json.dumps(rows[1])),
+    ],
+    ids=range(7),
+)
+def test_layouts_of_json(folder, layout):
+    name, write_text = layout
+    (folder / name).write_text(write_text(list(ROWS.values())[:2]), newline="")
+    assert detect(folder / name).container == "json"
+    assert [told(sample) for sample in read(folder / name)] == [PLAIN, PLAIN]
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_packed_lines_and_arrays(folder, ending):
+    import pyarrow as pa
+
+    for name, text in (
+        ("d.jsonl", "\n".join(map(json.dumps, ROWS.values()))),
+        ("d.json", json.dumps([*ROWS.values()])),
+    ):
+        path = folder / f"{name}.{ending}"
+        with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), {"gz": "gzip", "zst": "zstd"}[ending]) as stream:
+            stream.write(text.encode())
+        assert [told(sample) for sample in read(path)] == [PLAIN] * len(ROWS)
+
+
+def test_a_folder_with_its_dataset_info(folder, write):
+    (folder / "data").mkdir()
+    (folder / "data" / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "mine.json"}}))
+    write("json", folder / "data" / "mine.json", [ROWS["alpaca"]])
+    assert [told(sample) for sample in read(folder / "data", images=folder)] == [PLAIN]
+
+
+def test_a_hub_repository_s_folder(folder, write):
+    repository = folder / "repository"
+    (repository / "data").mkdir(parents=True)
+    (repository / "README.md").write_text("of the data")
+    for n in range(2):
+        write("parquet", repository / "data" / f"train-{n:05}-of-00002.parquet", [ROWS["texts"]])
+    assert [told(sample) for sample in read(repository, images=folder)] == [PLAIN] * 2
+    write("parquet", repository / "data" / "test-00000-of-00001.parquet", [ROWS["texts"]] * 3)
+    with pytest.raises(InputError, match="or the split"):
+        read(repository)
+    assert len(list(read(repository, images=folder, split="train"))) == 2
+    assert len(list(read(repository, images=folder, split="test"))) == 3
+    with pytest.raises(InputError, match="no splits called 'dev'"):
+        read(repository, split="dev")

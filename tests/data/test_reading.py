@@ -318,7 +318,7 @@ def test_what_is_no_data_is_refused_at_once(folder, write, turns, from_value):
     refused(good, "image folder .* does not exist", images=folder / "absent")
     refused(good, "has no splits", split="train")
     (folder / "data.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00" + bytes(20))
-    refused(folder / "data.jsonl.gz", "unpack it")
+    refused(folder / "data.jsonl.gz", "is damaged or cut off")
     saved = folder / "saved"
     saved.mkdir()
     (saved / "state.json").write_text("{}")

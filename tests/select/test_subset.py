@@ -202,3 +202,12 @@ def test_a_data_set_of_other_length_is_refused(scores, data):
     )
     with pytest.raises(InputError, match="40 rows then, 30 now"):
         vfl.filter_data(scores, few, budget="20%")
+
+
+def test_a_subset_s_folder_is_data_itself(scores, tmp_path):
+    """With its images, which its rows name in the folder that they were in."""
+    for copied in (False, True):
+        out = vfl.filter_data(scores, budget="30%", out=tmp_path / f"subset{copied}", copy_images=copied)
+        again = list(read(out))
+        assert [sample.uid for sample in again] == (out / "ids.txt").read_text().split()
+        assert all(image.open().size == (8, 8) for sample in again for image in sample.images)

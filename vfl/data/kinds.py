@@ -49,9 +49,9 @@ def prompt_completion(row: Row) -> Conversation:
 def preference(row: Row) -> Conversation:
     """A prompt with a chosen and a rejected answer, text or turns each.
 
-    The prompt stands in `prompt` (TRL), `instruction` and `input` (LLaMA-Factory), `question`, `query`, or is the turns of
-    `conversations` or `messages`. Where chosen and rejected are whole conversations, the turns they begin with in common
-    are the prompt. ms-swift: the last answer of `messages`, or `response`, is chosen against `rejected_response`.
+    The prompt stands in `prompt` (TRL), `instruction` and `input` (LLaMA-Factory), `question`, `query`, or is the turns
+    of `conversations` or `messages`. Where chosen and rejected are whole conversations, the turns they begin with in
+    common are the prompt. ms-swift: the last answer of `messages`, or `response`, stands against `rejected_response`.
     """
     if row.get("rejected_response") is not None:
         return _rejected_response(row)

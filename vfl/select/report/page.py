@@ -132,7 +132,7 @@ def _cards(
     if source is None:
         return {}, ["The samples' texts and images are not shown: the scores don't tell where the data is."]
     try:
-        differing = changes(folder.manifest, source)
+        differing = changes(folder.manifest, source, reading.get("split"))
     except InputError as error:
         return {}, [f"The samples' texts and images are not shown: {error}"]
     if differing:  # or cards would show one row's text beside another's scores

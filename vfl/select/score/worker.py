@@ -121,12 +121,12 @@ class Worker:
         while True:
             there = read_plan(self.out)
             if there is not None:
-                here.sources = sources_of(source, there.sources)
+                here.sources = sources_of(source, there.sources, self.config.split)
                 check_same(self.out, there, here)
                 return there
             with self.claims.hold("plan") as held:
                 if held and read_plan(self.out) is None:
-                    here.sources = sources_of(source)
+                    here.sources = sources_of(source, split=self.config.split)
                     here.rows = self._count()
                     write_settings(self.out, {key: value for key, value in here.settings.items() if key != "out"})
                     write_json(self.out / PLAN, here.model_dump(mode="json"))

@@ -10,7 +10,7 @@ from vfl.data.hf import is_dataset, is_saved
 from vfl.errors import InputError
 
 
-def sources_of(data: Any, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+def sources_of(data: Any, known: list[dict[str, Any]] | None = None, split: str | None = None) -> list[dict[str, Any]]:
     """Path, bytes, time and SHA-256 of each file that is read, or rows and fingerprint of a `datasets.Dataset`.
 
     Args:
@@ -24,7 +24,7 @@ def sources_of(data: Any, known: list[dict[str, Any]] | None = None) -> list[dic
         if is_dataset(part):
             facts.append({"path": None, "rows": len(part), "sha256": part._fingerprint})
             continue
-        for file in _files(Path(part)):
+        for file in _files(Path(part), split):
             stat, name = file.stat(), str(file.absolute())
             key = (name, stat.st_size, stat.st_mtime_ns)
             digest = seen.get(key) or _hash_of(file)
@@ -32,9 +32,9 @@ def sources_of(data: Any, known: list[dict[str, Any]] | None = None) -> list[dic
     return facts
 
 
-def check_unchanged(manifest: Mapping[str, Any], data: Any) -> None:
+def check_unchanged(manifest: Mapping[str, Any], data: Any, split: str | None = None) -> None:
     """Raise InputError, with what differs, unless the data is still what a manifest of scores says was scored."""
-    differing = changes(manifest, data)
+    differing = changes(manifest, data, split)
     if differing:
         raise InputError(
             f"The data is not what was scored: {'; '.join(differing)}. Give the data that was scored (--data), or score"
@@ -42,13 +42,13 @@ def check_unchanged(manifest: Mapping[str, Any], data: Any) -> None:
         )
 
 
-def changes(manifest: Mapping[str, Any], data: Any) -> list[str]:
+def changes(manifest: Mapping[str, Any], data: Any, split: str | None = None) -> list[str]:
     """In what the data differs from what was scored: files, their sizes and hashes; of a data set, its rows.
 
     Fingerprints of data sets are not compared: equal data sets of another process can have others.
     """
     then = list(manifest.get("sources") or ())
-    now = sources_of(data, then)
+    now = sources_of(data, then, split)
     if any(source["path"] is None for source in [*then, *now]):
         rows = sum(source["rows"] for source in now) if all(source["path"] is None for source in now) else None
         scored = manifest.get("rows")
@@ -70,12 +70,12 @@ def _change(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return f"{now['path']} has other content (SHA-256 {then['sha256'][:12]}... then, {now['sha256'][:12]}... now)"
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, split: str | None) -> list[Path]:
     if not path.exists():
         raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
     if path.is_dir() and is_saved(path):
         return sorted(file for file in path.rglob("*") if file.is_file())
-    return [part.home / part.name for part in sources(path) if part.home is not None]
+    return [part.path for part in sources(path, split) if part.path is not None]
 
 
 def _hash_of(file: Path) -> str:

@@ -76,7 +76,7 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
     folder = open_scores(config.scores)
     data = _data_of(config, folder)
     reading = _reading_of(config, folder)
-    check_unchanged(folder.manifest, list(data))
+    check_unchanged(folder.manifest, list(data), reading["split"])
     with database(config.memory, config.threads) as connection:
         choice = choose(connection, folder, config)
         with replacing_folder(config.out) as out:
