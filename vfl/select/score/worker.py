@@ -24,6 +24,7 @@ from vfl.select.score.scorer import Scorer, mean_of_rows
 from vfl.select.settings import NOT_MEASURED, ScoreConfig
 from vfl.select.shards.claims import Claims
 from vfl.select.shards.data_files import sources_of
+from vfl.select.shards.part_files import digest_of
 from vfl.select.shards.parts import (
     CLAIMS,
     PLAN,
@@ -33,6 +34,7 @@ from vfl.select.shards.parts import (
     check_same,
     is_done,
     read_plan,
+    repair,
     save,
 )
 
@@ -67,6 +69,8 @@ class Worker:
         self.vlm = vlm or load_from(_on_own_device(config))
         self.claims = Claims(config.out / CLAIMS, config.expiry)
         self.plan = self._agree(source, fmap)
+        repair(self.out, self.plan)
+        self.run = digest_of(self.plan.model_dump(mode="json"))
         self.scorer = Scorer(
             self.vlm,
             self.plan.functions,
@@ -89,7 +93,7 @@ class Worker:
     def score_part(self, part: int, on_rows: Callable[[int], None] = lambda count: None) -> None:
         """Score a part and save it, unless it is done."""
         if not is_done(self.out, part):
-            save(self.out, part, self.scorer.score(self.walker.rows_of(part), on_rows))
+            save(self.out, part, self.scorer.score(self.walker.rows_of(part), on_rows), self.run)
 
     def _agree(self, source: Any, fmap: FunctionMap | None) -> Plan:
         """The folder's plan if there is one, which then has to be this run's; else this process or another makes it."""
