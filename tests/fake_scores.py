@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vfl.select.shards.data_files import sources_of
+
 FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
 STATES = 16
 
@@ -96,7 +98,8 @@ def write_scores(
         "functions": {name: [n] for n, name in enumerate(functions)},
         "model": {"id": "owner/model", "parameters": 1_000_000, "weights_sha256": "ab" * 32},
         "map": {"sha256": "cd" * 32},
-        "sources": [{"path": "data.json", "sha256": "ef" * 32}],
+        "sources": sources_of(manifest["settings"]["data"]) if manifest.get("settings", {}).get("data") else [],
+        "rows": len(rows) + len(errors or ()),
         "settings": {},
     }
     (folder / "manifest.json").write_text(json.dumps(told | manifest))

@@ -18,7 +18,7 @@ def assistant(content):
 
 
 MESSAGES = {
-    "unknown role 'tool'": [user("Q"), {"role": "tool", "content": "A"}],
+    "unknown role 'critic'": [user("Q"), {"role": "critic", "content": "A"}],
     "unknown role 3": [{"role": 3, "content": "Q"}, assistant("A")],
     "has no role": [{"content": "Q"}, assistant("A")],
     "messages is empty": [],
@@ -32,7 +32,6 @@ MESSAGES = {
     "turn 2 (assistant) is empty   ": [user("Q"), {"role": "assistant"}],
     "turn 2 (assistant) is empty    ": [user("Q"), assistant([])],
     "turn 1 (user) is empty": [user("  "), assistant("A")],
-    "turn 1 (system) is empty": [{"role": "system", "content": " "}, user("Q"), assistant("A")],
     "turn 1 (user) holds 3": [user(3), assistant("A")],
     "turn 1 is the assistant's, expected the user's": [assistant("A")],
     "turn 2 is the user's, expected the assistant's": [user("Q"), user("Q"), assistant("A")],
@@ -91,7 +90,7 @@ ROWS = {
     ("prompt_completion", "prompt is missing"): {"completion": "A"},
     ("prompt_completion", "turn 2 is the user's"): {"prompt": "Q", "completion": [user("A")]},
     ("llava", "conversations is missing"): {"messages": GOOD["messages"]},
-    ("llava", "unknown role 'function_call'"): {"conversations": [{"from": "function_call", "value": "f()"}]},
+    ("llava", "unknown role 'chatgpt'"): {"conversations": [{"from": "chatgpt", "value": "f()"}]},
     ("sharegpt", "system holds 3"): {"conversations": GOOD["messages"], "system": 3},
     ("messages", "the row has videos"): GOOD | {"videos": ["a.mp4"]},
     ("messages", "an image is None"): GOOD | {"images": [None]},

@@ -5,13 +5,14 @@ import re
 from pathlib import Path
 
 from vfl.data import Sample, detect, read
+from vfl.data.kinds import KINDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-formats.md"
 
 
 def test_every_example_is_of_its_kind_and_read(folder):
     examples = re.findall(r"```json (\w+)\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert {kind for kind, _ in examples} == {"messages", "prompt_completion", "preference", "llava", "sharegpt"}
+    assert {kind for kind, _ in examples} == set(KINDS)
     for kind, example in examples:
         path = folder / "example.json"
         path.write_text(json.dumps([json.loads(example)]))

@@ -1,4 +1,4 @@
-"""No name in the data leads out of the image folder, by any way."""
+"""No name in the data leads out of the image folder, by any way; links in it are the user's and are followed."""
 
 import json
 import os
@@ -42,15 +42,14 @@ def test_absolute_names_inside_are_found(read_image, folder):
 
 
 def test_names_that_leave_are_refused(read_image, folder, outside):
-    (folder / "link.png").symlink_to(outside)
     (folder / "linked").symlink_to(outside.parent)
     up = os.path.relpath(outside, folder)
     for name in (
         str(outside),
         up,
         f"below/../{up}",
-        "link.png",
-        "linked/secret.png",
+        f"linked/../{up}",
+        f"linked/../../{outside.parent.name}/secret.png",
         f"file://{outside}",
         "/etc/passwd",
     ):
@@ -69,13 +68,26 @@ def test_a_folder_that_begins_with_the_same_letters_is_outside(folder, turns, pn
     assert "outside the image folder" in found.reason
 
 
-def test_links_inside_are_followed(read_image, folder):
-    (folder / "link.png").symlink_to(folder / "below" / "blue.jpg")
-    assert read_image("link.png").images[0].open().size == (5, 7)
+def test_links_are_followed_wherever_they_lead(read_image, folder, outside):
+    """A data set that was linked in, a hub's cache whose files are links, and a folder that is one itself."""
+    (folder / "below.png").symlink_to(folder / "below" / "blue.jpg")
+    assert read_image("below.png").images[0].open().size == (5, 7)
+    (folder / "blob.png").symlink_to(os.path.relpath(outside, folder))
+    (folder / "coco").symlink_to(outside.parent)
+    for name in ("blob.png", "coco/secret.png", str(folder / "coco" / "secret.png")):
+        assert read_image(name).images[0].open().size == (4, 4)
     linked = folder.parent / f"{folder.name}-link"
     linked.symlink_to(folder)
-    assert isinstance(read_image("red.png", images=linked), Sample)
-    assert isinstance(read_image(str(linked / "red.png"), images=linked), Sample)
+    for name in ("red.png", str(linked / "red.png"), "coco/secret.png", str(linked / "coco" / "secret.png")):
+        assert isinstance(read_image(name, images=linked), Sample), name
+
+
+def test_two_dots_behind_a_link_stay_in_the_folder(read_image, folder, outside):
+    """The system would take `coco/..` for the folder that the link leads to."""
+    (outside.parent / "inner").mkdir(exist_ok=True)
+    (folder / "coco").symlink_to(outside.parent / "inner")
+    assert "does not exist" in read_image("coco/../secret.png").reason
+    assert read_image("coco/../red.png").images[0].open().size == (8, 6)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,10 @@ def test_any_array_in_pieces_of_any_size(tmp_path, monkeypatch, chunk):
     ("text", "row", "why"),
     [
         (b"", 1, "does not begin"),
-        (b"{}", 1, "does not begin"),
+        (b"7", 1, "does not begin"),
+        (b'{"data": [{}], "more": 1}', 1, "no other keys"),
+        (b'{"data": [{}]', 1, "expected }"),
+        (b'{"a": 1}\n{"a": ', 2, "Expecting value"),
         (b"[", 1, "Expecting value"),
         (b"[{}", 1, "ends inside the array"),
         (b"[{},", 2, "Expecting value"),

@@ -310,7 +310,7 @@ def test_what_is_no_data_is_refused_at_once(folder, write, turns, from_value):
     refused(folder / "red.png", "begins with")
     refused(folder / "below", "no data folder.*blue.jpg")
     refused(write("json", folder / "none.json", []), "holds no rows")
-    refused(write("json", folder / "keys.json", [{"question": "Q", "answer": "A"}]), "found question, answer.*format=")
+    refused(write("json", folder / "keys.json", [{"ask": "Q", "tell": "A"}]), "found ask, tell.*format=")
     both = [{"messages": turns("Q", "A"), "conversations": from_value("Q", "A")}]
     refused(write("json", folder / "both.json", both), "could be llava or messages.*format=")
     good = write("json", folder / "good.json", [{"messages": turns("Q", "A")}])
@@ -318,7 +318,7 @@ def test_what_is_no_data_is_refused_at_once(folder, write, turns, from_value):
     refused(good, "image folder .* does not exist", images=folder / "absent")
     refused(good, "has no splits", split="train")
     (folder / "data.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00" + bytes(20))
-    refused(folder / "data.jsonl.gz", "unpack it")
+    refused(folder / "data.jsonl.gz", "is damaged or cut off")
     saved = folder / "saved"
     saved.mkdir()
     (saved / "state.json").write_text("{}")
@@ -330,7 +330,9 @@ def test_the_kind_is_decided_by_the_first_row_that_has_one(folder, write, turns,
     first, second, third = read(write("json", folder / "data.json", rows))
     assert isinstance(first, BadRow)
     assert isinstance(second, Sample)
-    assert third.reason == "messages is missing; expected a list of turns"
+    assert isinstance(third, Sample)  # by its own columns
+    named = list(read(folder / "data.json", format="messages"))
+    assert named[2].reason == "messages is missing; expected a list of turns"
 
 
 def test_reading_is_repeatable(folder, rows, write):

@@ -113,3 +113,31 @@ def test_a_cut_off_archive_says_where(tmp_path, turns, png, write_tar, mode):
         path.write_bytes(whole[:size])
         with pytest.raises(InputError, match="no intact tar archive"):
             list(read(path, format="messages"))
+
+
+def test_names_in_capitals_are_seen(tmp_path, turns, png, write_tar):
+    row = row_of({"messages": turns("What?", "Red.")})
+    (sample,) = read(write_tar(tmp_path / "data.tar", [("1", {"JSON": row, "PNG": png()})]))
+    assert len(sample.images) == 1
+    (sample,) = read(write_tar(tmp_path / "data.tar", [("1", {"TXT": b"Red.", "JPG": png()})]))
+    assert sample.messages[1]["content"] == [{"type": "text", "text": "Red."}]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [("photo.v1.0", {"json": b"{}"}), ("photo.v1.1", {"json": b"{}"})],  # one key, photo
+        [("1", {"json": b"{}", "JSON": b"{}"})],
+        [("1", {"json": b"{}"}), ("1", {"json": b"{}"})],
+        [("1", {"txt": b"a", "b.txt": b"b", "png": b""})],
+        [("1", {"txt": b"a", "png": b"a"}), ("1", {"png": b"b"})],
+    ],
+)
+def test_two_files_for_one_thing_are_an_error(tmp_path, turns, write_tar, samples):
+    row = row_of({"messages": turns("Q", "A")})
+    samples = [(key, {end: row if data == b"{}" else data for end, data in files.items()}) for key, files in samples]
+    good = ("2", {"json": row})
+    bad, sample = read(write_tar(tmp_path / "data.tar", [*samples, good]), format="messages")
+    assert isinstance(bad, BadRow)
+    assert "has two files" in bad.reason
+    assert isinstance(sample, Sample)

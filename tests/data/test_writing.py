@@ -58,10 +58,43 @@ def test_lines_are_copied_byte_by_byte(folder):
         b"no json",
     ]
     path = folder / "d.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + lines[0] + b"\r\n\r\n" + lines[1] + b"\n" + lines[0])
-    keep = iter([True, False, True])
-    write_part(path, keep, folder / "out")
-    assert (folder / "out" / "d.jsonl").read_bytes() == (lines[0] + b"\n") * 2
+    bom = b"\xef\xbb\xbf"
+    path.write_bytes(bom + lines[0] + b"\r\n\r\n" + lines[1] + b"\n" + lines[0])
+    for keep, kept in (([1, 0, 1], lines[0] + b"\r\n" + lines[0]), ([0, 1, 0], lines[1] + b"\n")):
+        write_part(path, map(bool, keep), folder / "out")
+        assert (folder / "out" / "d.jsonl").read_bytes() == bom + kept
+
+
+@pytest.mark.parametrize("frame", [(b"[", b"]"), (b'\xef\xbb\xbf{ "data" : [', b"]}"), (b"", b"")])
+def test_rows_of_a_json_file_keep_their_own_text(folder, frame):
+    """Numbers, escapes, keys that stand twice, and spaces are none of this tool's business."""
+    turns = b'"messages": [{"role":"user","content":"a"},\r\n {"role":"assistant","content":"b\\u00e4\\/"}]'
+    rows = [b'{\n "x":1.50, "x": 1e400, "y": 123456789012345678901.0, ' + turns + b' ,"n": %d}' % n for n in range(5)]
+    path = folder / "d.json"
+    path.write_bytes(frame[0] + (b",\n" if frame[1] else b"\n").join(rows) + frame[1])
+    assert len(list(read(path))) == 5
+    write_part(path, iter([True, False, False, True, True]), folder / "out")
+    found = (folder / "out" / "d.json").read_bytes()
+    assert found.startswith(frame[0])
+    assert [row in found for row in rows] == [True, False, False, True, True]
+    assert [sample.columns["n"] for sample in read(folder / "out" / "d.json")] == [0, 3, 4]
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_packed_files_stay_packed(folder, ending):
+    lines = [json.dumps(row).encode() + b"\n" for row in rows_of("messages", 9)]
+    path = folder / f"d.jsonl.{ending}"
+    with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), {"gz": "gzip", "zst": "zstd"}[ending]) as stream:
+        stream.write(b"".join(lines))
+    uids = [row.uid for row in read(path)]
+    for n in range(2):
+        write_part(path, flags(read(path), iter(uids[::2])), folder / f"out{n}")
+    first, second = ((folder / f"out{n}" / path.name).read_bytes() for n in range(2))
+    assert first == second
+    assert len(list(read(folder / "out0" / path.name, images=folder))) == 5
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="cut off"):
+        list(read(path, format="messages"))
 
 
 def test_parquet_keeps_types_metadata_images_and_compression(folder, png):

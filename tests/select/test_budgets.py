@@ -43,6 +43,18 @@ def test_what_is_no_budget_is_refused(written):
         parse(written)
 
 
+@pytest.mark.parametrize("written", ["1.0", 1.0, "1.00", True, "True", False, "1e0"])
+def test_one_or_all_is_asked(written):
+    with pytest.raises(InputError, match=r"100%.* 1"):
+        parse(written)
+
+
+@pytest.mark.parametrize("written", ["1e400", float("inf"), "1e400 tokens", "1e308k rows"])
+def test_a_budget_without_end_is_refused(written):
+    with pytest.raises(InputError, match="budget"):
+        parse(written)
+
+
 def test_limits():
     assert Budget(0.2, "share").limit(1003, None) == 200
     assert Budget(0.29, "share").limit(100, None) == 29  # .29 * 100 is 28.999... in floating point

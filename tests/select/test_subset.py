@@ -10,6 +10,7 @@ from PIL import Image
 import vfl
 from vfl.data import read
 from vfl.errors import InputError
+from vfl.select.report.page import write_selection_report
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_a_subset_has_all_its_parts(scores, data, tmp_path):
     assert {one["class"] for one in found.values()} == set(FUNCTIONS)
     assert {"solved", "margin", "score", "z_ocr", "drop_ocr", "text_hash"} <= set(found[ids[0]])
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["sources"] == [{"path": "data.json", "sha256": "ef" * 32}]
+    assert [(one["path"], one["bytes"]) for one in manifest["sources"]] == [(str(path), path.stat().st_size)]
     assert (manifest["model"]["weights_sha256"], manifest["map"]["sha256"]) == ("ab" * 32, "cd" * 32)
     assert (manifest["seed"], manifest["settings"]["policy"], manifest["rows"]) == (3, "quota", 12)
     assert {"python", "vfl", "duckdb", "pyarrow"} <= manifest["versions"].keys()
@@ -107,7 +108,7 @@ def test_nothing_half_written_stays(scores, data, tmp_path):
     path, rows = data
     path.write_text(json.dumps([one | {"id": f"other {n}"} for n, one in enumerate(rows)]))
     before = set(tmp_path.iterdir())
-    with pytest.raises(InputError, match="expected the data that was scored"):
+    with pytest.raises(InputError, match="not what was scored"):
         vfl.filter(scores, path, budget="20%", out=tmp_path / "subset")
     assert set(tmp_path.iterdir()) == before
 
@@ -152,3 +153,61 @@ def test_what_does_not_fit_is_refused(scores, tmp_path):
     (scores / "manifest.json").write_text(json.dumps({"functions": []}))
     with pytest.raises(InputError, match="give --data"):
         vfl.filter(scores, budget="20%", out=tmp_path / "x")
+
+
+def test_changed_data_is_refused_with_what_differs(scores, data, tmp_path):
+    path, rows = data
+    said = path.read_text()
+    changed = {
+        "same length": (said.replace("Answer 3", "Answer 4"), "data.json has other content"),
+        "longer": (said.replace("Answer 3", "Answer 33"), f"bytes, {len(said):,} then"),
+        "a row less": (json.dumps(rows[:-1]), f"bytes, {len(said):,} then"),
+    }
+    for name, (content, reason) in changed.items():
+        path.write_text(content)
+        for call in (
+            lambda name=name: vfl.filter(scores, budget="20%", out=tmp_path / name),
+            lambda name=name: write_selection_report(scores, tmp_path / f"{name}.html"),
+        ):
+            with pytest.raises(InputError, match="not what was scored") as caught:
+                call()
+            assert reason in str(caught.value)
+    path.write_text(said)  # another time, the same data
+    vfl.filter(scores, budget="20%", out=tmp_path / "subset")
+
+
+def test_a_shard_more_or_less_is_named(data, tmp_path):
+    path, rows = data
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for n in range(2):
+        (shards / f"part-{n}.json").write_text(json.dumps(rows[20 * n : 20 * n + 20]))
+    made = [row(n, uid=stored["id"]) for n, stored in enumerate(rows)]
+    scores = write_scores(tmp_path / "scores", made, settings={"data": [str(shards)], "images": str(path.parent)})
+    (shards / "README.md").write_text("no data")
+    vfl.filter(scores, budget="20%", out=tmp_path / "subset")
+    (shards / "part-2.json").write_text(json.dumps(rows[:3]))
+    with pytest.raises(InputError, match=r"part-2\.json is there and was not scored"):
+        vfl.filter(scores, budget="20%", out=tmp_path / "more")
+    (shards / "part-2.json").unlink()
+    (shards / "part-0.json").unlink()
+    with pytest.raises(InputError, match=r"part-0\.json was scored and is not there"):
+        vfl.filter(scores, budget="20%", out=tmp_path / "less")
+
+
+def test_a_data_set_of_other_length_is_refused(scores, data):
+    _, rows = data
+    few = datasets.Dataset.from_list(
+        [{key: stored.get(key) for key in ("id", "conversations")} for stored in rows[:30]]
+    )
+    with pytest.raises(InputError, match="40 rows then, 30 now"):
+        vfl.filter(scores, few, budget="20%")
+
+
+def test_a_subset_s_folder_is_data_itself(scores, tmp_path):
+    """With its images, which its rows name in the folder that they were in."""
+    for copied in (False, True):
+        out = vfl.filter(scores, budget="30%", out=tmp_path / f"subset{copied}", copy_images=copied)
+        again = list(read(out))
+        assert [sample.uid for sample in again] == (out / "ids.txt").read_text().split()
+        assert all(image.open().size == (8, 8) for sample in again for image in sample.images)

@@ -49,6 +49,9 @@ app = typer.Typer(no_args_is_help=True, help="Cut a data set to a budget by what
 
 Split = Annotated[str | None, typer.Option("--split", help="Split of a saved dataset.")]
 Remote = Annotated[bool, typer.Option("--allow-remote", help="Fetch images whose names are addresses.")]
+ImageColumn = Annotated[
+    str | None, typer.Option("--image-column", help="Column(s) with the images, if not images or image.")
+]
 Ablation = Annotated[
     str | None, typer.Option("--ablation", help="What text reads there: hide (default), blank or mean.")
 ]
@@ -78,7 +81,11 @@ ScoresArgument = Annotated[Path | None, typer.Argument(metavar="SCORES", help="F
 
 
 def reading_options(
-    images: Images = None, format: Format = None, split: Split = None, allow_remote: Remote = False
+    images: Images = None,
+    format: Format = None,
+    split: Split = None,
+    allow_remote: Remote = False,
+    image_column: ImageColumn = None,
 ) -> None:
     """How data is read."""
 

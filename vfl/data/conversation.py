@@ -6,6 +6,7 @@ from typing import Any
 from vfl.data.imagefolder import ImageFolder, is_blank
 from vfl.data.imageref import ImageRef
 from vfl.data.kinds import KINDS, Conversation, Kind
+from vfl.data.lost_images import check_row
 from vfl.data.sample import Message
 from vfl.data.turns import MARK
 from vfl.errors import InputError
@@ -16,12 +17,18 @@ PLACE = {"type": "image"}
 
 
 def converse(
-    row: Mapping[str, Any], kind: Kind, folder: ImageFolder, members: Mapping[str, bytes]
+    row: Mapping[str, Any],
+    kind: Kind,
+    folder: ImageFolder,
+    members: Mapping[str, bytes],
+    image_columns: Sequence[str] | None = None,
 ) -> tuple[Conversation, tuple[ImageRef, ...]]:
     """The row's conversation with bare image places, and the images of these places in reading order.
 
     Args:
         members: images that came with the row by name; if the row names no image, they are its images.
+        image_columns: those that hold the images, in this order; None for one of IMAGE_COLUMNS, and then a row without
+            images must not have a column that looks like one.
 
     Raises:
         InputError: for a row that cannot be used, with the reason.
@@ -33,7 +40,7 @@ def converse(
     _check_order(spoken.turns)
     places = _places(spoken.turns)
     open_places = sum("image" not in place for place in places)
-    shown = _column_images(row)
+    shown = _column_images(row) if image_columns is None else _named_images(row, image_columns)
     if not shown and (open_places or not places):
         shown = list(members)
     lead = len(shown) if not places else 0  # no mark anywhere: the images go before the first question
@@ -42,6 +49,9 @@ def converse(
             f"the row has {len(shown)} images in its columns and {open_places} places for them in its text"
             f' ({MARK} or an entry {{"type": "image"}})'
         )
+    if not shown and not places:
+        read_already = (*KINDS[kind][0], *IMAGE_COLUMNS)
+        check_row(row, spoken.turns, [] if image_columns else [name for name in row if name not in read_already])
     names = iter(shown)
     wanted = [place["image"] if "image" in place else next(names) for place in places] or shown
     images = tuple(folder.ref(value, members) for value in wanted)
@@ -63,8 +73,12 @@ def _column_images(row: Mapping[str, Any]) -> list[Any]:
         raise InputError(f"the row has both {' and '.join(filled)}; expected one of them")
     if not filled:
         return []
-    value = row[filled[0]]
-    return list(value) if isinstance(value, list) else [value]
+    return _named_images(row, filled)
+
+
+def _named_images(row: Mapping[str, Any], columns: Sequence[str]) -> list[Any]:
+    values = [row[name] for name in columns if not is_blank(row.get(name))]
+    return [image for value in values for image in (value if isinstance(value, list) else [value])]
 
 
 def _places(turns: Sequence[Message]) -> list[dict[str, Any]]:

@@ -1,14 +1,16 @@
 """What a data source is: the container that holds the rows, and the kind of its rows. Each is decided once."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from vfl.data import hf, jsonarray, jsonl, parquet, webdataset
-from vfl.data.kinds import Kind
+from vfl.data.kinds import KINDS, Kind, kinds_of_row
+from vfl.data.packed import ZSTD, packing, unpacked_head
 from vfl.data.rawrow import RawRow
 from vfl.errors import InputError
 
@@ -17,8 +19,17 @@ Container = Literal["json", "jsonl", "parquet", "hf", "webdataset"]
 _DIGITS = re.compile(r"\d+")
 LOOKED_AT = 100
 """Rows among which one of a known kind must be; the first decides."""
-SUFFIXES = (".json", ".jsonl", ".parquet", ".tar", ".tar.gz", ".tgz")
-_FORMATS = "messages, prompt_completion, preference, llava, sharegpt"
+SUFFIXES = (
+    ".json", ".jsonl", ".parquet", ".tar", ".tar.gz", ".tgz", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst"
+)  # fmt: skip
+NO_DATA = ("dataset_info.json", "dataset_infos.json", "manifest.json", "state.json")
+"""Files beside data that tell of it: LLaMA-Factory's, the Hub's, this tool's."""
+
+_PRETTY = rb"\{(?:[^\n]*,)?[ \r]*\n\s*\""
+"""An object over several lines."""
+_ONE_OBJECT = re.compile(_PRETTY + rb"|" + jsonarray.WRAPPED.pattern.encode())
+_ARRAY_IN_LINES = re.compile(rb"\[\s*\{|" + _PRETTY + rb"|" + jsonarray.WRAPPED.pattern.encode())
+"""The ending .jsonl is believed otherwise: its first line may be broken."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +42,14 @@ class Format:
 
 @dataclass(frozen=True)
 class Source:
-    """One file or dataset: how its rows are read, and where relative image names begin (None: nowhere)."""
+    """One file or dataset: where it lies and how it is read, and where relative image names begin (None: nowhere)."""
 
     name: str
     container: Container
     home: Path | None
     rows: Callable[..., Iterator[RawRow]]
     """Called with `only_ids=True` it may leave out everything but the ids."""
+    path: Path | None = None
 
 
 def detect(path: str | Path, split: str | None = None) -> Format:
@@ -62,9 +74,26 @@ def sources(source: Any, split: str | None = None) -> list[Source]:
         raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
     if path.is_dir() and hf.is_saved(path):
         return [_dataset(hf.load(path, split), path.name, path)]
+    if path.is_dir() and (subset := _subset(path)):
+        return subset
+    if path.is_dir():
+        return [_file(file) for file in _shards(path, split)]
     if split is not None:
         raise InputError(f"{path} has no splits, but the split {split!r} was asked for; leave it out")
-    return [_file(file) for file in (_shards(path) if path.is_dir() else [path])]
+    return [_file(path)]
+
+
+def _subset(folder: Path) -> list[Source]:
+    """The parts of a subset that this tool wrote; its rows name images in the folder that its manifest tells."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    if not isinstance(manifest, dict) or manifest.get("kind") != "vfl subset":
+        return []
+    parts = [part for name in manifest["files"] for part in sources(folder / name)]
+    images = manifest.get("images")
+    return [replace(part, home=Path(images)) for part in parts] if images else parts
 
 
 def kind_of(source: Source) -> tuple[Kind, str]:
@@ -75,7 +104,7 @@ def kind_of(source: Source) -> tuple[Kind, str]:
         if raw.row is None:
             columns = columns or [raw.problem]
             continue
-        kinds = _kinds(raw.row)
+        kinds = kinds_of_row(raw.row)
         if len(kinds) == 1:
             return kinds[0], f"{raw.where} has {', '.join(raw.row)}"
         if kinds:
@@ -85,34 +114,30 @@ def kind_of(source: Source) -> tuple[Kind, str]:
         columns = list(raw.row)
     raise InputError(
         f"{source.name}: {'no row of a known kind; found ' + ', '.join(columns) if columns else 'holds no rows'}."
-        " Expected columns messages, or prompt and completion, or prompt, chosen and rejected, or conversations;"
-        f" format= names one of {_FORMATS}"
+        " Expected columns messages, or conversations, or prompt and completion, or prompt, chosen and rejected, or"
+        " others of docs/data-formats.md (instruction and output, query and response, question and answer, texts);"
+        f" format= names one of {', '.join(KINDS)}"
     )
 
 
-def _kinds(row: dict[str, Any]) -> list[Kind]:
-    has = {name for name, value in row.items() if value is not None}
-    found: list[Kind] = []
-    if {"chosen", "rejected"} <= has:
-        found.append("preference")
-    if {"prompt", "completion"} <= has:
-        found.append("prompt_completion")
-    if "conversations" in has:
-        found.append("sharegpt" if "images" in row else "llava")
-    if "messages" in has:
-        found.append("sharegpt" if "system" in row else "messages")
-    return found
-
-
-def _shards(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+def _shards(folder: Path, split: str | None) -> list[Path]:
+    """The data files of a folder, or of `data` in it (a repository of the Hugging Face Hub)."""
+    files = _data_files(folder) or (_data_files(folder / "data") if (folder / "data").is_dir() else [])
+    if split is not None:
+        names = ", ".join(file.name for file in files[:8]) or "nothing"
+        files = [file for file in files if re.match(re.escape(split) + r"(?:\b|_)", file.name)]
+        if not files:
+            raise InputError(f"{folder} has no splits called {split!r}: no file's name begins so; found {names}")
     for suffix in SUFFIXES:
-        shards = [file for file in files if file.name.endswith(suffix)]
-        others = sorted({file.suffix for file in files if file.name.endswith(SUFFIXES) and file not in shards})
+        shards = [file for file in files if file.name.lower().endswith(suffix)]
+        others = sorted({file.suffix for file in files if file not in shards})
         if shards and not others:
             names = sorted({_DIGITS.sub("", file.name) for file in shards})
             if len(names) > 1:  # train-00000.parquet beside test-00000.parquet
-                raise InputError(f"{folder} holds files of several names ({', '.join(names)}); name the data files")
+                raise InputError(
+                    f"{folder} holds files of several names ({', '.join(names)}); name the data files, or the split if"
+                    " the names begin with it"
+                )
             return shards
         if shards:
             raise InputError(f"{folder} holds {suffix} and {', '.join(others)} files; name the data file itself")
@@ -123,31 +148,40 @@ def _shards(folder: Path) -> list[Path]:
     )
 
 
+def _data_files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    return [file for file in files if file.name.lower().endswith(SUFFIXES) and file.name not in NO_DATA]
+
+
 def _file(path: Path) -> Source:
-    """What a file is by its first bytes; only the ending .jsonl is believed, since its first line may be broken."""
+    """What a file is by its first bytes; the ending .jsonl is believed, since its first line may be broken."""
     try:
         with path.open("rb") as handle:
             head = handle.read(2**16)
     except OSError as error:
         raise InputError(f"the data {path} cannot be read: {error.strerror}") from error
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"PAR1"):
-        return Source(path.name, "parquet", path.parent, lambda only_ids=False: parquet.rows(path, only_ids=only_ids))
-    if head.startswith(b"\x1f\x8b") and not path.name.endswith((".tar.gz", ".tgz")):
-        raise InputError(f"{path} is packed with gzip; unpack it, or name it .tar.gz if it is an archive")
-    if head[257:262] == b"ustar" or head.startswith(b"\x1f\x8b"):
-        return Source(
-            path.name, "webdataset", path.parent, lambda only_ids=False: webdataset.rows(path, only_ids=only_ids)
-        )
-    if text.startswith(b"[") and path.suffix != ".jsonl":
-        return Source(path.name, "json", path.parent, lambda only_ids=False: jsonarray.rows(path))
-    if text.startswith(b"{") or (text and path.suffix == ".jsonl"):
-        return Source(path.name, "jsonl", path.parent, lambda only_ids=False: jsonl.rows(path))
+        return _source(path, "parquet", lambda only_ids=False: parquet.rows(path, only_ids=only_ids))
+    packed = packing(path)
+    if packed:
+        head = unpacked_head(path, 2**16)
+    if head[257:262] == b"ustar" and packed != ZSTD:
+        return _source(path, "webdataset", lambda only_ids=False: webdataset.rows(path, only_ids=only_ids))
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    lines = path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl")
+    if _ARRAY_IN_LINES.match(text) if lines else text.startswith(b"[") or _ONE_OBJECT.match(text):
+        return _source(path, "json", lambda only_ids=False: jsonarray.rows(path))
+    if text.startswith(b"{") or (text and lines):
+        return _source(path, "jsonl", lambda only_ids=False: jsonl.rows(path))
     raise InputError(
         f"{path} {'is empty' if not text else f'begins with {head[:12]!r}'}; expected a JSON array, JSON lines, parquet"
         " or a tar archive (of a saved Hugging Face dataset, give the folder)"
     )
 
 
+def _source(path: Path, container: Container, rows: Callable[..., Iterator[RawRow]]) -> Source:
+    return Source(path.name, container, path.parent, rows, path)
+
+
 def _dataset(dataset: Any, name: str, home: Path | None) -> Source:
-    return Source(name, "hf", home, lambda only_ids=False: hf.rows(dataset, name, only_ids=only_ids))
+    return Source(name, "hf", home, lambda only_ids=False: hf.rows(dataset, name, only_ids=only_ids), home)

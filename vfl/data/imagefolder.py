@@ -1,10 +1,16 @@
-"""From what a row says of an image to an ImageRef; no name leads out of the image folder."""
+"""From what a row says of an image to an ImageRef; no name leads out of the image folder.
+
+Data comes from anywhere, so its names must not reach what its user did not give: `..` and absolute names end at the
+folder. Links in the folder are the user's own (datasets are linked in, and hub caches consist of links): they are
+followed wherever they lead.
+"""
 
 import base64
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,16 +19,22 @@ from vfl.data.imageref import ImageRef
 from vfl.data.remote import check_address, is_remote
 from vfl.errors import InputError
 
-KEYS = ("image", "path", "url", "image_url")
-"""Where an object that stands for an image may hold its name, next to `bytes`."""
+KEYS = ("image", "path", "url", "image_url", "source")
+"""Where an object that stands for an image may hold its name, next to `bytes` and `base64`."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Where the images of a source lie. `root` is resolved; None where there is no folder (data in memory)."""
+    """Where the images of a source lie; `root` is None where there is no folder (data in memory)."""
 
     root: Path | None
     allow_remote: bool = False
+
+    @cached_property
+    def roots(self) -> tuple[str, ...]:
+        """The folder as it was given and without links: absolute names may begin with either."""
+        assert self.root is not None
+        return tuple(dict.fromkeys((os.path.abspath(self.root), os.path.realpath(self.root))))
 
     def ref(self, value: Any, members: Mapping[str, bytes]) -> ImageRef:
         """The image that `value` stands for: a name, bytes, or an object with `bytes`, `path`, `image` or `url`.
@@ -39,8 +51,13 @@ class ImageFolder:
             data, name = value.get("bytes"), next((value[key] for key in KEYS if value.get(key) is not None), None)
             if isinstance(data, bytes):
                 return ImageRef(None, data, name if isinstance(name, str) else "embedded")
+            packed = value.get("base64") or value.get("data")
+            if isinstance(packed, str):
+                return ImageRef(None, _base64(packed, "embedded"), "embedded")
             if name is None:
-                raise InputError(f"an image has neither bytes nor one of {', '.join(KEYS)}; its keys: {_keys(value)}")
+                raise InputError(
+                    f"an image has neither bytes nor base64 nor one of {', '.join(KEYS)}; its keys: {_keys(value)}"
+                )
             return self.ref(name, members)
         if not isinstance(value, str) or not value:
             raise InputError(f"an image is {_brief(value)}; expected a file name, or an object with bytes or path")
@@ -58,20 +75,21 @@ class ImageFolder:
         if self.root is None:
             raise InputError(f"image {name!r} is a file name; say with `images` in which folder it lies")
         plain = unquote(name.removeprefix("file://")) if name.startswith("file://") else name
+        # `..` is taken from the name and not from where links lead: linked/../x is x in this folder.
+        path = os.path.normpath(os.path.join(self.roots[-1], plain))
+        if not any(path.startswith(os.path.join(root, "")) for root in self.roots):
+            raise InputError(
+                f"image {name!r} leads to {path}, outside the image folder {self.root}; give the folder that holds"
+                " all images with `images`, or link theirs into it"
+            )
         try:
-            path = os.path.realpath(os.path.join(self.root, plain))
-            within = path.startswith(os.path.join(self.root, ""))
-            mode = os.stat(path).st_mode if within else 0
+            path = os.path.realpath(path)
+            mode = os.stat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"image {name!r} does not exist in {self.root}") from None
         # a NUL, a lone surrogate, a name that is too long, a loop of links, no permission
         except (OSError, ValueError) as error:
             raise InputError(f"image {name!r} cannot be read ({error})") from error
-        if not within:
-            raise InputError(
-                f"image {name!r} leads to {path}, outside the image folder {self.root}; give the folder that holds"
-                " all images with `images`"
-            )
         if not stat.S_ISREG(mode):
             raise InputError(f"image {name!r} is no file in {self.root}")
         return Path(path)
@@ -93,10 +111,14 @@ def _data_address(value: str) -> bytes:
     head, separator, text = value.partition(",")
     if not separator or not head.endswith(";base64"):
         raise InputError(f"image {value[:40]!r} is no address with base64 data")
+    return _base64(text, value[:40])
+
+
+def _base64(text: str, name: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text.partition("base64,")[2] or text, validate=True)
     except ValueError as error:
-        raise InputError(f"image {value[:40]!r} holds broken base64 data ({error})") from error
+        raise InputError(f"image {name!r} holds broken base64 data ({error})") from error
 
 
 def is_blank(value: Any) -> bool:

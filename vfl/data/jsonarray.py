@@ -2,10 +2,12 @@
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vfl.data.packed import unpacked
 from vfl.data.rawrow import RawRow, raw_row
 from vfl.errors import InputError
 
@@ -16,25 +18,45 @@ TAIL = 12
 MAX_ROW = 2**27
 """Characters after which a row without an end is taken for a broken file."""
 
+HEAD = 200
+"""Characters among which an object that wraps the rows must come to them."""
+WRAPPERS = ("data", "rows", "samples", "examples", "train")
+
+WRAPPED = re.compile(r'\{\s*"(?:' + "|".join(WRAPPERS) + r')"\s*:\s*\[')
 _SPACE = " \t\r\n"
 _decode = json.JSONDecoder().raw_decode
 
 
 def rows(path: Path) -> Iterator[RawRow]:
-    """The rows of a .json file that holds one array.
+    """The rows of a .json file: one array, an object whose `data` (or another of WRAPPERS) is one, or objects in a row.
 
     Raises:
         InputError: where the file stops being JSON: nothing after that place can be trusted, so this is no bad row.
     """
-    with path.open("rb") as handle:
-        for number, value in enumerate(_elements(handle, path), start=1):
-            yield raw_row(f"{path.name} row {number}", value)
+    for number, (value, _) in enumerate(entries(path), start=1):
+        yield raw_row(f"{path.name} row {number}", value)
 
 
-def _elements(handle: BinaryIO, path: Path) -> Iterator[Any]:
+def entries(path: Path) -> Iterator[tuple[Any, str]]:
+    """Each row and its own text in the file."""
+    with unpacked(path) as handle:
+        yield from _elements(handle, path)
+
+
+def _elements(handle: BinaryIO, path: Path) -> Iterator[tuple[Any, str]]:
     text = _Text(handle, path)
-    if text.next_sign() != "[":
+    sign = text.next_sign()
+    if sign == "{":
+        wrapped = text.wrapper()
+        if not wrapped:
+            while text.next_sign():
+                yield text.element()
+                text.rows += 1
+            return
+    elif sign != "[":
         raise text.broken("the file does not begin with [")
+    else:
+        wrapped = False
     text.pos += 1
     if text.next_sign() == "]":
         text.pos += 1
@@ -50,6 +72,10 @@ def _elements(handle: BinaryIO, path: Path) -> Iterator[Any]:
             text.rows += 1
             if text.next_sign() == "]":
                 raise text.broken("a comma after the last row")
+    if wrapped:
+        if text.next_sign() != "}":
+            raise text.broken("expected } after the rows, and no other keys behind them")
+        text.pos += 1
     if text.next_sign():
         raise text.broken("something follows the array")
 
@@ -83,8 +109,17 @@ class _Text:
                 return ""
             self.grow()
 
-    def element(self) -> Any:
-        """The value that begins at the next sign."""
+    def wrapper(self) -> bool:
+        """Whether the object here begins with an array of rows under one of WRAPPERS; then goes to its [."""
+        while len(self.buffer) - self.pos < HEAD and not self.ended:
+            self.grow()
+        match = WRAPPED.match(self.buffer, self.pos)
+        if match is not None:
+            self.pos = match.end() - 1
+        return match is not None
+
+    def element(self) -> tuple[Any, str]:
+        """The value that begins at the next sign, and its text."""
         self.next_sign()
         while True:
             try:
@@ -100,8 +135,8 @@ class _Text:
                 raise self.broken(f"not usable JSON ({error})") from error
             else:
                 if end < len(self.buffer) - TAIL or self.ended:  # else a number may go on: 1 is read of "1." or "1e+"
-                    self.pos = end
-                    return value
+                    text, self.pos = self.buffer[self.pos : end], end
+                    return value, text
             self.grow()
 
     def broken(self, why: str) -> InputError:

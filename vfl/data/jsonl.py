@@ -3,12 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from vfl.data.packed import unpacked
 from vfl.data.rawrow import RawRow, parse_row
 
 
 def rows(path: Path) -> Iterator[RawRow]:
     """The rows of a .jsonl file, one line in memory at a time."""
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                yield parse_row(f"{path.name} line {number}", line.rstrip(b"\r\n"))
+    for number, line in enumerate(lines(path), start=1):
+        if line.strip():
+            yield parse_row(f"{path.name} line {number}", line.rstrip(b"\r\n"))
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """Every line with its end."""
+    with unpacked(path) as handle:
+        yield from handle

@@ -33,6 +33,13 @@ def entry(kind: Kind, row: Mapping[str, Any], file_name: str) -> dict[str, Any] 
     if kind == "prompt_completion" and _texts(row, "prompt", "completion"):
         columns = {"prompt": "prompt", "response": "completion", **images}
         return {"file_name": file_name, "formatting": "alpaca", "columns": columns}
+    pair = {"alpaca": ("instruction", "output"), "query_response": ("query", "response")}
+    asked, answered = pair.get(kind, ("question", "answer"))
+    if (kind in pair or kind == "question_answer") and _texts(row, asked, answered):
+        more = {"query": "input"} if kind == "alpaca" and "input" in row else {}
+        others = {name: name for name in ("system", "history") if row.get(name)}
+        columns = {"prompt": asked, **more, "response": answered, **others, **images}
+        return {"file_name": file_name, "formatting": "alpaca", "columns": columns}
     if kind == "preference" and _texts(row, "prompt", "chosen", "rejected"):
         columns = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", **images}
         return {"file_name": file_name, "formatting": "alpaca", "ranking": True, "columns": columns}

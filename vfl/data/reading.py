@@ -1,13 +1,14 @@
 """Read training or selection data of any known format as one stream of samples, in constant memory."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from vfl.data.conversation import IMAGE_COLUMNS, converse
-from vfl.data.formats import Source, kind_of, sources
+from vfl.data.formats import LOOKED_AT, Source, kind_of, sources
 from vfl.data.imagefolder import ImageFolder
-from vfl.data.kinds import KINDS, Kind
+from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.rawrow import RawRow
 from vfl.data.sample import BadRow, Sample
 from vfl.data.uids import Namer, content_digest, repeated_ids, stored_digest
@@ -21,6 +22,7 @@ def read(
     format: Kind | Literal["auto"] = "auto",
     split: str | None = None,
     allow_remote: bool = False,
+    image_column: str | Sequence[str] | None = None,
     keep_rows: bool = False,
 ) -> Iterator[Sample | BadRow]:
     """The rows of `source` in order, each as a sample or as a bad row; nothing is left out.
@@ -38,6 +40,7 @@ def read(
         images: the folder that image names are relative to and must stay in; the data file's folder if not given.
         split: for a saved dataset with several splits.
         allow_remote: let images be addresses (http, https), fetched when they are opened.
+        image_column: the column, or columns in order, with the images; default: `images` or `image`.
         keep_rows: keep the stored row in `Sample.row`.
 
     Raises:
@@ -54,28 +57,60 @@ def read(
         raise InputError("no data was given; expected at least one file")
     parts = [part for data_source in data_sources for part in sources(data_source, split)]
     kinds = [kind_of(part)[0] if format == "auto" else format for part in parts]
-    return _rows(parts, kinds, root, allow_remote, keep_rows)
+    columns = (image_column,) if isinstance(image_column, str) else image_column
+    if columns is not None:
+        _check_columns(parts, columns)
+    return _rows(parts, kinds, root, allow_remote, columns, keep_rows, mixed=format == "auto")
+
+
+def _check_columns(parts: list[Source], columns: Sequence[str]) -> None:
+    """Raise InputError unless each image column is in some of the first rows."""
+    there = {name for part in parts for raw in islice(part.rows(), LOOKED_AT) for name in raw.row or ()}
+    for name in columns or ("",):
+        if name not in there:
+            raise InputError(
+                f"image_column names {name!r}, which no row has; expected one of the columns {', '.join(sorted(there))}"
+            )
 
 
 def _rows(
-    parts: list[Source], kinds: list[Kind], root: Path | None, allow_remote: bool, keep_rows: bool
+    parts: list[Source],
+    kinds: list[Kind],
+    root: Path | None,
+    allow_remote: bool,
+    image_columns: Sequence[str] | None,
+    keep_rows: bool,
+    mixed: bool,
 ) -> Iterator[Sample | BadRow]:
     namer = Namer(repeated_ids(raw.given_id for part in parts for raw in part.rows(only_ids=True)))
     for part, kind in zip(parts, kinds, strict=True):
         home = root if root is not None else part.home
-        folder = ImageFolder(None if home is None else home.resolve(), allow_remote)
+        folder = ImageFolder(home, allow_remote)
         for raw in part.rows():
-            yield _sample(raw, kind, folder, namer, keep_rows)
+            yield _sample(raw, _kind(raw, kind) if mixed else kind, folder, namer, image_columns, keep_rows)
 
 
-def _sample(raw: RawRow, kind: Kind, folder: ImageFolder, namer: Namer, keep_rows: bool) -> Sample | BadRow:
+def _kind(raw: RawRow, usual: Kind) -> Kind:
+    """The kind of a row in a file of several; the file's own where the row's columns leave it open."""
+    kinds = kinds_of_row(raw.row) if raw.row is not None else []
+    return kinds[0] if len(kinds) == 1 else usual
+
+
+def _sample(
+    raw: RawRow,
+    kind: Kind,
+    folder: ImageFolder,
+    namer: Namer,
+    image_columns: Sequence[str] | None,
+    keep_rows: bool,
+) -> Sample | BadRow:
     if raw.row is None:
         return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.stored)), raw.problem)
     try:
-        conversation, images = converse(raw.row, kind, folder, raw.members)
+        conversation, images = converse(raw.row, kind, folder, raw.members, image_columns)
     except InputError as error:
         return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.row)), str(error))
-    read_already = (*KINDS[kind][0], *IMAGE_COLUMNS)
+    read_already = (*KINDS[kind][0], *(image_columns or IMAGE_COLUMNS))
     return Sample(
         uid=namer.name(raw.given_id, content_digest(conversation.turns, conversation.rejected, images)),
         where=raw.where,

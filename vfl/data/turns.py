@@ -7,10 +7,13 @@ import re
 from typing import Any, Literal
 
 from vfl.data.imagefolder import KEYS, is_blank
+from vfl.data.lost_images import looks_like_image
+from vfl.data.rawrow import parse_json
 from vfl.data.sample import Message
 from vfl.errors import InputError
 
 MARK = "<image>"
+TURN_KEYS = ("role", "content", "from", "value")
 Role = Literal["system", "user", "assistant"]
 
 ROLES: dict[str, Role] = {
@@ -19,7 +22,12 @@ ROLES: dict[str, Role] = {
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
+    "developer": "system",
+    "tool": "user",
+    "observation": "user",
+    "function_call": "assistant",
 }
+"""In small letters. What a tool gave stands where a question does, and a call where an answer does."""
 _MARKS = re.compile(re.escape(MARK))
 
 
@@ -29,13 +37,28 @@ def read_turns(value: Any, name: str) -> list[Message]:
     Raises:
         InputError: names the column, the turn (from 1) and what was expected.
     """
-    if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
-        value = _transposed(value)  # how `datasets` before 4.0 stored a list of objects
+    value = rows_of_columns(value, name)
     if not isinstance(value, list):
         raise InputError(f"{name} is {_kind(value)}; expected a list of turns")
     if not value:
         raise InputError(f"{name} is empty; expected at least one turn")
-    return [_read_turn(turn, f"{name}, turn {number}") for number, turn in enumerate(value, start=1)]
+    turns = [_read_turn(turn, f"{name}, turn {number}") for number, turn in enumerate(value, start=1)]
+    blank_system = turns[0]["role"] == "system" and not any(
+        part["type"] != "text" or part["text"].strip() for part in turns[0]["content"]
+    )
+    return turns[1:] if blank_system and len(turns) > 1 else turns
+
+
+def rows_of_columns(value: Any, name: str) -> Any:
+    """A list of objects as it was meant, from JSON text or from columns (as `datasets` before 4.0 stored it)."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return parse_json(value.encode("utf-8", "surrogatepass"))
+        except InputError as error:
+            raise InputError(f"{name} is text that begins with [ and is {error}") from error
+    if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
+        return _transposed(value)
+    return value
 
 
 def text_turn(role: Role, text: Any, name: str) -> Message:
@@ -51,9 +74,18 @@ def _read_turn(turn: Any, where: str) -> Message:
         role, content = turn.get("from"), turn.get("value")
     if role is None:
         raise InputError(f"{where} has no role (nor from); its keys: {', '.join(map(str, turn)) or 'none'}")
-    if not isinstance(role, str) or role not in ROLES:
+    if not isinstance(role, str) or role.lower() not in ROLES:
         raise InputError(f"{where} has the unknown role {role!r}; expected one of {', '.join(ROLES)}")
-    return {"role": ROLES[role], "content": _parts(content, f"{where} ({role})")}
+    known = ROLES[role.lower()]
+    if known == "system" and content in (None, "", []):
+        return {"role": known, "content": []}  # as templates leave it
+    for key, value in turn.items():
+        if key not in TURN_KEYS and looks_like_image(key, value):
+            raise InputError(
+                f"{where} has an image under {key}, where none is read; put it into the row's column `images`, with"
+                f" {MARK} in the text where it is shown"
+            )
+    return {"role": known, "content": _parts(content, f"{where} ({role})")}
 
 
 def _parts(content: Any, where: str) -> list[dict[str, Any]]:
@@ -72,12 +104,12 @@ def _entry(entry: Any, where: str) -> list[dict[str, Any]]:
     if not isinstance(entry, dict):
         raise InputError(f"{where} holds an entry that is {_kind(entry)}; expected an object with a type")
     kind = entry.get("type")
-    if kind == "text":
+    if kind in ("text", "input_text", "output_text"):
         if not isinstance(entry.get("text"), str):
             raise InputError(f"{where} holds a text entry whose text is {_kind(entry.get('text'))}")
         return _split(entry["text"])
-    if kind in ("image", "image_url"):
-        image = {key: entry[key] for key in ("bytes", *KEYS) if not is_blank(entry.get(key))}
+    if kind in ("image", "image_url", "input_image"):
+        image = {key: entry[key] for key in ("bytes", "base64", *KEYS) if not is_blank(entry.get(key))}
         return [{"type": "image", "image": image} if image else {"type": "image"}]
     raise InputError(f"{where} holds an entry of type {kind!r}; expected text or image")
 

@@ -8,16 +8,16 @@ import io
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vfl.data.kinds import kinds_of_row
 from vfl.data.rawrow import RawRow, parse_json
 from vfl.errors import InputError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
-CONVERSATIONS = ("messages", "conversations", "prompt", "chosen")
 NAME = re.compile(r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<extension>[^/]*)$")
 """The key goes up to the first dot after the last slash; files whose name begins with a dot belong to no sample."""
 
@@ -32,7 +32,7 @@ def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
     try:
         with open_member(path) as handle, tarfile.open(fileobj=handle, mode="r:") as archive:
             for key, files in groupby(_files(archive, only_ids), key=lambda file: file[0]):
-                yield _sample(f"{path.name} sample {key}", key, {name: data for _, name, data in files})
+                yield _sample(f"{path.name} sample {key}", key, [(name, data) for _, name, data in files])
                 done = f"sample {key}"
             handle.seek(archive.offset)
             # a broken header ends tarfile's loop just as the end mark does, a block of zeros
@@ -67,14 +67,21 @@ def _files(archive: tarfile.TarFile, only_ids: bool) -> Iterator[tuple[str, str,
             yield match["key"], member.name, data
 
 
-def _sample(where: str, key: str, files: dict[str, bytes]) -> RawRow:
-    texts = {extension: data for name, data in files.items() if (extension := name.rpartition(".")[2]) in _TEXTS}
-    images = {name: data for name, data in files.items() if name.rpartition(".")[2].lower() in IMAGES}
+def _sample(where: str, key: str, members: list[tuple[str, bytes]]) -> RawRow:
+    files = dict(members)
+    images = {name: data for name, data in members if _extension(name) in IMAGES}
+    texts = {_extension(name): data for name, data in members if _extension(name) in _TEXTS}
     try:
+        kinds = [name if _extension(name) in IMAGES else f".{_extension(name)}" for name, _ in members]
+        if twice := [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]:
+            raise InputError(
+                f"the sample has two files {twice[0]} ({_list(name for name, _ in members)}); what comes before a"
+                " name's first dot is its sample's, so put another sign in place of further dots, or keep one file"
+            )
         row = parse_json(texts["json"]) if "json" in texts else {}
         if not isinstance(row, dict):
             raise InputError(f"the .json is no object but {type(row).__name__}")
-        if not any(name in row for name in CONVERSATIONS):
+        if not kinds_of_row(row):
             if "txt" not in texts:
                 raise InputError(
                     f"the sample has neither a .json with a conversation nor a .txt; files: {_list(files)}"
@@ -100,5 +107,9 @@ def _caption(text: bytes, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _list(files: dict[str, bytes]) -> str:
-    return ", ".join(files)
+def _list(files: Iterable[str]) -> str:
+    return ", ".join(islice(files, 8))
+
+
+def _extension(name: str) -> str:
+    return name.rpartition(".")[2].lower()

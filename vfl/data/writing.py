@@ -9,14 +9,14 @@ Rows are copied, not made anew from samples: columns that nobody reads stay, and
 a tar archive's other files. Memory does not grow with the data.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vfl.data import hf, jsonarray
+from vfl.data import hf, jsonarray, jsonl
 from vfl.data.formats import Container, Source, sources
+from vfl.data.packed import repacked, unpacked
 from vfl.data.sample import BadRow, Sample
 from vfl.data.writearrow import write_dataset, write_parquet
 from vfl.data.writetar import write_tar
@@ -88,52 +88,62 @@ def _write(source: Any, part: Source, keep: Keep, target: Path, split: str | Non
     """Write one part's kept rows to `target`, unless there are none; how many there are."""
     if part.container == "hf":
         return write_dataset(source if hf.is_dataset(source) else hf.load(Path(source), split), keep, target)
-    assert part.home is not None
+    assert part.path is not None
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
-        count = WRITERS[part.container](part.home / part.name, keep, temporary)
+        count = WRITERS[part.container](part.path, keep, temporary)
     if not count:
         target.unlink()
     return count
 
 
 def write_json(path: Path, keep: Keep, out: Path) -> int:
-    """The kept rows of a JSON array as one, a row a line; how many there are."""
+    """The kept rows of a .json file, each with the text it has there, a row a line in the same frame; how many."""
     count = 0
-    with out.open("wb") as handle:
-        handle.write(b"[")
-        for raw in jsonarray.rows(path):
+    start, between, end = _frame(path)
+    with repacked(path, out) as handle:
+        handle.write(start)
+        for _, text in jsonarray.entries(path):
             if next(keep):
-                handle.write((b",\n" if count else b"\n") + _json(raw.stored if raw.row is None else raw.row))
+                handle.write((between if count else b"\n" if start.strip(BOM) else b"") + text.encode())
                 count += 1
-        handle.write(b"\n]\n")
+        handle.write(end)
     return count
+
+
+def _frame(path: Path) -> tuple[bytes, bytes, bytes]:
+    """What stands before, between and after the rows of a .json file."""
+    with unpacked(path) as handle:
+        head = handle.read(4 * jsonarray.HEAD)
+    bom = BOM if head.startswith(BOM) else b""
+    text = head.removeprefix(bom).lstrip()
+    if text.startswith(b"["):
+        return bom + b"[", b",\n", b"\n]\n"
+    wrapped = jsonarray.WRAPPED.match(text.decode("utf-8", "replace"))
+    return (bom + wrapped[0].encode(), b",\n", b"\n]}\n") if wrapped else (bom, b"\n", b"\n")
 
 
 def write_jsonl(path: Path, keep: Keep, out: Path) -> int:
-    """The kept lines as they are; how many there are."""
+    """The kept lines as they are, ends included, and the file's mark of UTF-8 if it has one; how many there are."""
     count = 0
-    with path.open("rb") as lines, out.open("wb") as handle:
-        for line in lines:
+    with repacked(path, out) as handle:
+        for number, line in enumerate(jsonl.lines(path)):
+            if number == 0 and line.startswith(BOM):
+                handle.write(BOM)
+                line = line.removeprefix(BOM)
             if line.strip() and next(keep):
-                handle.write(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n") + b"\n")
+                handle.write(line)
                 count += 1
     return count
 
 
+BOM = b"\xef\xbb\xbf"
 WRITERS: dict[Container, Callable[[Path, Keep, Path], int]] = {
     "json": write_json,
     "jsonl": write_jsonl,
     "parquet": write_parquet,
     "webdataset": write_tar,
 }
-
-
-def _json(value: Any) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair in a column that nobody reads
-        return json.dumps(value).encode()
 
 
 def _names(parts: Sequence[Source]) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vfl.data import BadRow, Kind, Sample, read
 from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch, EvalItem, items_of_data
-from vfl.io.fields import OnBadRow, Paths
+from vfl.io.fields import OnBadRow, Paths, SomeNames
 from vfl.probes.functions import PAPER_FUNCTIONS
 from vfl.probes.make import make
 from vfl.probes.pair import PROBES_FILE, Pair, read_suite
@@ -24,6 +24,9 @@ class DataSet(BaseModel):
     path: Paths
     images: Path | None = Field(default=None, description="folder of the images that rows name")
     format: Kind | Literal["auto"] = "auto"
+    image_column: SomeNames | None = Field(
+        default=None, description="column, or columns in order, with the images; default: images or image"
+    )
     column: str | None = Field(default=None, description="accuracy is given for each value of this column")
     match: DataMatch = Field(default="auto", description="how answers are compared")
     max_new_tokens: int | None = Field(default=None, ge=1)
@@ -39,7 +42,7 @@ def items_of_set(name: str, data: DataSet) -> tuple[list[EvalItem], list[str]]:
     """
     items: list[EvalItem] = []
     left_out: list[str] = []
-    for row in read(list(data.path), images=data.images, format=data.format):
+    for row in read(list(data.path), images=data.images, format=data.format, image_column=data.image_column):
         if data.rows is not None and len(items) == data.rows:
             break
         try:

@@ -47,6 +47,9 @@ class MeasureConfig(ModelConfig):
     )
     images: Path | None = Field(default=None, description="folder of the images that rows name")
     format: Kind | Literal["auto"] = Field(default="auto", description="kind of the rows, where it isn't clear")
+    image_column: SomeNames | None = Field(
+        default=None, description="column, or columns in order, with the images; default: images or image"
+    )
     column: str | None = Field(default=None, description="rows are grouped by the value of this column")
     match: DataMatch = Field(default="auto", description="how answers to rows are compared")
     choices: Names = Field(default=(), description="the answers that all rows choose from, for chance")

@@ -84,7 +84,8 @@ def _questions(config: MeasureConfig, data: str) -> Source:
     pairs: list[AskedPair] = []
     left_out: list[str] = []
     taken: Counter[str] = Counter()
-    for number, row in enumerate(read(path, images=config.images, format=config.format)):
+    rows = read(path, images=config.images, format=config.format, image_column=config.image_column)
+    for number, row in enumerate(rows):
         try:
             asked = _asked(row, number, config, path.stem)
         except InputError as error:

@@ -30,6 +30,9 @@ class ScoreConfig(ModelConfig):
     format: Kind | Literal["auto"] = "auto"
     split: str | None = None
     allow_remote: bool = Field(default=False, description="fetch images whose names are addresses")
+    image_column: SomeNames | None = Field(
+        default=None, description="column, or columns in order, with the images; default: images or image"
+    )
     source_column: str | None = Field(
         default=None, description="column that tells a row's source; default: source, task or dataset, else its file"
     )

@@ -51,6 +51,9 @@ class DataConfig(_Strict):
     on_bad_row: OnBadRow = "error"
     on_long_row: OnBadRow = "error"
     allow_remote: bool = False
+    image_column: SomeNames | None = Field(
+        default=None, description="column, or columns in order, with the images; default: images or image"
+    )
     replay: ReplayConfig | None = None
 
 

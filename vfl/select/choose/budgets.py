@@ -67,6 +67,8 @@ def parse(value: str | int | float) -> Budget:
         InputError: it is none of these, is not above zero, or a share is above the whole.
     """
     text = str(value)
+    if isinstance(value, bool) or text.strip().lower() in ("true", "false"):
+        raise InputError(f"The budget is {text}; expected how much: 100% for all rows, or 1 for a single row.")
     match = _TEXT.fullmatch(text)
     if match is None:
         raise InputError(
@@ -75,6 +77,10 @@ def parse(value: str | int | float) -> Budget:
         )
     amount = float(re.sub("[,_]", "", match["amount"])) * _PREFIXES[match["prefix"]]
     unit = _unit(match["unit"] or "")
+    if not math.isfinite(amount):
+        raise InputError(f"The budget {text!r} is more than can be counted; 100% means all rows.")
+    if amount == 1 and not match["unit"] and text.strip() != "1":
+        raise InputError(f"The budget {text} could mean all rows or a single one; write 100%, or 1.")
     if unit == "share":
         amount /= 100
     elif unit == "rows" and 0 < amount < 1 and not match["unit"]:

@@ -21,7 +21,7 @@ CHUNK = 50_000
 
 
 def _budget(value: Any) -> Any:
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    if isinstance(value, (str, int, float)):
         parse(value)
     return value
 

@@ -19,6 +19,7 @@ from vfl.select.choose.counts import counts_of
 from vfl.select.choose.filtering import ChoiceConfig, choose
 from vfl.select.report.cards import Card, CardGroup, card_groups, cards
 from vfl.select.report.histograms import histogram
+from vfl.select.shards.data_files import changes
 from vfl.select.shards.score_folder import MANIFEST, MEMORY, NOT_FUNCTIONS, ScoreFolder, database, open_scores, text
 from vfl.select.subset.write import READING, TABLE
 
@@ -130,6 +131,15 @@ def _cards(
         reading["images"] = images
     if source is None:
         return {}, ["The samples' texts and images are not shown: the scores don't tell where the data is."]
+    try:
+        differing = changes(folder.manifest, source, reading.get("split"))
+    except InputError as error:
+        return {}, [f"The samples' texts and images are not shown: {error}"]
+    if differing:  # or cards would show one row's text beside another's scores
+        raise InputError(
+            f"The data is not what was scored: {'; '.join(differing)}. Give the data that was scored (--data), or score"
+            " this data anew."
+        )
     try:
         return cards(groups, read(source, **reading)), []
     except InputError as error:

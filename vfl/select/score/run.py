@@ -30,6 +30,7 @@ from vfl.select.choose.classes import classify
 from vfl.select.score.worker import Worker, pause
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.claims import Claims
+from vfl.select.shards.part_files import part_name
 from vfl.select.shards.parts import (
     ALL_ERRORS,
     CLAIMS,
@@ -39,7 +40,6 @@ from vfl.select.shards.parts import (
     finish,
     is_done,
     missing,
-    part_name,
     tidy,
 )
 

@@ -23,6 +23,8 @@ from vfl.select.score.ablations import ablations_of
 from vfl.select.score.scorer import Scorer, mean_of_rows
 from vfl.select.settings import NOT_MEASURED, ScoreConfig
 from vfl.select.shards.claims import Claims
+from vfl.select.shards.data_files import sources_of
+from vfl.select.shards.part_files import digest_of
 from vfl.select.shards.parts import (
     CLAIMS,
     PLAN,
@@ -32,8 +34,8 @@ from vfl.select.shards.parts import (
     check_same,
     is_done,
     read_plan,
+    repair,
     save,
-    sources_of,
 )
 
 MEAN = "mean.npy"
@@ -59,6 +61,7 @@ class Worker:
             format=config.format,
             split=config.split,
             allow_remote=config.allow_remote,
+            image_column=config.image_column,
         )
         self.read()  # what is wrong with paths and formats is found before the model is loaded
         if fmap is None and config.map is not None:
@@ -66,6 +69,8 @@ class Worker:
         self.vlm = vlm or load_from(_on_own_device(config))
         self.claims = Claims(config.out / CLAIMS, config.expiry)
         self.plan = self._agree(source, fmap)
+        repair(self.out, self.plan)
+        self.run = digest_of(self.plan.model_dump(mode="json"))
         self.scorer = Scorer(
             self.vlm,
             self.plan.functions,
@@ -88,7 +93,7 @@ class Worker:
     def score_part(self, part: int, on_rows: Callable[[int], None] = lambda count: None) -> None:
         """Score a part and save it, unless it is done."""
         if not is_done(self.out, part):
-            save(self.out, part, self.scorer.score(self.walker.rows_of(part), on_rows))
+            save(self.out, part, self.scorer.score(self.walker.rows_of(part), on_rows), self.run)
 
     def _agree(self, source: Any, fmap: FunctionMap | None) -> Plan:
         """The folder's plan if there is one, which then has to be this run's; else this process or another makes it."""
@@ -120,12 +125,12 @@ class Worker:
         while True:
             there = read_plan(self.out)
             if there is not None:
-                here.sources = sources_of(source, there.sources)
+                here.sources = sources_of(source, there.sources, self.config.split)
                 check_same(self.out, there, here)
                 return there
             with self.claims.hold("plan") as held:
                 if held and read_plan(self.out) is None:
-                    here.sources = sources_of(source)
+                    here.sources = sources_of(source, split=self.config.split)
                     here.rows = self._count()
                     write_settings(self.out, {key: value for key, value in here.settings.items() if key != "out"})
                     write_json(self.out / PLAN, here.model_dump(mode="json"))

@@ -10,25 +10,30 @@ While it runs, failed/ holds each part's errors and claims/ who works on what. A
 there, so that a run killed at any moment loses only the parts that were being scored.
 """
 
+import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from vfl.data import BadRow, Sample
-from vfl.data.hf import is_dataset
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import SETTINGS
 from vfl.io.versions import versions
+from vfl.select.shards.part_files import OTHER_RUN, RUN, foreign, part_name, problem_of
 from vfl.select.shards.score_table import ERRORS, Part
+
+logger = logging.getLogger(__name__)
 
 PLAN, MANIFEST, ALL_ERRORS = "plan.json", "manifest.json", "errors.parquet"
 PARTS, FAILED, CLAIMS = "parts", "failed", "claims"
@@ -71,13 +76,77 @@ class Plan(BaseModel):
 
 
 def read_plan(out: Path) -> Plan | None:
-    """The plan in a folder, if there is one."""
+    """The plan in a folder, if there is one: a finished run's manifest holds it too."""
+    problem = None
+    for name in (PLAN, MANIFEST):
+        try:
+            content = json.loads((out / name).read_text(encoding="utf-8"))
+            return Plan.model_validate({key: content[key] for key in Plan.model_fields})
+        except FileNotFoundError:
+            continue
+        except (ValueError, LookupError, TypeError) as error:
+            why = " ".join(str(error).split())[:200]
+            problem = problem or InputError(f"{out / name} can't be read ({why}); use --overwrite, or another folder.")
+    if problem is not None:
+        raise problem
+    return None
+
+
+def repair(out: Path, plan: Plan) -> None:
+    """Make a folder whose files were lost or damaged one of a run in progress, which scores again what is missing.
+
+    Raises:
+        InputError: files of another run are among the parts.
+    """
+    facts = plan.model_dump(mode="json")
+    strange = [(file, "is no part of this run") for file in foreign(out / PARTS, plan.num_parts)]
+    for part in range(plan.num_parts):
+        file = out / PARTS / f"{part_name(part)}.parquet"
+        problem = problem_of(file, part, facts)
+        if problem == OTHER_RUN:
+            strange.append((file, problem))
+        elif problem is not None and file.exists():
+            logger.warning("%s %s: it is scored again", file, problem)
+            file.unlink()
+    if strange:
+        file, problem = strange[0]
+        raise InputError(f"{file} {problem}; move it away and run this again, or use --overwrite to score all anew.")
+    if _is_finished(out) and not missing(out, plan):
+        return
+    (out / MANIFEST).unlink(missing_ok=True)
+    _restore_errors(out, plan)
+
+
+def _is_finished(out: Path) -> bool:
     try:
-        return Plan.model_validate_json((out / PLAN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{out / PLAN} can't be read ({error}); use --overwrite, or another folder.") from error
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        scored = sum(pq.read_metadata(file).num_rows for file in (out / PARTS).glob("*.parquet"))
+        failed = pq.read_metadata(out / ALL_ERRORS).num_rows
+        counts = manifest["counts"]
+        return bool(manifest["kind"] == KIND and (scored, failed) == (counts["scored"], counts["errors"]))
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+        return False
+
+
+def _restore_errors(out: Path, plan: Plan) -> None:
+    """The errors of each part that is done, from those of the run; a part that has lost its own is scored again."""
+    try:
+        errors = pq.read_table(out / ALL_ERRORS, schema=ERRORS)
+    except (OSError, ValueError, pa.ArrowException):
+        errors = ERRORS.empty_table()
+    for part in sorted(set(range(plan.num_parts)) - set(missing(out, plan))):
+        name = f"{part_name(part)}.parquet"
+        if (out / FAILED / name).exists():
+            continue
+        first, rows = part * plan.shard_rows, plan.rows_of(part)
+        place = errors["position"]
+        own = errors.filter(pc.and_(pc.greater_equal(place, first), pc.less(place, first + rows)))
+        if len(own) + pq.read_metadata(out / PARTS / name).num_rows == rows:
+            with replacing(out / FAILED / name) as temporary:
+                pq.write_table(own, temporary)
+        else:
+            logger.warning("%s has fewer rows than it had: it is scored again", out / PARTS / name)
+            (out / PARTS / name).unlink()
 
 
 def check_same(out: Path, there: Plan, here: Plan) -> None:
@@ -118,33 +187,6 @@ def clear(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def sources_of(data: Any, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-    """Path, bytes, time and SHA-256 of each file of the data, or the fingerprint of a `datasets.Dataset`.
-
-    Args:
-        known: of an earlier run; files of the same path, size and time are not read again.
-    """
-    seen = {(one.get("path"), one.get("bytes"), one.get("modified")): one["sha256"] for one in known or ()}
-    found: list[dict[str, Any]] = []
-    for given in data if isinstance(data, list | tuple) else [data]:
-        if is_dataset(given):
-            found.append({"path": None, "rows": len(given), "sha256": given._fingerprint})
-            continue
-        path = Path(given)
-        if not path.exists():
-            raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
-        for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
-            stat, name = file.stat(), str(file.absolute())
-            key = (name, stat.st_size, stat.st_mtime_ns)
-            digest = seen.get(key) or _hash_of(file)
-            found.append({"path": name, "bytes": key[1], "modified": key[2], "sha256": digest})
-    return found
-
-
-def part_name(part: int) -> str:
-    return f"part-{part:06}"
-
-
 def is_done(out: Path, part: int) -> bool:
     """Whether a part's scores are there."""
     return (out / PARTS / f"{part_name(part)}.parquet").exists()
@@ -156,11 +198,12 @@ def missing(out: Path, plan: Plan) -> list[int]:
     return [part for part in range(plan.num_parts) if f"{part_name(part)}.parquet" not in there]
 
 
-def save(out: Path, part: int, scores: Part) -> None:
-    """Write a part: its errors, and then its scores, which make it done."""
+def save(out: Path, part: int, scores: Part, run: str = "") -> None:
+    """Write a part: its errors, and then its scores, which make it done. `run` is the digest of the plan."""
     if is_done(out, part):  # by another process that took this one for dead
         return
-    for folder, table in ((FAILED, scores.errors), (PARTS, scores.table)):
+    marked = scores.table.replace_schema_metadata({RUN: run})
+    for folder, table in ((FAILED, scores.errors), (PARTS, marked)):
         with replacing(out / folder / f"{part_name(part)}.parquet") as temporary:
             pq.write_table(table, temporary)
 
@@ -242,14 +285,3 @@ def _count(part: Path) -> dict[str, int]:
         "answer_tokens": sum(columns["answer_tokens"]),
         "tokens": sum(columns["text_tokens"]) + sum(columns["image_tokens"]),
     }
-
-
-def _hash_of(file: Path) -> str:
-    digest = sha256()
-    try:
-        with file.open("rb") as handle:
-            while chunk := handle.read(1 << 22):
-                digest.update(chunk)
-    except OSError as error:
-        raise InputError(f"the data {file} can't be read: {error.strerror}") from error
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vfl.errors import InputError
+from vfl.select.shards.part_files import check_parts
 
 MANIFEST = "manifest.json"
 PARTS = "parts"
@@ -70,7 +71,12 @@ def open_scores(path: str | Path) -> ScoreFolder:
             f"{folder} has no {MANIFEST}: scoring hasn't ended. Run the same `vfl select score` again; it resumes."
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder / MANIFEST} can't be read ({error}); score again.") from None
+        raise InputError(
+            f"{folder / MANIFEST} can't be read ({error}); run the same `vfl select score` again: it mends it."
+        ) from None
+    if not isinstance(manifest, dict):
+        raise InputError(f"{folder / MANIFEST} is no manifest of scores; run the same `vfl select score` again.")
+    check_parts(folder / PARTS, manifest)
     columns = pq.read_schema(files[0]).names
     found = [name.removeprefix("drop_") for name in columns if name.startswith("drop_")]
     named = manifest.get("functions")
@@ -107,6 +113,13 @@ def database(memory: str = MEMORY, threads: int | None = None, temporary: Path |
         try:
             connection.execute("SET enable_progress_bar = false")
             yield connection
+        except (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException) as error:
+            if f"/{PARTS}/" not in str(error):
+                raise
+            raise InputError(
+                f"A part of the scores is damaged ({str(error).splitlines()[0][:300]}); remove that file and run the same"
+                " `vfl select score` again: it scores what is missing."
+            ) from error
         except duckdb.OutOfMemoryException as error:
             first = str(error).splitlines()[0]
             raise InputError(f"The selection needs more memory than {memory} ({first}); give --memory.") from error

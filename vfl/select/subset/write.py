@@ -23,7 +23,7 @@ from vfl.data.writearrow import select_rows
 from vfl.data.writing import flags, write_part
 from vfl.errors import InputError
 from vfl.io.config import validated
-from vfl.io.fields import Paths, several
+from vfl.io.fields import Paths, SomeNames, several
 from vfl.io.folders import replacing_folder
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import RunFolder, write_settings
@@ -31,6 +31,7 @@ from vfl.io.versions import versions
 from vfl.select.choose.counts import counts_of
 from vfl.select.choose.coverage import coverage, lost_answers
 from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_rows, chosen_uids
+from vfl.select.shards.data_files import check_unchanged
 from vfl.select.shards.score_folder import MANIFEST, ScoreFolder, database, open_scores
 from vfl.select.subset.copies import ImageCopies
 
@@ -38,7 +39,7 @@ DATA = "data"
 IDS = "ids.txt"
 TABLE = "scores.parquet"
 DATASET_INFO = "dataset_info.json"
-READING = ("images", "format", "split", "allow_remote")
+READING = ("images", "format", "split", "allow_remote", "image_column")
 """Settings of the scores that say how the data was read."""
 
 
@@ -51,6 +52,7 @@ class FilterConfig(ChoiceConfig):
     format: Kind | Literal["auto"] | None = None
     split: str | None = None
     allow_remote: bool | None = None
+    image_column: SomeNames | None = None
     copy_images: bool = Field(default=False, description="put the rows' image files into the subset (hard links)")
     out: Path
 
@@ -74,6 +76,7 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
     folder = open_scores(config.scores)
     data = _data_of(config, folder)
     reading = _reading_of(config, folder)
+    check_unchanged(folder.manifest, list(data), reading["split"])
     with database(config.memory, config.threads) as connection:
         choice = choose(connection, folder, config)
         with replacing_folder(config.out) as out:
@@ -140,6 +143,7 @@ def filter_data(
     if out is not None:
         raise InputError("out was given with a datasets.Dataset; leave it out, and save what is returned.")
     folder = open_scores(scores)
+    check_unchanged(folder.manifest, data)
     scored = folder.manifest.get("settings", {})  # read as for the scores, unless said otherwise
     read_so = {name: settings.pop(name, None) or scored.get(name) for name in READING}
     reading = {name: value for name, value in read_so.items() if value is not None}
@@ -196,6 +200,7 @@ def _reading_of(config: FilterConfig, folder: ScoreFolder) -> dict[str, Any]:
         "format": read_so["format"] or "auto",
         "split": read_so["split"],
         "allow_remote": bool(read_so["allow_remote"]),
+        "image_column": read_so["image_column"],
     }
 
 

@@ -169,7 +169,13 @@ def _load(folder: Path, key: str) -> Prepared | None:
 
 def _usable(config: DataConfig, method: str, counts: Counter[str], bad: list[BadRow]) -> Iterator[Sample]:
     """Samples of all sources; what they are is counted, the unusable are set aside."""
-    source = read(list(config.train), images=config.images, format=config.format, allow_remote=config.allow_remote)
+    source = read(
+        list(config.train),
+        images=config.images,
+        format=config.format,
+        allow_remote=config.allow_remote,
+        image_column=config.image_column,
+    )
     for sample in source:
         counts["rows"] += 1
         if isinstance(sample, BadRow):

@@ -1,0 +1,95 @@
+"""Whether the files of a folder of scores are whole, and of the run that they stand in."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vfl.errors import InputError
+
+RUN = b"vfl_run"
+"""Key in a part's metadata: the digest of the plan that it was scored by."""
+
+OTHER_RUN = "is of another run"
+
+
+def part_name(part: int) -> str:
+    return f"part-{part:06}"
+
+
+def rows_of_part(part: int, rows: int, shard_rows: int) -> int:
+    """How many rows of the data a part stands for."""
+    return min(shard_rows, rows - part * shard_rows)
+
+
+def digest_of(plan: Mapping[str, Any]) -> str:
+    """What the scores of a plan depend on, so that a part of another run is known as one."""
+    model = {key: value for key, value in plan["model"].items() if key != "id"}
+    facts = [model, plan["functions"], plan["measured"], (plan["map"] or {}).get("sha256"), plan["shard_rows"]]
+    return sha256(json.dumps([*facts, [source["sha256"] for source in plan["sources"]]]).encode()).hexdigest()[:16]
+
+
+def problem_of(file: Path, part: int, plan: Mapping[str, Any]) -> str | None:
+    """What is wrong with a part's file, by its footer; None where nothing is.
+
+    Damage inside a column is not seen here.
+    """
+    rows, first = rows_of_part(part, plan["rows"], plan["shard_rows"]), part * plan["shard_rows"]
+    try:
+        found = pq.ParquetFile(file)
+        names, count, metadata = found.schema_arrow.names, found.metadata.num_rows, found.metadata.metadata or {}
+        ends = _ends(found.metadata)
+    except FileNotFoundError:
+        return "is missing"
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return f"is cut off or damaged ({' '.join(str(error).split())[:100]})"
+    other = metadata.get(RUN, b"").decode() not in ("", digest_of(plan))  # what was written by hand has none
+    if other or "position" not in names or any(f"drop_{name}" not in names for name in plan["functions"]):
+        return OTHER_RUN
+    if count > rows or (ends and not first <= ends[0] <= ends[1] < first + rows):
+        return f"holds other rows than {first} to {first + rows - 1}"
+    return None
+
+
+def foreign(folder: Path, num_parts: int) -> list[Path]:
+    """Files among the parts that have no part's name."""
+    names = {f"{part_name(part)}.parquet" for part in range(num_parts)}
+    return sorted(file for file in folder.glob("*.parquet") if file.name not in names)
+
+
+def _ends(metadata: Any) -> tuple[int, int] | None:
+    """The least and the greatest position in a file, where its footer tells."""
+    column = next(n for n in range(metadata.num_columns) if metadata.schema.column(n).name == "position")
+    statistics = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
+    known = [group for group in statistics if group is not None and group.has_min_max]
+    return (min(group.min for group in known), max(group.max for group in known)) if known else None
+
+
+def check_parts(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise InputError, with what is wrong, unless all parts that a manifest tells of are there and whole.
+
+    Args:
+        folder: of the parts.
+    """
+    if not {"rows", "shard_rows", "parts", "counts", "measured"} <= manifest.keys():
+        return  # made by hand
+    names = [f"{part_name(part)}.parquet" for part in range(manifest["parts"])]
+    problems = [f"{file.name} is no part of this run" for file in foreign(folder, manifest["parts"])]
+    for part, name in enumerate(names):
+        problem = problem_of(folder / name, part, manifest)
+        if problem is not None:
+            problems.append(f"{name} {problem}")
+    if not problems:
+        rows = sum(pq.read_metadata(folder / name).num_rows for name in names)
+        if rows != manifest["counts"]["scored"]:
+            problems.append(f"{rows:,} rows, of {manifest['counts']['scored']:,} that were scored")
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(
+            f"The scores in {folder.parent} are damaged: {'; '.join(problems[:3])}{more}. Run the same"
+            " `vfl select score` again: it scores what is missing."
+        )
