@@ -141,10 +141,12 @@ def read_pretrained(
 def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template: str | None = None) -> VLM:
     """A VLM from a model and processor that are already in memory, checked like a loaded one.
 
+    A PeftModel is followed as the model inside it, with its adapter active.
+
     Raises:
         InputError: when the model can't be swept, with what was not found on it.
     """
-    vlm = describe(model.eval(), processor, model_id=model_id, chat_template=chat_template)
+    vlm = describe(_plain(model).eval(), processor, model_id=model_id, chat_template=chat_template)
     check(vlm)
     for note in vlm.notes:
         logger.warning("%s: %s", model_id, note)
@@ -172,6 +174,23 @@ def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_temp
         model_id=model_id,
         revision=getattr(model.config, "_commit_hash", None),
         chat_template=chat_template,
+    )
+
+
+def _plain(model: Any) -> PreTrainedModel:
+    """The Transformers model itself: a PEFT wrapper's positions and parts can't be found through it."""
+    if isinstance(model, PreTrainedModel):
+        return model
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        if any(config.is_prompt_learning for config in model.peft_config.values()):
+            raise InputError(
+                f"{type(model).__name__} holds learned prompt tokens, which are not part of the prompt that is swept. "
+                "Give the model without them, or an adapter that changes weights, such as LoRA."
+            )
+        return _plain(model.get_base_model())
+    raise InputError(
+        f"A {type(model).__name__} was given; expected a Transformers model (PreTrainedModel) or a PeftModel. "
+        "Give the model inside the wrapper."
     )
 
 

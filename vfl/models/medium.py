@@ -25,12 +25,12 @@ class Medium:
     Attributes:
         name: the type of an entry of a message.
         open: from a file, or what stands for one in memory, to what the processor takes.
-        noise: makes one, always the same.
+        noise: makes one from a seed: always the same size, other pixels (samples) for another seed.
     """
 
     name: Modality
     open: Callable[[Any], Any]
-    noise: Callable[[], Any]
+    noise: Callable[[int], Any]
 
 
 def medium_of(modality: Modality, processor: Any) -> Medium:
@@ -50,8 +50,8 @@ def read_image(image: Any) -> Image.Image:
     return as_rgb(image) if isinstance(image, Image.Image) else open_rgb(Path(image))
 
 
-def _picture() -> Image.Image:
-    generator = torch.Generator().manual_seed(0)
+def _picture(seed: int = 0) -> Image.Image:
+    generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())
 
@@ -59,5 +59,5 @@ def _picture() -> Image.Image:
 IMAGE = Medium("image", read_image, _picture)
 
 
-def _sound(rate: int) -> Any:
-    return np.random.default_rng(0).uniform(-0.5, 0.5, round(LENGTH * rate)).astype(np.float32)
+def _sound(rate: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, round(LENGTH * rate)).astype(np.float32)
