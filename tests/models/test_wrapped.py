@@ -58,7 +58,7 @@ def test_an_exception_in_the_check_names_the_class(tiny_folder, monkeypatch):
         raise AttributeError("no such thing")
 
     monkeypatch.setattr(VLM, "positions_of", broken)
-    with pytest.raises(InputError, match="LlavaForConditionalGeneration .* AttributeError: no such thing"):
+    with pytest.raises(InputError, match=r"LlavaForConditionalGeneration .* AttributeError: no such thing"):
         vfl.load(tiny_folder("llava"))
 
 

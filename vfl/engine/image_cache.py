@@ -51,8 +51,8 @@ class ImageCache:
                 "at the same positions. Give both images the same size in pixels (and the same question)."
             )
         # As many tokens on another grid (4 x 3 and 3 x 4) have other rows and columns, where M-RoPE counts these.
-        slots = self.slots()
-        if not torch.equal(self.positions[..., slots], encoded.positions.to(slots.device)[..., slots]):
+        slots = self.slots().cpu()
+        if not torch.equal(self.positions.cpu()[..., slots], encoded.positions.cpu()[..., slots]):
             raise InputError(
                 f"The source's {len(slots)} vision tokens stand on another grid of rows and columns than the target's "
                 f"(the target is {_sizes(encoded)} pixels); swapping needs images of the same proportions. Give both "

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vfl.errors import InputError
 from vfl.io.audio import read_sound
 from vfl.io.files import as_rgb, open_rgb
+from vfl.io.pixels import image_of
 
 Modality = Literal["image", "audio"]
 SIDE = 112  # pixels of a made image
@@ -42,12 +44,21 @@ def medium_of(modality: Modality, processor: Any) -> Medium:
 
 
 def read_image(image: Any) -> Image.Image:
-    """A picture as the model is shown it: RGB, upright, transparency on white.
+    """A picture as the model is shown it: RGB, upright, transparency on white; from a file, Pillow or an array.
 
     Raises:
-        InputError: for a missing, truncated or unreadable file, by name.
+        InputError: for a missing, truncated or unreadable file, by name, or what is no picture.
     """
-    return as_rgb(image) if isinstance(image, Image.Image) else open_rgb(Path(image))
+    if isinstance(image, np.ndarray):
+        return as_rgb(image_of(image))
+    if isinstance(image, (str, Path)):
+        return open_rgb(Path(image))
+    if not isinstance(image, Image.Image):
+        raise InputError(
+            f"An image was given as {type(image).__name__}; expected a path, a Pillow image, or an array (height, "
+            "width, 3) of bytes."
+        )
+    return as_rgb(image)
 
 
 def _picture(seed: int = 0) -> Image.Image:
