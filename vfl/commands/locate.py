@@ -88,12 +88,19 @@ def table_of(fmap: Any) -> Table:
     from vfl.report.words import headline, interval, percent
 
     table = Table(title=f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)", box=SIMPLE_HEAD)
-    for heading in ("function", "layers", "changed", "95 % CI", "kept", "accuracy"):
+    for heading in ("function", "layers", "changed", "95 % CI", "explained", "against", "kept", "accuracy"):
         table.add_column(heading, justify="left" if heading in ("function", "layers") else "right", no_wrap=True)
     for name, entry in fmap.functions.items():
         rate, ends, _ = headline(entry) or (None, None, "")
         layers = layer_list(entry.layers) + (", distributed" if entry.distributed else "")
-        row = (name, layers, percent(rate) if rate is not None else "-", interval(ends) if ends else "-")
+        row: tuple[str, ...] = (
+            name,
+            layers,
+            percent(rate) if rate is not None else "-",
+            interval(ends) if ends else "-",
+        )
+        against = "control" if entry.tested_against == "control" else f"floor {percent(entry.floor or 0.0)}"
+        row += (percent(entry.explained) if entry.explained is not None else "-", against)
         table.add_row(*map(Text, (*row, f"{entry.kept}/{entry.pairs}", percent(entry.accuracy))))
     return table
 
