@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -15,6 +16,7 @@ from transformers import (
 
 from vfl.errors import InputError
 from vfl.loading.checks import check
+from vfl.loading.weight_files import check_weight_files
 from vfl.models.discover import discover
 from vfl.models.families import family_of
 from vfl.models.vlm import VLM
@@ -95,7 +97,10 @@ def read_pretrained(
     name, local = resolve(model)
     if dtype != "auto" and dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is unknown; expected auto, {', '.join(DTYPES)}.")
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise InputError(f"device={device!r} is no device; expected such as cpu, cuda or cuda:0.") from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={device!r} was asked for, but PyTorch sees no CUDA device. Use device='cpu'.")
     common: dict[str, Any] = {
@@ -120,13 +125,20 @@ def read_pretrained(
         device_map = device_map or {"": str(target)}
     if device_map is not None:
         weights["device_map"] = device_map
+    if local:
+        check_weight_files(Path(name))
     try:
         loaded, info = auto_class.from_pretrained(
             name, use_safetensors=True, output_loading_info=True, **weights, **common
         )
-        processor = AutoProcessor.from_pretrained(name, **common)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(_first_line(f"{name!r} could not be loaded", error)) from error
+    try:
+        processor = AutoProcessor.from_pretrained(name, **common)
+    except Exception as error:  # absent files surface as errors of any kind
+        raise InputError(
+            _first_line(f"The processor of {name!r} (tokenizer and preprocessor files) could not be loaded", error)
+        ) from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise InputError(
