@@ -3,9 +3,10 @@
 An answer is first read: `read` gives a value that can be compared, or None for an answer that cannot be parsed. Two
 answers are the same when both can be read and the values agree: an unparsable answer is *changed* and *not followed*.
 
-    text    casefolded words (anything but letters, digits, and signs as in "C++", "A+" or "-5" separates). With `candidates` (the pair's choices, or its
-            two expected answers), an answer that holds exactly one candidate as a contiguous run of words reads as that
-            candidate: 'The text reads "HOUSE"' is HOUSE, "houses" is not, "house or mouse" is neither of the two.
+    text    casefolded words (anything separates but letters, digits, and signs as in "C++", "A+", "-5"). With
+            `candidates` (the pair's choices, or its two expected answers), an answer that holds exactly one candidate
+            as a contiguous run of words reads as that candidate: 'The text reads "HOUSE"' is HOUSE, "houses" is not,
+            "house or mouse" is neither of the two.
     number  the first integer or number word, up to ninety-nine; "none" and "no cups" are 0, "1 row of 3 cups" is 3
     yesno   the first word that is "yes" or "no" (or "yeah", "yep", "nope")
     box     "[x0, y0, x1, y1]" in pixels; the same where intersection over union is above .5
