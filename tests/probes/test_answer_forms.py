@@ -10,33 +10,49 @@ OF_A_COUNT = """
 There are {d} cups.|There are {w} cups in the image.|I count {d} cups.|I can see {w} cups on the table.|Exactly {d}.
 Total: {d}|{d} in total|= {d}|\\boxed{{{d}}}|$\\boxed{{{d}}}$|Count: **{d}**|The number of cups is {d}.|Yes, {d} cups.
 No, there are {d} cups.|It looks like {w}.|1 row of {d} cups|one row of {w} cups|There is one group of {d} cups.
-<think>I see 7, no, 8 of them</think>{d}|<think>\n5 or 6?\n</think>\n\nThere are {d} cups.|</think>{w}|A total of {d} cups
-Only {w}|{d}, I think.|{d}\nThe cups are red.|{d}!|- {d}|# {d}|no fewer than {d}|The image shows {w} cups.
+<think>I see 7, no, 8 of them</think>{d}|<think>~5 or 6?~</think>~~There are {d} cups.|</think>{w}|A total of {d} cups
+Only {w}|{d}, I think.|{d}~The cups are red.|{d}!|- {d}|# {d}|no fewer than {d}|The image shows {w} cups.
 """
 NONE = """
 none|None.|None of them.|no cups|No cups.|There are no cups.|There are no cups in the image.|I see no cups.|nothing
-There is nothing on the table.|<think>one?</think>none|No cup is visible.|There aren't any: none|no one|\uff10|zero cups
+There is nothing on the table.|<think>one?</think>none|No cup is visible.|There aren't any: none
+no one|\uff10|zero cups
 """
-NO_NUMBER = (
-    ["many", "a few", "no idea", "several cups", "I can't tell", "<think>there are 3", "<think>1, 2, 3 cups and", "unclear", "3D", "cup"]
-)
+NO_NUMBER = [
+    "many",
+    "a few",
+    "no idea",
+    "several cups",
+    "I can't tell",
+    "<think>there are 3",
+    "<think>1, 2, 3 cups and",
+    "unclear",
+    "3D",
+    "cup",
+]
 YES = """
-yes|Yes|YES|Yes.|yes!|**Yes**|"Yes"|Yes, there is.|Yes, there is a cat.|Answer: yes|The answer is yes.|yeah|Yep.|yup|(yes)
-<think>no, or yes? no</think>yes|<think>\nNo cat?\n</think>\n\nYes, a cat.|</think>yes|\uff59\uff45\uff53|`yes`|[Yes]|Yes - a cat
-I would say yes.|- yes|yes\nno doubt about it|Yes: on the left|_yes_|Yes; it is|Yes, no doubt.|\\boxed{yes}|# Yes|Yes\u2014it is
-It is: yes|\u201cYes\u201d|Yes, I can see a cat.|Yes (on the sofa)|...yes|Yes, that is right.|yes yes|Oh yes|Certainly, yes.
-\u3010Yes\u3011|Yes\uff0cthere is|Yes\uff01|yes/there is one|Yes, indeed|yes please|Final answer: Yes|>yes|<answer>yes</answer>|a: yes
+yes|Yes|YES|Yes.|yes!|**Yes**|"Yes"|Yes, there is.|Yes, there is a cat.|Answer: yes
+The answer is yes.|yeah|Yep.|yup|(yes)
+<think>no, or yes? no</think>yes|<think>~No cat?~</think>~~Yes, a cat.|</think>yes
+\uff59\uff45\uff53|`yes`|[Yes]|Yes - a cat
+I would say yes.|- yes|yes~no doubt about it|Yes: on the left|_yes_|Yes; it is|Yes, no doubt.
+\\boxed{yes}|# Yes|Yes\u2014it is
+It is: yes|\u201cYes\u201d|Yes, I can see a cat.|Yes (on the sofa)|...yes|Yes, that is right.
+yes yes|Oh yes|Certainly, yes.
+\u3010Yes\u3011|Yes\uff0cthere is|Yes\uff01|yes/there is one|Yes, indeed|yes please
+Final answer: Yes|>yes|<answer>yes</answer>|a: yes
 """
 WORDS = """
-{w}|{W}|{w}.|"{w}"|'{w}'|**{w}**|`{w}`|The text reads "{w}".|It says {w}|It says: {w}!|The word is {w}.|Answer: {w}|({w})|[{w}]
-<think>HOUSE or MOUSE or C?</think>{w}|<think>\nMOUSE C++ HOUSE\n</think>\n\nIt reads {w}.|The sign shows {w}|{w}\n|- {w}
+{w}|{W}|{w}.|"{w}"|'{w}'|**{w}**|`{w}`|The text reads "{w}".|It says {w}|It says: {w}!
+The word is {w}.|Answer: {w}|({w})|[{w}]
+<think>HOUSE or MOUSE or C?</think>{w}|<think>~MOUSE C++ HOUSE~</think>~~It reads {w}.|The sign shows {w}|{w}~|- {w}
 The answer is {w}|I see {w} in the image.|> {w}|_{w}_|\u201c{w}\u201d|\u300c{w}\u300d
 """
 
 
 def _forms(text: str) -> list[str]:
-    lines = text.replace("\\n", "\n").strip("\n").split("\n")
-    return [form.replace("\\n", "\n") for line in lines for form in line.split("|")]
+    """Forms are set off by | and by line breaks; ~ is a line break inside one."""
+    return [form.replace("~", "\n") for line in text.strip("\n").split("\n") for form in line.split("|")]
 
 
 NUMBERS = [(f.format(d=d, w=w, W=w.capitalize()), n) for f in _forms(OF_A_COUNT) for d, w, n in COUNTS]
@@ -50,10 +66,14 @@ NUMBERS += [
 ]
 YESNO = [(form, "yes") for form in _forms(YES)]
 NO = """
-no|No|NO|No.|no!|**No**|"No"|No, there is not.|No, there is no cat.|Answer: no|The answer is no.|nope|Nah.|(no)|`no`|[No]
-<think>yes, or no? yes</think>no|<think>\nYes, a cat?\n</think>\n\nNo cat.|</think>no|\uff4e\uff4f|No - a dog|I would say no.
-- no|no\nyes would be wrong|No: nothing there|_no_|No; it is not|\\boxed{no}|# No|No\u2014it is not|It is: no|\u201cNo\u201d
-There is no cat.|I see no cat here.|No (only a dog)|...no|No, that is wrong.|no no|Oh no|Certainly no.|\u3010No\u3011|No\uff0cnone
+no|No|NO|No.|no!|**No**|"No"|No, there is not.|No, there is no cat.|Answer: no|The answer is no.
+nope|Nah.|(no)|`no`|[No]
+<think>yes, or no? yes</think>no|<think>~Yes, a cat?~</think>~~No cat.|</think>no|\uff4e\uff4f
+No - a dog|I would say no.
+- no|no~yes would be wrong|No: nothing there|_no_|No; it is not|\\boxed{no}|# No|No\u2014it is not
+It is: no|\u201cNo\u201d
+There is no cat.|I see no cat here.|No (only a dog)|...no|No, that is wrong.|no no|Oh no
+Certainly no.|\u3010No\u3011|No\uff0cnone
 No\uff01|no/there is none|No, not at all|Final answer: No|>no|<answer>no</answer>|a: no|No, but yes for a dog|no way
 """
 YESNO += [(form, "no") for form in _forms(NO)]

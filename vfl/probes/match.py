@@ -56,7 +56,7 @@ _NONE = re.compile(r"\b(?:none|nothing|nobody|no one|no (?!(?:" + "|".join(_NO_C
 _OF = re.compile(
     r"\s+(?:rows?|columns?|lines?|groups?|sets?|piles?|stacks?|pairs?|clusters?|bunch(?:es)?)\s+(?:of|with)\s+"
 )
-_SIGNS = re.compile(r"(?<=[^\W\d_])[+#]+(?!\w)|(?<![\w-])-(?=\d)")
+_SIGNS = re.compile(r"(?<=[^\W\d_])[+#]+(?![^\W_])|(?<![\w-])-(?=\d)")
 _YES_NO = {"yes": "yes", "yeah": "yes", "yep": "yes", "yup": "yes", "no": "no", "nope": "no", "nah": "no"}
 _THINK, _THOUGHT = "<think>", "</think>"
 _COORDINATE = r"\s*(-?\d+(?:\.\d+)?)\s*"
