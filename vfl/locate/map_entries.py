@@ -114,8 +114,8 @@ def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None)
         warnings.append(f"Layers {layer_list(shaky)} are chosen again in fewer than half of the bootstrap resamples.")
     spans = [(k, k) for k in layers] + [(block.layers[0], block.layers[-1]) for block in _blocks(data, choice, layers)]
     share = explained(data, spans, single) if layers else None
-    if share is not None and chosen_by != "user" and (warning := unexplained(data, layers, share, single)):
-        warnings.append(warning)
+    if share is not None and chosen_by != "user" and (few := unexplained(data, layers, share, single)):
+        warnings.append(few)
     above = significant(Families.of(data.blocks, data.num_layers), single.excess, single.p, config)[0]
     enough = data.kept >= pairs_needed(data.num_layers, config.alpha)
     peak = _peak(layers, single.excess[0], single.effect[0])

@@ -27,12 +27,12 @@ class Medium:
     Attributes:
         name: the type of an entry of a message.
         open: from a file, or what stands for one in memory, to what the processor takes.
-        noise: makes one from a seed: always the same size, other pixels (samples) for another seed.
+        noise: makes one from a seed (0 if none is given): always the same size, other content for another seed.
     """
 
     name: Modality
     open: Callable[[Any], Any]
-    noise: Callable[[int], Any]
+    noise: Callable[..., Any]
 
 
 def medium_of(modality: Modality, processor: Any) -> Medium:
