@@ -63,6 +63,9 @@ class FunctionEntry(_Strict):
     stability: list[Rate] | None = None
     chosen_by: Literal["single", "window", "range", "user", "nothing"] = "single"
     tested_against: Literal["control", "floor"] = "control"
+    floor: Rate | None = None
+    also_significant: list[int] = []
+    explained: Rate | None = None
     warnings: list[str] = []
 
     @model_validator(mode="after")
@@ -75,6 +78,7 @@ class FunctionEntry(_Strict):
         if any(after <= before for before, after in pairwise(self.layers)):
             raise ValueError(f"layers must ascend without repeats, got {self.layers}")
         named = [*self.layers, *([] if self.peak is None else [self.peak]), *(k for b in self.blocks for k in b.layers)]
+        named += self.also_significant
         if outside := [k for k in named if not 0 <= k < num_layers]:
             raise ValueError(f"layer {outside[0]} lies outside 0..{num_layers - 1}")
         if self.stability is not None and len(self.stability) != len(self.layers):

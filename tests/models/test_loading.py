@@ -105,16 +105,6 @@ def test_missing_weights_are_not_left_random(tiny_folder, tmp_path):
         vfl.load(folder)
 
 
-def test_only_safetensors_are_loaded(tiny_folder, tmp_path):
-    folder = tmp_path / "pickled"
-    shutil.copytree(tiny_folder("llava"), folder)
-    (path,) = folder.glob("*.safetensors")
-    path.unlink()
-    torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match="could not be loaded"):
-        vfl.load(folder)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"dtype": "float8"}, "dtype='float8'"), ({"attention": "flash_attention_2"}, "needs masks")],

@@ -45,7 +45,7 @@ def test_two_misread_words_are_the_same_only_if_equal() -> None:
         ("I count 12, not 13", 12),
         ("1,000", 1000),
         ("3D view: two", 2),
-        ("none", None),
+        ("none", 0),
         ("many", None),
         ("", None),
         ("someone", None),

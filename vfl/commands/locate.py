@@ -41,6 +41,9 @@ def command(
     mode: Annotated[str | None, typer.Option(help="auto (default), single, window or suffix.")] = None,
     reading: Reading = None,
     layers: Layers = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of an answer; by default as the expected answers need.")
+    ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     *,
@@ -66,6 +69,7 @@ def command(
         mode=mode,
         reading=reading,
         layers=by_function(layers),
+        max_new_tokens=max_new_tokens,
     )
     try:
         fmap = run(settings, overwrite=overwrite, resume=resume)
@@ -87,13 +91,21 @@ def table_of(fmap: Any) -> Table:
     from vfl.io.layers import layer_list
     from vfl.report.words import headline, interval, percent
 
-    table = Table(title=f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)", box=SIMPLE_HEAD)
-    for heading in ("function", "layers", "changed", "95 % CI", "kept", "accuracy"):
+    title = Text(f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)")
+    table = Table(title=title, box=SIMPLE_HEAD)
+    for heading in ("function", "layers", "changed", "95 % CI", "explained", "against", "kept", "accuracy"):
         table.add_column(heading, justify="left" if heading in ("function", "layers") else "right", no_wrap=True)
     for name, entry in fmap.functions.items():
         rate, ends, _ = headline(entry) or (None, None, "")
         layers = layer_list(entry.layers) + (", distributed" if entry.distributed else "")
-        row = (name, layers, percent(rate) if rate is not None else "-", interval(ends) if ends else "-")
+        row: tuple[str, ...] = (
+            name,
+            layers,
+            percent(rate) if rate is not None else "-",
+            interval(ends) if ends else "-",
+        )
+        against = "control" if entry.tested_against == "control" else f"floor {percent(entry.floor or 0.0)}"
+        row += (percent(entry.explained) if entry.explained is not None else "-", against)
         table.add_row(*map(Text, (*row, f"{entry.kept}/{entry.pairs}", percent(entry.accuracy))))
     return table
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vfl.commands.options import MODEL, Reading, Shared, model_options, read_settings, takes
 
@@ -41,7 +42,7 @@ def command(
     plans = [Plan.own(), *(Plan.window(first, window, image_cache) for first in starts)]
     answers = sweep(vlm, asked, plans, max_new_tokens=max_new_tokens, reading=reading).texts
     alone = sweep(vlm, other, [Plan.own()], max_new_tokens=max_new_tokens, own=image_cache).texts[0]
-    table = Table(title=question)
+    table = Table(title=Text(question))  # a question may hold what rich takes for markup
     table.add_column("layers swapped", justify="right")
     table.add_column("answer")
     table.add_column("")

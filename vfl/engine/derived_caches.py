@@ -97,6 +97,7 @@ def _rerun(
         keys=tuple(keys for keys, _ in pairs),
         values=tuple(values for _, values in pairs),
         ids=encoded.input_ids[:, : trace.length],
+        positions=encoded.positions[..., : trace.length],
         spans=encoded.spans,
         image_key=encoded.image_key,
     )

@@ -21,6 +21,7 @@ class ImageCache:
         keys: per layer (1, H, S, D).
         values: per layer (1, H, S, D).
         ids: (1, S) tokens that were prefilled.
+        positions: (..., 1, S) their position ids, to which the keys are turned.
         spans: where the vision tokens stand.
         image_key: which pixels they come from.
     """
@@ -28,6 +29,7 @@ class ImageCache:
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
     ids: torch.Tensor
+    positions: torch.Tensor
     spans: tuple[Span, ...]
     image_key: str
 
@@ -48,6 +50,18 @@ class ImageCache:
                 f"The source's vision tokens stand at {theirs}, the target's at {ours}; swapping needs the same number "
                 "at the same positions. Give both images the same size in pixels (and the same question)."
             )
+        # As many tokens on another grid (4 x 3 and 3 x 4) have other rows and columns, where M-RoPE counts these.
+        slots = self.slots().cpu()
+        if not torch.equal(self.positions.cpu()[..., slots], encoded.positions.cpu()[..., slots]):
+            raise InputError(
+                f"The source's {len(slots)} vision tokens stand on another grid of rows and columns than the target's "
+                f"(the target is {_sizes(encoded)} pixels); swapping needs images of the same proportions. Give both "
+                "images the same size in pixels."
+            )
+
+
+def _sizes(encoded: Encoded) -> str:
+    return ", ".join(f"{width} x {height}" for width, height in encoded.image_sizes)
 
 
 def slots_of(spans: tuple[Span, ...], device: torch.device) -> torch.Tensor:
@@ -72,6 +86,7 @@ def prefill(vlm: VLM, encoded: Encoded) -> ImageCache:
         keys=tuple(layer.keys for layer in cache.layers),
         values=tuple(layer.values for layer in cache.layers),
         ids=encoded.input_ids[:, :end],
+        positions=encoded.positions[..., :end],
         spans=encoded.spans,
         image_key=encoded.image_key,
     )

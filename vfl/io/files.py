@@ -5,6 +5,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from vfl.errors import InputError
+from vfl.io.pixels import as_bytes, is_wide
 
 
 def open_image(path: Path) -> Image.Image:
@@ -31,7 +32,9 @@ def open_rgb(path: Path) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Any image as RGB; transparency shows white."""
+    """Any image as RGB; transparency shows white, and more than 8 bits a channel are scaled by their range."""
+    if is_wide(image):
+        return as_bytes(image).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")

@@ -1,8 +1,10 @@
 """What is checked on a model at load, on a small made image (or sound), before any result relies on it.
 
-1. Our logits from the last layer's output equal the model's own.
-2. Vision states do not change when only later text changes (then they are computed once per image).
-3. Going on from a prefilled image equals a full forward.
+1. Our position ids equal those that the model hands its own decoder.
+2. Our logits from the last layer's output equal the model's own.
+3. Vision states do not change when only later text changes (then they are computed once per image).
+4. Going on from a prefilled image equals a full forward.
+5. With every layer swapped for another image the logits are that image's own.
 """
 
 import logging
@@ -10,7 +12,7 @@ import logging
 import torch
 
 from vfl.engine.decoder_inputs import reaching_decoder
-from vfl.engine.image_cache import slots_of
+from vfl.engine.image_cache import prefill, slots_of
 from vfl.engine.layer_trace import trace_prompt, watch
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
@@ -24,28 +26,44 @@ logger = logging.getLogger(__name__)
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
-@torch.no_grad()
 def check(vlm: VLM) -> None:
     """Check the model and set its facts: soft cap, first position, prefix sharing.
 
     Raises:
-        InputError: when the model's own logits can't be reproduced, or its prompt has no vision tokens.
+        InputError: when the model's own positions or logits can't be reproduced, its prompt has no vision tokens, or
+            it fails in a way that nobody foresaw; the message names its class.
     """
+    try:
+        _check(vlm)
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of code that is not ours: classes, processors and templates of any origin
+        lines = str(error).strip().splitlines()
+        raise InputError(
+            f"{type(vlm.model).__name__} ({vlm.model_id}) failed the check at load with {type(error).__name__}: "
+            f"{lines[0] if lines else 'no message'}. It is not supported as it is; `vfl models` lists the tested "
+            "families."
+        ) from error
+
+
+@torch.no_grad()
+def _check(vlm: VLM) -> None:
     question = f"What is in the {vlm.medium.name}?"
-    encoded = vlm.ask(question, vlm.medium.noise())
+    encoded = vlm.ask(question, vlm.medium.noise(0))
     decoder_positions = _positions_of_decoder(vlm, encoded)
     if decoder_positions is not None and decoder_positions.ndim == 2:
         vlm.first_position = int(decoder_positions[0, 0])
-        encoded = vlm.ask(question, vlm.medium.noise())
+        encoded = vlm.ask(question, vlm.medium.noise(0))
+    _check_positions(vlm, encoded, decoder_positions)
     _check_logits(vlm, encoded)
     if vlm.family.prefix_lm:
         vlm.shares_prefix = False
         vlm.notes.append("prefix-LM: vision states depend on the question, so every experiment runs exact full passes")
-        return
-    problem = _sharing_problem(vlm, encoded)
-    if problem:
+    elif problem := _sharing_problem(vlm, encoded) or _swap_problem(vlm, encoded, question):
         vlm.shares_prefix = False
         vlm.notes.append(f"the image's states can't be shared ({problem}); every experiment runs exact full passes")
+    if not vlm.shares_prefix and (problem := _swap_problem(vlm, encoded, question)):
+        raise InputError(f"{type(vlm.model).__name__} is not supported: {problem}.")
 
 
 def tolerance(vlm: VLM, logits: torch.Tensor) -> float:
@@ -62,6 +80,21 @@ def _positions_of_decoder(vlm: VLM, encoded: Encoded) -> torch.Tensor | None:
             "be followed. The model is not supported."
         )
     return arguments.get("position_ids")
+
+
+def _check_positions(vlm: VLM, encoded: Encoded, theirs: torch.Tensor | None) -> None:
+    ours = encoded.positions
+    if theirs is None:  # the decoder counts them itself, from 0
+        theirs = torch.arange(encoded.length, device=ours.device)[None]
+    theirs = theirs.to(ours.device)
+    if theirs.ndim == 3 and theirs.shape[0] == 4:
+        theirs = theirs[1:]  # Qwen puts the plain count, which only masks read, before time, height and width
+    if theirs.shape[-1] != ours.shape[-1] or not bool((theirs == ours).all()):
+        raise InputError(
+            f"{type(vlm.model).__name__} hands its decoder other position ids {tuple(theirs.shape)} than those found "
+            f"on {type(vlm.parts.body).__name__} {tuple(ours.shape)}: its rotary positions are computed in a way that "
+            "is not supported."
+        )
 
 
 def _check_logits(vlm: VLM, encoded: Encoded) -> None:
@@ -100,6 +133,19 @@ def _sharing_problem(vlm: VLM, encoded: Encoded) -> str:
     if not difference <= tolerance(vlm, full):
         return f"going on from a prefilled image differs from a full pass by {difference:.3g} in the logits"
     return ""
+
+
+def _swap_problem(vlm: VLM, encoded: Encoded, question: str) -> str:
+    """Empty when a row that reads another image at every layer gives that image's own logits, else what differed."""
+    other = vlm.ask(question, vlm.medium.noise(1))
+    if other.spans != encoded.spans:
+        return "two images of equal size give vision tokens at different positions"
+    swapped = sweep(vlm, encoded, [Plan.swap(range(vlm.num_layers), prefill(vlm, other))]).logits[0].float()
+    expected = vlm.model(**other.inputs, use_cache=False).logits[0, -1].float().cpu()
+    difference = float((swapped - expected).abs().max())
+    if difference <= tolerance(vlm, expected):
+        return ""
+    return f"with every layer swapped for another image its logits differ from that image's own by {difference:.3g}"
 
 
 def _close(vlm: VLM, ours: torch.Tensor, theirs: torch.Tensor) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -15,6 +16,7 @@ from transformers import (
 
 from vfl.errors import InputError
 from vfl.loading.checks import check
+from vfl.loading.weight_files import check_weight_files
 from vfl.models.discover import discover
 from vfl.models.families import family_of
 from vfl.models.vlm import VLM
@@ -95,7 +97,10 @@ def read_pretrained(
     name, local = resolve(model)
     if dtype != "auto" and dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is unknown; expected auto, {', '.join(DTYPES)}.")
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise InputError(f"device={device!r} is no device; expected such as cpu, cuda or cuda:0.") from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={device!r} was asked for, but PyTorch sees no CUDA device. Use device='cpu'.")
     common: dict[str, Any] = {
@@ -120,13 +125,20 @@ def read_pretrained(
         device_map = device_map or {"": str(target)}
     if device_map is not None:
         weights["device_map"] = device_map
+    if local:
+        check_weight_files(Path(name))
     try:
         loaded, info = auto_class.from_pretrained(
             name, use_safetensors=True, output_loading_info=True, **weights, **common
         )
-        processor = AutoProcessor.from_pretrained(name, **common)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(_first_line(f"{name!r} could not be loaded", error)) from error
+    try:
+        processor = AutoProcessor.from_pretrained(name, **common)
+    except Exception as error:  # absent files surface as errors of any kind
+        raise InputError(
+            _first_line(f"The processor of {name!r} (tokenizer and preprocessor files) could not be loaded", error)
+        ) from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise InputError(
@@ -141,10 +153,12 @@ def read_pretrained(
 def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template: str | None = None) -> VLM:
     """A VLM from a model and processor that are already in memory, checked like a loaded one.
 
+    A PeftModel is followed as the model inside it, with its adapter active.
+
     Raises:
         InputError: when the model can't be swept, with what was not found on it.
     """
-    vlm = describe(model.eval(), processor, model_id=model_id, chat_template=chat_template)
+    vlm = describe(_plain(model).eval(), processor, model_id=model_id, chat_template=chat_template)
     check(vlm)
     for note in vlm.notes:
         logger.warning("%s: %s", model_id, note)
@@ -172,6 +186,23 @@ def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_temp
         model_id=model_id,
         revision=getattr(model.config, "_commit_hash", None),
         chat_template=chat_template,
+    )
+
+
+def _plain(model: Any) -> PreTrainedModel:
+    """The Transformers model itself: a PEFT wrapper's positions and parts can't be found through it."""
+    if isinstance(model, PreTrainedModel):
+        return model
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        if any(config.is_prompt_learning for config in model.peft_config.values()):
+            raise InputError(
+                f"{type(model).__name__} holds learned prompt tokens, which are not part of the prompt that is swept. "
+                "Give the model without them, or an adapter that changes weights, such as LoRA."
+            )
+        return _plain(model.get_base_model())
+    raise InputError(
+        f"A {type(model).__name__} was given; expected a Transformers model (PreTrainedModel) or a PeftModel. "
+        "Give the model inside the wrapper."
     )
 
 

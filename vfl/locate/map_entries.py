@@ -1,6 +1,5 @@
 """From sweep records to the entries of a function map: curves, chosen layers, how stable the choice is, warnings."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry
 from vfl.io.layers import layer_list, runs
 from vfl.locate.curves import LayerSpan, Outcomes, curves, outcomes
+from vfl.locate.explained import explained, unexplained
 from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
 from vfl.locate.records import checked, read_records
-from vfl.locate.significance import levels
+from vfl.locate.significance import Levels, levels, pairs_needed
 from vfl.stats import Floats, wilson
 
 
@@ -62,18 +62,41 @@ def choice_of(data: Outcomes, config: ChoiceConfig) -> Choice:
     return _choices(data, np.ones((1, data.kept)), config)[0]
 
 
+def choice_and_share(data: Outcomes, config: ChoiceConfig) -> tuple[Choice, float]:
+    """The choice, and the share of the kept pairs that it explains: 0 where nothing is named."""
+    choice = choice_of(data, config)
+    if not choice.layers:
+        return choice, 0.0
+    spans = [(k, k) for k in choice.layers] + [
+        (run[0], run[-1]) for run in [*runs(choice.layers), *map(layers_in, choice.named)]
+    ]
+    return choice, explained(data, spans, _levels(data, np.ones((1, data.kept)), config))
+
+
 def _choices(data: Outcomes, weights: Floats, config: ChoiceConfig) -> list[Choice]:
     families = Families.of(data.blocks, data.num_layers)
-    level = levels(data, weights, config.floor)
+    level = _levels(data, weights, config)
     above = significant(families, level.excess, level.p, config)
+    if data.kept < pairs_needed(data.num_layers, config.alpha):
+        return [Choice()] * len(weights)
     return [choose(families, level.excess[s], above[s], config) for s in range(len(weights))]
+
+
+def _levels(data: Outcomes, weights: Floats, config: ChoiceConfig) -> Levels:
+    return levels(data, weights, config.floor, _min_control(data, config))
+
+
+def _min_control(data: Outcomes, config: ChoiceConfig) -> int:
+    """Fewer pairs with a control swap than this can't decide: the floor does."""
+    return min(data.kept, max(config.min_kept, pairs_needed(data.num_layers, config.alpha)))
 
 
 def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None) -> FunctionEntry:
     curve = curves(data)
-    single = levels(data, np.ones((1, data.kept)), config.floor)
+    single = _levels(data, np.ones((1, data.kept)), config)
+    against_control = bool(single.has_control[: data.num_layers].all())
     choice = choice_of(data, config)
-    warnings = _few_pairs(data, config)
+    warnings = _few_pairs(data, config) + _floor(data, single, config)
     if choice.chosen_by == "range":
         choice, warning = _verified(data, choice, single.excess[0], single.p[0], config)
         warnings += warning
@@ -89,6 +112,12 @@ def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None)
         )
     elif shaky := [k for k, share in zip(layers, stability or [], strict=False) if share < 0.5]:
         warnings.append(f"Layers {layer_list(shaky)} are chosen again in fewer than half of the bootstrap resamples.")
+    spans = [(k, k) for k in layers] + [(block.layers[0], block.layers[-1]) for block in _blocks(data, choice, layers)]
+    share = explained(data, spans, single) if layers else None
+    if share is not None and chosen_by != "user" and (few := unexplained(data, layers, share, single)):
+        warnings.append(few)
+    above = significant(Families.of(data.blocks, data.num_layers), single.excess, single.p, config)[0]
+    enough = data.kept >= pairs_needed(data.num_layers, config.alpha)
     peak = _peak(layers, single.excess[0], single.effect[0])
     return FunctionEntry(
         layers=layers,
@@ -107,7 +136,10 @@ def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None)
         unfiltered=_list(data.unfiltered),
         stability=stability,
         chosen_by=chosen_by,
-        tested_against="floor" if curve.control is None else "control",
+        tested_against="control" if against_control else "floor",
+        floor=None if against_control else _rounded(max(config.floor, float(single.background[0, 0]))),
+        also_significant=[k for k in range(data.num_layers) if enough and above[k] and k not in layers],
+        explained=None if share is None else _rounded(share),
         warnings=warnings,
     )
 
@@ -124,17 +156,31 @@ def _few_pairs(data: Outcomes, config: ChoiceConfig) -> list[str]:
     warnings = []
     if data.kept < config.min_kept:
         text = f"Only {data.kept} of {data.pairs} pairs were kept: the rates and the layers are uncertain."
-        # Holm's first step divides alpha by the number of layers; n discordant pairs give p = 2^-n at best.
-        needed = math.ceil(math.log2(data.num_layers / config.alpha))
+        needed = pairs_needed(data.num_layers, config.alpha)
         if data.kept < needed:
-            text += f" At least {needed} kept pairs are needed before one of {data.num_layers} layers is significant."
+            text += (
+                f" At least {needed} kept pairs are needed before one of {data.num_layers} layers is significant: "
+                "none is named."
+            )
         warnings.append(text + f" Use more pairs (at least {config.min_kept} kept).")
-    with_control = int((~np.isnan(data.control[:, : data.num_layers])).all(axis=1).sum())
-    if 0 < with_control < min(data.kept, config.min_kept):
-        warnings.append(
-            f"Only {with_control} of {data.kept} kept pairs have a control swap, which decides significance."
-        )
     return warnings
+
+
+def _floor(data: Outcomes, level: Levels, config: ChoiceConfig) -> list[str]:
+    """What a test without control swaps means."""
+    if level.has_control[: data.num_layers].all():
+        return []
+    with_control = int((~np.isnan(data.control[:, : data.num_layers])).all(axis=1).sum())
+    why = "No kept pair has a control swap"
+    if with_control:
+        why = f"Only {with_control} of {data.kept} kept pairs have a control swap (at least "
+        why += f"{_min_control(data, config)} are needed)"
+    floor = max(config.floor, float(level.background[0, 0]))
+    return [
+        f"{why}: layers were tested against a floor of {floor:.0%} of the answers, what a swap at the median layer "
+        "changes. A layer whose swap disturbs the model more than that can't be told from one that serves the "
+        "function. Give pairs with a control_image."
+    ]
 
 
 def _verified(
@@ -173,8 +219,8 @@ def _own_layers(data: Outcomes, override: Sequence[int]) -> list[int]:
 
 def _stability(data: Outcomes, layers: Sequence[int], config: ChoiceConfig) -> list[float] | None:
     """For each layer, the share of bootstrap resamples over pairs in which the rule chooses it again."""
-    if not config.bootstrap:
-        return None
+    if not config.bootstrap or data.kept < pairs_needed(data.num_layers, config.alpha):
+        return None  # resamples of a handful of pairs agree whatever the truth is
     rng = np.random.default_rng(config.seed)
     weights = rng.multinomial(data.kept, np.full(data.kept, 1 / data.kept), size=config.bootstrap).astype(float)
     again = _choices(data, weights, config)

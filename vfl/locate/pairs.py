@@ -8,7 +8,7 @@ from vfl.engine.plan import Plan
 from vfl.engine.sweep import Reading, sweep
 from vfl.errors import InputError
 from vfl.locate.curves import LayerSpan
-from vfl.probes.asking import MAX_NEW_TOKENS, Asked, Asker, expected_text, read_answer
+from vfl.probes.asking import Asked, Asker, expected_text, read_answer, token_limit
 from vfl.probes.pair import Pair
 
 
@@ -27,9 +27,11 @@ def sweep_pair(
     Raises:
         InputError: names the pair, when its images don't give the same vision tokens.
     """
-    vlm, limit = asker.vlm, max_new_tokens or MAX_NEW_TOKENS[pair.match]
+    vlm = asker.vlm
 
-    def answers_of(asked: Asked, plans: list[Plan], score: Sequence[str] = ()) -> tuple[list[str], list[list[float]]]:
+    def answers_of(
+        asked: Asked, plans: list[Plan], limit: int, score: Sequence[str] = ()
+    ) -> tuple[list[str], list[list[float]]]:
         result = sweep(
             vlm, asked.encoded, plans, answers=score, max_new_tokens=limit, reading=reading, own=asked.image_cache
         )
@@ -40,17 +42,18 @@ def sweep_pair(
 
     try:
         target, source = asker.ask(pair, "image"), asker.ask(pair, "source_image")
-        (source_text,), _ = answers_of(source, [Plan.own()])
+        expected = [expected_text(vlm, pair, answer, target.encoded) for answer in (pair.answer, pair.source_answer)]
+        limit = max_new_tokens or token_limit(vlm, pair, expected)
+        (source_text,), _ = answers_of(source, [Plan.own()], limit)
         labels: list[tuple[str, int, int]] = [("none", -1, -1), *(("source", *block) for block in blocks)]
         plans = [Plan.own(), *swaps(source.image_cache)]
         if pair.control_image is not None and blocks:
             control = asker.ask(pair, "control_image")
-            (control_text,), _ = answers_of(control, [Plan.own()])
+            (control_text,), _ = answers_of(control, [Plan.own()], limit)
             if pair.correct(control_text, "control_image"):
                 labels += [("control", *block) for block in blocks]
                 plans += swaps(control.image_cache)
-        expected = [expected_text(vlm, pair, answer, target.encoded) for answer in (pair.answer, pair.source_answer)]
-        texts, logprobs = answers_of(target, plans, expected)
+        texts, logprobs = answers_of(target, plans, limit, expected)
     except InputError as error:
         raise InputError(f"Pair {pair.id!r}: {error}") from error
     target_correct, source_correct = pair.correct(texts[0]), pair.correct(source_text, "source_image")

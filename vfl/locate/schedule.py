@@ -5,8 +5,9 @@ import pyarrow.compute as pc
 
 from vfl.io.layers import runs
 from vfl.locate.curves import LayerSpan, outcomes
+from vfl.locate.explained import HALF
 from vfl.locate.layer_rule import ChoiceConfig, end_blocks, window_blocks
-from vfl.locate.map_entries import choice_of
+from vfl.locate.map_entries import choice_and_share
 
 
 def next_blocks(
@@ -14,7 +15,8 @@ def next_blocks(
 ) -> list[LayerSpan]:
     """The blocks (first, last) to sweep next over the function's kept pairs; empty when there is nothing left to ask.
 
-    Single layers first, then windows of 2 and 3; prefixes and suffixes only where these find nothing; at last the runs
+    Single layers first, then windows of 2 and 3; prefixes and suffixes only where
+    what these find changes less than half of the kept pairs; at last the runs
     of chosen layers, swapped together, for the rate of the whole block. Call it again with the new records each time.
     """
     config = choice or ChoiceConfig()
@@ -36,7 +38,7 @@ def next_blocks(
         return wanted
     if not num_kept:
         return []
-    choice_so_far = choice_of(outcomes(records, function, num_layers), config)
-    if not choice_so_far.layers and (wanted := missing(end_blocks(num_layers))):
+    choice_so_far, share = choice_and_share(outcomes(records, function, num_layers), config)
+    if share < HALF and (wanted := missing(end_blocks(num_layers))):
         return wanted
     return missing([(run[0], run[-1]) for run in runs(choice_so_far.layers) if len(run) > 1])

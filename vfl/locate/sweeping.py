@@ -1,5 +1,6 @@
 """All pairs of a suite through the sweep, in stages, saved part by part."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,53 @@ from vfl.locate.layer_rule import end_blocks, window_blocks
 from vfl.locate.pairs import sweep_pair
 from vfl.locate.records import pending, read_parts, write_part
 from vfl.locate.schedule import next_blocks
-from vfl.probes.asking import Asker
+from vfl.probes.asking import Asker, question_of
+from vfl.probes.match import is_thinking
 from vfl.probes.pair import Pair
+
+logger = logging.getLogger(__name__)
+
+FIRST = 10  # pairs that are asked before anything is swept
 
 
 def sweep_all(asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path, *, progress: bool) -> pa.Table:
     """Sweep every function in stages until nothing is left to ask; parts are saved as they finish."""
     num_layers = asker.vlm.num_layers
+    swept = set(read_parts(parts)["function"].to_pylist())
     for function in dict.fromkeys(pair.function for pair in pairs):
         of_function = [pair for pair in pairs if pair.function == function]
+        if function not in swept:
+            _try_out(asker, of_function[:FIRST], config)
         while stage := _next_stage(read_parts(parts), function, of_function, num_layers, config):
             blocks, todo = stage
             title = f"{function}: {_describe(blocks, num_layers)}"
             _sweep_stage(asker, todo, blocks, config, parts, title=title, progress=progress)
     return read_parts(parts)
+
+
+def _try_out(asker: Asker, pairs: Sequence[Pair], config: LocateConfig) -> None:
+    """Ask the first pairs unswapped, before hours are spent on answers that are never right or never read."""
+    rows = [row for pair in pairs for row in sweep_pair(asker, pair, [], max_new_tokens=config.max_new_tokens)]
+    if any(row["kept"] for row in rows):
+        return
+    wrong = [row for row in rows if not row["target_correct"]] or rows
+    got, pair = wrong[0], next(pair for pair in pairs if pair.id == wrong[0]["pair_id"])
+    answers = [got["baseline_answer"], got["source_baseline"]]
+    hint = ""
+    if any(map(is_thinking, answers)):
+        hint = "\nThe answer ends inside <think>: give the model more tokens with --max-new-tokens."
+    logger.warning(
+        "none of the first %d pairs of %s was answered correctly on both images, for example pair %s:"
+        "\n  asked     %s\n  expected  %r and %r\n  got       %r and %r%s",
+        len(pairs),
+        pair.function,
+        pair.id,
+        question_of(asker.vlm, pair),
+        pair.answer,
+        pair.source_answer,
+        *answers,
+        hint,
+    )
 
 
 def _next_stage(

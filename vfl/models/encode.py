@@ -6,7 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,7 +14,7 @@ from vfl.errors import InputError
 from vfl.models.medium import IMAGE, Medium
 
 Message = Mapping[str, Any]
-ImageLike = Image.Image | str | Path | NDArray[np.floating]  # an array is a sound's samples
+ImageLike = Image.Image | str | Path | NDArray[Any]  # an array holds pixels, or a sound's samples
 # One value for each frame of a sound, of which there may be as many as tokens.
 _OF_FRAMES = "feature_attention_mask"
 

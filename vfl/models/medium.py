@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vfl.errors import InputError
 from vfl.io.audio import read_sound
 from vfl.io.files import as_rgb, open_rgb
+from vfl.io.pixels import image_of
 
 Modality = Literal["image", "audio"]
 SIDE = 112  # pixels of a made image
@@ -25,12 +27,12 @@ class Medium:
     Attributes:
         name: the type of an entry of a message.
         open: from a file, or what stands for one in memory, to what the processor takes.
-        noise: makes one, always the same.
+        noise: makes one from a seed (0 if none is given): always the same size, other content for another seed.
     """
 
     name: Modality
     open: Callable[[Any], Any]
-    noise: Callable[[], Any]
+    noise: Callable[..., Any]
 
 
 def medium_of(modality: Modality, processor: Any) -> Medium:
@@ -42,16 +44,25 @@ def medium_of(modality: Modality, processor: Any) -> Medium:
 
 
 def read_image(image: Any) -> Image.Image:
-    """A picture as the model is shown it: RGB, upright, transparency on white.
+    """A picture as the model is shown it: RGB, upright, transparency on white; from a file, Pillow or an array.
 
     Raises:
-        InputError: for a missing, truncated or unreadable file, by name.
+        InputError: for a missing, truncated or unreadable file, by name, or what is no picture.
     """
-    return as_rgb(image) if isinstance(image, Image.Image) else open_rgb(Path(image))
+    if isinstance(image, np.ndarray):
+        return as_rgb(image_of(image))
+    if isinstance(image, (str, Path)):
+        return open_rgb(Path(image))
+    if not isinstance(image, Image.Image):
+        raise InputError(
+            f"An image was given as {type(image).__name__}; expected a path, a Pillow image, or an array (height, "
+            "width, 3) of bytes."
+        )
+    return as_rgb(image)
 
 
-def _picture() -> Image.Image:
-    generator = torch.Generator().manual_seed(0)
+def _picture(seed: int = 0) -> Image.Image:
+    generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())
 
@@ -59,5 +70,5 @@ def _picture() -> Image.Image:
 IMAGE = Medium("image", read_image, _picture)
 
 
-def _sound(rate: int) -> Any:
-    return np.random.default_rng(0).uniform(-0.5, 0.5, round(LENGTH * rate)).astype(np.float32)
+def _sound(rate: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, round(LENGTH * rate)).astype(np.float32)

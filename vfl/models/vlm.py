@@ -141,6 +141,20 @@ class VLM:
         return {int(i) for i in ids | {self.tokenizer.eos_token_id} if i is not None}
 
     def _process(self, filled: list[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return self._processed(filled)
+        except InputError:
+            raise
+        except Exception as error:  # of templates and processors of any origin
+            lines = str(error).strip().splitlines()
+            raise InputError(
+                f"The processor of {self.model_id} ({type(self.processor).__name__}) refused the prompt with "
+                f"{type(error).__name__}: {lines[0] if lines else 'no message'}. Its chat template must take messages "
+                f"whose content is a list with the {self.medium.name} (give another with --chat-template FILE), and "
+                f"the {self.medium.name} must have a size that it supports."
+            ) from error
+
+    def _processed(self, filled: list[dict[str, Any]]) -> dict[str, Any]:
         template = self.chat_template or self.processor.chat_template
         if template is not None:
             batch = self.processor.apply_chat_template(

@@ -1,5 +1,6 @@
 """A probe pair as a model family wants it asked, and its answers as probes are compared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +12,11 @@ from vfl.models.vlm import VLM
 from vfl.probes import match
 from vfl.probes.pair import Pair, Which
 
-# Greedy answers end themselves; these only bound a model that rambles.
+# Greedy answers end themselves; these only bound a model that rambles. Longer expected answers move the bound.
 MAX_NEW_TOKENS = {"text": 16, "number": 8, "yesno": 4, "box": 40, "point": 24}
+
+
+ROOM = 8  # tokens around an expected answer: "The text reads ..."
 
 
 class Sizes(Protocol):
@@ -44,11 +48,17 @@ def expected_text(vlm: VLM, pair: Pair, answer: str, encoded: Encoded) -> str:
     return vlm.family.boxes.format_answer(pair.match, places, encoded.image_sizes[0], encoded.model_sizes[0])
 
 
+def token_limit(vlm: VLM, pair: Pair, expected: Sequence[str]) -> int:
+    """Most tokens of an answer to a pair: its kind's, and room for the longest answer expected."""
+    return max(MAX_NEW_TOKENS[pair.match], max(len(vlm.answer_ids(answer)) for answer in expected) + ROOM)
+
+
 def read_answer(vlm: VLM, pair: Pair, text: str, encoded: Sizes) -> str:
     """A generated answer in the probes' form: boxes and points in pixels of the file, or marked as unreadable."""
     if pair.match not in ("box", "point"):
         return text
     sizes = encoded.image_sizes[0], encoded.model_sizes[0]
+    text = match.said(text)
     # What the family's convention refuses (out of range, too many numbers) must not pass for pixels later.
     return vlm.family.boxes.pixel_answer(pair.match, text, *sizes) or f"unreadable: {text}"
 

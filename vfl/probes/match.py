@@ -3,14 +3,18 @@
 An answer is first read: `read` gives a value that can be compared, or None for an answer that cannot be parsed. Two
 answers are the same when both can be read and the values agree: an unparsable answer is *changed* and *not followed*.
 
-    text    casefolded words (anything but letters and digits separates). With `candidates` (the pair's choices, or its
-            two expected answers), an answer that holds exactly one candidate as a contiguous run of words reads as that
-            candidate: 'The text reads "HOUSE"' is HOUSE, "houses" is not, "house or mouse" is neither of the two.
-    number  the first integer or number word, up to ninety-nine
-    yesno   the first word that is "yes" or "no"
+    text    casefolded words (anything separates but letters, digits, and signs as in "C++", "A+", "-5"). With
+            `candidates` (the pair's choices, or its two expected answers), an answer that holds exactly one candidate
+            as a contiguous run of words reads as that candidate: 'The text reads "HOUSE"' is HOUSE, "houses" is not,
+            "house or mouse" is neither of the two.
+    number  the first integer or number word, up to ninety-nine; "none" and "no cups" are 0, "1 row of 3 cups" is 3
+    yesno   the first word that is "yes" or "no" (or "yeah", "yep", "nope")
     box     "[x0, y0, x1, y1]" in pixels; the same where intersection over union is above .5
     point   "[x, y]" in pixels; the same where both lie in `box`, or, if no box is known or neither lies in it, where
             they are within 5 % of the image's diagonal of each other
+
+What a thinking model writes up to `</think>` is no answer: a block that stays open is unreadable. Full-width and other
+compatibility forms of characters are their plain ones (NFKC).
 
 Boxes and points come here in pixels: each model family's own way of writing them is read in vfl/models/boxes.py.
 """
@@ -44,17 +48,29 @@ _NUMBER = re.compile(
     + "|".join(re.escape(word).replace(r"\ ", r"[\s\-]+") for word in sorted(NUMBER_WORDS, key=len, reverse=True))
     + r")\b"
 )
+# "no cups" counts nothing; "no idea" and "no fewer than 3" do not
+_NO_COUNT = (
+    "idea clue answer way doubt information more less fewer longer other need there it the i you we they that this"
+)
+_NONE = re.compile(r"\b(?:none|nothing|nobody|no one|no (?!(?:" + "|".join(_NO_COUNT.split()) + r")\b)\w+)")
+_OF = re.compile(
+    r"\s+(?:rows?|columns?|lines?|groups?|sets?|piles?|stacks?|pairs?|clusters?|bunch(?:es)?)\s+(?:of|with)\s+"
+)
+_SIGNS = re.compile(r"(?<=[^\W\d_])[+#]+(?![^\W_])|(?<![\w-])-(?=\d)")
+_YES_NO = {"yes": "yes", "yeah": "yes", "yep": "yes", "yup": "yes", "no": "no", "nope": "no", "nah": "no"}
+_THINK, _THOUGHT = "<think>", "</think>"
 _COORDINATE = r"\s*(-?\d+(?:\.\d+)?)\s*"
 
 
 def read(kind: MatchKind, answer: str, candidates: Sequence[str] = ()) -> Value | None:
     """The value of `answer` under `kind`, or None where it cannot be parsed."""
+    answer = said(answer)
     if kind == "text":
         return _read_text(answer, candidates)
     if kind == "number":
         return _read_number(answer)
     if kind == "yesno":
-        return next((word for word in words(answer) if word in ("yes", "no")), None)
+        return next((_YES_NO[word] for word in words(answer) if word in _YES_NO), None)
     return _read_box(answer) if kind == "box" else _read_coordinates(answer, 2)
 
 
@@ -74,6 +90,7 @@ def same(
         box: for "point", the box of the object asked for, in pixels.
         image_size: for "point", (width, height) in pixels; needed where `box` does not decide.
     """
+    first, second = said(first), said(second)
     if kind == "box":
         boxes = _read_box(first), _read_box(second)
         return boxes[0] is not None and boxes[1] is not None and iou(boxes[0], boxes[1]) > IOU_SAME
@@ -84,10 +101,28 @@ def same(
     return value is not None and value == read(kind, second, candidates)
 
 
+def said(text: str) -> str:
+    """The answer without what a thinking model wrote before it; empty where its block stays open."""
+    if _THOUGHT in text:
+        return text.rpartition(_THOUGHT)[2].strip()
+    return "" if is_thinking(text) else text
+
+
+def is_thinking(text: str) -> bool:
+    """Whether an answer ended inside a `<think>` block: it was cut off, and more tokens would be needed."""
+    return _THINK in text and _THOUGHT not in text
+
+
 def words(text: str) -> tuple[str, ...]:
-    """Casefolded words: letters, digits and combining marks (vowel signs of many scripts) stay, the rest separates."""
-    text = unicodedata.normalize("NFC", text).casefold()
-    return tuple("".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text).split())
+    """Casefolded words: letters, digits and combining marks (vowel signs of many scripts) stay, the rest separates.
+
+    Signs that tell names and numbers apart stay too: "+" and "#" behind a letter, a minus before a number.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold()
+    kept = {place for sign in _SIGNS.finditer(text) for place in range(*sign.span())}
+    return tuple(
+        "".join(c if i in kept or unicodedata.category(c)[0] in "LNM" else " " for i, c in enumerate(text)).split()
+    )
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
@@ -114,11 +149,20 @@ def _read_text(answer: str, candidates: Sequence[str]) -> tuple[str, ...] | None
 
 
 def _read_number(answer: str) -> float | None:
-    match = _NUMBER.search(answer.casefold())
+    text = unicodedata.normalize("NFKC", answer).casefold()
+    match, none = _NUMBER.search(text), _NONE.search(text)
+    if none is not None and (match is None or none.start() <= match.start()):
+        return 0.0
     if match is None:
         return None
-    word = re.sub(r"[\s\-]+", " ", match.group())
-    return NUMBER_WORDS[word] if word in NUMBER_WORDS else float(match.group().replace(",", ""))
+    of = _OF.match(text, match.end())
+    each = _NUMBER.match(text, of.end()) if of else None
+    return _value(match.group()) * (_value(each.group()) if each else 1)
+
+
+def _value(number: str) -> float:
+    word = re.sub(r"[\s\-]+", " ", number)
+    return float(NUMBER_WORDS[word]) if word in NUMBER_WORDS else float(number.replace(",", ""))
 
 
 def _read_box(answer: str) -> tuple[float, ...] | None:
