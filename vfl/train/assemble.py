@@ -15,10 +15,12 @@ from vfl.functionmap import FunctionMap, ModelId
 from vfl.loading.load import DTYPES, describe, read_pretrained
 from vfl.models.conversation import ConversationEncoder
 from vfl.models.vlm import VLM
+from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
 from vfl.train.adapter.lora import build_lora
 from vfl.train.arguments import trainer_arguments
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
+from vfl.train.field_values import checked
 from vfl.train.layers.choice import chosen_layers
 from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
@@ -75,6 +77,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     Raises:
         InputError: for anything in the recipe, the data or the model that can't be used.
     """
+    checked("lora", LoraConfig, recipe.lora)
+    refuse_as_model(recipe.model)
     template = _template(recipe.chat_template)
     check_paths(recipe.data)
     choice = recipe.layers
@@ -83,6 +87,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     # Before the model: under ZeRO-3 Transformers then spreads the weights over the ranks as it reads them.
     args = trainer_arguments(recipe, dtype)
     stage = _zero_stage(args)
+    if stage == 3 and recipe.adapter is not None:
+        raise InputError("An adapter can't be trained further under ZeRO-3, which spreads it: use deepspeed: zero2.")
     model, processor, name = read_pretrained(
         recipe.model,
         dtype=_name_of(dtype),
@@ -102,7 +108,10 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         _check_rule(recipe, identity, options, vlm, stage)
     else:  # before the data is read: a wrong choice is said at once
         layers = spared(chosen_layers(choice, identity, fmap), protection)
-        lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
+        if recipe.adapter is None:
+            lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
+        else:
+            lora = continued_lora(model, recipe.adapter, layers, recipe.also_adapt)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
     prepared = _prepared(recipe, vlm, encoder, args, progress)
     decision = None
@@ -121,15 +130,20 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
     try:
         trainer: Any = TRAINERS[recipe.method](
-            model=model,
+            model=model if recipe.adapter is None else with_weights(model, recipe.adapter),
             args=args,
             train_dataset=prepared.rows,
             data_collator=collator,
             processing_class=processor,
-            peft_config=lora,
+            peft_config=lora if recipe.adapter is None else None,
         )
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         raise InputError(f"TRL or PEFT refuses these settings: {' '.join(str(error).split())}") from error
+    for name, parameter in trainer.model.named_parameters():
+        if ".ref." in name:  # the copy of the adapter that preferences are measured from
+            parameter.requires_grad = False
     trainer.on_nan = recipe.on_nan
     if recipe.deepspeed and not trainer.is_deepspeed_enabled:
         raise InputError(

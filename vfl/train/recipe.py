@@ -84,6 +84,7 @@ class Recipe(_Strict):
     quantize: Literal["4bit", "8bit"] | None = None
     chat_template: Path | None = None
     trust_remote_code: bool = False
+    adapter: Path | None = Field(default=None, description="folder of an adapter of this model, to train it further")
     out: Path
     method: Literal["sft", "dpo"] = "sft"
     data: DataConfig
@@ -98,6 +99,20 @@ class Recipe(_Strict):
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _goes_on_from_an_adapter(self) -> Self:
+        if self.adapter is None:
+            return self
+        written = {
+            "lora": bool(self.lora),
+            "match_rank": self.match_rank,
+            "protect": self.protect is not None,
+            "layers.rule": self.layers.by_data,
+        }
+        if taken := [key for key in written if written[key]]:
+            raise ValueError(f"adapter keeps its own rank, modules and layers: leave {taken[0]} out")
+        return self
 
     @model_validator(mode="after")
     def _skips_where_it_can(self) -> Self:
