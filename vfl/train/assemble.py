@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Assembly:
         prepared: the training rows.
         trainer: a TRL trainer; its `model` is the PEFT model.
         zero_stage: DeepSpeed's ZeRO stage, 0 without.
+        heldout: rows whose loss is measured.
     """
 
     vlm: VLM
@@ -62,6 +64,7 @@ class Assembly:
     zero_stage: int
     decision: LayerDecision | None = None
     protection: Protection | None = None
+    heldout: Prepared | None = None
 
     @property
     def peft_model(self) -> PeftModel:
@@ -114,6 +117,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             lora = continued_lora(model, recipe.adapter, layers, recipe.also_adapt)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
     prepared = _prepared(recipe, vlm, encoder, args, progress)
+    heldout = _held_out(recipe, encoder, args, progress) if recipe.evaluation.heldout else None
     decision = None
     if choice.by_data:
         decision = _decided(recipe, vlm, identity, prepared, encoder, args, options, protection)
@@ -152,7 +156,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         )
     if protection is not None:
         trainer.multipliers = protection.multipliers
-    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection)
+    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
 
 
 def _check_rule(recipe: Recipe, model: ModelId, options: dict[str, Any], vlm: VLM, stage: int) -> None:
@@ -201,28 +205,47 @@ def _decided(
 
 
 def _prepared(recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
-    """The rows, read by the first process while the others wait; an error there is one everywhere."""
+    """The rows to train on."""
     folder = recipe.out / PREPARED
+    workers = args.dataloader_num_workers
 
     def rows(bar: bool) -> Prepared:
-        workers = args.dataloader_num_workers
-        found = prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
-        return with_replay(found, recipe, vlm, encoder, folder, workers=workers)
+        new = prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
+        return with_replay(new, recipe, vlm, encoder, folder, workers=workers)
 
+    return _by_the_first(rows, args, progress)
+
+
+def _held_out(recipe: Recipe, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
+    """The rows whose loss is measured, read as those that are trained on."""
+    config = recipe.data.model_copy(update={"train": recipe.evaluation.heldout, "replay": None})
+    # A folder inside: what is refused is written beside it, and must not replace what the other rows' reading wrote.
+    folder = recipe.out / PREPARED / "heldout" / PREPARED
+    workers = args.dataloader_num_workers
+    check_paths(config)
+    return _by_the_first(
+        lambda bar: prepare(config, encoder, folder, method=recipe.method, workers=workers, progress=bar),
+        args,
+        progress,
+    )
+
+
+def _by_the_first(rows: Callable[[bool], Prepared], args: Any, progress: bool) -> Prepared:
+    """Rows read by the first process while the others wait; an error there is one everywhere."""
     # The first process of all, then of each machine (that finds the rows, or reads them where it sees another disk).
-    found = None
+    prepared = None
     for turn in (args.process_index == 0, args.local_process_index == 0, True):
         problem = None
-        if turn and found is None:
+        if turn and prepared is None:
             try:
-                found = rows(progress and args.process_index == 0)
+                prepared = rows(progress and args.process_index == 0)
             except InputError as error:
                 problem = str(error)
-        problems = [one for one in gather_object([problem]) if one]
+        problems = [text for text in gather_object([problem]) if text]
         if problems:
             raise InputError(problems[0])
-    assert found is not None
-    return found
+    assert prepared is not None
+    return prepared
 
 
 def _dtype(name: str) -> torch.dtype:

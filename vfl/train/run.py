@@ -23,14 +23,15 @@ from vfl.metrics.measure import check_names
 from vfl.train.adapter.card import write_card
 from vfl.train.adapter.files import save_adapter, verify_adapter
 from vfl.train.arguments import CHECKPOINTS
-from vfl.train.assemble import Assembly, assemble
+from vfl.train.assemble import PREPARED, Assembly, assemble
 from vfl.train.backward.truncate import truncate
 from vfl.train.began_there import BeganThere
 from vfl.train.callback.bar import use_bar
+from vfl.train.callback.best import BEST
 from vfl.train.callback.evaluation import METRICS
-from vfl.train.callback.loss_log import LossLog
 from vfl.train.callback.of_recipe import evaluation_callback_of
-from vfl.train.callback.tracking import offline_without_login, sender
+from vfl.train.callback.tracking import offline_without_login
+from vfl.train.callback.watch import watch
 from vfl.train.check import preflight_of
 from vfl.train.checkpoints import checkpoints, clear_leftovers
 from vfl.train.preflight.facts import Preflight
@@ -47,7 +48,7 @@ from vfl.train.troubles import explained
 logger = logging.getLogger(__name__)
 
 ADAPTER, PREFLIGHT, REPORT = "adapter", "preflight.json", "report.html"
-_RESULTS = (REPORT, PREFLIGHT, METRICS, "evaluation.json", ADAPTER, CHECKPOINTS, "answers")
+_RESULTS = (REPORT, PREFLIGHT, METRICS, "evaluation.json", ADAPTER, CHECKPOINTS, "answers", BEST)
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,7 @@ def _train(recipe: Recipe, previous: PreviousRun | None, *, resume: bool, check:
     trainer.add_callback(BeganThere(last[-1] if last else None))
     with trainer.args.main_process_first(local=False, desc="generating probes"):
         evaluation = evaluation_callback_of(recipe, parts.vlm)
-    if evaluation is None:
-        trainer.add_callback(LossLog(recipe.out / METRICS))
-    else:
-        evaluation.send = sender(trainer)
-        trainer.add_callback(evaluation)
+    watch(recipe, parts, evaluation)
     use_bar(trainer, evaluation)
     flight, checkpointing = preflight_of(recipe, parts, evaluation)
     if resume and not check:
@@ -232,7 +229,7 @@ def _refuse_other_batch(out: Path, flight: Preflight) -> None:
 
 def _claim(recipe: Recipe, previous: PreviousRun, *, resume: bool) -> None:
     """Make the folder this run's, and remove what a killed one was writing."""
-    clear_leftovers(recipe.out, recipe.out / CHECKPOINTS)
+    clear_leftovers(*(recipe.out / name for name in ("", CHECKPOINTS, "answers", PREPARED)))
     if resume:  # a run that is made longer is none that has ended
         (recipe.out / REPORT).unlink(missing_ok=True)
     else:

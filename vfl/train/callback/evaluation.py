@@ -145,6 +145,10 @@ class EvaluationCallback(TrainerCallback):
         elif self.at_start:
             self._measure(args, state)
 
+    def measure_again(self) -> None:
+        """The model was changed without a step: what was measured at this one holds no more."""
+        self._measured_at = None
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure every so many steps."""
         if self.every is not None and state.global_step % self.every == 0:
