@@ -1,6 +1,7 @@
 """Held-out loss, the best step as the result, and stopping when nothing gets better."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -28,7 +29,13 @@ def heldout_losses(out):
 def plain(qwen, data_of, run, tmp_path_factory):
     """A run whose held-out loss is measured at every step, and whose last step is the result."""
     out = tmp_path_factory.mktemp("plain") / "run"
-    run(qwen, data_of(*KINDS), out, trainer=RESTLESS | {"save_steps": 1}, evaluation=settings(data_of))
+    run(
+        qwen,
+        data_of(*KINDS),
+        out,
+        trainer=RESTLESS | {"save_steps": 1, "save_total_limit": 9},
+        evaluation=settings(data_of),
+    )
     return out
 
 
@@ -50,19 +57,36 @@ def test_it_is_the_mean_over_answer_tokens(plain, qwen, data_of, tmp_path):
     assert loss == pytest.approx(heldout_losses(plain)[4], rel=1e-5)
 
 
-def test_the_best_step_is_the_result(plain, qwen, data_of, run, tmp_path):
+@pytest.fixture(scope="module")
+def judged(qwen, data_of, run, tmp_path_factory):
+    """The same run, whose result is the best step."""
+    out = tmp_path_factory.mktemp("judged") / "run"
+    run(qwen, data_of(*KINDS), out, trainer=RESTLESS, evaluation=settings(data_of, best="loss"))
+    return out
+
+
+def test_the_best_step_is_the_result(plain, judged):
     losses = heldout_losses(plain)
     best = min(losses, key=losses.get)
+    assert best != max(losses), "else there was nothing to choose"
+    values = dict(json.loads((judged / "best" / "history.json").read_text()))
+    assert values == {step: -loss for step, loss in losses.items()}
+    kept = trained.load_file(plain / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors")
+    assert trained.same(trained.weights(judged), kept)
+    assert heldout_losses(judged)[4] == pytest.approx(losses[best], rel=1e-6), "what is measured last is the result"
+
+
+def test_a_resumed_run_finds_the_same(judged, qwen, data_of, run, tmp_path):
+    """Interrupted behind its second step, with what it wrote later still there."""
     out = tmp_path / "run"
-    run(qwen, data_of(*KINDS), out, trainer=RESTLESS, evaluation=settings(data_of, best="loss"))
-    adapter = "adapter_model.safetensors"
-    kept = sorted((plain / "checkpoints").glob("checkpoint-*"))
-    expected = {path.name: trained.load_file(path / adapter) for path in kept}
-    judged = dict(json.loads((out / "best" / "history.json").read_text()))
-    assert judged == {step: -loss for step, loss in losses.items()}
-    if f"checkpoint-{best}" in expected:
-        assert trained.same(trained.weights(out), expected[f"checkpoint-{best}"])
-    assert heldout_losses(out)[4] == pytest.approx(losses[best], rel=1e-6), "what is measured last is the result"
+    shutil.copytree(judged, out)
+    shutil.rmtree(out / "adapter")
+    shutil.rmtree(out / "checkpoints" / "checkpoint-4")
+    (out / "report.html").unlink()
+    evaluation = settings(data_of, best="loss")
+    run(qwen, data_of(*KINDS), out, trainer=RESTLESS, evaluation=evaluation, how={"resume": True})
+    assert trained.same(trained.weights(out), trained.weights(judged))
+    assert (out / "best" / "history.json").read_text() == (judged / "best" / "history.json").read_text()
 
 
 def test_it_stops_when_nothing_gets_better(qwen, data_of, run, tmp_path):
