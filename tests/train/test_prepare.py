@@ -120,3 +120,47 @@ def test_workers_find_the_same(encoder, out, data_of):
     shared = prepare(settings, encoder, out / "other", method="sft", workers=2, progress=False)
     assert (shared.text, shared.image) == (alone.text, alone.image)
     assert trained.QUESTION in shared.rows[0]["messages"]
+
+
+@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize("side", ["question", "answer"])
+def test_a_control_token_in_a_text_is_a_bad_row_wherever_it_stands(encoder, out, data_of, number, side):
+    """The rows behind the first batch are audited as those in it."""
+    end = encoder.tokenizer.convert_ids_to_tokens(min(encoder.end_ids))
+
+    def change(rows):
+        rows[number]["messages"][side == "answer"]["content"][-1]["text"] += f" {end} more"
+
+    path = changed(data_of(*KINDS), out.parent, change)
+    with pytest.raises(InputError, match=f"1 of 4 rows.*line {number + 1}.*control token"):
+        prepared(encoder, out, path)
+
+
+def test_a_tag_of_a_video_is_a_bad_row(encoder, out, data_of):
+    def change(rows):
+        rows[1]["messages"][0]["content"][-1]["text"] = "<video> What happens?"
+
+    path = changed(data_of(*KINDS), out.parent, change)
+    with pytest.raises(InputError, match=r"line 2.*<video>"):
+        prepared(encoder, out, path)
+
+
+def test_the_loss_of_every_row_is_audited(encoder, out, data_of, monkeypatch):
+    """An encoder that marks the prompt of one row, far behind the first batch, as its answer."""
+    encode = type(encoder).encode
+
+    def wrong(self, conversations, prompt_turns=None):
+        batch = encode(self, conversations, prompt_turns)
+        if "two cats" in str(conversations):
+            batch.answers[:, 0] = True
+        return batch
+
+    monkeypatch.setattr(type(encoder), "encode", wrong)
+    with pytest.raises(InputError, match=r"line 8.*loss is on other tokens"):
+        prepared(encoder, out, changed(data_of("text", *["image"] * 7), out.parent, _only_the_last_has_two_cats))
+
+
+def _only_the_last_has_two_cats(rows):
+    for row in rows:
+        row["messages"][1]["content"][0]["text"] = "red"
+    rows[7]["messages"][1]["content"][0]["text"] = "two cats"

@@ -12,6 +12,7 @@ import trained
 
 from vfl.errors import InputError
 from vfl.train.checkpoints import WRITING
+from vfl.train.resumed_settings import as_before, goes_on
 
 KINDS = ("image", "text", "turns", "image", "images", "image", "text", "image", "image", "image")
 # Three steps an epoch, of which the last is short; dropout, shuffling and accumulation all draw or count.
@@ -154,3 +155,35 @@ def test_a_folder_with_a_run_is_not_overwritten_unasked(interrupted, whole, qwen
         run(qwen, data_of(*KINDS), whole, **settings)
     with pytest.raises(InputError, match="no run to resume"):
         run(qwen, data_of(*KINDS), tmp_path / "none", how={"resume": True}, **settings)
+
+
+def test_what_changes_nothing_may_change(interrupted, whole, qwen, data_of, run, settings):
+    trainer = settings["trainer"] | {"save_steps": 1, "save_total_limit": 1, "dataloader_num_workers": 1}
+    changed = settings | {"trainer": trainer | {"logging_steps": 2}}
+    run(qwen, data_of(*KINDS), interrupted, how={"resume": True}, **changed)
+    assert trained.same(trained.weights(interrupted), trained.weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "longer"),
+    [
+        ({"lr_scheduler_type": "constant", "warmup_steps": 0}, True),
+        ({"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2}, True),
+        ({"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.1}, False),
+        ({"warmup_steps": 0}, False),
+    ],
+)
+def test_a_run_goes_on_for_longer_where_no_step_so_far_would_differ(trainer, longer):
+    before, now = ({"trainer": trainer | {"num_train_epochs": epochs}} for epochs in (1, 2))
+    assert goes_on(before, now) is longer
+    assert not goes_on(now, before), "shorter"
+    assert (as_before(before, now) == before) is longer
+
+
+def test_a_longer_run_is_one_that_was_as_long_from_the_start(qwen, data_of, run, tmp_path):
+    constant = {"lr_scheduler_type": "constant", "save_steps": 2}
+    rows = data_of("image", "text", "image", "text")
+    run(qwen, rows, tmp_path / "once", trainer=constant | {"max_steps": 4})
+    run(qwen, rows, tmp_path / "twice", trainer=constant)
+    run(qwen, rows, tmp_path / "twice", trainer=constant | {"max_steps": 4}, how={"resume": True})
+    assert trained.same(trained.weights(tmp_path / "twice"), trained.weights(tmp_path / "once"))

@@ -61,6 +61,7 @@ def test_what_a_run_leaves(done, qwen):
         "adapter",
         "checkpoints",
         "data",
+        "metrics.jsonl",
         "preflight.json",
         "report.html",
         "settings.yaml",
@@ -76,6 +77,27 @@ def test_what_a_run_leaves(done, qwen):
     assert not torch.equal(plain, adapted)
     last = load_file(out / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
     assert trained.same(weights, last)
+
+
+def test_the_loss_is_recorded_and_drawn_without_an_evaluation(done):
+    lines = [json.loads(line) for line in (done[0] / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines if "loss" in line] == trained.losses(done[0])
+    assert {line["kind"] for line in lines} == {"train"}
+    assert "Loss" in (done[0] / "report.html").read_text()
+
+
+def test_every_logger_is_told_the_accuracies_and_none_of_the_losses_is_lost(done, qwen, data_of, run, tmp_path):
+    out = tmp_path / "run"
+    evaluation = {"data": {"own": {"path": str(data_of("image", "text"))}}, "every": 1}
+    run(qwen, data_of(*KINDS), out, evaluation=evaluation)
+    assert trained.losses(out) == trained.losses(done[0])
+    state = json.loads((out / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())
+    told = {row["step"]: row["eval_own/accuracy"] for row in state["log_history"] if "eval_own/accuracy" in row}
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    written = {row["step"]: row["groups"]["own"]["accuracy"] for row in lines if row["kind"] == "evaluation"}
+    assert told == written
+    assert list(told) == [0, 1, 2]
+    assert not any("eval_own/accuracy" in row for row in lines)
 
 
 def test_the_loss_is_on_the_answers_alone(done):
@@ -141,7 +163,7 @@ def test_another_run_may_be_overwritten_when_asked(done, qwen, data_of, run, tmp
     run(qwen, data_of("image", "text"), out, evaluation=evaluation)
     run(qwen, data_of(*KINDS), out, how={"overwrite": True})
     assert trained.same(trained.weights(out), trained.weights(done[0]))
-    assert not [name for name in ("evaluation.json", "answers", "metrics.jsonl") if (out / name).exists()]
+    assert not [name for name in ("evaluation.json", "answers") if (out / name).exists()]
 
 
 def test_a_mistake_costs_no_earlier_run(done, qwen, data_of, run, tmp_path):

@@ -20,7 +20,22 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are those of YAML 1.2: 2e-4 is one. PyYAML reads it as text, a trap for learning rates."""
+    """YAML whose numbers are those of YAML 1.2: 2e-4 is one. PyYAML reads it as text, a trap for learning rates.
+
+    A key that stands twice is an error; PyYAML takes the last one without a word.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """The keys and values of one mapping."""
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice; leave one out", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -11,6 +11,7 @@ from trl import DPOConfig, SFTConfig
 
 from vfl.errors import InputError
 from vfl.io.did_you_mean import did_you_mean
+from vfl.train.field_values import checked
 from vfl.train.recipe import Recipe
 
 ZERO = Path(__file__).parent / "deepspeed"
@@ -45,7 +46,10 @@ OURS = {
     "eval_strategy": "evaluation.every",
     "eval_steps": "evaluation.every",
     "do_eval": "evaluation",
+    # The best is found by evaluations that Trainer makes; here the callback makes them.
     "load_best_model_at_end": None,
+    "metric_for_best_model": None,
+    "greater_is_better": None,
     "save_only_model": None,  # could not be resumed
     "push_to_hub": None,
     "max_length": "data.max_length",
@@ -98,6 +102,12 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
         if key not in known:
             hint = did_you_mean(key, known) or "see TRL's documentation for its fields."
             raise InputError(f"trainer.{key} is no field of TRL's {kind.__name__}: {hint}")
+    written = checked("trainer", kind, written)
+    if str(getattr(written.get("save_strategy"), "value", written.get("save_strategy"))) == "best":
+        raise InputError(
+            "trainer.save_strategy is best, and no run here knows a best step: use steps or epoch. The accuracies of "
+            "evaluation.every say which checkpoint was best; keep enough of them with trainer.save_total_limit."
+        )
     gpu = torch.cuda.is_available() and not written.get("use_cpu", False)
     values: dict[str, Any] = {
         **DEFAULTS,

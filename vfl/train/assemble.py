@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from vfl.functionmap import FunctionMap, ModelId
 from vfl.loading.load import DTYPES, describe, read_pretrained
 from vfl.models.conversation import ConversationEncoder
 from vfl.models.vlm import VLM
+from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
 from vfl.train.adapter.lora import build_lora
 from vfl.train.arguments import trainer_arguments
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
+from vfl.train.field_values import checked
 from vfl.train.layers.choice import chosen_layers
 from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
@@ -49,6 +52,7 @@ class Assembly:
         prepared: the training rows.
         trainer: a TRL trainer; its `model` is the PEFT model.
         zero_stage: DeepSpeed's ZeRO stage, 0 without.
+        heldout: rows whose loss is measured.
     """
 
     vlm: VLM
@@ -60,6 +64,7 @@ class Assembly:
     zero_stage: int
     decision: LayerDecision | None = None
     protection: Protection | None = None
+    heldout: Prepared | None = None
 
     @property
     def peft_model(self) -> PeftModel:
@@ -75,6 +80,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     Raises:
         InputError: for anything in the recipe, the data or the model that can't be used.
     """
+    checked("lora", LoraConfig, recipe.lora)
+    refuse_as_model(recipe.model)
     template = _template(recipe.chat_template)
     check_paths(recipe.data)
     choice = recipe.layers
@@ -83,6 +90,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     # Before the model: under ZeRO-3 Transformers then spreads the weights over the ranks as it reads them.
     args = trainer_arguments(recipe, dtype)
     stage = _zero_stage(args)
+    if stage == 3 and recipe.adapter is not None:
+        raise InputError("An adapter can't be trained further under ZeRO-3, which spreads it: use deepspeed: zero2.")
     model, processor, name = read_pretrained(
         recipe.model,
         dtype=_name_of(dtype),
@@ -102,9 +111,13 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         _check_rule(recipe, identity, options, vlm, stage)
     else:  # before the data is read: a wrong choice is said at once
         layers = spared(chosen_layers(choice, identity, fmap), protection)
-        lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
+        if recipe.adapter is None:
+            lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
+        else:
+            lora = continued_lora(model, recipe.adapter, layers, recipe.also_adapt)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
     prepared = _prepared(recipe, vlm, encoder, args, progress)
+    heldout = _held_out(recipe, encoder, args, progress) if recipe.evaluation.heldout else None
     decision = None
     if choice.by_data:
         decision = _decided(recipe, vlm, identity, prepared, encoder, args, options, protection)
@@ -121,15 +134,20 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
     try:
         trainer: Any = TRAINERS[recipe.method](
-            model=model,
+            model=model if recipe.adapter is None else with_weights(model, recipe.adapter),
             args=args,
             train_dataset=prepared.rows,
             data_collator=collator,
             processing_class=processor,
-            peft_config=lora,
+            peft_config=lora if recipe.adapter is None else None,
         )
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         raise InputError(f"TRL or PEFT refuses these settings: {' '.join(str(error).split())}") from error
+    for name, parameter in trainer.model.named_parameters():
+        if ".ref." in name:  # the copy of the adapter that preferences are measured from
+            parameter.requires_grad = False
     trainer.on_nan = recipe.on_nan
     if recipe.deepspeed and not trainer.is_deepspeed_enabled:
         raise InputError(
@@ -138,7 +156,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         )
     if protection is not None:
         trainer.multipliers = protection.multipliers
-    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection)
+    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
 
 
 def _check_rule(recipe: Recipe, model: ModelId, options: dict[str, Any], vlm: VLM, stage: int) -> None:
@@ -187,28 +205,47 @@ def _decided(
 
 
 def _prepared(recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
-    """The rows, read by the first process while the others wait; an error there is one everywhere."""
+    """The rows to train on."""
     folder = recipe.out / PREPARED
+    workers = args.dataloader_num_workers
 
     def rows(bar: bool) -> Prepared:
-        workers = args.dataloader_num_workers
-        found = prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
-        return with_replay(found, recipe, vlm, encoder, folder, workers=workers)
+        new = prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
+        return with_replay(new, recipe, vlm, encoder, folder, workers=workers)
 
+    return _by_the_first(rows, args, progress)
+
+
+def _held_out(recipe: Recipe, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
+    """The rows whose loss is measured, read as those that are trained on."""
+    config = recipe.data.model_copy(update={"train": recipe.evaluation.heldout, "replay": None})
+    # A folder inside: what is refused is written beside it, and must not replace what the other rows' reading wrote.
+    folder = recipe.out / PREPARED / "heldout" / PREPARED
+    workers = args.dataloader_num_workers
+    check_paths(config)
+    return _by_the_first(
+        lambda bar: prepare(config, encoder, folder, method=recipe.method, workers=workers, progress=bar),
+        args,
+        progress,
+    )
+
+
+def _by_the_first(rows: Callable[[bool], Prepared], args: Any, progress: bool) -> Prepared:
+    """Rows read by the first process while the others wait; an error there is one everywhere."""
     # The first process of all, then of each machine (that finds the rows, or reads them where it sees another disk).
-    found = None
+    prepared = None
     for turn in (args.process_index == 0, args.local_process_index == 0, True):
         problem = None
-        if turn and found is None:
+        if turn and prepared is None:
             try:
-                found = rows(progress and args.process_index == 0)
+                prepared = rows(progress and args.process_index == 0)
             except InputError as error:
                 problem = str(error)
-        problems = [one for one in gather_object([problem]) if one]
+        problems = [text for text in gather_object([problem]) if text]
         if problems:
             raise InputError(problems[0])
-    assert found is not None
-    return found
+    assert prepared is not None
+    return prepared
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import torch
 from vfl.errors import InputError
 from vfl.io.config import recipe_and_overrides
 from vfl.train.run import train
+
+PATIENCE = 30  # seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress=first,
         )
     except InputError as error:
-        if first:
-            print(f"Error: {error}", file=sys.stderr)
+        if not first:
+            # torchrun ends the others as soon as one has ended, and the first is to say it, once. Where the trouble is
+            # this process' own (a disk of another machine), the first never ends by itself.
+            time.sleep(PATIENCE)
+        print(f"Error: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         if first:

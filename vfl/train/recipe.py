@@ -70,6 +70,23 @@ class EvaluationConfig(_Strict):
     metric_pairs: int = Field(default=4, ge=1, description="probe pairs a function that metrics are measured on")
     batch: int = Field(default=16, ge=1)
     every: int | None = Field(default=None, ge=1, description="optimizer steps; None: only before and after")
+    heldout: Paths = Field(default=(), description="rows like those of data.train, whose loss is measured")
+    best: str | None = Field(
+        default=None, description="loss, or the function or set whose accuracy decides: the best step is the result"
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="evaluations without a better one, then training stops"
+    )
+
+    @model_validator(mode="after")
+    def _judges_by_what_it_measures(self) -> Self:
+        if self.patience is not None and self.best is None:
+            raise ValueError("patience waits for a better step: say by what with best, which is loss or a function")
+        if self.best is not None and self.every is None:
+            raise ValueError("best is looked for at every evaluation: give every, a number of steps")
+        if self.best == "loss" and not self.heldout:
+            raise ValueError("best: loss is that of held-out rows: give their files with heldout")
+        return self
 
     @property
     def wanted(self) -> bool:
@@ -87,6 +104,7 @@ class Recipe(_Strict):
     quantize: Literal["4bit", "8bit"] | None = None
     chat_template: Path | None = None
     trust_remote_code: bool = False
+    adapter: Path | None = Field(default=None, description="folder of an adapter of this model, to train it further")
     out: Path
     method: Literal["sft", "dpo"] = "sft"
     data: DataConfig
@@ -101,6 +119,20 @@ class Recipe(_Strict):
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _goes_on_from_an_adapter(self) -> Self:
+        if self.adapter is None:
+            return self
+        written = {
+            "lora": bool(self.lora),
+            "match_rank": self.match_rank,
+            "protect": self.protect is not None,
+            "layers.rule": self.layers.by_data,
+        }
+        if taken := [key for key in written if written[key]]:
+            raise ValueError(f"adapter keeps its own rank, modules and layers: leave {taken[0]} out")
+        return self
 
     @model_validator(mode="after")
     def _skips_where_it_can(self) -> Self:

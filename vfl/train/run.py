@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +17,38 @@ from rich.console import Console
 
 from vfl.errors import InputError
 from vfl.evaluate.result import read_evaluation
-from vfl.io.run_folder import SETTINGS, RunFolder
+from vfl.io.config import read_yaml
+from vfl.io.run_folder import SETTINGS, RunFolder, write_settings
 from vfl.metrics.measure import check_names
 from vfl.train.adapter.card import write_card
 from vfl.train.adapter.files import save_adapter, verify_adapter
 from vfl.train.arguments import CHECKPOINTS
-from vfl.train.assemble import Assembly, assemble
+from vfl.train.assemble import PREPARED, Assembly, assemble
 from vfl.train.backward.truncate import truncate
+from vfl.train.began_there import BeganThere
 from vfl.train.callback.bar import use_bar
+from vfl.train.callback.best import BEST
+from vfl.train.callback.evaluation import METRICS
 from vfl.train.callback.of_recipe import evaluation_callback_of
 from vfl.train.callback.tracking import offline_without_login
+from vfl.train.callback.watch import watch
 from vfl.train.check import preflight_of
 from vfl.train.checkpoints import checkpoints, clear_leftovers
 from vfl.train.preflight.facts import Preflight
 from vfl.train.preflight.tables import print_preflight
+from vfl.train.previous import DropPrevious, PreviousRun
 from vfl.train.recipe import Recipe, read_recipe
 from vfl.train.report.before_after import Change, changes_of
 from vfl.train.report.page import write_training_report
 from vfl.train.restricted_loading import restricted_loading
+from vfl.train.resumed_settings import MAY_CHANGE, as_before, goes_on
 from vfl.train.trainers import trained_state
+from vfl.train.troubles import explained
 
 logger = logging.getLogger(__name__)
 
 ADAPTER, PREFLIGHT, REPORT = "adapter", "preflight.json", "report.html"
-# Where a run lies, and what it recomputes, may change when it is resumed; what it computes may not.
-_MAY_CHANGE = {"out", "checkpointing"}
+_RESULTS = (REPORT, PREFLIGHT, METRICS, "evaluation.json", ADAPTER, CHECKPOINTS, "answers", BEST)
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,28 @@ def train(
         InputError: for what can't be used; nothing is trained then.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    with explained(recipe):
+        return _in_folder(recipe, resume=resume, check=check, overwrite=overwrite, progress=progress)
+
+
+def _in_folder(recipe: Recipe, *, resume: bool, check: bool, overwrite: bool, progress: bool) -> Outcome:
+    """The run in its folder, which is refused or held."""
     folder = folder_of(recipe)
+    before = read_yaml(folder.path / SETTINGS) if resume and folder.started else {}
+    if resume and goes_on(before, _resolved(recipe)):  # a run that ended can be made longer
+        folder = replace(folder, grows=True)
     if check and folder.taken:
         return _check_beside(recipe, progress=progress)
     main = int(os.environ.get("RANK", "0")) == 0  # of several processes, the first holds the folder for all
     holding = folder.held if main else _looked_at(folder)
     with holding(overwrite=overwrite or check, resume=resume):
         if resume and not (check or overwrite):
-            folder.refuse_other_settings(_resolved(recipe), may_change=_MAY_CHANGE)
-        return _train(recipe, folder, resume=resume, check=check, progress=progress)
+            folder.refuse_other_settings(as_before(before, _resolved(recipe)), may_change=MAY_CHANGE)
+        previous = PreviousRun(recipe.out, _RESULTS)
+        if main:
+            previous.settle(resume=resume)
+        with previous.guarded() if main else nullcontext():
+            return _train(recipe, previous, resume=resume, check=check, progress=progress)
 
 
 def folder_of(recipe: Recipe) -> RunFolder:
@@ -123,25 +143,26 @@ def _check_beside(recipe: Recipe, *, progress: bool) -> Outcome:
     return Outcome(recipe.out, outcome.flight)
 
 
-def _train(recipe: Recipe, folder: RunFolder | None, *, resume: bool, check: bool, progress: bool) -> Outcome:
-    """The run itself, in a folder that it may use; `folder` is None where a check claims none."""
+def _train(recipe: Recipe, previous: PreviousRun | None, *, resume: bool, check: bool, progress: bool) -> Outcome:
+    """The run itself, in a folder that it may use; `previous` is None where a check claims none."""
     check_names(recipe.evaluation.metrics)
     if "wandb" in str(recipe.trainer.get("report_to")):
         offline_without_login()
     parts = assemble(recipe, progress=progress)
     trainer = parts.trainer
     main = trainer.args.process_index == 0
+    last = checkpoints(recipe.out / CHECKPOINTS) if resume else []
+    trainer.add_callback(BeganThere(last[-1] if last else None))
     with trainer.args.main_process_first(local=False, desc="generating probes"):
         evaluation = evaluation_callback_of(recipe, parts.vlm)
-    if evaluation is not None:
-        trainer.add_callback(evaluation)
+    watch(recipe, parts, evaluation)
     use_bar(trainer, evaluation)
     flight, checkpointing = preflight_of(recipe, parts, evaluation)
     if resume and not check:
         _refuse_other_batch(recipe.out, flight)
-    # Nothing of the recipe can be refused any more, so an earlier run's results may go.
-    if main and not check and folder is not None:
-        _claim(recipe, folder, resume=resume)
+    if main and not check and previous is not None:
+        _claim(recipe, previous, resume=resume)
+        trainer.add_callback(DropPrevious(previous))
     if main:
         flight.save(recipe.out / PREFLIGHT)
         if progress:
@@ -151,7 +172,6 @@ def _train(recipe: Recipe, folder: RunFolder | None, *, resume: bool, check: boo
         if main and empty.is_dir() and not any(empty.iterdir()):
             empty.rmdir()
         return Outcome(recipe.out, flight, preflight=recipe.out / PREFLIGHT)
-    last = checkpoints(recipe.out / CHECKPOINTS) if resume else []
     if resume and not last:
         logger.warning("no complete checkpoint in %s: the run starts from the beginning", recipe.out / CHECKPOINTS)
     with (
@@ -207,12 +227,14 @@ def _refuse_other_batch(out: Path, flight: Preflight) -> None:
         )
 
 
-def _claim(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
+def _claim(recipe: Recipe, previous: PreviousRun, *, resume: bool) -> None:
     """Make the folder this run's, and remove what a killed one was writing."""
-    clear_leftovers(recipe.out, recipe.out / CHECKPOINTS)
-    if not resume:
-        folder.clear([PREFLIGHT, "metrics.jsonl", "evaluation.json", ADAPTER, CHECKPOINTS, "answers"])
-    folder.save(_resolved(recipe))
+    clear_leftovers(*(recipe.out / name for name in ("", CHECKPOINTS, "answers", PREPARED)))
+    if resume:  # a run that is made longer is none that has ended
+        (recipe.out / REPORT).unlink(missing_ok=True)
+    else:
+        previous.move_aside()
+    write_settings(recipe.out, _resolved(recipe))
 
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """TRL's trainers with whole checkpoints and adapters that are gathered before they are saved."""
 
 import logging
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from trl import DPOTrainer, SFTTrainer
 
+from vfl.errors import InputError
+from vfl.train.adapter.files import readable
 from vfl.train.checkpoints import WholeCheckpoints
 from vfl.train.layers.multipliers import parameter_groups
 from vfl.train.nonfinite import FiniteSteps
@@ -22,6 +24,18 @@ def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with _gathered(list(trained.values())):
         return {name: parameter.detach().cpu().clone() for name, parameter in trained.items()}
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """What Transformers and the libraries behind it refuse, as they say it."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"{what} can't be used with these settings: {' '.join(str(error).split())}. Mend them (lr_scheduler_kwargs "
+            "and optim_args hold what it needs besides), install what is missing, or choose another."
+        ) from error
 
 
 def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
@@ -38,7 +52,26 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
     multipliers: Mapping[int, float] = MappingProxyType({})
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """With multipliers, one group of weights for each."""
+        """With multipliers, one group of weights for each.
+
+        Raises:
+            InputError: for settings, or a missing package, that the optimizer can't be built with.
+        """
+        name = self.args.optim  # type: ignore[attr-defined]
+        with _refused(f"trainer.optim {getattr(name, 'value', name)}"):
+            return self._create_optimizer(*args, **kwargs)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer does.
+
+        Raises:
+            InputError: for settings that the scheduler can't be built with.
+        """
+        name = self.args.lr_scheduler_type  # type: ignore[attr-defined]
+        with _refused(f"trainer.lr_scheduler_type {getattr(name, 'value', name)}"):
+            return super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
+
+    def _create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         if self.multipliers and self.optimizer is None:  # type: ignore[has-type]
             arguments = self.args  # type: ignore[attr-defined]
             kind, options = self.get_optimizer_cls_and_kwargs(arguments, self.model)  # type: ignore[attr-defined]
@@ -58,7 +91,10 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
         if self.args.should_save:  # type: ignore[attr-defined]
             folder = output_dir or self.args.output_dir  # type: ignore[attr-defined]
             Path(folder).mkdir(parents=True, exist_ok=True)
-            unwrapped.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+            unwrapped.save_pretrained(
+                folder, state_dict=state, save_embedding_layers=False, selected_adapters=["default"]
+            )
+            readable(Path(folder))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The adapter's card is written at the end, with what was measured."""

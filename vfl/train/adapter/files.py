@@ -1,5 +1,6 @@
 """An adapter as it stands on a model and as it lies on disk: what it adapts, saving it whole, loading it strictly."""
 
+import os
 import re
 from collections.abc import Mapping
 from copy import copy
@@ -92,21 +93,32 @@ def save_adapter(peft_model: PeftModel, folder: Path, state_dict: Mapping[str, t
         config.save_pretrained(str(temporary))
         own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         save_file(own, temporary / WEIGHTS, metadata={"format": "pt"})
+        readable(temporary)
 
 
-def load_adapter(base_model: PreTrainedModel, folder: Path) -> PeftModel:
-    """The model with a saved adapter on it, for inference; unlike PEFT alone, every tensor must find its place.
+def readable(folder: Path) -> None:
+    """Give an adapter's files the rights that the user's umask asks for; safetensors keeps them from the group."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
+
+
+def load_adapter(base_model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
+    """The model with a saved adapter on it; unlike PEFT alone, every tensor must find its place.
 
     Args:
         base_model: plain; the adapter is injected into it.
         folder: as `save_adapter` or PEFT wrote it.
+        trainable: to go on training it, rather than for inference.
 
     Raises:
         InputError: when the folder holds no LoRA adapter, or it is not one for this model.
     """
     if any(isinstance(module, LoraLayer) for module in base_model.modules()):
         raise InputError("The base model has an adapter on it already. Give a freshly loaded one.")
-    return _load(base_model, folder, read_adapter_config(folder))
+    return _load(base_model, folder, read_adapter_config(folder), trainable=trainable)
 
 
 def verify_adapter(model: PreTrainedModel, folder: Path, trained: Mapping[str, torch.Tensor] | None = None) -> int:
@@ -149,16 +161,17 @@ def read_adapter_config(folder: Path) -> Any:
     return config
 
 
-def _load(base_model: PreTrainedModel, folder: Path, config: Any) -> PeftModel:
+def _load(base_model: PreTrainedModel, folder: Path, config: Any, *, trainable: bool = False) -> PeftModel:
     """The two steps of `PeftModel.from_pretrained`, which only warns of the tensors that the second one misses."""
     kind = type(base_model).__name__
-    config.inference_mode = True
+    config.inference_mode = not trainable
     empty = base_model.device.type == "meta"
     try:
         loaded = PeftModel(base_model, config, low_cpu_mem_usage=empty)
         result = loaded.load_adapter(
             str(folder),
             "default",
+            is_trainable=trainable,
             low_cpu_mem_usage=empty,
             key_mapping=getattr(base_model, "_checkpoint_conversion_mapping", None),
             torch_device="cpu",

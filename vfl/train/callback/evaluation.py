@@ -12,7 +12,7 @@ without.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from vfl.models.discover import discover
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
 from vfl.train.callback.metrics_log import MetricsLog
-from vfl.train.callback.tracking import log_accuracies, log_metrics
+from vfl.train.callback.tracking import log_accuracies, log_metrics, numbers_of
 from vfl.train.report.log import read_log
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ class EvaluationCallback(TrainerCallback):
 
     Attributes:
         accuracies: the last accuracy of each group.
+        send: takes what was measured to the trainer's loggers (`tracking.sender`); None outside of `vfl train`, where
+            a callback does not know its trainer: wandb alone is told then.
 
     Raises:
         InputError: for no items, repeated ids, unknown metrics, or metrics without pairs.
@@ -92,6 +94,8 @@ class EvaluationCallback(TrainerCallback):
         self.metrics, self.metric_pairs = tuple(metrics), list(metric_pairs)
         self.settings = settings or {}
         self.accuracies: dict[str, float] = {}
+        self.send: Callable[[dict[str, float]], None] | None = None
+        self._sending = False
         self.metrics_log = MetricsLog(out / METRICS)
         self._evaluator: Evaluator | None = None
         self._first: list[Answered] | None = None
@@ -141,6 +145,10 @@ class EvaluationCallback(TrainerCallback):
         elif self.at_start:
             self._measure(args, state)
 
+    def measure_again(self) -> None:
+        """The model was changed without a step: what was measured at this one holds no more."""
+        self._measured_at = None
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure every so many steps."""
         if self.every is not None and state.global_step % self.every == 0:
@@ -160,7 +168,7 @@ class EvaluationCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Keep the trainer's own numbers beside ours."""
-        if state.is_world_process_zero and logs:
+        if state.is_world_process_zero and logs and not self._sending:
             self.metrics_log.append(state.global_step, state.epoch, "train", dict(logs))
 
     def on_train_end(
@@ -216,8 +224,13 @@ class EvaluationCallback(TrainerCallback):
         for name, result in results.items():
             self.metrics_log.append(step, epoch, "metric", {"name": name, "result": result})
         write_answers(self._answers_at(step), self._last)  # last: with the file, the lines are there too
+        if self.send is not None:
+            self._sending = True
+            self.send(numbers_of(groups, results))
+            self._sending = False
         if "wandb" in args.report_to:
-            log_accuracies(groups, step)
+            if self.send is None:
+                log_accuracies(groups, step)
             log_metrics(results, read_log(self.metrics_log.path).curves, step)
 
     def _conclude(self, step: int) -> None:

@@ -1,12 +1,18 @@
-"""Weights & Biases: accuracies as curves, metrics as tables and line plots; offline where nobody is logged in."""
+"""What loggers are told: every one of them accuracies and metrics as numbers; Weights & Biases tables and plots too.
+
+Weights & Biases stays offline where nobody is logged in.
+"""
 
 import configparser
 import logging
 import netrc
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from transformers import Trainer
 
 from vfl.train.report.log import Curve
 
@@ -29,6 +35,33 @@ def offline_without_login() -> bool:
     os.environ["WANDB_MODE"] = "offline"
     logger.warning("wandb has no login here: the run is kept offline. `wandb login` and `wandb sync FOLDER` upload it.")
     return True
+
+
+def sender(trainer: Trainer) -> Callable[[dict[str, float]], None]:
+    """A function that gives numbers to all loggers of a trainer, at its step."""
+
+    def send(numbers: dict[str, float]) -> None:
+        pending = trainer.control.should_log  # the loss of this step, which is logged behind the callbacks
+        # Not TRL's own, which would add its running means to these numbers and begin them anew.
+        Trainer.log(trainer, dict(numbers))
+        trainer.control.should_log = pending
+
+    return send
+
+
+def numbers_of(groups: dict[str, dict[str, Any]], results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Accuracy and forgetting of each group, and the metrics' scalars, under names that Transformers' loggers know."""
+    numbers = {
+        f"eval_{group}/{name}": values[name]
+        for group, values in groups.items()
+        for name in ("accuracy", "forgetting")
+        if name in values
+    }
+    for metric, result in results.items():
+        for name, scalar in result["scalars"].items():
+            if scalar["value"] is not None:
+                numbers[f"eval_metrics/{metric}/{name}"] = scalar["value"]
+    return numbers
 
 
 def log_accuracies(groups: dict[str, dict[str, Any]], step: int) -> None:

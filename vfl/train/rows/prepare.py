@@ -24,11 +24,13 @@ from vfl.io.atomic import replacing
 from vfl.models.conversation import ConversationEncoder
 from vfl.train.preflight.facts import DataFacts
 from vfl.train.recipe import DataConfig
-from vfl.train.rows.table import conversation, write_rows
+from vfl.train.rows.audited import audited
+from vfl.train.rows.table import write_rows
 
 logger = logging.getLogger(__name__)
 
 ROWS, CHECKED = "rows.arrow", "checked.json"
+CHECKS = "audited"  # what is checked in rows; changed with it, so that earlier rows are checked again
 SHOWN = 5  # bad rows in a message; all are in errors.jsonl
 
 
@@ -214,10 +216,7 @@ def _check_row(row: dict[str, Any], encoder: ConversationEncoder, method: str) -
     longest = _Checked()
     try:
         for rejected in (False, True) if method == "dpo" else (False,):
-            batch = encoder.encode([conversation(row, rejected=rejected)], [row["prompt"]])
-            image = int((batch.inputs["input_ids"] == encoder.image_token_id).sum())
-            text = int(batch.lengths[0]) - image
-            longest = max(longest, _Checked(text, image), key=lambda one: one.text)
+            longest = max(longest, _Checked(*audited(row, encoder, rejected=rejected)), key=lambda side: side.text)
     except InputError as error:
         return _Checked(reason=str(error))
     # Processors reject what they can't handle (extreme shapes, a placeholder in the text) with errors of their own.
@@ -250,7 +249,7 @@ def _record(path: Path, rows: Sequence[BadRow]) -> None:
 
 def _key(config: DataConfig, files: dict[str, str], encoder: ConversationEncoder, method: str) -> str:
     """Hash of everything that the prepared rows depend on."""
-    facts = [config.model_dump_json(), json.dumps(files), method, encoder.fingerprint()]
+    facts = [config.model_dump_json(), json.dumps(files), method, CHECKS, encoder.fingerprint()]
     return sha256("\n".join(facts).encode()).hexdigest()
 
 
