@@ -132,10 +132,10 @@ def _shards(folder: Path, split: str | None) -> list[Path]:
         shards = [file for file in files if file.name.lower().endswith(suffix)]
         others = sorted({file.suffix for file in files if file not in shards})
         if shards and not others:
-            names = sorted({_DIGITS.sub("", file.name) for file in shards})
-            if len(names) > 1:  # train-00000.parquet beside test-00000.parquet
+            stems = sorted({_DIGITS.sub("", file.name) for file in shards})
+            if len(stems) > 1:  # train-00000.parquet beside test-00000.parquet
                 raise InputError(
-                    f"{folder} holds files of several names ({', '.join(names)}); name the data files, or the split if"
+                    f"{folder} holds files of several names ({', '.join(stems)}); name the data files, or the split if"
                     " the names begin with it"
                 )
             return shards
