@@ -117,8 +117,8 @@ def database(memory: str = MEMORY, threads: int | None = None, temporary: Path |
             if f"/{PARTS}/" not in str(error):
                 raise
             raise InputError(
-                f"A part of the scores is damaged ({str(error).splitlines()[0][:300]}); remove that file and run the same"
-                " `vfl select score` again: it scores what is missing."
+                f"A part of the scores is damaged ({str(error).splitlines()[0][:300]}); remove that file and run the"
+                " same `vfl select score` again: it scores what is missing."
             ) from error
         except duckdb.OutOfMemoryException as error:
             first = str(error).splitlines()[0]
