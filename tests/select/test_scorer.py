@@ -205,6 +205,7 @@ def bad_rows(folder, limit_words):
         {"id": "role", "image": "0.png", "conversations": [{"from": "narrator", "value": "<image>"}]},
         with_image("long", "0.png", question="<image>\n" + "cups " * limit_words),
         with_image("placeholder", "0.png", question="<image>\nWhat is <|image_pad|>?"),
+        with_image("control", "0.png", question="<image>\nWhat is <|im_end|>?"),
         good | {"id": "last"},
     ]
 
@@ -217,11 +218,12 @@ def test_bad_rows_are_set_aside_with_reasons_and_the_others_scored(qwen, folder,
         part = scorer.score(numbered, counted.append)
     assert part.table["uid"].to_pylist() == ["first", "last"]
     reasons = dict(zip(part.errors["uid"].to_pylist(), part.errors["reason"].to_pylist(), strict=True))
-    assert part.errors["position"].to_pylist() == list(range(1, 10))
+    assert part.errors["position"].to_pylist() == list(range(1, 11))
     for uid, told in {
         "missing": "does not exist", "cut": "cannot be decoded", "huge": "too large", "leaves": "outside",
         "remote": "on the network", "empty": "empty", "role": "narrator", "long": "the limit is 100",
         "placeholder": "image_pad",
+        "control": "im_end",
     }.items():  # fmt: skip
         assert told in reasons[uid], (uid, reasons[uid])
     assert sum(counted) == len(numbered)

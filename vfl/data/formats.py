@@ -124,10 +124,10 @@ def _shards(folder: Path, split: str | None) -> list[Path]:
     """The data files of a folder, or of `data` in it (a repository of the Hugging Face Hub)."""
     files = _data_files(folder) or (_data_files(folder / "data") if (folder / "data").is_dir() else [])
     if split is not None:
-        names = ", ".join(file.name for file in files[:8]) or "nothing"
+        some = ", ".join(file.name for file in files[:8]) or "nothing"
         files = [file for file in files if re.match(re.escape(split) + r"(?:\b|_)", file.name)]
         if not files:
-            raise InputError(f"{folder} has no splits called {split!r}: no file's name begins so; found {names}")
+            raise InputError(f"{folder} has no splits called {split!r}: no file's name begins so; found {some}")
     for suffix in SUFFIXES:
         shards = [file for file in files if file.name.lower().endswith(suffix)]
         others = sorted({file.suffix for file in files if file not in shards})

@@ -84,7 +84,10 @@ class Feeder:
             deepcopy(vlm.processor), vlm.family, vlm.parts.image_token_id, vlm.end_ids(), vlm.chat_template, vlm.dtype
         )
         self.limit = limit
-        self.placeholder: str = vlm.tokenizer.convert_ids_to_tokens(vlm.parts.image_token_id)
+        placeholder: str = vlm.tokenizer.convert_ids_to_tokens(vlm.parts.image_token_id)
+        # Written in a text, they would be encoded as the signs of turns, ends and images that they are.
+        special = [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
+        self.control = sorted({placeholder, *special} - {""})
         self.tokens_of_sides = [self._image_tokens(side) for side in _SIDES]
         self.decoding = ThreadPoolExecutor(workers, "decode")
         self.encoding = ThreadPoolExecutor(1, "encode")
@@ -128,8 +131,13 @@ class Feeder:
         sample = entry.sample
         try:
             for message in sample.messages:
-                if any(self.placeholder in part.get("text", "") for part in message["content"]):
-                    raise InputError(f"the text holds {self.placeholder}, which stands for the image in this model")
+                for part in message["content"]:
+                    token = next((token for token in self.control if token in part.get("text", "")), None)
+                    if token is not None:
+                        raise InputError(
+                            f"the text holds {token}, which is a control token of this model; take it out or write it"
+                            " in another way"
+                        )
             images = [image.open() for image in sample.images]
         except InputError as error:
             return Failure(sample.uid, entry.position, sample.where, str(error))
