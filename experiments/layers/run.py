@@ -1,6 +1,7 @@
 """Which layers to train? Arms on tasks of each kind of shift, in one process, resumable.
 
     python -m experiments.layers.run --out runs/layers                     # the planted model
+    python -m experiments.layers.run --out runs/layers --long              # fewer arms, twice the steps
     python -m experiments.layers.run --out runs/layers --model twin=runs/twin/weights --map runs/twin/map
 
 Stages, in this order, each finished before the next:
@@ -41,6 +42,9 @@ SECOND = ("half", "reversed", "attention", "warmup", "similarity", "mlp", "lowes
 REPLAYED = ("full", "half", "function")
 SHARE = 0.1
 STEPS, BATCH = 120, 6
+# The second look: twice the steps and the other rate, on a task that no arm had learned and where forgetting was large.
+LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
+LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,20 @@ def planned(model: str, rate: float | None, seeds: int) -> Iterator[Run]:
     tasks = (*SET_ON, *JUDGED_ON)
     yield from (Run(model, task, arm, rate, 0, 0.0) for task in tasks[:3] for arm in FIRST)
     yield from (Run(model, task, arm, rate, 0, SHARE) for task in reversed(tasks) for arm in REPLAYED)
-    yield from (Run(model, task, arm, rate, 0, 0.0) for task in tasks[3:] for arm in FIRST)
+    yield from (Run(model, task, arm, rate, 0, 0.0) for task in reversed(tasks[3:]) for arm in FIRST)
     yield from (Run(model, task, "thin", rate, 0, SHARE) for task in tasks)
     yield from (Run(model, task, arm, rate, 0, 0.0) for arm in SECOND for task in tasks)
     for seed in range(1, seeds):
         yield from (
             Run(model, task, arm, rate, seed, replay) for task in tasks for arm in REPLAYED for replay in (SHARE, 0.0)
         )
+
+
+def planned_long(model: str) -> Iterator[Run]:
+    """Longer runs, with replay and without."""
+    for task in LONG_TASKS:
+        for replay in (SHARE, 0.0):
+            yield from (Run(model, task, arm, LONG_RATE, 0, replay) for arm in LONG)
 
 
 def best_rate(results: list[dict[str, Any]], model: str) -> float | None:
@@ -92,10 +103,10 @@ def share(digits: str) -> float:
     return digits.count("1") / len(digits)
 
 
-def train(bed: Bed, run: Run, arm: Arm) -> dict[str, Any]:
+def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
     """One run: losses, seconds of a step, answers after it."""
     rows = bed.mixed(run.task, run.replay, run.seed)
-    schedule = Schedule(STEPS, BATCH, run.rate)
+    schedule = Schedule(steps, BATCH, run.rate)
     config = build_lora(bed.vlm.model, arm.layers, arm.lora())
     with adapted(bed.vlm, config, run.seed) as model:
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -120,19 +131,22 @@ def main() -> None:
     parser.add_argument("--model", default="planted", help="name=folder of another model; default: the embedded one")
     parser.add_argument("--map", type=Path, default=Path("recipes/micro/map.json"))
     parser.add_argument("--seeds", type=int, default=3, help="of the confirmation")
+    parser.add_argument("--long", action="store_true", help="the second look, into results-240.jsonl")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
     fmap = FunctionMap.load(options.map)
-    path = options.out / "results.jsonl"
+    steps = LONG_STEPS if options.long else STEPS
+    path = options.out / (f"results-{steps}.jsonl" if options.long else "results.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     beds: dict[str, Bed] = {}
     while True:
         done = {row["run"] for row in results}
         rate = best_rate(results, name)
-        left = [run for run in planned(name, rate, options.seeds) if run.key() not in done]
+        plan = planned_long(name) if options.long else planned(name, rate, options.seeds)
+        left = [run for run in plan if run.key() not in done]
         if options.dry or not left:
             print(f"{len(done)} runs done, {len(left)} left; rate {rate}")
             return
@@ -147,7 +161,7 @@ def main() -> None:
             result: dict[str, Any] = {"left_out": True}
         else:
             same = json.dumps([run.model, run.task, arm.key(), run.rate, run.seed, run.replay])
-            result = next((row for row in results if row.get("same") == same), None) or train(bed, run, arm)
+            result = next((row for row in results if row.get("same") == same), None) or train(bed, run, arm, steps)
             result = result | {"same": same}
         results.append({**result, "run": run.key()})
         _append(path, results[-1])
