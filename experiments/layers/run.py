@@ -44,6 +44,7 @@ SHARE = 0.1
 STEPS, BATCH = 120, 6
 # The second look: twice the steps and the other rate, on a task that no arm had learned and where forgetting was large.
 LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
+FINAL = ("full", "thin", "half")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
 
@@ -84,6 +85,10 @@ def planned_long(model: str) -> Iterator[Run]:
     for task in LONG_TASKS:
         for replay in (SHARE, 0.0):
             yield from (Run(model, task, arm, LONG_RATE, 0, replay) for arm in LONG)
+    yield from (Run(model, task, arm, LONG_RATE, 0, SHARE) for task in ("dark", "roman") for arm in FINAL)
+    yield from (
+        Run(model, task, arm, LONG_RATE, seed, SHARE) for seed in (1, 2) for task in LONG_TASKS for arm in FINAL
+    )
 
 
 def best_rate(results: list[dict[str, Any]], model: str) -> float | None:
