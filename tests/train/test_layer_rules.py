@@ -16,6 +16,7 @@ from vfl.train.layers.choice import chosen_layers, read_choice
 from vfl.train.layers.multipliers import parameter_groups
 from vfl.train.layers.rules import drawn, evenly_spaced, highest, shares
 from vfl.train.layers.shift import relative_step, shift_of
+from vfl.train.layers.thin import thinned
 from vfl.train.recipe import Recipe
 
 MODEL = ModelId(id="m", family="f", num_layers=10)
@@ -70,8 +71,20 @@ def test_a_rule_may_name_an_arm(written, same):
     assert chosen_layers(read_choice(written), MODEL) == chosen_layers(read_choice(same), MODEL)
 
 
-def test_auto_and_data_rules_wait_for_the_rows():
+def test_auto_trains_all_layers_at_a_part_of_the_rank():
     assert read_choice("auto") == read_choice({"rule": "auto"})
+    assert chosen_layers(read_choice("auto"), MODEL) == chosen_layers(read_choice("full"), MODEL)
+    assert thinned({"r": 16}, 64, None) == {"r": 5, "lora_alpha": 5}
+    assert thinned({"r": 16, "lora_alpha": 32}, 64, 0.5) == {"r": 8, "lora_alpha": 16}
+    assert thinned({"use_dora": True}, 64, None) == {"use_dora": True, "r": 19, "lora_alpha": 19}
+    assert thinned({"r": 1}, 64, None)["r"] == 1
+    for wrong in ({"rule": "auto", "count": 2}, {"rule": "auto", "functions": ["ocr"], "map": "map.json"}):
+        with pytest.raises(InputError, match="takes share alone"):
+            read_choice(wrong)
+
+
+def test_data_rules_wait_for_the_rows():
+    assert not read_choice("auto").by_data
     assert read_choice({"rule": "gradient", "count": 3, "modules": "attention"}).by_data
     assert not read_choice({"rule": "uniform"}).by_data
 

@@ -17,7 +17,7 @@ from vfl.loading.load import DTYPES, describe, read_pretrained
 from vfl.models.conversation import ConversationEncoder
 from vfl.models.vlm import VLM
 from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
-from vfl.train.adapter.lora import build_lora
+from vfl.train.adapter.lora import DEFAULTS, build_lora
 from vfl.train.arguments import trainer_arguments
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
@@ -26,6 +26,7 @@ from vfl.train.layers.choice import chosen_layers
 from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
 from vfl.train.layers.rules import check_count
+from vfl.train.layers.thin import thinned
 from vfl.train.preflight.processes import launch_facts
 from vfl.train.recipe import Recipe
 from vfl.train.rows.collate import Collator, PreferenceCollator
@@ -107,6 +108,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     identity = identify_model(model, hashed=fmap is not None or recipe.protect is not None)
     protection = protection_of(recipe.protect, identity, choice.functions)
     options = with_modules(recipe.lora, choice.modules, vlm)
+    if choice.rule == "auto":
+        options = thinned(options, DEFAULTS["r"], choice.share)
     if choice.by_data:
         _check_rule(recipe, identity, options, vlm, stage)
     else:  # before the data is read: a wrong choice is said at once

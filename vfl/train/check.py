@@ -11,6 +11,7 @@ import torch
 from vfl.io.versions import versions
 from vfl.loading.load import EMBEDDED
 from vfl.train.adapter.files import adapted_modules
+from vfl.train.adapter.lora import DEFAULTS
 from vfl.train.assemble import Assembly
 from vfl.train.backward.memory import (
     CheckpointingChoice,
@@ -21,6 +22,7 @@ from vfl.train.backward.memory import (
 )
 from vfl.train.backward.truncate import truncate
 from vfl.train.callback.evaluation import EvaluationCallback
+from vfl.train.layers.thin import thin_reason
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
     TRAINING,
@@ -204,7 +206,7 @@ def _arm_facts(recipe: Recipe, parts: Assembly) -> ArmFacts:
         map_path=None if choice.map is None else str(choice.map),
         map_sha256=None if choice.map is None else _hash(choice.map),
         rank=parts.lora.r,
-        reason=None if parts.decision is None else parts.decision.reason,
+        reason=_reason(recipe, parts),
         protected=None if parts.protection is None else parts.protection.sentence,
     )
 
@@ -212,3 +214,11 @@ def _arm_facts(recipe: Recipe, parts: Assembly) -> ArmFacts:
 def _hash(path: Path) -> str:
     file = path / "map.json" if path.is_dir() else path
     return sha256(file.read_bytes()).hexdigest()
+
+
+def _reason(recipe: Recipe, parts: Assembly) -> str | None:
+    """Why a rule chose these layers."""
+    if recipe.layers.rule == "auto":
+        whole = int(recipe.lora.get("r", DEFAULTS["r"]))
+        return thin_reason(parts.vlm.num_layers, parts.lora.r, whole)
+    return None if parts.decision is None else parts.decision.reason

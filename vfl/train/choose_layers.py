@@ -138,13 +138,12 @@ def decide(
 
 
 def pick(choice: LayerChoice, scores: dict[str, tuple[float, ...]], model: ModelId, barred: Sequence[int]) -> list[int]:
-    """The rule's layers; `auto` is the gradient rule over half of them (docs: experiments/layers).
+    """The rule's layers.
 
     Raises:
         InputError: for a count that the model does not have, and when no layer is left.
     """
-    rule = "gradient" if choice.rule == "auto" else str(choice.rule)
-    layers = highest(scores[rule], choice.number(model.num_layers), barred)
+    layers = highest(scores[str(choice.rule)], choice.number(model.num_layers), barred)
     if not layers:
         raise InputError(
             f"protect bars all {model.num_layers} layers of {model.id}, so rule {choice.rule} has none to choose from. "
@@ -184,10 +183,9 @@ def _reason(
     choice: LayerChoice, layers: Sequence[int], model: ModelId, rows: int, cost: float, shift: Shift | None
 ) -> str:
     """One paragraph: what was chosen, why, and what it costs."""
-    rule = "gradient" if choice.rule == "auto" else str(choice.rule)
     text = (
-        f"Layers {layer_list(layers)} of {model.num_layers}: of {rows} training rows, those {_WORDS[rule]}. "
-        f"They hold {len(layers) / model.num_layers:.0%} of full LoRA's parameters in the decoder, and a step costs "
+        f"Layers {layer_list(layers)} of {model.num_layers}: of {rows} training rows, those "
+        f"{_WORDS[str(choice.rule)]}. They hold {len(layers) / model.num_layers:.0%} of full LoRA's parameters in the decoder, and a step costs "
         f"about {cost:.2f} of one on all layers, since the backward pass ends at layer {min(layers)}."
     )
     return text if shift is None else f"{text} {shift.sentence}"

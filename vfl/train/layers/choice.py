@@ -27,7 +27,7 @@ from vfl.train.layers.rules import drawn, evenly_spaced
 logger = logging.getLogger(__name__)
 
 Arm = Literal["function", "full", "reversed", "random"]
-# Those that read the training data, `auto` among them, are decided in vfl.train.choose_layers.
+# Those but for auto and uniform read the training data: they are decided in vfl.train.choose_layers.
 Rule = Literal["auto", "gradient", "fisher", "warmup", "similarity", "uniform"]
 HALF = 0.5  # of the layers, where a rule is asked for without a count or share
 
@@ -44,9 +44,9 @@ class LayerChoice(BaseModel):
     `reversed` all other layers, `random` as many layers as the set has, drawn with `seed` from all layers, and `full`
     all layers (it needs no set). `expand` adds that many layers on each side of the functions' layers, clipped.
 
-    A `rule` needs no set: `uniform` spaces layers evenly, the others rank them by the training rows and take `count`
-    of them, or `share` of the model's. Functions and a map beside a rule only tell what kind of shift the data is.
-    `modules` are those of a layer that are adapted.
+    A `rule` needs no set: `auto` trains all layers at `share` of the rank (0.3), `uniform` spaces layers evenly, the
+    others rank them by the training rows and take `count` of them, or `share` of the model's. Functions and a map
+    beside such a rule only tell what kind of shift the data is. `modules` are those of a layer that are adapted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
@@ -126,13 +126,15 @@ class LayerChoice(BaseModel):
             raise ValueError(f"expand widens the functions' layers; rule {self.rule} takes count or share")
         if self.count is not None and self.share is not None:
             raise ValueError("count and share both say how many layers; keep one of them")
+        if self.rule == "auto" and (self.count is not None or self.functions or self.map is not None):
+            raise ValueError("rule auto trains all layers and reads no map; it takes share alone, of the rank")
         if bool(self.functions) != (self.map is not None):
             raise ValueError("functions and a map tell what kind of shift the data is: give both or neither")
 
     @property
     def by_data(self) -> bool:
         """Whether the layers depend on the training rows."""
-        return self.rule is not None and self.rule != "uniform"
+        return self.rule not in (None, "auto", "uniform")
 
     def number(self, num_layers: int) -> int:
         """How many layers a rule takes of a model with so many."""
@@ -169,10 +171,10 @@ def chosen_layers(choice: LayerChoice, model: ModelId, fmap: FunctionMap | None 
         InputError: for layers out of range, repeated or none; names the model and its layer count.
     """
     total = model.num_layers
-    assert not choice.by_data, "vfl.train.choosing decides by data"
+    assert not choice.by_data, "vfl.train.choose_layers decides by data"
     if choice.rule == "uniform":
         return evenly_spaced(choice.number(total), total)
-    if choice.arm == "full":
+    if choice.arm == "full" or choice.rule == "auto":
         return list(range(total))
     if choice.arm == "random" and (choice.count is not None or choice.share is not None):
         return drawn(choice.number(total), total, choice.seed)
