@@ -185,7 +185,8 @@ def _reason(
     """One paragraph: what was chosen, why, and what it costs."""
     text = (
         f"Layers {layer_list(layers)} of {model.num_layers}: of {rows} training rows, those "
-        f"{_WORDS[str(choice.rule)]}. They hold {len(layers) / model.num_layers:.0%} of full LoRA's parameters in the decoder, and a step costs "
-        f"about {cost:.2f} of one on all layers, since the backward pass ends at layer {min(layers)}."
+        f"{_WORDS[str(choice.rule)]}. They hold {len(layers) / model.num_layers:.0%} of full LoRA's parameters in the "
+        f"decoder, and a step costs about {cost:.2f} of one on all layers, since the backward pass ends at layer "
+        f"{min(layers)}."
     )
     return text if shift is None else f"{text} {shift.sentence}"

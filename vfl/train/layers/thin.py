@@ -1,7 +1,7 @@
 """The rule `auto`: all layers at a part of the rank, the parameters of few layers spread over all of them.
 
-With a tenth of old rows it came closest to full LoRA of all arms with as many parameters (experiments/layers): few whole
-layers, however they are chosen, miss tasks that act elsewhere. It reads no data.
+With a tenth of old rows it came closest to full LoRA of all arms with as many parameters (experiments/layers): few
+whole layers, however they are chosen, miss tasks that act elsewhere. It reads no data.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def thinned(lora: Mapping[str, Any], rank: int, share: float | None) -> dict[str
 def thin_reason(num_layers: int, thin: int, whole: int) -> str:
     """One paragraph: what was chosen, why, and what it costs."""
     return (
-        f"All {num_layers} layers at rank {thin} instead of {whole}: {thin / whole:.0%} of full LoRA's parameters. With "
-        "old rows beside the new (data.replay) this came closest to full LoRA of all choices with as many parameters. "
+        f"All {num_layers} layers at rank {thin} instead of {whole}: {thin / whole:.0%} of full LoRA's parameters. "
+        "With old rows beside the new (data.replay) this came closest to full LoRA of all choices with as many parameters. "
         "A step takes as long as full LoRA's, since the backward pass goes through every layer."
     )
