@@ -27,6 +27,6 @@ def thin_reason(num_layers: int, thin: int, whole: int) -> str:
     """One paragraph: what was chosen, why, and what it costs."""
     return (
         f"All {num_layers} layers at rank {thin} instead of {whole}: {thin / whole:.0%} of full LoRA's parameters. "
-        "With old rows beside the new (data.replay) this came closest to full LoRA of all choices with as many parameters. "
-        "A step takes as long as full LoRA's, since the backward pass goes through every layer."
+        "With old rows beside the new (data.replay) this came closest to full LoRA of all choices with as many "
+        "parameters. A step takes as long as full LoRA's, since the backward pass goes through every layer."
     )
