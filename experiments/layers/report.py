@@ -17,7 +17,7 @@ from statistics import mean, median
 from typing import Any
 
 from experiments.layers.bed import NEW
-from experiments.layers.run import FIRST, REPLAYED, SECOND, share
+from experiments.layers.run import FIRST, SECOND, share
 from experiments.layers.tasks import TASKS
 from vfl.functionmap import FunctionMap
 from vfl.io.layers import layer_list
@@ -164,7 +164,7 @@ def main() -> None:
     for rate in sorted({cell.rate for cell in found}):
         for replay in sorted({cell.replay for cell in found if cell.rate == rate}):
             texts += [f"Learning rate {rate:g}, replay {replay:.0%}: new / own / others", ""]
-            texts += [arms_table(found, arms if not replay else (*REPLAYED, "thin"), rate, replay), ""]
+            texts += [arms_table(found, arms, rate, replay), ""]
     plain = [cell for cell in found if not cell.replay]
     texts += ["Layers", "", layers_table(plain, arms), ""]
     rate = max({cell.rate for cell in found}, key=lambda each: sum(cell.rate == each for cell in found))

@@ -8,7 +8,7 @@ import yaml
 
 from vfl.errors import InputError
 from vfl.train.arms.run import ARMS, plan_runs
-from vfl.train.arms.table import _mean
+from vfl.train.arms.table import _accuracy, _mean
 from vfl.train.recipe import read_recipe
 
 
@@ -68,3 +68,13 @@ def test_intervals_hold_the_mean_and_widen_when_seeds_differ():
         assert rate.low < rate.value < rate.high
     assert wide.high - wide.low > 1.3 * (narrow.high - narrow.low)
     assert json.dumps(vars(narrow)) == json.dumps(vars(_mean(alike)))
+
+
+@pytest.mark.parametrize("items", [1, 2, 100])
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_few_items_that_agree_leave_a_wide_interval(items, right):
+    one, five = (_accuracy(np.full((seeds, items), right)) for seeds in (1, 5))
+    assert one == five, "seeds share their items"
+    assert one.high - one.low > 3 / (items + 4)
+    assert one.low <= one.value <= one.high
+    assert {0.0: one.low, 1.0: one.high}[right] == pytest.approx(right)

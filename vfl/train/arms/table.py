@@ -1,7 +1,8 @@
 """What the arms of an experiment came to: accuracies with intervals over seeds and items, and what they cost.
 
 Intervals resample seeds, and items within each seed, since both vary (two-level percentile bootstrap, 95 %). Arms of
-one seed answer the same items after the same batches, so differences between arms resample them together.
+one seed answer the same items after the same batches, so differences between arms resample them together. Where all
+answers agree there is nothing to resample, so an accuracy's interval is never narrower than Wilson's over the items.
 """
 
 import json
@@ -14,6 +15,7 @@ import numpy as np
 from vfl.evaluate.result import read_evaluation
 from vfl.io.atomic import replacing
 from vfl.io.layers import layer_list
+from vfl.stats import wilson
 from vfl.train.arms.run import ArmRun
 from vfl.train.preflight.facts import Preflight
 from vfl.train.report.before_after import Rate, points
@@ -67,7 +69,7 @@ def summarise_arms(runs: Sequence[ArmRun]) -> ArmsTable:
                 layers=tuple(dict.fromkeys(layer_list(flight.arm.layers) for flight in flights)),
                 parameters=flights[0].trainable_parameters,
                 bytes=flights[0].trainable_bytes,
-                accuracy={group: _mean(correct[arm][group]) for group in groups},
+                accuracy={group: _accuracy(correct[arm][group]) for group in groups},
                 against_full={}
                 if full is None or arm == "full"
                 else {group: _mean(correct[arm][group] - full[group]) for group in groups},
@@ -105,7 +107,14 @@ def write_table(table: ArmsTable, out: Path) -> None:
 def markdown(table: ArmsTable) -> str:
     """Two tables: what each arm is and reaches, and how it differs from full LoRA."""
     groups = list(table.n)
-    head = ["arm", "layers", "seeds", "trained parameters", "bytes", *groups]
+    head = [
+        "arm",
+        "layers",
+        "seeds",
+        "trained parameters",
+        "bytes",
+        *(f"{group} (n {table.n[group]})" for group in groups),
+    ]
     before = [
         "before training",
         "",
@@ -152,6 +161,14 @@ def _correct(runs: Sequence[ArmRun]) -> dict[str, np.ndarray]:
         for group, items in by_group.items():
             found.setdefault(group, []).append([items[name] for name in sorted(items)])
     return {group: np.array(rows) for group, rows in found.items()}
+
+
+def _accuracy(right: np.ndarray) -> Rate:
+    """Share of right answers of (seeds, items); seeds share their items, so only these count as independent."""
+    drawn = _mean(right)
+    items = np.array(right.shape[1], dtype=float)
+    low, high = wilson(drawn.value * items, items)
+    return Rate(drawn.value, min(drawn.low, float(low)), max(drawn.high, float(high)))
 
 
 def _mean(values: np.ndarray) -> Rate:
