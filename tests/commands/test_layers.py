@@ -20,7 +20,7 @@ def words(tmp_path_factory):
 
 
 def test_rankings_costs_and_shift(vfl_command, words, tmp_path):
-    options = ["--map", MAP, "--functions", "ocr", "--count", 3, "--rows", 8, "--warmup", 1, "--out", tmp_path]
+    options = ["--map", MAP, "--functions", "ocr", "--count", 3, "--sample", 8, "--warmup", 1, "--out", tmp_path]
     code, printed, _ = vfl_command("layers", "--data", words, *options)
     assert code == 0, printed
     saved = json.loads((tmp_path / "layers.json").read_text())
@@ -43,7 +43,7 @@ def test_rankings_costs_and_shift(vfl_command, words, tmp_path):
         (["--data", "none.jsonl"], "no data at none.jsonl"),
         (["--functions", "ocr"], "needs the map"),
         (["--count", "11"], "1 to 10"),
-        (["--rows", "0"], "at least 1"),
+        (["--sample", "0"], "at least 1"),
     ],
 )
 def test_bad_input_is_said(vfl_command, words, arguments, said):

@@ -29,7 +29,7 @@ def command(
     map: Map = None,
     functions: Functions = None,
     count: Annotated[int | None, typer.Option(help="Layers that a rule takes; half of them by default.")] = None,
-    rows: Annotated[int, typer.Option(help="Rows that are read.")] = 64,
+    sample: Annotated[int, typer.Option(help="Training rows that are read.")] = 64,
     warmup: Annotated[int, typer.Option(help="Steps of a short LoRA run in all layers; 0 leaves this rule out.")] = 0,
     out: Out = None,
     seed: Seed = None,
@@ -63,7 +63,7 @@ def command(
         check_count(count, vlm.num_layers)
     fmap = map_of(vlm, map, allow_other_model=allow_other_model) if map else None
     reading = fmap.layers_of(names) if fmap and names else []
-    scored = survey(vlm, data, images=images, rows=rows, warmup=warmup, seed=seed or 0)
+    scored = survey(vlm, data, images=images, rows=sample, warmup=warmup, seed=seed or 0)
     chosen = choices(scored.scores, count or max(1, vlm.num_layers // 2), vlm.num_layers, reading)
     console = Console()
     console.print(score_table(scored.scores, vlm.num_layers, fmap))

@@ -41,9 +41,7 @@ def command(
     mode: Annotated[str | None, typer.Option(help="auto (default), single, window or suffix.")] = None,
     reading: Reading = None,
     layers: Layers = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of an answer; by default as the expected answers need.")
-    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     *,
