@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from vfl.locate.run import locate as locate
     from vfl.measure.run import measure as measure
     from vfl.models.vlm import VLM as VLM
-    from vfl.select.score.run import score_data
-    from vfl.select.subset.write import filter_data
+    from vfl.select.score.run import score_data as _score_data
+    from vfl.select.subset.write import filter_data as _filter_data
     from vfl.train.run import train as train
 
-    score = score_data
-    filter = filter_data
+    score = _score_data
+    filter = _filter_data
 
 __version__ = "0.2.0.dev0"
 

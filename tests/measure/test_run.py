@@ -94,7 +94,7 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     assert (accuracy["value"], accuracy["n"]) == (1.0, 2), "each question is asked once, on its one image"
     assert len(found.metrics["lens"]["without_object"]) == 2
     assert "correspondence" not in found.metrics["lens"]["curves"]
-    monkeypatch.setattr("vfl.measure.config.KNOWN", ("cosine", "visual_prompt"))
+    monkeypatch.setattr("vfl.measure.config.known_metrics", lambda: ("cosine", "visual_prompt"))
     both = run(MeasureConfig(out=tmp_path / "all", data=settings["data"]), vlm=vlm, progress=False)
     assert list(both.metrics) == ["cosine"]
     assert both.not_measured.keys() == {"visual_prompt"}
@@ -110,7 +110,7 @@ def test_with_all_what_does_not_apply_is_left_out_with_its_reason(vlm, suite, tm
         return measure_named(vlm, names, pairs)
 
     monkeypatch.setattr(run_module, "measure_named", refusing)
-    monkeypatch.setattr("vfl.measure.config.KNOWN", ("var", "cosine"))
+    monkeypatch.setattr("vfl.measure.config.known_metrics", lambda: ("var", "cosine"))
     with caplog.at_level(logging.WARNING):
         found = run(MeasureConfig(data=str(suite), out=tmp_path / "out"), vlm=vlm, progress=False)
     assert list(found.metrics) == ["cosine"]

@@ -120,7 +120,7 @@ def test_zero3_refuses_preference_rows_without_images(ranks):
 def test_an_error_in_the_data_ends_all_ranks(ranks):
     folder, codes, errors = ranks
     assert [code["broken"] for code in codes] == [2, 2]
-    assert errors.count("missing.png") == 1, "the first rank alone says it"
+    assert sum("missing.png" in line for line in errors.splitlines()) == 1, "the first rank alone says it"
     assert not (folder / "broken" / "settings.yaml").exists()
 
 

@@ -140,8 +140,8 @@ def _swap_problem(vlm: VLM, encoded: Encoded, question: str) -> str:
     other = vlm.ask(question, vlm.medium.noise(1))
     if other.spans != encoded.spans:
         return "two images of equal size give vision tokens at different positions"
-    swapped = sweep(vlm, encoded, [Plan.swap(range(vlm.num_layers), prefill(vlm, other))]).logits[0].float()
-    expected = vlm.model(**other.inputs, use_cache=False).logits[0, -1].float().cpu()
+    swapped = sweep(vlm, encoded, [Plan.swap(range(vlm.num_layers), prefill(vlm, other))]).logits[0].double()
+    expected = vlm.model(**other.inputs, use_cache=False).logits[0, -1].double().cpu()
     difference = float((swapped - expected).abs().max())
     if difference <= tolerance(vlm, expected):
         return ""

@@ -38,14 +38,6 @@ def test_the_pool_is_what_it_says(recipe, tmp_path):
         assert alike or row.columns["truth"] != "repeat"
 
 
-def test_the_oracle_takes_right_rows_in_equal_parts(recipe, tmp_path):
-    recipe.write_pool(tmp_path / "pool", each=6, blind=5, repeats=4, wrong=8, seed=0)
-    pool = recipe._rows(tmp_path / "pool" / "pool.jsonl")
-    chosen = recipe._oracle(pool, 12, 0)
-    assert Counter(row["truth"] for row in chosen) == dict.fromkeys(recipe.FUNCTIONS, 3)
-    assert len({row["id"] for row in chosen}) == 12
-
-
 def test_a_seed_gives_the_same_pool(recipe, tmp_path):
     for name in ("a", "b"):
         recipe.write_pool(tmp_path / name, each=3, blind=2, repeats=2, wrong=4, seed=3)

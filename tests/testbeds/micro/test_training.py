@@ -10,7 +10,7 @@ from vfl.testbeds.micro.checkpoint import load_checkpoint
 from vfl.testbeds.micro.config import Recipe, read_recipe
 from vfl.testbeds.micro.train import overridden, train
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "micro" / "pretrain.yaml"
+RECIPE = Path(__file__).parents[3] / "recipes" / "micro" / "pretrain.yaml"
 
 
 def elsewhere(recipe: Recipe, folder: Path, **changes: object) -> Recipe:
