@@ -73,7 +73,7 @@ def test_every_function_has_its_row_curve_heat_and_examples(page: str, finished:
     assert "From shallow to deep: recognition → counting → grounding" in text
     assert "precision 100\u00a0% (1 of 1 found), recall 50\u00a0% (1 of 2 planted)" in text
     assert "distributed" in text
-    assert "No control images" in text
+    assert "Tested against a floor" in text
     assert page.count("<title>counting, layer") == finished.fmap.model.num_layers
     assert "cd" * 32 in text
     assert "choice.cap" in text

@@ -50,7 +50,7 @@ def make_command(
     from vfl.probes.make import make
     from vfl.probes.pair import write_suite
 
-    names = None if functions is None else split(functions)
+    names = None if functions is None else split(functions) or [""]
     if coco is not None:
         if size is not None or objects is not None or style != "standard":
             raise InputError("--coco takes photographs as they are: leave out --style, --size and --objects")
