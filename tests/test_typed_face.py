@@ -39,7 +39,9 @@ def _checked_imports() -> set[str]:
     tree = ast.parse((ROOT / "vfl" / "__init__.py").read_text(encoding="utf-8"))
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
-    return {alias.asname or alias.name for node in imports for alias in node.names}
+    named = {alias.asname or alias.name for node in imports for alias in node.names}
+    renamed = {ast.unparse(node.targets[0]) for block in blocks for node in block.body if isinstance(node, ast.Assign)}
+    return {name for name in named if not name.startswith("_")} | renamed
 
 
 def test_checkers_and_python_know_the_same_names():

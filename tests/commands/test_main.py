@@ -74,11 +74,11 @@ from vfl.locate import sweeping
 
 sweep_pair, pairs = sweeping.sweep_pair, []
 
-def stopped(asker, pair, *arguments, **options):
-    pairs.append(pair)
-    if len(pairs) == 4:
+def stopped(asker, pair, blocks, **options):
+    pairs.extend([pair] if blocks else [])  # without blocks it is only asked, before anything is swept
+    if blocks and len(pairs) == 4:
         os.kill(os.getpid(), signal.SIGINT)
-    return sweep_pair(asker, pair, *arguments, **options)
+    return sweep_pair(asker, pair, blocks, **options)
 
 sweeping.sweep_pair = stopped
 # A shell that runs the tests in the background has them, and their children, ignore SIGINT.

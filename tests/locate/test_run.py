@@ -124,6 +124,8 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(finished, vlm,
     done, real = [], sweeping.sweep_pair
 
     def interrupted(asker, pair, blocks, **kwargs):
+        if not blocks:  # asked unswapped, before anything is swept
+            return real(asker, pair, blocks, **kwargs)
         if len(done) == 7:
             raise KeyboardInterrupt
         done.append(pair.id)

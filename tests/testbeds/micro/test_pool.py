@@ -1,4 +1,4 @@
-"""The pool of the selection experiment has the composition that it says, and its oracle takes only right rows."""
+"""The pool of the selection experiment has the composition that it says."""
 
 import sys
 from collections import Counter
@@ -8,15 +8,15 @@ import pytest
 
 from vfl.data import Sample, read
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "micro" / "select"
+RECIPE = Path(__file__).parents[3] / "experiments" / "selection"
 
 
 @pytest.fixture
 def recipe(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(RECIPE)])
-    import experiment
+    import pool
 
-    return experiment
+    return pool
 
 
 def test_the_pool_is_what_it_says(recipe, tmp_path):
