@@ -13,9 +13,8 @@ from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
 from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.evaluate.summary import check_ids, summarise
-from vfl.io.config import validated
 from vfl.io.run_folder import RunFolder
-from vfl.loading.config import identify, load_from
+from vfl.loading.config import configured, identify, load_from
 from vfl.loading.load import EMBEDDED, EMBEDDED_ID, resolve
 from vfl.models.vlm import VLM
 
@@ -42,9 +41,7 @@ def evaluate(
     Raises:
         InputError: for settings, probes, data or models that can't be used.
     """
-    loaded = model if isinstance(model, VLM) else None
-    name = loaded.model_id if loaded else str(model)
-    config = validated(EvaluateConfig, {"model": name, "out": out, **settings}, source="settings")
+    config, loaded = configured(EvaluateConfig, model, {"out": out, **settings})
     folder_of(config).refuse_if_taken(overwrite=overwrite, can_resume=False)
     return run(config, loaded or load_from(config), overwrite=overwrite, progress=progress)
 

@@ -1,12 +1,14 @@
 """Settings that say which model: shared by everything that loads one, and how a result says which it was."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
+from vfl.io.config import validated
 from vfl.loading.load import EMBEDDED, EMBEDDED_ID, load
 from vfl.models.identity import weights_sha256
 from vfl.models.vlm import VLM
@@ -26,6 +28,20 @@ class ModelConfig(BaseModel):
     attention: Literal["sdpa", "eager"] = "sdpa"
     chat_template: Path | None = Field(default=None, description="file with a chat template that replaces the model's")
     trust_remote_code: bool = False
+
+
+C = TypeVar("C", bound=ModelConfig)
+
+
+def configured(kind: type[C], model: str | Path | VLM, settings: Mapping[str, Any]) -> tuple[C, VLM | None]:
+    """The settings of a Python call that takes a model or its name, and the model where it is loaded already.
+
+    Raises:
+        InputError: for an unknown setting or a value of the wrong kind.
+    """
+    loaded = model if isinstance(model, VLM) else None
+    name = loaded.model_id if loaded else str(model)
+    return validated(kind, {"model": name, **settings}, source="settings"), loaded
 
 
 def load_from(config: ModelConfig) -> VLM:

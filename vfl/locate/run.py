@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
-from vfl.io.config import validated
 from vfl.io.layers import layer_list
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
-from vfl.loading.config import EMBEDDED_ID, identify, load_from
+from vfl.loading.config import EMBEDDED_ID, configured, identify, load_from
 from vfl.loading.load import EMBEDDED, resolve
 from vfl.locate.config import LocateConfig
 from vfl.locate.map_entries import build_entries, kept_counts
@@ -68,9 +67,7 @@ def locate(
     Example:
         >>> fmap = vfl.locate("Qwen/Qwen2.5-VL-3B-Instruct", out="runs/qwen", pairs=50)  # doctest: +SKIP
     """
-    loaded = model if isinstance(model, VLM) else None
-    name = loaded.model_id if loaded else str(model)
-    config = validated(LocateConfig, {"model": name, "out": out, **settings}, source="settings")
+    config, loaded = configured(LocateConfig, model, {"out": out, **settings})
     return run(config, vlm=loaded, overwrite=overwrite, resume=resume, progress=progress)
 
 

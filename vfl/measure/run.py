@@ -13,11 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 from vfl.errors import InputError
-from vfl.io.config import validated
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
-from vfl.loading.config import identify, load_from
+from vfl.loading.config import configured, identify, load_from
 from vfl.loading.load import EMBEDDED_ID
 from vfl.measure.config import ALL, MeasureConfig, check_metrics
 from vfl.measure.judge import Judge
@@ -64,9 +63,7 @@ def measure(
     Example:
         >>> vfl.measure("Qwen/Qwen2.5-VL-3B-Instruct", metrics=["var", "drop"], out="runs/measured")  # doctest: +SKIP
     """
-    loaded = model if isinstance(model, VLM) else None
-    name = loaded.model_id if loaded else str(model)
-    config = validated(MeasureConfig, {"model": name, "out": out, **settings}, source="settings")
+    config, loaded = configured(MeasureConfig, model, {"out": out, **settings})
     return run(config, vlm=loaded, overwrite=overwrite, resume=resume, progress=progress)
 
 
