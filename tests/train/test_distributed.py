@@ -120,8 +120,8 @@ def test_zero3_refuses_preference_rows_without_images(ranks):
 def test_an_error_in_the_data_ends_all_ranks(ranks):
     folder, codes, errors = ranks
     assert [code["broken"] for code in codes] == [2, 2]
-    # A message is one paragraph of the first rank, not one a rank; a log line beside it may name the row too.
-    assert 1 <= sum("missing.png" in line for line in errors.splitlines()) <= 2
+    saying = [line for line in errors.splitlines() if "missing.png" in line]
+    assert len(saying) == 1, f"the first rank alone says it: {saying}"
     assert not (folder / "broken" / "settings.yaml").exists()
 
 

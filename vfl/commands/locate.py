@@ -91,20 +91,18 @@ def table_of(fmap: Any) -> Table:
 
     title = Text(f"Function layers of {fmap.model.id} ({fmap.model.num_layers} layers)")
     table = Table(title=title, box=SIMPLE_HEAD)
-    for heading in ("function", "layers", "changed", "95 % CI", "explained", "against", "kept", "accuracy"):
+    for heading in ("function", "layers", "changed (95 %)", "explained", "against", "kept"):
         table.add_column(heading, justify="left" if heading in ("function", "layers") else "right", no_wrap=True)
     for name, entry in fmap.functions.items():
         rate, ends, _ = headline(entry) or (None, None, "")
-        layers = layer_list(entry.layers) + (", distributed" if entry.distributed else "")
-        row: tuple[str, ...] = (
-            name,
-            layers,
-            percent(rate) if rate is not None else "-",
-            interval(ends) if ends else "-",
-        )
+        layers = layer_list(entry.layers) + (" *" if entry.distributed else "")
+        changed = f"{percent(rate)} ({interval(ends)})" if rate is not None and ends else "-"
+        explained = percent(entry.explained) if entry.explained is not None else "-"
         against = "control" if entry.tested_against == "control" else f"floor {percent(entry.floor or 0.0)}"
-        row += (percent(entry.explained) if entry.explained is not None else "-", against)
-        table.add_row(*map(Text, (*row, f"{entry.kept}/{entry.pairs}", percent(entry.accuracy))))
+        table.add_row(*map(Text, (name, layers, changed, explained, against, f"{entry.kept}/{entry.pairs}")))
+    if any(entry.distributed for entry in fmap.functions.values()):
+        table.caption = "* distributed: more of the depth than choice.distributed_above"
+        table.caption_justify = "left"
     return table
 
 

@@ -11,17 +11,19 @@ import argparse
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
+from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import torch
+from torch.distributed.distributed_c10d import _get_default_store  # there is no public way to the group's store
 
 from vfl.errors import InputError
 from vfl.io.config import recipe_and_overrides
 from vfl.train.run import train
 
-PATIENCE = 30  # seconds
+PATIENCE = timedelta(seconds=30)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,17 +54,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress=first,
         )
     except InputError as error:
-        if not first:
-            # torchrun ends the others as soon as one has ended, and the first is to say it, once. Where the trouble is
-            # this process' own (a disk of another machine), the first never ends by itself.
-            time.sleep(PATIENCE)
-        print(f"Error: {error}", file=sys.stderr, flush=True)
+        if first or not _first_says(str(error)):
+            print(f"Error: {error}", file=sys.stderr, flush=True)
+        if first:
+            _told(str(error))
         return 2
     except KeyboardInterrupt:
         if first:
             print("Interrupted. `--resume` goes on from the last complete checkpoint.", file=sys.stderr)
         return 130
     return 0
+
+
+def _told(text: str) -> None:
+    """Let the other ranks know what the first has said."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        _get_default_store().set(_key(text), "said")
+
+
+def _first_says(text: str) -> bool:
+    """Whether the first rank says the same, so that it is said once; a trouble of this rank's own it never says."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return True  # nothing but the recipe has been read yet, and all read the same
+    try:
+        _get_default_store().wait([_key(text)], PATIENCE)
+    except torch.distributed.DistNetworkError:
+        return True  # the first has ended already, with what it had to say
+    except torch.distributed.DistError:
+        return False
+    return True
+
+
+def _key(text: str) -> str:
+    return f"vfl/said/{sha256(text.encode()).hexdigest()}"
 
 
 def leave() -> None:
