@@ -161,3 +161,7 @@ def test_words_and_charts() -> None:
         assert all(0 < tick.at < 100 for tick in ticks)
     assert len({(ink.colour, ink.dash) for ink in charts.inks([str(n) for n in range(24)]).values()}) == 24
     assert re.fullmatch(r"M[\d. L]+ Z", charts.area([0.1, 0.2], [0.3, 0.4]))
+
+
+def test_no_number_is_minus_nothing(page: str) -> None:
+    assert ">-0.0<" not in page
