@@ -21,7 +21,7 @@ from vfl.probes.pair import Pair
 
 logger = logging.getLogger(__name__)
 
-FIRST = 10  # pairs that are asked before anything is swept
+FIRST = 10  # pairs that are asked at most before anything is swept
 
 
 def sweep_all(asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path, *, progress: bool) -> pa.Table:
@@ -40,10 +40,12 @@ def sweep_all(asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path
 
 
 def _try_out(asker: Asker, pairs: Sequence[Pair], config: LocateConfig) -> None:
-    """Ask the first pairs unswapped, before hours are spent on answers that are never right or never read."""
-    rows = [row for pair in pairs for row in sweep_pair(asker, pair, [], max_new_tokens=config.max_new_tokens)]
-    if any(row["kept"] for row in rows):
-        return
+    """Ask the first pairs unswapped, until one is kept: before hours are spent on answers that are never right."""
+    rows = []
+    for pair in pairs:
+        rows += sweep_pair(asker, pair, [], max_new_tokens=config.max_new_tokens)
+        if rows[-1]["kept"]:
+            return
     wrong = [row for row in rows if not row["target_correct"]] or rows
     got, pair = wrong[0], next(pair for pair in pairs if pair.id == wrong[0]["pair_id"])
     answers = [got["baseline_answer"], got["source_baseline"]]
