@@ -28,7 +28,11 @@ def pool(number=1000, seed=0):
         said = str(rng.choice(["1", "2", "3"], p=[0.8, 0.17, 0.03])) if name != "ocr" else f"word {n}"
         rows.append(
             row(
-                n, **effects, no_image_js=0.3 if moves else 0.02 if name != "blind" else 1e-4, solved=name != "counting"
+                n,
+                **effects,
+                no_image_js=0.3 if moves else 0.02 if name != "blind" else 1e-4,
+                solved=name != "counting",
+                no_image=name == "blind",
             )
             | {"uid": f"{name}-{n}{'-wrong' * wrong}", "answer": said, "question_terms": [place, place + 1]}
             | {"image_state": rng.standard_normal(STATES).astype(np.float16), "source": name}

@@ -27,7 +27,9 @@ def planted(number=600, seed=0, noise=1.0):
         effects["js_recognition"] += float(noise * 0.05 * rng.random() * (name != "blind"))
         if moves:
             effects[f"js_{name}"] += float(0.1 + 0.3 * rng.random())
-        made = row(n, **effects, no_image_js=0.4 if moves else 0.05 if name != "blind" else 0.001)
+        made = row(n, **effects, no_image_js=0.4 if moves else 0.05, no_image=name == "blind")
+        if name == "blind":
+            made["no_image_js"] = 0.001
         made["question_terms"] = [term for term in SAID[name] if rng.random() < 0.9] or SAID[name][:1]
         made["image_state"] = rng.standard_normal(STATES).astype(np.float16)
         rows.append(made | {"uid": f"{name}-{n}", "answer": str(rng.integers(4))})

@@ -3,7 +3,10 @@
 1. Rows are about the function of their cluster (profiles.py). Repeats are left out, and clusters that do not look at
    the image. Probably wrong answers (suspects.py) come last, when nothing else is left.
 2. A function's share is n^(1 - LEVEL) * (LEAST + (1 - LEAST) * u): n its rows, u the part of them that the model does
-   not answer yet. Between the data's proportions and equal parts, and moved to what is left to learn.
+   not answer yet, of those that the commonest answer of their cluster would not get right either: half of yes and no
+   is nothing known. Between the data's proportions and equal parts, and moved to what is left to learn. Rows without
+   an image, and clusters that need one and that the model does not look at yet, have the share that they have in the
+   data.
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
    look; each the more often the more rows it has, but less than in proportion. What a row scores plays no part. Among
    rows of one answer looks are no guide: a picture that is rare for its answer is often a wrong answer.
@@ -19,11 +22,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.select.choose.allocation import Tier
-from vfl.select.choose.profiles import By, Cluster, check_profiles, find_clusters
+from vfl.select.choose.profiles import UNREAD, By, Cluster, check_profiles, find_clusters
 from vfl.select.choose.suspects import find_suspects
 from vfl.select.shards.score_folder import ScoreFolder, text
 
 RANDOM, SUSPECT, BLIND, TEXT = "(random)", "(suspect)", "blind", "text"
+NATURAL = (TEXT, UNREAD)
+"""Strata with the share that they have in the data: nothing is known of what they need."""
 RARE = 5
 """Rows with the same answer in a cluster, under which an answer is no group of its own."""
 Junk = Literal["blind", "repeats", "suspects"]
@@ -101,24 +106,21 @@ def shares(counts: dict[str, tuple[int, float]], config: BalanceConfig) -> dict[
 
 
 def _tiers(connection: Any, config: BalanceConfig) -> list[Tier]:
-    rows = connection.execute(
-        "SELECT stratum, count(*), avg((NOT solved)::INT) FROM strata GROUP BY stratum ORDER BY stratum"
-    ).fetchall()
+    rows = connection.execute("""
+        WITH guessed AS (
+            SELECT cluster, max(rows) / sum(rows) AS share
+            FROM (SELECT cluster, count(*) AS rows FROM strata GROUP BY cluster, answer) GROUP BY cluster)
+        SELECT stratum, count(*), least(1, sum((NOT solved)::INT) / greatest(sum(1 - coalesce(share, 0)), 1e-9))
+        FROM strata LEFT JOIN guessed USING (cluster) GROUP BY stratum ORDER BY stratum""").fetchall()
     counted = {name: (int(count), float(unsolved)) for name, count, unsolved in rows}
-    apart = (RANDOM, SUSPECT, BLIND, TEXT)
-    functions = {name: told for name, told in counted.items() if name not in apart}
-    weights = {}
-    if functions:
-        written = counted.get(TEXT, (0, 0.0))[0]
-        looking = sum(count for count, _ in functions.values())
-        left = 1 - config.random
-        weights = {
-            name: left * share * looking / (looking + written) for name, share in shares(functions, config).items()
-        }
-        weights[TEXT] = left * written / (looking + written)
-        weights[RANDOM] = config.random
-    elif TEXT in counted:
-        weights = {TEXT: 1.0}
+    functions = {name: seen for name, seen in counted.items() if name not in (RANDOM, SUSPECT, BLIND, *NATURAL)}
+    natural = {name: counted[name][0] for name in NATURAL if name in counted}
+    looking = sum(count for count, _ in functions.values())
+    whole = looking + sum(natural.values())
+    left = 1 - config.random
+    weights = {name: left * share * looking / whole for name, share in shares(functions, config).items()}
+    weights |= {name: left * rows / whole for name, rows in natural.items()}
+    weights[RANDOM] = config.random
     return [Tier(weights), Tier({SUSPECT: 1.0})]
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vfl.errors import InputError
+from vfl.select.choose.text_alone import text_alone
 from vfl.select.shards.score_folder import ScoreFolder, column, text
 from vfl.select.wording import TERMS
 
@@ -32,6 +33,12 @@ ROWS = 40
 """Of a cluster, at least and on average: the mean of a few rows is as noisy as they are."""
 BLIND = 0.1
 """Mean distance between predictions with and without the image under which a cluster doesn't look."""
+KNOWN = 0.7
+"""Share of a cluster's answers that the text alone gives, from which on a cluster that doesn't look need not."""
+DECIDED = 0.9
+"""How far questions decide the answers, from which on a cluster has no use for images, whatever the model does."""
+UNREAD = "unread"
+"""Class of a cluster that doesn't look at the image and whose answers the text does not give."""
 CERTAIN = 1.0
 """Standard errors between a cluster's first and second function, under which its rows decide one by one."""
 CLEAR = 1e3
@@ -168,6 +175,7 @@ def _classes(connection: Any, source: str, functions: tuple[str, ...]) -> list[C
         FROM {source} JOIN clustered USING (position) GROUP BY cluster ORDER BY cluster""").fetchall()
     effects = np.nan_to_num(np.array([row[2 : 2 + len(names)] for row in rows], dtype=float))
     usual = effects.mean(0) + STEADY
+    by_text = text_alone(connection, source)
     clusters = []
     for (number, count, *values), own in zip(rows, effects, strict=True):
         no_image = float(values[len(names)] or 0.0)
@@ -180,7 +188,11 @@ def _classes(connection: Any, source: str, functions: tuple[str, ...]) -> list[C
             error = spread / usual[[first, second]].mean() / count**0.5 + 1e-9
             apart = own[first] / usual[first] - own[second] / usual[second]
             certainty = min(CLEAR, float(apart / error))
-        name = "blind" if no_image < BLIND else functions[int(order[0])]
+        name = functions[int(order[0])]
+        if by_text[int(number)].decided >= DECIDED:
+            name = "blind"
+        elif no_image < BLIND:
+            name = "blind" if by_text[int(number)].known >= KNOWN else UNREAD
         told = dict(zip(functions, own.tolist(), strict=True))
         clusters.append(Cluster(int(number), int(count), name, told, no_image, certainty))
     _write_classes(connection, clusters)
@@ -191,7 +203,7 @@ def _classes(connection: Any, source: str, functions: tuple[str, ...]) -> list[C
 
 def _write_classes(connection: Any, clusters: list[Cluster]) -> None:
     connection.execute("CREATE OR REPLACE TABLE clusters (cluster INTEGER, class VARCHAR, certain BOOLEAN)")
-    told = [(one.number, one.name, one.name == "blind" or one.certainty >= CERTAIN) for one in clusters]
+    told = [(one.number, one.name, one.name in ("blind", UNREAD) or one.certainty >= CERTAIN) for one in clusters]
     connection.executemany("INSERT INTO clusters VALUES (?, ?, ?)", told)
 
 
