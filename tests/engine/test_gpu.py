@@ -34,7 +34,7 @@ def test_cuda_equals_cpu(tiny_folder, family):
 
 def test_half_precision_is_the_default_where_the_device_has_it(tiny_folder):
     vlm = vfl.load(tiny_folder("qwen2_5_vl"))
-    expected = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    expected = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     assert (vlm.dtype, vlm.device.type) == (expected, "cuda")
     assert torch.isfinite(swept(vlm).logits).all()
 

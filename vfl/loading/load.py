@@ -19,6 +19,7 @@ from vfl.loading.checks import check
 from vfl.loading.weight_files import check_weight_files
 from vfl.models.discover import discover
 from vfl.models.families import family_of
+from vfl.models.precision import DTYPES, best_dtype, dtype_of
 from vfl.models.vlm import VLM
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ EMBEDDED_ID = "embedded"
 EMBEDDED = Path(__file__).parents[1] / "testbeds" / "micro" / "weights"
 # Which of transformers' tables holds a family's class.
 AUTO_CLASSES: dict[str, Any] = {"image": AutoModelForImageTextToText, "audio": AutoModelForMultimodalLM}
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def load(
@@ -47,7 +47,8 @@ def load(
 
     Args:
         model: a local folder, a hub id, or "embedded": the test model, which is also what None loads.
-        dtype: "auto" is bfloat16 on GPUs that have it and float32 elsewhere; or float32, float16, bfloat16, float64.
+        dtype: "auto" is bfloat16 on GPUs that have it, float16 on older ones and float32 elsewhere; or float32, float16,
+            bfloat16, float64.
         device: such as "cuda:0"; by default the GPU if there is one.
         device_map: spread the model over devices as accelerate does ("auto" or a dict).
         quantize: load the weights in 4 or 8 bits (needs bitsandbytes).
@@ -119,9 +120,9 @@ def read_pretrained(
             "text-only or needs its own code. Give a vision-language model, or trust_remote_code=True "
             "(--trust-remote-code) if you trust the repository."
         )
-    weights: dict[str, Any] = {"dtype": _dtype(dtype, target), "attn_implementation": attention}
+    weights: dict[str, Any] = {"dtype": dtype_of(dtype, target), "attn_implementation": attention}
     if quantize is not None:
-        weights["quantization_config"] = _quantization(quantize)
+        weights["quantization_config"] = _quantization(quantize, target)
         device_map = device_map or {"": str(target)}
     if device_map is not None:
         weights["device_map"] = device_map
@@ -241,17 +242,11 @@ def import_torchvision() -> None:
         ) from error
 
 
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype != "auto":
-        return DTYPES[dtype]
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def _quantization(bits: str) -> Any:
+def _quantization(bits: str, device: torch.device) -> Any:
     from transformers import BitsAndBytesConfig
 
     if bits == "4bit":
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=best_dtype(device))
     return BitsAndBytesConfig(load_in_8bit=True)
 
 

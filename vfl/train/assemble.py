@@ -13,8 +13,9 @@ from peft import LoraConfig, PeftModel
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
-from vfl.loading.load import DTYPES, describe, read_pretrained
+from vfl.loading.load import describe, read_pretrained
 from vfl.models.conversation import ConversationEncoder
+from vfl.models.precision import DTYPES, dtype_of
 from vfl.models.vlm import VLM
 from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
 from vfl.train.adapter.lora import DEFAULTS, build_lora
@@ -87,7 +88,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     check_paths(recipe.data)
     choice = recipe.layers
     fmap = FunctionMap.load(choice.map) if choice.map and choice.arm != "full" else None
-    dtype = _dtype(recipe.dtype)
+    dtype = dtype_of(recipe.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     # Before the model: under ZeRO-3 Transformers then spreads the weights over the ranks as it reads them.
     args = trainer_arguments(recipe, dtype)
     stage = _zero_stage(args)
@@ -249,12 +250,6 @@ def _by_the_first(rows: Callable[[bool], Prepared], args: Any, progress: bool) -
             raise InputError(problems[0])
     assert prepared is not None
     return prepared
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name != "auto":
-        return DTYPES[name]
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def _name_of(dtype: torch.dtype) -> str:

@@ -45,6 +45,7 @@ class BalanceConfig(BaseModel):
     answers: float = Field(default=0.5, ge=0, le=1, description="0: answers as often as in the data; 1: equally often")
     spread: bool = Field(default=True, description="take turns over clusters, answers and looks")
     drop: tuple[Junk, ...] = Field(default=("blind", "repeats", "suspects"), description="what is left out")
+    hard: float = Field(default=1.0, ge=1)
     random: float = Field(default=0.1, ge=0, le=1, description="share of the budget that is drawn")
 
 
@@ -141,13 +142,13 @@ def _take_turns(connection: Any, config: BalanceConfig) -> None:
     connection.execute(f"""
         CREATE OR REPLACE TABLE balanced AS
         WITH named AS (
-            SELECT position, stratum, cluster, cell, drawn, CASE
+            SELECT position, stratum, cluster, cell, drawn, CASE WHEN solved THEN 1.0 ELSE {config.hard!r} END AS ease, CASE
                 WHEN count(*) OVER (PARTITION BY stratum, cluster, answer) >= {RARE} THEN answer END AS answer
             FROM strata WHERE stratum <> {text(BLIND)}),
         celled AS (
             SELECT *, CASE WHEN answer IS NULL THEN
                 (row_number() OVER (PARTITION BY stratum, cluster, answer, cell ORDER BY drawn) - drawn)
-                / sqrt(count(*) OVER (PARTITION BY stratum, cluster, answer, cell)) ELSE drawn END AS round
+                / sqrt(count(*) OVER (PARTITION BY stratum, cluster, answer, cell)) ELSE -ln(1-drawn) / ease END AS round
             FROM named),
         placed AS (
             SELECT *, row_number() OVER (PARTITION BY stratum, cluster, answer ORDER BY round, drawn) AS place,

@@ -80,7 +80,9 @@ class Recipe(Strict):
     evaluate_every: int = 500
     threads: int | None = None
     compile: bool = True
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 where the processor or GPU has it, else float32"
+    )
     model: ModelConfig = ModelConfig()
     plant: PlantConfig
 

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from vfl.errors import InputError
+from vfl.models.precision import has_bfloat16
 from vfl.probes.micro_limits import GRID
 from vfl.testbeds.micro.checkpoint import load_checkpoint, save_checkpoint
 from vfl.testbeds.micro.config import Recipe
@@ -46,6 +47,7 @@ class Training:
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.recipe, self.device, self.step = recipe, device, 0
+        self.half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device))
         self.processor = build_processor()
         self.packer = Packer(self.processor, recipe.slots, recipe.slot)
         self.model = build_model(recipe.model, self.processor.tokenizer, recipe.seed).to(device)
@@ -100,7 +102,7 @@ class Training:
         recipe = self.recipe
         rows = batch.rows.to(self.device)
         readings = None if batch.readings is None else batch.readings.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             features = self.forward.vision(batch.images.to(self.device))
             hidden = self.forward.decode(features, rows, readings, batch.other.to(self.device))
             logits = self.forward.answer_logits(hidden, rows)

@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 
 from vfl.errors import InputError
 from vfl.io.folders import replacing_folder
-from vfl.loading.load import DTYPES, load, resolve
+from vfl.loading.load import load, resolve
 from vfl.models.encode import Encoded
+from vfl.models.precision import DTYPES
 from vfl.train.adapter.files import load_adapter, read_adapter_config
 
 logger = logging.getLogger(__name__)
