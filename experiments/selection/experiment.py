@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pool import FUNCTIONS, write_pool
+from pool import JUNK, write_pool
 from pools import write_even, write_phrased, write_skewed
 from table import ALL, ORACLE, write_tables
 from tqdm import tqdm
@@ -38,25 +38,59 @@ from vfl.select.shards.score_folder import database, open_scores
 from vfl.train.rows.table import conversation, write_rows
 
 HERE = Path(__file__).resolve().parent
-MAP = HERE.parents[1] / "recipes" / "micro" / "map.json"
-BASES = {"worn": {"noise": 1.2, "steps": 80, "seed": 0}, "less-worn": {"noise": 0.9, "steps": 80, "seed": 1}}
+PLANTED = HERE.parents[1] / "recipes" / "micro" / "map.json"
+TWIN = HERE.parent / "twin"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model with head-room (worn.py).
+
+    Attributes:
+        model: folder of the weights before; None for the embedded model.
+        map: of its function layers.
+    """
+
+    noise: float
+    seed: int
+    model: Path | None = None
+    map: Path = PLANTED
+
+
+BASES = {
+    "worn": Base(1.2, 0),
+    "less-worn": Base(0.9, 1),
+    "other-worn": Base(1.2, 2),
+    "other-less-worn": Base(0.9, 3),
+    "twin-worn": Base(1.2, 0, TWIN / "weights", TWIN / "map.json"),
+    "twin-less-worn": Base(0.9, 1, TWIN / "weights", TWIN / "map.json"),
+}
+WEAR_STEPS = 80
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A pool and the base that is trained on it."""
+    """A pool, what it is drawn with, and the base that is trained on it."""
 
     write: Callable[[Path, int], None]
     pool: str
+    seed: int
     base: str
 
 
 SETTINGS = {
-    "skewed": Setting(write_skewed, "skewed", "worn"),
-    "even, less worn": Setting(write_even, "even", "less-worn"),
-    "phrased, less worn": Setting(write_phrased, "phrased", "less-worn"),
-    "even": Setting(write_even, "even", "worn"),
+    # these judge
+    "turned": Setting(write_turned, "turned", 1, "other-worn"),
+    "phrased and dirty": Setting(write_phrased_dirty, "phrased-dirty", 1, "other-less-worn"),
+    "skewed, twin": Setting(write_skewed, "skewed", 1, "twin-worn"),
+    "even, twin": Setting(write_even, "even", 1, "twin-less-worn"),
+    # on these constants were set, or faults of the method found
+    "skewed": Setting(write_skewed, "skewed", 0, "worn"),
+    "even, less worn": Setting(write_even, "even", 0, "less-worn"),
+    "phrased, less worn": Setting(write_phrased, "phrased", 0, "less-worn"),
+    "even": Setting(write_even, "even", 0, "worn"),
 }
+JUDGING, SEEN = tuple(SETTINGS)[:4], tuple(SETTINGS)[4:]
 POLICIES: dict[str, dict[str, Any]] = {
     "balanced": {"policy": "balanced"},
     "quota": {"policy": "quota", "duplicates": "exact"},
@@ -67,18 +101,29 @@ POLICIES: dict[str, dict[str, Any]] = {
     "perplexity": {"policy": "perplexity"},
     "el2n": {"policy": "el2n"},
     "no-image-gap": {"policy": "no-image-gap"},
+    "coincide": {"policy": "coincide"},
+    "ccs": {"policy": "ccs"},
+    "prism": {"policy": "prism"},
+    "semdedup": {"policy": "semdedup"},
+    "vig": {"policy": "vig"},
+    "balanced, steps of all": {"policy": "balanced"},
+    "random, steps of all": {"policy": "random"},
     "balanced, natural shares": {"policy": "balanced", "balance": {"level": 0, "least": 1}},
     "balanced, equal shares": {"policy": "balanced", "balance": {"level": 1, "least": 1}},
     "balanced, no spread": {"policy": "balanced", "balance": {"spread": False}},
     "balanced, junk kept": {"policy": "balanced", "balance": {"drop": ()}},
+    "balanced, solved as often": {"policy": "balanced", "balance": {"unsolved": 1}},
     "balanced, words alone": {"policy": "balanced", "balance": {"clusters": "words"}},
     "balanced, effects alone": {"policy": "balanced", "balance": {"clusters": "effects"}},
 }
 FIRST = ("random", "balanced", ORACLE)
 PAIR = FIRST[:2]
-PARTS = tuple(name for name in POLICIES if name.startswith("balanced, "))
+LITERATURE = ("coincide", "ccs", "prism", "semdedup", "vig")
+EQUAL_STEPS = tuple(name for name in POLICIES if name.endswith(", steps of all"))
+PARTS = tuple(name for name in POLICIES if name.startswith("balanced, ") and name not in EQUAL_STEPS)
 OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
 SEEDS, FEW = 5, 3
+BUDGETS = (0.1, 0.4)  # beside 0.2
 Run = tuple[str, str, float, int]
 """Setting, policy, budget, seed."""
 
@@ -87,13 +132,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/selection"))
     parser.add_argument("--until", type=float, help="minutes after which no further run is begun")
+    parser.add_argument("--setting", action="append", help="run these alone; may be given several times")
     parser.add_argument("--table-only", action="store_true", help="write the tables of what is there")
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * (options.until or 10**6)
-    done = {(one["setting"], one["policy"], one["budget"], one["seed"]) for one in results(out)}
-    left = [] if options.table_only else [run for run in plan() if run not in done]
+    done = {(run["setting"], run["policy"], run["budget"], run["seed"]) for run in results(out)}
+    wanted = options.setting or list(SETTINGS)
+    left = [] if options.table_only else [run for run in dict.fromkeys(plan()) if run not in done and run[0] in wanted]
     for run in tqdm(left, desc="runs"):
         if time.monotonic() > end:
             break
@@ -104,21 +151,24 @@ def main() -> None:
 
 def plan() -> Iterator[Run]:
     """All runs, those that decide most first."""
-    for setting in SETTINGS:  # one after the other: one whole setting says more than four halves
+    for setting in JUDGING:  # one after the other: one whole setting says more than four halves
         yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for name in FIRST)
         yield setting, ALL, 1.0, 0
-    yield from ((setting, "quota", 0.2, seed) for setting in SETTINGS for seed in range(SEEDS))
-    budgets = (0.1, 0.4)
     yield from (
-        (setting, name, b, seed) for b in budgets for seed in range(FEW) for setting in SETTINGS for name in PAIR
+        (setting, name, b, seed) for seed in range(SEEDS) for b in BUDGETS for setting in JUDGING for name in PAIR
     )
-    yield from ((setting, name, 0.2, seed) for setting in SETTINGS for seed in range(FEW) for name in PARTS)
+    yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in JUDGING)
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in LITERATURE)
     yield from (
-        (setting, name, b, seed) for b in budgets for seed in range(FEW, SEEDS) for setting in SETTINGS for name in PAIR
+        (setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in (*EQUAL_STEPS, *PARTS)
     )
-    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in SETTINGS for name in OTHERS)
-    yield from ((setting, ALL, 1.0, seed) for seed in (1, 2) for setting in SETTINGS)
-    yield from ((setting, "quota", b, seed) for b in budgets for seed in range(SEEDS) for setting in SETTINGS)
+    yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for setting in SEEN for name in FIRST)
+    yield from ((setting, ALL, 1.0, 0) for setting in SEEN)
+    yield from ((setting, name, b, seed) for seed in range(FEW) for b in BUDGETS for setting in SEEN for name in PAIR)
+    yield from ((setting, ALL, 1.0, seed) for seed in (1, 2) for setting in JUDGING)
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in OTHERS)
+    yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in SEEN)
+    yield from ((setting, "quota", b, seed) for seed in range(SEEDS) for b in BUDGETS for setting in JUDGING)
 
 
 def results(out: Path) -> list[dict[str, Any]]:
@@ -133,7 +183,8 @@ def made(out: Path, setting: str, policy: str, budget: float, seed: int) -> dict
     began = time.process_time()
     uids = chosen(stand, policy, budget, seed)
     selected = time.process_time()
-    stand.trials.train([stand.rows[uid] for uid in uids], seed)
+    epochs = len(stand.pool) / len(uids) if policy in EQUAL_STEPS else 1
+    stand.trials.train([stand.rows[uid] for uid in uids], seed, round(epochs))
     trained = time.process_time()
     right = stand.trials.right(stand.questions)
     return {
@@ -166,14 +217,14 @@ class Stand:
 @cache
 def stand_of(out: Path, name: str) -> Stand:
     setting = SETTINGS[name]
-    folder = out / setting.pool
+    folder = out / f"{setting.pool}-{setting.seed}"
     if not folder.exists():
-        setting.write(folder, 0)
+        setting.write(folder, setting.seed)
     base = base_of(out, setting.base)
-    scores = out / f"scores-{setting.pool}-{setting.base}"
+    scores = out / f"scores-{folder.name}-{setting.base}"
     if not (scores / "seconds").exists():
         before = _children()
-        _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", MAP, "--out", scores,
+        _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", BASES[setting.base].map, "--out", scores,
              "--set", "allow_other_model=true")  # fmt: skip
         (scores / "seconds").write_text(f"{_children() - before}")
     trials = Trials(vfl.load(base))
@@ -189,12 +240,12 @@ def stand_of(out: Path, name: str) -> Stand:
 
 def base_of(out: Path, name: str) -> Path:
     """The worn model, made if it isn't there."""
-    folder, settings = out / f"base-{name}", BASES[name]
+    folder, base = out / f"base-{name}", BASES[name]
     if not folder.exists():
         lessons = out / "lessons"
         if not lessons.exists():
             write_pool(lessons, each=10, blind=400, repeats=0, wrong=0, seed=5)
-        wear(folder, lessons, noise=settings["noise"], steps=int(settings["steps"]), seed=int(settings["seed"]))
+        wear(folder, lessons, model=base.model, noise=base.noise, steps=WEAR_STEPS, seed=base.seed)
     return folder
 
 
@@ -214,10 +265,11 @@ def chosen(stand: Stand, policy: str, budget: float, seed: int) -> list[str]:
 def oracle(pool: list[dict[str, Any]], count: int, seed: int) -> list[str]:
     """Right rows only, no repeats, the functions in parts as equal as there are rows: with the truth in hand."""
     rng = Random(f"oracle/{seed}")
-    rows = {name: [row["id"] for row in pool if row["truth"] == name] for name in FUNCTIONS}
+    kinds = {row["truth"] for row in pool} - set(JUNK)
+    rows = {name: [row["id"] for row in pool if row["truth"] == name] for name in sorted(kinds)}
     taken: list[str] = []
-    for place, name in enumerate(sorted(FUNCTIONS, key=lambda one: len(rows[one]))):
-        part = min(len(rows[name]), (count - len(taken)) // (len(FUNCTIONS) - place))
+    for place, name in enumerate(sorted(rows, key=lambda kind: len(rows[kind]))):
+        part = min(len(rows[name]), (count - len(taken)) // (len(rows) - place))
         taken += rng.sample(rows[name], part)
     return taken
 

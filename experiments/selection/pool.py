@@ -18,6 +18,7 @@ from vfl.probes.make import drawn_pairs
 from vfl.probes.style import MICRO_STYLE
 
 FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
+JUNK = ("blind", "repeat", "wrong")
 SAYINGS = ("yes", "no", "1", "2", "3", "4", "5")
 
 

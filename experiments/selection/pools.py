@@ -4,7 +4,9 @@
 |---|---|
 | even | 350 of each function, 200 blind, 100 repeats, 100 wrong answers (pool.py) |
 | skewed | ten times as many of one function as of another; 30 % blind, repeats and wrong answers |
+| turned | the same with the functions in reverse: most rows count, fewest recognise |
 | phrased | clean, as many rows of each function: four phrasings of each question, of which the base knows one |
+| phrased, dirty | the same with every function two thirds as frequent as the one before, and a quarter of junk |
 """
 
 import json
@@ -23,8 +25,11 @@ from vfl.testbeds.micro.scenes import Scene, cell_box, paint, plain_scene
 
 EVEN = {"each": 350, "blind": 200, "repeats": 100, "wrong": 100}
 SKEWED = {"recognition": 400, "ocr": 250, "grounding": 110, "counting": 40}
+TURNED = dict(zip(SKEWED, reversed(SKEWED.values()), strict=True))
 SKEWED_JUNK = {"blind": 114, "repeats": 115, "wrong": 114}
 PHRASED = 300  # rows of each function
+DIRTY = dict(zip(FUNCTIONS, (400, 270, 180, 120), strict=True))
+DIRTY_JUNK = {"blind": 120, "repeats": 80, "wrong": 120}
 HELD_OUT = 60  # questions of each function
 
 
@@ -35,13 +40,23 @@ def write_even(out: Path, seed: int) -> None:
 
 
 def write_skewed(out: Path, seed: int) -> None:
-    """The skewed and dirty pool; a row's source is its function's, but for junk, which has one of its own."""
+    """The skewed and dirty pool."""
+    _write_skewed(out, seed, SKEWED)
+
+
+def write_turned(out: Path, seed: int) -> None:
+    """The skewed pool with the rarest function as the most frequent one."""
+    _write_skewed(out, seed, TURNED)
+
+
+def _write_skewed(out: Path, seed: int, counts: dict[str, int]) -> None:
+    """A row's source is its function's, but for junk, which has one of its own."""
     rng = Random(f"skewed/{seed}")
     folder = _fresh(out)
     rows: list[Row] = []
     wrong: list[Row] = []
-    whole = sum(SKEWED.values())
-    for name, count in SKEWED.items():
+    whole = sum(counts.values())
+    for name, count in counts.items():
         more = round(SKEWED_JUNK["wrong"] * count / whole)
         made = [replace(row, source=name) for row in drawn(name, count + more, seed, folder / "images")]
         rows += made[:count]
@@ -63,6 +78,25 @@ def write_phrased(out: Path, seed: int) -> None:
     _write(folder / "pool.jsonl", Random(f"phrased/{seed}"), rows)
     test = [row for name in FUNCTIONS for row in _told(name, HELD_OUT, f"test/{seed}", folder / "images")]
     _add_test(folder, test)
+    _finish(folder, out)
+
+
+def write_phrased_dirty(out: Path, seed: int) -> None:
+    """Many phrasings, the functions ever rarer, and junk."""
+    rng = Random(f"phrased and dirty/{seed}")
+    folder = _fresh(out)
+    rows: list[Row] = []
+    wrong: list[Row] = []
+    whole = sum(DIRTY.values())
+    for name, count in DIRTY.items():
+        more = round(DIRTY_JUNK["wrong"] * count / whole)
+        made = _told(name, count + more, f"dirty/{seed}", folder / "images")
+        rows += made[:count]
+        wrong += [spoilt(row, made, rng) for row in made[count:]]
+    said = [blind_row(n, rng, [row.image for row in rows]) for n in range(DIRTY_JUNK["blind"])]
+    repeats = [copied(n, row) for n, row in enumerate(rng.sample(rows, DIRTY_JUNK["repeats"]))]
+    _write(folder / "pool.jsonl", rng, [*rows, *wrong, *said, *repeats])
+    _add_test(folder, [row for name in FUNCTIONS for row in _told(name, HELD_OUT, f"test/{seed}", folder / "images")])
     _finish(folder, out)
 
 

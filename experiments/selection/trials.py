@@ -65,17 +65,17 @@ class Trials:
                 rows.append(Row(*(part[:length].clone() for part in parts)))
         return rows
 
-    def train(self, rows: Sequence[Row], seed: int) -> list[float]:
-        """A new adapter trained on `rows`; the loss of each step."""
+    def train(self, rows: Sequence[Row], seed: int, epochs: int | None = None) -> list[float]:
+        """A new adapter trained on `rows`, for other epochs than the settings' where they are given; each step's loss."""
         self.lora.restart(seed)
-        return self.steps(rows, self.order(len(rows), seed))
+        return self.steps(rows, self.order(len(rows), seed, epochs))
 
-    def order(self, count: int, seed: int) -> list[list[int]]:
+    def order(self, count: int, seed: int, epochs: int | None = None) -> list[list[int]]:
         """The batches of all epochs, each a new order of all rows."""
         generator = torch.Generator().manual_seed(seed)
         size = self.settings.batch
         batches = []
-        for _ in range(self.settings.epochs):
+        for _ in range(epochs or self.settings.epochs):
             order = torch.randperm(count, generator=generator).tolist()
             batches += [order[start : start + size] for start in range(0, count, size)]
         return batches

@@ -1,4 +1,4 @@
-"""A base with head-room: the embedded model with noise in its decoder, then taught to say what a question tells it to.
+"""A base with head-room: a model with noise in its decoder, then taught to say what a question tells it to.
 
 The noise costs every function some of its accuracy and leaves it in its layers; what the questions of blind rows ask
 for can then be answered without the image.
@@ -15,19 +15,20 @@ from vfl.models.conversation import encoder_of
 from vfl.train.rows.table import conversation, write_rows
 
 
-def wear(out: Path, lessons: Path, *, noise: float, steps: int, seed: int) -> None:
+def wear(out: Path, lessons: Path, *, model: Path | None, noise: float, steps: int, seed: int) -> None:
     """Write the worn model.
 
     Args:
         out: folder of the model.
         lessons: a pool of its own, of which blind rows and some others are learned.
+        model: folder of the model before; None for the embedded one.
         noise: standard deviation, relative to each weight matrix's own.
         steps: of 16 rows.
         seed: of the noise and the order of rows.
     """
     from vfl.data import Sample, read
 
-    vlm = vfl.load(None)
+    vlm = vfl.load(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in vlm.layers:

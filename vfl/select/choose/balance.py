@@ -8,8 +8,9 @@
    an image, and clusters that need one and that the model does not look at yet, have the share that they have in the
    data.
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
-   look; each the more often the more rows it has, but less than in proportion. What a row scores plays no part. Among
-   rows of one answer looks are no guide: a picture that is rare for its answer is often a wrong answer.
+   look; each the more often the more rows it has, but less than in proportion. Among rows of one answer looks are no
+   guide: a picture that is rare for its answer is often a wrong answer. Of otherwise equal rows those that the model
+   does not answer come UNSOLVED times as often; how far off it is plays no part.
 4. A tenth of the budget is drawn from all rows that are not left out: what the rest is wrong about stays in.
 
 Turns are numbers: the j-th row of a group of weight w comes at (j + chance) / w, so that the smallest numbers are a
@@ -45,7 +46,9 @@ class BalanceConfig(BaseModel):
     answers: float = Field(default=0.5, ge=0, le=1, description="0: answers as often as in the data; 1: equally often")
     spread: bool = Field(default=True, description="take turns over clusters, answers and looks")
     drop: tuple[Junk, ...] = Field(default=("blind", "repeats", "suspects"), description="what is left out")
-    hard: float = Field(default=1.0, ge=1)
+    unsolved: float = Field(
+        default=4.0, ge=1, description="times as often as a row that is answered one that isn't is taken"
+    )
     random: float = Field(default=0.1, ge=0, le=1, description="share of the budget that is drawn")
 
 
@@ -139,16 +142,17 @@ def _take_turns(connection: Any, config: BalanceConfig) -> None:
         )
         return
     evened = 1 - config.answers
+    weight = f"(CASE WHEN solved THEN 1 ELSE {config.unsolved!r} END)"  # waits are exponential: a draw by weight
     connection.execute(f"""
         CREATE OR REPLACE TABLE balanced AS
         WITH named AS (
-            SELECT position, stratum, cluster, cell, drawn, CASE WHEN solved THEN 1.0 ELSE {config.hard!r} END AS ease, CASE
+            SELECT position, stratum, cluster, cell, drawn, -ln(1 - drawn) / {weight} AS wait, CASE
                 WHEN count(*) OVER (PARTITION BY stratum, cluster, answer) >= {RARE} THEN answer END AS answer
             FROM strata WHERE stratum <> {text(BLIND)}),
         celled AS (
             SELECT *, CASE WHEN answer IS NULL THEN
-                (row_number() OVER (PARTITION BY stratum, cluster, answer, cell ORDER BY drawn) - drawn)
-                / sqrt(count(*) OVER (PARTITION BY stratum, cluster, answer, cell)) ELSE -ln(1-drawn) / ease END AS round
+                (row_number() OVER (PARTITION BY stratum, cluster, answer, cell ORDER BY wait) - drawn)
+                / sqrt(count(*) OVER (PARTITION BY stratum, cluster, answer, cell)) ELSE wait END AS round
             FROM named),
         placed AS (
             SELECT *, row_number() OVER (PARTITION BY stratum, cluster, answer ORDER BY round, drawn) AS place,
