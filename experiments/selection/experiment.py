@@ -24,7 +24,7 @@ from random import Random
 from typing import Any
 
 from pool import JUNK, write_pool
-from pools import write_even, write_phrased, write_skewed
+from pools import write_even, write_phrased, write_phrased_dirty, write_skewed, write_turned
 from table import ALL, ORACLE, write_tables
 from tqdm import tqdm
 from trials import Row, Trials
@@ -224,8 +224,8 @@ def stand_of(out: Path, name: str) -> Stand:
     scores = out / f"scores-{folder.name}-{setting.base}"
     if not (scores / "seconds").exists():
         before = _children()
-        _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", BASES[setting.base].map, "--out", scores,
-             "--set", "allow_other_model=true")  # fmt: skip
+        _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", BASES[setting.base].map,
+             "--out", scores, "--set", "allow_other_model=true")  # fmt: skip
         (scores / "seconds").write_text(f"{_children() - before}")
     trials = Trials(vfl.load(base))
     uids, rows = _encoded(trials, folder / "pool.jsonl", out / "rows.arrow")

@@ -66,7 +66,7 @@ class Trials:
         return rows
 
     def train(self, rows: Sequence[Row], seed: int, epochs: int | None = None) -> list[float]:
-        """A new adapter trained on `rows`, for other epochs than the settings' where they are given; each step's loss."""
+        """A new adapter trained on `rows`; the loss of each step. `epochs` overrides the settings'."""
         self.lora.restart(seed)
         return self.steps(rows, self.order(len(rows), seed, epochs))
 

@@ -47,8 +47,8 @@ def load(
 
     Args:
         model: a local folder, a hub id, or "embedded": the test model, which is also what None loads.
-        dtype: "auto" is bfloat16 on GPUs that have it, float16 on older ones and float32 elsewhere; or float32, float16,
-            bfloat16, float64.
+        dtype: "auto" is bfloat16 on GPUs that have it, float16 on older ones and float32 elsewhere; or float32,
+            float16, bfloat16, float64.
         device: such as "cuda:0"; by default the GPU if there is one.
         device_map: spread the model over devices as accelerate does ("auto" or a dict).
         quantize: load the weights in 4 or 8 bits (needs bitsandbytes).
