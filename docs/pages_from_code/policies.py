@@ -5,8 +5,21 @@ from typing import get_args
 
 from pages_from_code.settings import default, kind
 from pages_from_code.sources import cell
+from pydantic import BaseModel
 
-from vfl.select.choose import balance, policies
+from vfl.select.choose import balance, ccs, coincide, policies, prism, semdedup, states, vig
+from vfl.select.choose.filtering import ChoiceConfig
+
+EXPLAINED = {
+    "Balanced": (balance, "balance"),
+    "COINCIDE": (coincide, "coincide"),
+    "CCS": (ccs, "ccs"),
+    "PRISM": (prism, None),
+    "SemDeDup": (semdedup, "semdedup"),
+    "VIG": (vig, None),
+    "States as features": (states, None),
+}
+"""Sections on single policies: the module, and the settings that are its own."""
 
 
 def names() -> tuple[str, ...]:
@@ -16,9 +29,11 @@ def names() -> tuple[str, ...]:
 
 def page() -> str:
     """The whole page."""
-    rows = ["| setting | value | default | meaning |", "|---|---|---|---|"]
-    for name, field in policies.PolicyConfig.model_fields.items():
-        rows.append(f"| `{name}` | {cell(kind(field))} | `{cell(default(field))}` | {cell(field.description or '')} |")
+    explained = []
+    for title, (module, group) in EXPLAINED.items():
+        explained += [f"## {title}", inspect.getdoc(module) or ""]
+        if group is not None:
+            explained.append(_table(type(ChoiceConfig.model_fields[group].default), f"{group}."))
     return (
         "\n\n".join(
             [
@@ -28,11 +43,18 @@ def page() -> str:
                 + ", ".join(f"`{name}`" for name in names())
                 + ".",
                 inspect.getdoc(policies) or "",
-                "## Balanced",
-                inspect.getdoc(balance) or "",
+                *explained,
                 "## Settings",
-                "\n".join(rows),
+                _table(policies.PolicyConfig),
             ]
         )
         + "\n"
     )
+
+
+def _table(model: type[BaseModel], prefix: str = "") -> str:
+    rows = ["| setting | value | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        shown, meaning = cell(default(field)), cell(field.description or "")
+        rows.append(f"| `{prefix}{name}` | {cell(kind(field))} | `{shown}` | {meaning} |")
+    return "\n".join(rows)

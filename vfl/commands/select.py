@@ -60,7 +60,7 @@ PolicyName = Annotated[
     str | None,
     typer.Option(
         help="balanced (default), quota, target, top, temperature, random, stratified-random, length, perplexity, el2n,"
-        " no-image-gap."
+        " no-image-gap, vig, coincide, ccs, prism, semdedup."
     ),
 ]
 Shares = Annotated[str | None, typer.Option(help="equal (default), proportional, or such as counting=2,ocr=1.")]

@@ -54,7 +54,7 @@ class BalanceConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Balance:
-    """Weights of the strata in the table `balanced(position, stratum, turn)`, and what was left out."""
+    """Weights of the strata in the table `placed(position, stratum, turn)`, and what was left out."""
 
     tiers: list[Tier]
     clusters: list[Cluster]
@@ -64,7 +64,7 @@ class Balance:
 def balance(
     connection: Any, folder: ScoreFolder, config: BalanceConfig, *, part: float, drawn: str, seed: int
 ) -> Balance:
-    """Write the table `balanced` from the view `classed` and the table `duplicate`.
+    """Write the table `placed` from the view `classed` and the table `duplicate`.
 
     Args:
         part: the budget's part of all rows' cost.
@@ -134,17 +134,17 @@ def _look_anyway(connection: Any) -> None:
 
 
 def _take_turns(connection: Any, config: BalanceConfig) -> None:
-    """The table `balanced`, of all rows of `strata` but blind ones."""
+    """The table `placed`, of all rows of `strata` but blind ones."""
     if not config.spread:
         connection.execute(
-            f"CREATE OR REPLACE TABLE balanced AS SELECT position, stratum, drawn AS turn FROM strata"
+            f"CREATE OR REPLACE TABLE placed AS SELECT position, stratum, drawn AS turn FROM strata"
             f" WHERE stratum <> {text(BLIND)}"
         )
         return
     evened = 1 - config.answers
     weight = f"(CASE WHEN solved THEN 1 ELSE {config.unsolved!r} END)"  # waits are exponential: a draw by weight
     connection.execute(f"""
-        CREATE OR REPLACE TABLE balanced AS
+        CREATE OR REPLACE TABLE placed AS
         WITH named AS (
             SELECT position, stratum, cluster, cell, drawn, -ln(1 - drawn) / {weight} AS wait, CASE
                 WHEN count(*) OVER (PARTITION BY stratum, cluster, answer) >= {RARE} THEN answer END AS answer

@@ -9,11 +9,12 @@ from pydantic import BeforeValidator, Field
 
 from vfl.errors import InputError
 from vfl.select.choose.allocation import take
-from vfl.select.choose.balance import Balance, BalanceConfig, balance
+from vfl.select.choose.balance import Balance
 from vfl.select.choose.budgets import COSTS, FLOPS_PER_PARAMETER, Budget, parse
 from vfl.select.choose.classes import ClassConfig, Spreads, create_view
 from vfl.select.choose.duplicates import Duplicates, check_bits, find_alike, find_duplicates
-from vfl.select.choose.policies import PolicyConfig, ranking_of, tiers_of, uniform
+from vfl.select.choose.placing import POOL, PlacingConfig, place
+from vfl.select.choose.policies import PLACED, Ranking, ranking_of, tiers_of
 from vfl.select.shards.score_folder import MEMORY, ScoreFolder
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def _budget(value: Any) -> Any:
     return value
 
 
-class ChoiceConfig(PolicyConfig):
+class ChoiceConfig(PlacingConfig):
     """What is chosen from scores: a policy, a budget, and what is left out before."""
 
     budget: Annotated[str | int | float, BeforeValidator(_budget)]
@@ -36,7 +37,6 @@ class ChoiceConfig(PolicyConfig):
     diversity: int | None = Field(
         default=None, description="leave out a row whose image is within so many bits of a better row's of its class"
     )
-    balance: BalanceConfig = Field(default=BalanceConfig(), description="of the policy balanced")
     parameters: int | None = Field(
         default=None, ge=1, description="of the model, for FLOPs; default: the scores' model"
     )
@@ -78,19 +78,19 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     budget = parse(config.budget)
     (scored,) = connection.execute("SELECT count(*) FROM classed").fetchone()
     limit = budget.limit(scored, config.parameters or folder.parameters, config.flops_per_parameter)
-    balanced = config.policy == "balanced"
     kind = config.duplicates
-    if balanced and kind == "keep" and "repeats" in config.balance.drop:
+    if config.policy == "balanced" and kind == "keep" and "repeats" in config.balance.drop:
         kind = "exact"
     repeated = find_duplicates(connection, kind, config.near_bits)
     cost = COSTS[budget.unit]
-    filled = None
-    if balanced:
+    connection.execute(f"""
+        CREATE OR REPLACE VIEW {POOL} AS SELECT *, coalesce({cost}, 0)::BIGINT AS cost
+        FROM classed ANTI JOIN duplicate USING (position) WHERE {ranking.where}""")
+    tiers, filled = None, None
+    if config.policy in PLACED:
         (whole,) = connection.execute(f"SELECT sum(coalesce({cost}, 0))::BIGINT FROM classed").fetchone()
-        drawn = uniform(config.seed)
-        part = min(1.0, limit / whole) if whole else 1.0
-        filled = balance(connection, folder, config.balance, part=part, drawn=drawn, seed=config.seed)
-    alike = _rank(connection, config, ranking, cost)
+        tiers, filled = place(connection, folder, config, limit=limit, whole=whole or 0)
+    alike = _rank(connection, config, ranking)
     strata = {
         name: (rows, cost, rank, before)
         for name, rows, cost, rank, before in connection.execute(
@@ -108,7 +108,8 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
 
     totals = {name: cost for name, (_, cost, _, _) in strata.items()}
     rows_of = {name: rows for name, (rows, *_) in strata.items()}
-    tiers = filled.tiers if filled else tiers_of(config, folder.functions, rows_of, classes=ranking.classes)
+    if tiers is None:
+        tiers = tiers_of(config, folder.functions, rows_of, classes=ranking.classes)
     taken = take(limit, totals, tiers, prefix)
     chosen = [(strata[name][2], strata[name][2] + count - 1) for name, count in taken.items() if count]
     if not chosen:
@@ -118,27 +119,27 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     rows, spent = connection.execute("SELECT count(*), sum(cost)::BIGINT FROM chosen").fetchone()
     result = Choice(int(rows), int(spent), limit, _unit(budget), scored, repeated, alike, found, filled)
     if sum(totals.values()) < limit:
+        more = "" if config.policy in PLACED else " `include` lets other classes take part, such as blind."
         result.notes.append(
             f"The budget is {limit:,} {result.unit}, but all rows that may be chosen come to"
-            f" {sum(totals.values()):,}: all of them were. `include` lets other classes take part, such as blind."
+            f" {sum(totals.values()):,}: all of them were.{more}"
         )
     return result
 
 
-def _rank(connection: Any, config: ChoiceConfig, ranking: Any, cost: str) -> int:
+def _rank(connection: Any, config: ChoiceConfig, ranking: Ranking) -> int:
     """The table `ranked` (position, stratum, cost, rank, total), best first in each stratum; both run on over strata.
 
     Sorted once by duckdb's external sort; the running number and total then need no more memory.
     """
-    rows = "classed"
-    if config.policy == "balanced":
-        rows = "(classed JOIN (SELECT position, stratum AS balanced_as, turn FROM balanced) USING (position))"
+    rows = POOL
+    if config.policy in PLACED:
+        rows = f"({POOL} JOIN (SELECT position, stratum AS placed_as, turn FROM placed) USING (position))"
     keys = ", ".join(f"key{n} DESC NULLS LAST" for n in range(len(ranking.keys)))
     named = ", ".join(f"{key} AS key{n}" for n, key in enumerate(ranking.keys))
     connection.execute(f"""
         CREATE OR REPLACE TABLE sorted AS SELECT position, stratum, cost FROM (
-            SELECT position, uid, {ranking.stratum} AS stratum, coalesce({cost}, 0)::BIGINT AS cost, {named}
-            FROM {rows} ANTI JOIN duplicate USING (position) WHERE {ranking.where})
+            SELECT position, uid, {ranking.stratum} AS stratum, cost, {named} FROM {rows})
         ORDER BY stratum, {keys}, uid""")
     alike, left = 0, "sorted"
     if config.diversity is not None:

@@ -11,11 +11,16 @@
 | `stratified-random` | sources, or classes with `by: class` | drawn |
 | `length`, `perplexity`, `el2n` | none | longest answer, highest perplexity, highest EL2N |
 | `no-image-gap` | none | largest loss of log-probability without the image |
+| `vig` | none | perplexity rises most without the image; see vfl.select.choose.vig |
+| `coincide` | clusters of states | see vfl.select.choose.coincide |
+| `ccs` | bins of difficulty | drawn; see vfl.select.choose.ccs |
+| `prism` | with and without image | see vfl.select.choose.prism |
+| `semdedup` | none | see vfl.select.choose.semdedup |
 
-The next four look at classes: a function's class takes part; `include` lets other classes take part as well, and those
-in `fill` (default: none and text) get only what is left when all others are used up. The rest (default: blind) is left
-out: a row that is answered without the image teaches nothing about images. The others, which are there to compare with,
-look at all rows, except that `by: class` divides like `quota`.
+`quota`, `temperature`, `target` and `top` look at classes: a function's class takes part; `include` lets other classes
+take part as well, and those in `fill` (default: none and text) get only what is left when all others are used up. The
+rest (default: blind) is left out: a row that is answered without the image teaches nothing about images. The others,
+which are there to compare with, look at all rows, except that `by: class` divides like `quota`.
 
 Rows that are wrong before anything is taken away (unsolved) stay in their class, since training can gain from them;
 `unsolved: own` makes them a class of their own that takes part, `unsolved: drop` leaves them out, whatever the policy.
@@ -32,6 +37,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from vfl.errors import InputError
 from vfl.io.fields import Names, split
 from vfl.select.choose.allocation import Tier
+from vfl.select.choose.vig import GAP
 from vfl.select.shards.score_folder import NOT_FUNCTIONS, column, text
 
 Policy = Literal[
@@ -45,8 +51,15 @@ Policy = Literal[
     "length",
     "perplexity",
     "el2n",
+    "vig",
+    "coincide",
+    "ccs",
+    "prism",
+    "semdedup",
     "no-image-gap",
 ]
+PLACED: tuple[Policy, ...] = ("balanced", "coincide", "ccs", "prism", "semdedup")
+"""Those that look at all rows together; see vfl.select.choose.placing."""
 BASELINES: tuple[Policy, ...] = ("random", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
 MEASURES = {
     "length": "answer_tokens",
@@ -106,10 +119,10 @@ def ranking_of(config: PolicyConfig, functions: tuple[str, ...]) -> Ranking:
         InputError: it names a class or function that there is none of, or has no target.
     """
     _check(config, functions)
-    if config.policy == "balanced":
-        _check_balanced(config)
+    if config.policy in PLACED:
+        _check_placed(config)
         where = "solved IS DISTINCT FROM false" if config.unsolved == "drop" else "true"
-        return Ranking(where, "balanced_as", _keys(config), False)
+        return Ranking(where, "placed_as", _keys(config), False)
     by_class = config.policy in ("quota", "temperature") or (
         config.policy == "stratified-random" and config.by == "class"
     )
@@ -167,8 +180,10 @@ def uniform(seed: int) -> str:
 def _keys(config: PolicyConfig) -> tuple[str, ...]:
     drawn = uniform(config.seed)
     match config.policy:
-        case "balanced":
-            return ("-turn",)
+        case "balanced" | "coincide" | "ccs" | "prism" | "semdedup":
+            return "-turn", drawn
+        case "vig":
+            return (f"CASE WHEN isfinite({GAP}) THEN {GAP} END",)
         case "quota" | "top":
             # text rows have no score, and stand in an order of their own
             return "score", "score2", f"CASE WHEN score IS NULL THEN {drawn} END"
@@ -201,19 +216,20 @@ def _check(config: PolicyConfig, functions: tuple[str, ...]) -> None:
         raise InputError(f"target names {unknown[0]!r}; the scores have {', '.join(functions)}.")
 
 
-def _check_balanced(config: PolicyConfig) -> None:
+def _check_placed(config: PolicyConfig) -> None:
     """Settings of the policies by class would change nothing here."""
-    instead = {
-        "shares": (config.shares != "equal", "balance.level and balance.least move its shares"),
-        "include": (bool(config.include), "balance.drop says what is left out"),
-        "unsolved": (config.unsolved == "own", "balance.least moves the budget to unsolved rows"),
+    of_balanced = {
+        "shares": "balance.level and balance.least move its shares",
+        "include": "balance.drop says what is left out",
+        "unsolved": "balance.least moves the budget to unsolved rows",
     }
-    for name, (given, advice) in instead.items():
-        if given:
-            raise InputError(
-                f"{name} is a setting of policies that divide by class, and the policy is balanced: {advice}. Choose"
-                " such a policy, as with --policy quota, or leave it out."
-            )
+    set_here = {"shares": config.shares != "equal", "include": config.include, "unsolved": config.unsolved == "own"}
+    for name in (name for name, is_set in set_here.items() if is_set):
+        advice = of_balanced[name] if config.policy == "balanced" else "it divides the budget in its own way"
+        raise InputError(
+            f"{name} is a setting of policies that divide by class, and the policy is {config.policy}: {advice}. Choose"
+            " such a policy, as with --policy quota, or leave it out."
+        )
 
 
 def _list(names: tuple[str, ...]) -> str:

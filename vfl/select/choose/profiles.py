@@ -15,20 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vfl.errors import InputError
+from vfl.select.choose.clusters import PIECE, SAMPLE, insert, kmeans, vectors_of
 from vfl.select.choose.text_alone import text_alone
 from vfl.select.shards.score_folder import ScoreFolder, column, text
 from vfl.select.wording import TERMS
 
 By = Literal["both", "words", "effects"]
-SAMPLE = 100_000
-"""Rows that k-means learns from."""
-PIECE = 50_000
 WORDS = 64
 """Dimensions of a question's words: TF-IDF by random directions."""
 WEIGHT = 0.1
 """Of effects beside words. At 1 clusters part by answers rather than by what is asked."""
-MOST_CLUSTERS = 1_000
 ROWS = 40
 """Of a cluster, at least and on average: the mean of a few rows is as noisy as they are."""
 BLIND = 0.1
@@ -67,12 +63,7 @@ class Cluster:
 
 def check_profiles(connection: Any, folder: ScoreFolder) -> None:
     """Raises InputError for scores of a version that did not record what rows are about."""
-    there = {name for name, *_ in connection.execute(f"DESCRIBE SELECT * FROM {folder.table(connection)}").fetchall()}
-    if missing := [name for name in (*NEEDED, *(f"js_{name}" for name in folder.functions)) if name not in there]:
-        raise InputError(
-            f"The scores in {folder.path} have no column {missing[0]}: an older version wrote them. Score again with"
-            " `vfl select score --overwrite`, or choose another policy, such as --policy quota."
-        )
+    folder.check_columns(connection, (*NEEDED, *(f"js_{name}" for name in folder.functions)))
 
 
 def find_clusters(connection: Any, folder: ScoreFolder, *, by: By = "both", seed: int = 0) -> list[Cluster]:
@@ -100,15 +91,16 @@ def find_clusters(connection: Any, folder: ScoreFolder, *, by: By = "both", seed
     scale = states.std(0) + 1e-6
     # no more kinds than there are questions: further ones would part rows by their answers' effects
     asked = features if by == "effects" else features[:, :WORDS]
-    kinds = _kmeans(features, len(np.unique(asked.round(4), axis=0)), seed)
-    cells = _kmeans(states / scale, len(states), seed)
+    number = min(round((len(features) / 2) ** 0.5), len(features) // ROWS)
+    kinds = kmeans(features, min(number, len(np.unique(asked.round(4), axis=0))), seed)
+    cells = kmeans(states / scale, number, seed)
     for positions, features, states in described.pieces(source):
         assigned = {
             "position": positions,
             "cluster": kinds.predict(features).astype(np.int32),
             "cell": cells.predict(states / scale).astype(np.int32),
         }
-        _insert(connection, "clustered", assigned)
+        insert(connection, "clustered", assigned)
     return _classes(connection, source, folder.functions)
 
 
@@ -132,7 +124,7 @@ class _Description:
         # a cursor of its own: pieces are inserted while this query runs
         for batch in self.connection.cursor().sql(query).to_arrow_reader(PIECE):
             positions = batch["position"].to_numpy()
-            yield positions, self._features(batch), _vectors(batch["image_state"])
+            yield positions, self._features(batch), vectors_of(batch["image_state"])
 
     def _effects(self) -> list[str]:
         return [*(f"js_{name}" for name in self.functions), "no_image_js"]
@@ -150,18 +142,6 @@ class _Description:
             effects = np.stack([np.nan_to_num(batch[name].to_numpy(False)) for name in self._effects()], axis=1)
             parts.append(effects * (WEIGHT if self.by == "both" else 1.0))
         return np.hstack(parts).astype(np.float32)
-
-
-def _vectors(values: Any) -> np.ndarray:
-    flat = values.flatten().to_numpy(False).astype(np.float32)
-    return np.nan_to_num(flat.reshape(len(values), -1))
-
-
-def _kmeans(vectors: np.ndarray, most: int, seed: int) -> Any:
-    from sklearn.cluster import MiniBatchKMeans
-
-    number = max(1, min(MOST_CLUSTERS, most, round((len(vectors) / 2) ** 0.5), len(vectors) // ROWS))
-    return MiniBatchKMeans(number, random_state=seed, n_init=3, batch_size=1024).fit(vectors)
 
 
 def _classes(connection: Any, source: str, functions: tuple[str, ...]) -> list[Cluster]:
@@ -220,11 +200,3 @@ def _write_kinds(connection: Any, source: str, functions: tuple[str, ...], usual
         CREATE OR REPLACE TABLE profiled AS
         SELECT position, cluster, cell, CASE WHEN certain THEN class ELSE {own} END AS profile
         FROM {source} JOIN clustered USING (position) JOIN clusters USING (cluster)""")
-
-
-def _insert(connection: Any, table: str, columns: dict[str, np.ndarray]) -> None:
-    import pyarrow as pa
-
-    connection.register("piece", pa.table(columns))
-    connection.execute(f"INSERT INTO {table} SELECT * FROM piece")
-    connection.unregister("piece")

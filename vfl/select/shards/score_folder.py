@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,15 @@ class ScoreFolder:
             return files
         connection.execute(f"CREATE TABLE IF NOT EXISTS parts AS SELECT * FROM {files}")
         return "parts"
+
+    def check_columns(self, connection: Any, names: Iterable[str]) -> None:
+        """Raise InputError for scores of a version that did not record these columns."""
+        there = {name for name, *_ in connection.execute(f"DESCRIBE SELECT * FROM {self.table(connection)}").fetchall()}
+        if missing := [name for name in names if name not in there]:
+            raise InputError(
+                f"The scores in {self.path} have no column {missing[0]}: an older version wrote them. Score again with"
+                " `vfl select score --overwrite`, or choose another policy, such as --policy quota."
+            )
 
     @property
     def errors(self) -> Path | None:
