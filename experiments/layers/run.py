@@ -2,7 +2,9 @@
 
     python -m experiments.layers.run --out runs/layers                     # the planted model
     python -m experiments.layers.run --out runs/layers --long              # fewer arms, twice the steps
-    python -m experiments.layers.run --out runs/layers --model twin=runs/twin/weights --map runs/twin/map
+    python -m experiments.layers.run --out runs/layers --judge             # what chose nothing: other tasks
+    python -m experiments.layers.run --out runs/layers --judge --model twin=experiments/twin/weights \
+        --map experiments/twin/map.json                                    # and a model whose layers nobody planted
 
 Stages, in this order, each finished before the next:
 1. rates: both learning rates for full LoRA and for three layers, on the two tasks that set it.
@@ -45,6 +47,7 @@ STEPS, BATCH = 120, 6
 # The second look: twice the steps and the other rate, on a task that no arm had learned and where forgetting was large.
 LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
 FINAL = ("full", "thin", "half")
+JUDGES = ("letters", "counts", "dark", "roman")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
 
@@ -89,6 +92,17 @@ def planned_long(model: str) -> Iterator[Run]:
     yield from (
         Run(model, task, arm, LONG_RATE, seed, SHARE) for seed in (1, 2) for task in LONG_TASKS for arm in FINAL
     )
+
+
+def planned_judged(model: str) -> Iterator[Run]:
+    """With replay, on tasks that chose neither rate nor rule; on another model than the planted one on all of them."""
+    tasks = JUDGES if model == "planted" else (*JUDGES[:2], *LONG_TASKS, *JUDGES[2:])
+    for arms in (FINAL[:2], ("function", "gradient"), ("half", "protect")):
+        yield from (Run(model, task, arm, LONG_RATE, 0, SHARE) for task in tasks for arm in arms)
+        if arms == FINAL[:2]:
+            yield from (Run(model, task, arm, LONG_RATE, 1, SHARE) for task in tasks for arm in arms)
+    yield from (Run(model, task, arm, LONG_RATE, 2, SHARE) for task in tasks for arm in FINAL)
+    yield from (Run(model, task, arm, LONG_RATE, 0, 0.0) for task in tasks for arm in FINAL[:2])
 
 
 def best_rate(results: list[dict[str, Any]], model: str) -> float | None:
@@ -137,20 +151,24 @@ def main() -> None:
     parser.add_argument("--map", type=Path, default=Path("recipes/micro/map.json"))
     parser.add_argument("--seeds", type=int, default=3, help="of the confirmation")
     parser.add_argument("--long", action="store_true", help="the second look, into results-240.jsonl")
+    parser.add_argument("--judge", action="store_true", help="as long, on what set nothing; into the same file")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
     fmap = FunctionMap.load(options.map)
-    steps = LONG_STEPS if options.long else STEPS
-    path = options.out / (f"results-{steps}.jsonl" if options.long else "results.jsonl")
+    long = options.long or options.judge
+    steps = LONG_STEPS if long else STEPS
+    path = options.out / (f"results-{steps}.jsonl" if long else "results.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     beds: dict[str, Bed] = {}
     while True:
         done = {row["run"] for row in results}
         rate = best_rate(results, name)
-        plan = planned_long(name) if options.long else planned(name, rate, options.seeds)
+        plan = planned(name, rate, options.seeds)
+        if long:
+            plan = planned_judged(name) if options.judge else planned_long(name)
         left = [run for run in plan if run.key() not in done]
         if options.dry or not left:
             print(f"{len(done)} runs done, {len(left)} left; rate {rate}")
