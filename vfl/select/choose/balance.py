@@ -10,7 +10,8 @@
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
    look; each the more often the more rows it has, but less than in proportion. Among rows of one answer looks are no
    guide: a picture that is rare for its answer is often a wrong answer. Of otherwise equal rows those that the model
-   does not answer come UNSOLVED times as often; how far off it is plays no part.
+   does not answer come UNSOLVED times as often, in clusters that it mostly does answer: elsewhere it can't tell what is
+   hard from what is wrong. How far off it is plays no part.
 4. A tenth of the budget is drawn from all rows that are not left out: what the rest is wrong about stays in.
 
 Turns are numbers: the j-th row of a group of weight w comes at (j + chance) / w, so that the smallest numbers are a
@@ -32,6 +33,8 @@ NATURAL = (TEXT, UNREAD)
 """Strata with the share that they have in the data: nothing is known of what they need."""
 RARE = 5
 """Rows with the same answer in a cluster, under which an answer is no group of its own."""
+MOSTLY = 0.5
+"""Share of a cluster's rows that the model answers, from which on it can tell what is hard from what is wrong."""
 Junk = Literal["blind", "repeats", "suspects"]
 
 
@@ -142,7 +145,9 @@ def _take_turns(connection: Any, config: BalanceConfig) -> None:
         )
         return
     evened = 1 - config.answers
-    weight = f"(CASE WHEN solved THEN 1 ELSE {config.unsolved!r} END)"  # waits are exponential: a draw by weight
+    # waits are exponential: a draw by weight
+    mostly = f"avg(solved::INT) OVER (PARTITION BY stratum, cluster) >= {MOSTLY}"
+    weight = f"(CASE WHEN NOT solved AND {mostly} THEN {config.unsolved!r} ELSE 1 END)"
     connection.execute(f"""
         CREATE OR REPLACE TABLE placed AS
         WITH named AS (

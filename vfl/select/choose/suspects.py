@@ -2,6 +2,7 @@
 
 A wrong answer is one that the model would not give, and so is a right one that it has yet to learn. Compared with the
 rows of its cluster that have the same answer (with all of its cluster where these are few), only the former stands out.
+Where the model is wrong on most of them it cannot tell: there nothing is a suspect.
 """
 
 from typing import Any
@@ -14,6 +15,8 @@ FAR = 5.0
 """Deviations (1.4826 x the median absolute one) above the median loss."""
 LEAST = 1.0
 """Nats a token above the median loss."""
+KNOWN = 0.25
+"""Share of the rows a row is compared with that the model answers, under which it can't tell a mistake."""
 MOST = 0.15
 """Share of a cluster that may be suspects: where more stand out, what stands out is no mistake."""
 
@@ -23,22 +26,25 @@ def find_suspects(connection: Any, view: str = "classed") -> int:
     connection.execute(f"""
         CREATE OR REPLACE TABLE suspect AS
         WITH losses AS (
-            SELECT position, cluster, loss::DOUBLE AS loss, CASE
+            SELECT position, cluster, loss::DOUBLE AS loss, coalesce(solved, false)::INT AS solved, CASE
                 WHEN count(*) OVER (PARTITION BY cluster, answer) >= {FEW} THEN answer ELSE {text("")} END AS answer
             FROM {view} JOIN profiled USING (position) WHERE isfinite(loss)),
-        wide AS (SELECT cluster, median(loss) AS middle FROM losses GROUP BY cluster),
-        narrow AS (SELECT cluster, answer, median(loss) AS middle FROM losses WHERE answer <> {text("")} GROUP BY ALL),
+        wide AS (SELECT cluster, median(loss) AS middle, avg(solved) AS known FROM losses GROUP BY cluster),
+        narrow AS (
+            SELECT cluster, answer, median(loss) AS middle, avg(solved) AS known
+            FROM losses WHERE answer <> {text("")} GROUP BY ALL),
         middles AS (
-            SELECT position, cluster, losses.answer, loss, coalesce(narrow.middle, wide.middle) AS middle
+            SELECT position, cluster, losses.answer, loss, coalesce(narrow.middle, wide.middle) AS middle,
+                coalesce(narrow.known, wide.known) AS known
             FROM losses JOIN wide USING (cluster) LEFT JOIN narrow USING (cluster, answer)),
         deviations AS (
             SELECT cluster, answer, 1.4826 * median(abs(loss - middle)) + 0.05 AS deviation
             FROM middles GROUP BY ALL),
         judged AS (
-            SELECT position, cluster, loss - middle AS above, (loss - middle) / deviation AS far
+            SELECT position, cluster, known, loss - middle AS above, (loss - middle) / deviation AS far
             FROM middles JOIN deviations USING (cluster, answer))
         SELECT position FROM judged
-        QUALIFY far > {FAR} AND above > {LEAST}
+        QUALIFY far > {FAR} AND above > {LEAST} AND known >= {KNOWN}
             AND row_number() OVER (PARTITION BY cluster ORDER BY far DESC, position)
                 <= {MOST} * count(*) OVER (PARTITION BY cluster)""")
     (count,) = connection.execute("SELECT count(*) FROM suspect").fetchone()
