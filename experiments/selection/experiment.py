@@ -24,7 +24,17 @@ from random import Random
 from typing import Any
 
 from pool import JUNK, write_pool
-from pools import write_even, write_phrased, write_phrased_dirty, write_skewed, write_turned
+from pools import (
+    write_even,
+    write_even_seeing,
+    write_phrased,
+    write_phrased_dirty,
+    write_phrased_turned,
+    write_reading,
+    write_seeing,
+    write_skewed,
+    write_turned,
+)
 from table import ALL, ORACLE, write_tables
 from tqdm import tqdm
 from trials import Row, Trials
@@ -62,6 +72,8 @@ BASES = {
     "less-worn": Base(0.9, 1),
     "other-worn": Base(1.2, 2),
     "other-less-worn": Base(0.9, 3),
+    "third-worn": Base(1.2, 4),
+    "third-less-worn": Base(0.9, 5),
     "twin-worn": Base(1.2, 0, TWIN / "weights", TWIN / "map.json"),
     "twin-less-worn": Base(0.9, 1, TWIN / "weights", TWIN / "map.json"),
 }
@@ -80,11 +92,13 @@ class Setting:
 
 SETTINGS = {
     # these judge
+    "reading": Setting(write_reading, "reading", 2, "third-worn"),
+    "phrased, turned": Setting(write_phrased_turned, "phrased-turned", 2, "third-less-worn"),
+    "seeing, twin": Setting(write_seeing, "seeing", 1, "twin-worn"),
+    "even seeing, twin": Setting(write_even_seeing, "even-seeing", 1, "twin-less-worn"),
+    # on these constants were set, or faults of the method found
     "turned": Setting(write_turned, "turned", 1, "other-worn"),
     "phrased and dirty": Setting(write_phrased_dirty, "phrased-dirty", 1, "other-less-worn"),
-    "skewed, twin": Setting(write_skewed, "skewed", 1, "twin-worn"),
-    "even, twin": Setting(write_even, "even", 1, "twin-less-worn"),
-    # on these constants were set, or faults of the method found
     "skewed": Setting(write_skewed, "skewed", 0, "worn"),
     "even, less worn": Setting(write_even, "even", 0, "less-worn"),
     "phrased, less worn": Setting(write_phrased, "phrased", 0, "less-worn"),
@@ -112,7 +126,6 @@ POLICIES: dict[str, dict[str, Any]] = {
     "balanced, equal shares": {"policy": "balanced", "balance": {"level": 1, "least": 1}},
     "balanced, no spread": {"policy": "balanced", "balance": {"spread": False}},
     "balanced, junk kept": {"policy": "balanced", "balance": {"drop": ()}},
-    "balanced, solved as often": {"policy": "balanced", "balance": {"unsolved": 1}},
     "balanced, words alone": {"policy": "balanced", "balance": {"clusters": "words"}},
     "balanced, effects alone": {"policy": "balanced", "balance": {"clusters": "effects"}},
 }

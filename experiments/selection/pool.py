@@ -46,7 +46,9 @@ class Row:
         )
 
 
-def write_pool(out: Path, *, each: int, blind: int, repeats: int, wrong: int, seed: int) -> None:
+def write_pool(
+    out: Path, *, each: int, blind: int, repeats: int, wrong: int, seed: int, functions: tuple[str, ...] = FUNCTIONS
+) -> None:
     """Write pool.jsonl and its pictures; the folder appears whole or not at all.
 
     Args:
@@ -62,8 +64,8 @@ def write_pool(out: Path, *, each: int, blind: int, repeats: int, wrong: int, se
     rng = Random(f"pool/{seed}")
     rows: list[Row] = []
     others: list[Row] = []
-    for function in FUNCTIONS:
-        made = drawn(function, each + wrong // len(FUNCTIONS), seed, temporary / "images")
+    for function in functions:
+        made = drawn(function, each + wrong // len(functions), seed, temporary / "images")
         found = list(made)
         rows += found[:each]
         others += [spoilt(row, found, rng) for row in found[each:]]

@@ -4,9 +4,10 @@
 |---|---|
 | even | 350 of each function, 200 blind, 100 repeats, 100 wrong answers (pool.py) |
 | skewed | ten times as many of one function as of another; 30 % blind, repeats and wrong answers |
-| turned | the same with the functions in reverse: most rows count, fewest recognise |
+| turned, reading | the same with other functions in front: most rows count, or read |
+| seeing, even seeing | skewed and even without reading, for a model that does not read |
 | phrased | clean, as many rows of each function: four phrasings of each question, of which the base knows one |
-| phrased, dirty | the same with every function two thirds as frequent as the one before, and a quarter of junk |
+| phrased and dirty, turned | the same, each function two thirds as frequent as the one before, and a quarter of junk |
 """
 
 import json
@@ -26,6 +27,8 @@ from vfl.testbeds.micro.scenes import Scene, cell_box, paint, plain_scene
 EVEN = {"each": 350, "blind": 200, "repeats": 100, "wrong": 100}
 SKEWED = {"recognition": 400, "ocr": 250, "grounding": 110, "counting": 40}
 TURNED = dict(zip(SKEWED, reversed(SKEWED.values()), strict=True))
+READING = {"ocr": 400, "recognition": 250, "counting": 110, "grounding": 40}
+SEEING = {"recognition": 400, "grounding": 200, "counting": 40}
 SKEWED_JUNK = {"blind": 114, "repeats": 115, "wrong": 114}
 PHRASED = 300  # rows of each function
 DIRTY = dict(zip(FUNCTIONS, (400, 270, 180, 120), strict=True))
@@ -49,6 +52,23 @@ def write_turned(out: Path, seed: int) -> None:
     _write_skewed(out, seed, TURNED)
 
 
+def write_reading(out: Path, seed: int) -> None:
+    """The skewed pool with reading as the most frequent function, and grounding as the rarest."""
+    _write_skewed(out, seed, READING)
+
+
+def write_seeing(out: Path, seed: int) -> None:
+    """The skewed pool without reading, for a model that does not read."""
+    _write_skewed(out, seed, SEEING)
+
+
+def write_even_seeing(out: Path, seed: int) -> None:
+    """The even pool without reading."""
+    functions = tuple(SEEING)
+    write_pool(out, **EVEN, seed=seed, functions=functions)
+    _add_test(out, [row for name in functions for row in drawn(name, HELD_OUT, seed + 7, out / "images", "test-")])
+
+
 def _write_skewed(out: Path, seed: int, counts: dict[str, int]) -> None:
     """A row's source is its function's, but for junk, which has one of its own."""
     rng = Random(f"skewed/{seed}")
@@ -65,9 +85,7 @@ def _write_skewed(out: Path, seed: int, counts: dict[str, int]) -> None:
     said = [replace(blind_row(n, rng, pictures), source="captions") for n in range(SKEWED_JUNK["blind"])]
     repeats = [copied(n, row) for n, row in enumerate(rng.sample(rows, SKEWED_JUNK["repeats"]))]
     _write(folder / "pool.jsonl", rng, [*rows, *wrong, *said, *repeats])
-    _add_test(
-        folder, [row for name in FUNCTIONS for row in drawn(name, HELD_OUT, seed + 7, folder / "images", "test-")]
-    )
+    _add_test(folder, [row for name in counts for row in drawn(name, HELD_OUT, seed + 7, folder / "images", "test-")])
     _finish(folder, out)
 
 
@@ -83,12 +101,21 @@ def write_phrased(out: Path, seed: int) -> None:
 
 def write_phrased_dirty(out: Path, seed: int) -> None:
     """Many phrasings, the functions ever rarer, and junk."""
+    _write_phrased_dirty(out, seed, DIRTY)
+
+
+def write_phrased_turned(out: Path, seed: int) -> None:
+    """The same with reading as the most frequent function and recognising as the rarest."""
+    _write_phrased_dirty(out, seed, dict(zip(DIRTY, reversed(DIRTY.values()), strict=True)))
+
+
+def _write_phrased_dirty(out: Path, seed: int, counts: dict[str, int]) -> None:
     rng = Random(f"phrased and dirty/{seed}")
     folder = _fresh(out)
     rows: list[Row] = []
     wrong: list[Row] = []
-    whole = sum(DIRTY.values())
-    for name, count in DIRTY.items():
+    whole = sum(counts.values())
+    for name, count in counts.items():
         more = round(DIRTY_JUNK["wrong"] * count / whole)
         made = _told(name, count + more, f"dirty/{seed}", folder / "images")
         rows += made[:count]
