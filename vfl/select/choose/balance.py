@@ -8,10 +8,9 @@
    an image, and clusters that need one and that the model does not look at yet, have the share that they have in the
    data.
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
-   look; each the more often the more rows it has, but less than in proportion. Among rows of one answer looks are no
-   guide: a picture that is rare for its answer is often a wrong answer. Of otherwise equal rows those that the model
-   does not answer come UNSOLVED times as often, in clusters that it mostly does answer: elsewhere it can't tell what is
-   hard from what is wrong. How far off it is plays no part.
+   look; each the more often the more rows it has, but less than in proportion. What a row scores plays no part: of
+   equal rows those that the model does not answer are wrong ones too often. Among rows of one answer looks are no guide
+   either: a picture that is rare for its answer is often a wrong answer.
 4. A tenth of the budget is drawn from all rows that are not left out: what the rest is wrong about stays in.
 
 Turns are numbers: the j-th row of a group of weight w comes at (j + chance) / w, so that the smallest numbers are a
@@ -33,8 +32,6 @@ NATURAL = (TEXT, UNREAD)
 """Strata with the share that they have in the data: nothing is known of what they need."""
 RARE = 5
 """Rows with the same answer in a cluster, under which an answer is no group of its own."""
-MOSTLY = 0.5
-"""Share of a cluster's rows that the model answers, from which on it can tell what is hard from what is wrong."""
 Junk = Literal["blind", "repeats", "suspects"]
 
 
@@ -49,9 +46,6 @@ class BalanceConfig(BaseModel):
     answers: float = Field(default=0.5, ge=0, le=1, description="0: answers as often as in the data; 1: equally often")
     spread: bool = Field(default=True, description="take turns over clusters, answers and looks")
     drop: tuple[Junk, ...] = Field(default=("blind", "repeats", "suspects"), description="what is left out")
-    unsolved: float = Field(
-        default=4.0, ge=1, description="times as often as a row that is answered one that isn't is taken"
-    )
     random: float = Field(default=0.1, ge=0, le=1, description="share of the budget that is drawn")
 
 
@@ -145,19 +139,16 @@ def _take_turns(connection: Any, config: BalanceConfig) -> None:
         )
         return
     evened = 1 - config.answers
-    # waits are exponential: a draw by weight
-    mostly = f"avg(solved::INT) OVER (PARTITION BY stratum, cluster) >= {MOSTLY}"
-    weight = f"(CASE WHEN NOT solved AND {mostly} THEN {config.unsolved!r} ELSE 1 END)"
     connection.execute(f"""
         CREATE OR REPLACE TABLE placed AS
         WITH named AS (
-            SELECT position, stratum, cluster, cell, drawn, -ln(1 - drawn) / {weight} AS wait, CASE
+            SELECT position, stratum, cluster, cell, drawn, CASE
                 WHEN count(*) OVER (PARTITION BY stratum, cluster, answer) >= {RARE} THEN answer END AS answer
             FROM strata WHERE stratum <> {text(BLIND)}),
         celled AS (
             SELECT *, CASE WHEN answer IS NULL THEN
-                (row_number() OVER (PARTITION BY stratum, cluster, answer, cell ORDER BY wait) - drawn)
-                / sqrt(count(*) OVER (PARTITION BY stratum, cluster, answer, cell)) ELSE wait END AS round
+                (row_number() OVER (PARTITION BY stratum, cluster, answer, cell ORDER BY drawn) - drawn)
+                / sqrt(count(*) OVER (PARTITION BY stratum, cluster, answer, cell)) ELSE drawn END AS round
             FROM named),
         placed AS (
             SELECT *, row_number() OVER (PARTITION BY stratum, cluster, answer ORDER BY round, drawn) AS place,
