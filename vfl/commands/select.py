@@ -71,6 +71,13 @@ Duplicates = Annotated[str | None, typer.Option(help="Leave out repeated rows: k
 Diversity = Annotated[
     int | None, typer.Option(help="Leave out a row whose image is within so many of 64 hash bits of a better one's.")
 ]
+TokenWeights = Annotated[
+    float | None,
+    typer.Option(
+        "--token-weights",
+        help="Weigh answer tokens: 1 where the log-probability changes by so many nats without the image, else 0.",
+    ),
+]
 CopyImages = Annotated[bool, typer.Option("--copy-images", help="Put the rows' image files into the subset.")]
 Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of duckdb (1GB).")]
 Parameters = Annotated[
@@ -115,6 +122,7 @@ def choosing_options(
     memory: Memory = None,
     seed: Seed = None,
     copy_images: CopyImages = False,
+    token_weights: TokenWeights = None,
 ) -> None:
     """What is chosen."""
 
