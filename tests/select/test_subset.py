@@ -244,7 +244,7 @@ def test_token_weights_lie_beside_the_data(scores, data, tmp_path, container):
         assert list(own.weights) == ([0, 0, 1, 1] if sample.images else [1, 1, 1, 1])  # of drops 0, 0.01, -1, 3
     manifest = json.loads((out / "manifest.json").read_text())
     text = sum(not sample.images for sample in again)
-    assert manifest["token_weights"] == {"tokens": 60, "kept": 30 + 2 * text}
+    assert manifest["token_weights"] == {"file": "token-weights.parquet", "tokens": 60, "kept": 30 + 2 * text}
     assert manifest["settings"]["token_weights"] == 0.5
 
 

@@ -269,6 +269,9 @@ def show_subset(manifest: Mapping[str, Any], out: Path) -> None:
     say(f"Budget: {budget['spent']:,} of {budget['limit']:,} {budget['unit']}")
     for note in manifest["notes"]:
         say(f"Note: {note}")
+    if counted := manifest.get("token_weights"):
+        share = f"{counted['kept']:,} of {counted['tokens']:,} answer tokens count"
+        say(f"Token weights: {share} in training with data.token_weights={out / counted['file']}")
     for file in manifest["files"]:
         say(f"Data: {out / file}")
     if manifest["images"]:

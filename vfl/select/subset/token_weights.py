@@ -15,7 +15,7 @@ class WeightsWriter:
     """Writes the weights of the chosen rows, which `add` gets in the order of the data; a context manager.
 
     Attributes:
-        tokens, kept: answer tokens so far, and those with weight 1.
+        facts: the file's name, the answer tokens so far, and those with weight 1.
     """
 
     def __init__(self, connection: Any, path: Path, threshold: float) -> None:
@@ -24,7 +24,7 @@ class WeightsWriter:
         self.writer = pq.ParquetWriter(path, SCHEMA)
         self.threshold = threshold
         self.pending: list[tuple[str, str, Any]] = []
-        self.tokens = self.kept = 0
+        self.facts: dict[str, Any] = {"file": path.name, "tokens": 0, "kept": 0}
 
     def __enter__(self) -> "WeightsWriter":
         return self
@@ -37,7 +37,8 @@ class WeightsWriter:
         """The next chosen row."""
         drops, count, tokens = next(self.rows)
         weights = weights_of(drops, count, self.threshold)
-        self.tokens, self.kept = self.tokens + count, self.kept + int(weights.sum())
+        self.facts["tokens"] += count
+        self.facts["kept"] += int(weights.sum())
         self.pending.append((row_digest(sample), tokens, weights))
         if len(self.pending) >= CHUNK:
             self._flush()

@@ -106,7 +106,7 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
                 "counts": counts_of(connection),
                 "coverage": covered,
                 **balance_of(choice),
-                **({} if weights is None else {"token_weights": {"tokens": weights.tokens, "kept": weights.kept}}),
+                **({} if weights is None else {"token_weights": weights.facts}),
                 **provenance(folder, config, choice),
                 "data": [str(path) for path in data],
                 "images": None if config.copy_images else str(_image_home(data, reading["images"])),
