@@ -4,8 +4,10 @@
     python bench/score.py --full-shape             # the true shape with random bfloat16 weights, on a GPU
     python bench/score.py --json results.json      # and write what was measured
 
-All three score the same answers with the same model: log-probability, hit and EL2N of every answer token; the first two
-with the image hidden at all layers and at three functions' layers besides. Their scores are compared first.
+Beside them, what a careful reader would write: the cache cut at the image's end, and then the text behind it, plain and
+with each ablation, as one batch. All score the same answers with the same model: log-probability, hit and EL2N of every
+answer token; all but the plain one with the image hidden at all layers and at three functions' layers besides. Their
+scores are compared first. Then all of it again for longer texts.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from bench.scoring.contenders import ENGINE, HOOKS, NAMES, PLAIN, prepare
+from bench.scoring.contenders import CACHED, ENGINE, HOOKS, NAMES, PLAIN, prepare
 from bench.scoring.table import table
 from bench.scoring.task import Scored, Task, task
 from bench.swapping.compare import UnequalError
@@ -31,6 +34,7 @@ from bench.swapping.model import FULL_SHAPE, Shape, build
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 
+LEAST_PROMPT = 4
 MOST, LEAST = 1.5, 3.0  # plain forwards; times faster than hooks
 # Largest difference of a log-probability, in nats.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 0.1, "bfloat16": 1.0}
@@ -40,12 +44,18 @@ def main() -> None:
     """Measure, print, write."""
     arguments = parse()
     shape = FULL_SHAPE if arguments.full_shape else shape_of(arguments)
-    one = task(build(shape, arguments.device, arguments.dtype), shape, arguments.rows, arguments.answer_tokens)
+    prompts = [length - arguments.answer_tokens for length in arguments.lengths]
+    vlm = build(replace(shape, text_tokens=max(shape.text_tokens, *prompts, 0)), arguments.device, arguments.dtype)
+    one = task(vlm, shape, arguments.rows, arguments.answer_tokens)
     if arguments.memory_of:
         print(json.dumps(peak_bytes(prepare(arguments.memory_of, one), one.vlm.device)))
         return
     found = measure(one, arguments)
     found["settings"] = settings(arguments, shape)
+    found["lengths"] = {shape.text_tokens + arguments.answer_tokens: found["contenders"]}
+    for length, prompt in zip(arguments.lengths, prompts, strict=True):
+        longer = task(vlm, replace(shape, text_tokens=prompt), arguments.rows, arguments.answer_tokens)
+        found["lengths"][length] = costs(longer, arguments)[0]
     print(table(found, MOST, LEAST))
     if arguments.json:
         with replacing(arguments.json) as temporary:
@@ -54,27 +64,28 @@ def main() -> None:
 
 def measure(one: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     """Equality, operations, seconds and memory of all contenders."""
-    runs = {name: prepare(name, one) for name in NAMES}
-    counted = {name: count_flops(run) for name, run in runs.items()}
-    scores = {name: scored for name, (scored, _) in counted.items()}
-    difference = largest_difference(scores, TOLERANCE[arguments.dtype])
-    seconds = median_seconds(runs, arguments.repeats, one.vlm.device)
-    contenders = {
-        name: {
-            "flops": flops,
-            "seconds": seconds.get(name),
-            "peak_bytes": peak_of(name, one, arguments) if arguments.repeats else None,
-        }
-        for name, (_, flops) in counted.items()
-    }
+    contenders, scores, difference = costs(one, arguments)
+    for name, cost in contenders.items():
+        cost["peak_bytes"] = peak_of(name, one, arguments) if arguments.repeats else None
     changes = (scores[HOOKS].logprobs[1:] - scores[HOOKS].logprobs[0]).abs()
     return {
         "ablations": one.ablations,
         "max_difference": difference,
         "median_effect": float(changes.median()),
-        "floor": floor(one, counted[PLAIN][1]),
+        "floor": floor(one, contenders[PLAIN]["flops"]),
         "contenders": contenders,
     }
+
+
+def costs(one: Task, arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Scored], float]:
+    """Operations and seconds of all contenders, their scores, and the largest difference between these."""
+    runs = {name: prepare(name, one) for name in NAMES}
+    counted = {name: count_flops(run) for name, run in runs.items()}
+    scores = {name: scored for name, (scored, _) in counted.items()}
+    difference = largest_difference(scores, TOLERANCE[arguments.dtype])
+    seconds = median_seconds(runs, arguments.repeats, one.vlm.device)
+    found = {name: {"flops": flops, "seconds": seconds.get(name)} for name, (_, flops) in counted.items()}
+    return found, scores, difference
 
 
 def largest_difference(scores: dict[str, Scored], allowed: float) -> float:
@@ -84,7 +95,8 @@ def largest_difference(scores: dict[str, Scored], allowed: float) -> float:
         UnequalError: where it exceeds the rounding of one forward.
     """
     expected = scores[HOOKS].logprobs
-    pairs = [(scores[ENGINE].logprobs, expected), (scores[PLAIN].logprobs, expected[:1])]
+    pairs = [(scores[name].logprobs, expected) for name in (ENGINE, CACHED)]
+    pairs.append((scores[PLAIN].logprobs, expected[:1]))
     largest = max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
     if not largest <= allowed:
         raise UnequalError(f"The log-probabilities differ from those of the hooks by {largest:.3g}.")
@@ -125,11 +137,16 @@ def settings(arguments: argparse.Namespace, shape: Shape) -> dict[str, Any]:
         **vars(shape),
         "rows": arguments.rows,
         "answer_tokens": arguments.answer_tokens,
+        "lengths": arguments.lengths,
         "dtype": arguments.dtype,
         "device": torch.cuda.get_device_name(arguments.device) if gpu else f"CPU, {torch.get_num_threads()} threads",
         "repeats": arguments.repeats,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "transformers")},
     }
+
+
+def _lengths(value: str) -> list[int]:
+    return [int(length) for length in value.split(",") if length]
 
 
 def shape_of(arguments: argparse.Namespace) -> Shape:
@@ -152,6 +169,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--vision-tokens", type=int, default=576, help="a square number")
     parser.add_argument("--text-tokens", type=int, default=40, help="of the prompt")
     parser.add_argument("--answer-tokens", type=int, default=20)
+    parser.add_argument(
+        "--lengths", type=_lengths, default=[360, 660], metavar="N,N", help="texts, answer included, to measure besides"
+    )
     parser.add_argument("--rows", type=int, default=4, help="conversations in the batch")
     parser.add_argument("--full-shape", action="store_true", help="32 layers of width 4096 in bfloat16, on a GPU")
     parser.add_argument("--device", help="default: the GPU with --full-shape, else the CPU")
@@ -166,6 +186,8 @@ def parse() -> argparse.Namespace:
         parser.error(
             f"--device {arguments.device}: PyTorch sees no GPU here. Leave --full-shape out, or use --device cpu."
         )
+    if any(length < arguments.answer_tokens + LEAST_PROMPT for length in arguments.lengths):
+        parser.error(f"--lengths hold the answer's tokens and {LEAST_PROMPT} more at least.")
     if arguments.answer_tokens < 1 or arguments.rows < 1:
         parser.error("At least one answer token and one conversation are needed.")
     return arguments

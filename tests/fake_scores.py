@@ -20,14 +20,15 @@ def schema(functions: tuple[str, ...] = FUNCTIONS) -> pa.Schema:
     fields += [(name, pa.float32()) for name in ("loss", "perplexity", "answer_prob", "el2n", "accuracy")]
     fields += [("exact", pa.bool_()), ("no_image_accuracy", pa.float32()), ("no_image_exact", pa.bool_())]
     fields += [("no_image_logprob_drop", pa.float32()), ("no_image_prob_drop", pa.float32())]
-    fields += [("no_image_js", pa.float32())]
+    fields += [("no_image_js", pa.float32()), ("no_image_token_drops", pa.list_(pa.float16()))]
     for name in functions:
         fields += [(f"drop_{name}", pa.float32()), (f"exact_{name}", pa.bool_())]
         fields += [(f"logprob_drop_{name}", pa.float32()), (f"prob_drop_{name}", pa.float32())]
         fields += [(f"js_{name}", pa.float32())]
     fields += [(name, pa.list_(pa.float16(), STATES)) for name in ("question_state", "image_state")]
     fields += [("question_terms", pa.list_(pa.uint16())), ("opening", pa.string()), ("answer", pa.string())]
-    return pa.schema([*fields, ("text_hash", pa.string()), ("image_hash", pa.string()), ("full_passes", pa.int8())])
+    fields += [(name, pa.string()) for name in ("token_hash", "text_hash", "image_hash")]
+    return pa.schema([*fields, ("full_passes", pa.int8())])
 
 
 def row(
@@ -63,6 +64,7 @@ def row(
         "question_terms": [7],
         "opening": "what is there",
         "answer": f"answer {position}",
+        "token_hash": f"{position:016x}",
         "text_hash": f"t{position}",
         "image_hash": f"{position * 0x9E3779B97F4A7C15 % 2**64:016x}:{position:08x}" if vision else "",
         "full_passes": 0,
@@ -70,6 +72,7 @@ def row(
     if vision:
         made |= {"no_image_accuracy": float(no_image), "no_image_exact": no_image}
         made |= {"no_image_logprob_drop": 1.0, "no_image_prob_drop": 0.3, "no_image_js": 0.3}
+        made |= {"no_image_token_drops": np.array([0.0, 0.01, -1.0, 3.0], np.float16)}
         made |= {"image_state": np.zeros(STATES, np.float16)}
         for name in functions:
             drop, logprob = (drops or {}).get(name, 0.0), (logprobs or {}).get(name, 0.0)

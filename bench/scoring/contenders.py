@@ -1,4 +1,5 @@
-"""The same scores three ways: this engine, one full forward per ablation through hooks, and the plain ones alone.
+"""The same scores four ways: this engine, one full forward per ablation through hooks, the cached image and then all
+ablations as one batch, and the plain ones alone.
 
 Every contender runs the vision tower once and computes logits where answer tokens are predicted and nowhere else.
 """
@@ -9,19 +10,19 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import DynamicCache
 
 from bench.scoring.task import Scored, Task
 from vfl.engine.teacher_forcing import teacher_forced
 
 Run = Callable[[], Scored]
-ENGINE, HOOKS, PLAIN = "this engine", "hooks", "one plain forward"
-NAMES = (ENGINE, HOOKS, PLAIN)
+ENGINE, HOOKS, CACHED, PLAIN = "this engine", "hooks", "cache and batch", "one plain forward"
+NAMES = (ENGINE, HOOKS, CACHED, PLAIN)
 
 
 def prepare(name: str, task: Task) -> Run:
     """A contender's run over `task`."""
-    return partial({ENGINE: by_engine, HOOKS: by_hooks, PLAIN: plainly}[name], task)
+    return partial({ENGINE: by_engine, HOOKS: by_hooks, CACHED: by_cache, PLAIN: plainly}[name], task)
 
 
 def by_engine(task: Task) -> Scored:
@@ -39,6 +40,52 @@ def by_hooks(task: Task) -> Scored:
         with hidden(task, layers):
             rows.append(score(task, embedded))
     return Scored(torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows]), rows[0][2])
+
+
+@torch.no_grad()
+def by_cache(task: Task) -> Scored:
+    """The keys and values up to the image's end once; then the text behind it, plain and ablated, as one batch.
+
+    What one writes who knows that an ablation changes nothing before the image's end. Every ablation still runs through
+    all layers, those below its first one too.
+    """
+    embedded, end = embed(task), int(task.slots[-1]) + 1
+    copies = len(task.ablations) + 1
+    cache = DynamicCache()
+    task.vlm.parts.decoder(inputs_embeds=embedded[:, :end], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(copies)
+    with hidden_rows(task, end, copies):
+        text = embedded[:, end:].repeat_interleave(copies, 0)
+        states = task.vlm.parts.decoder(inputs_embeds=text, past_key_values=cache, use_cache=True).last_hidden_state
+    rows, places = task.batch.answers.nonzero(as_tuple=True)
+    given = task.batch.inputs["input_ids"][rows, places].to(states.device)
+    behind = (places - 1 - end).to(states.device)
+    scored = [judge(task, states[rows.to(states.device) * copies + copy, behind], given) for copy in range(copies)]
+    logprobs, top1, errors = (torch.stack(parts) for parts in zip(*scored, strict=True))
+    return Scored(logprobs, top1, errors[0])
+
+
+@contextmanager
+def hidden_rows(task: Task, end: int, copies: int) -> Iterator[None]:
+    """Of `copies` rows a conversation, the first sees all, and each other no vision tokens at its ablation's layers."""
+    num_rows, length = task.batch.answers.shape
+    causal = torch.ones(length, length, dtype=torch.bool, device=task.vlm.device).tril()[end:]
+    handles = []
+    for index, layer in enumerate(task.vlm.layers):
+        mask = causal.repeat(copies, 1, 1, 1)  # (copies, 1, text, tokens)
+        for copy, layers in enumerate(task.ablations.values(), 1):
+            if index in layers:
+                mask[copy, :, :, task.slots] = False
+        handles.append(layer.register_forward_pre_hook(_masked(mask.repeat(num_rows, 1, 1, 1)), with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _masked(mask: torch.Tensor) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    return lambda module, args, kwargs: (args, kwargs | {"attention_mask": mask})
 
 
 @torch.no_grad()
@@ -64,7 +111,12 @@ def score(task: Task, embedded: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     normed = task.vlm.parts.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
     rows, places = (part.to(normed.device) for part in task.batch.answers.nonzero(as_tuple=True))
     given = task.batch.inputs["input_ids"].to(normed.device)[rows, places]
-    logits = task.vlm.parts.head(normed[rows, places - 1])
+    return judge(task, normed[rows, places - 1], given)
+
+
+def judge(task: Task, normed: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(N,) log-probabilities, hits and EL2N of N tokens from the (N, d) states that predict them."""
+    logits = task.vlm.parts.head(normed)
     logprobs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
     chosen = logprobs.gather(1, given[:, None])[:, 0]
     wrong = logprobs.exp()
@@ -80,10 +132,7 @@ def hidden(task: Task, layers: Iterable[int]) -> Iterator[None]:
     mask[int(task.slots[-1]) + 1 :, task.slots] = False
     mask = mask[None, None]
 
-    def replace(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, kwargs | {"attention_mask": mask}
-
-    handles = [task.vlm.layers[i].register_forward_pre_hook(replace, with_kwargs=True) for i in layers]
+    handles = [task.vlm.layers[i].register_forward_pre_hook(_masked(mask), with_kwargs=True) for i in layers]
     try:
         yield
     finally:

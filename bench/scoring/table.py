@@ -34,7 +34,22 @@ def table(found: Found, most: float, least: float) -> str:
             + "; "
             + _verdict(seconds[HOOKS] / seconds[ENGINE], "times faster than hooks", "at least", least)
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_by_length(found)])
+
+
+def _by_length(found: Found) -> list[str]:
+    """Ratios to one plain forward of the same length, a line a length."""
+    names = [name for name in found["contenders"] if name != PLAIN]
+    what = ["operations", "time"] if found["contenders"][PLAIN]["seconds"] is not None else ["operations"]
+    lines = ["In plain forwards, by the tokens that are not vision:", f"{'':8}" + "".join(f"{n:>22}" for n in names)]
+    lines.append(f"{'tokens':8}" + f"{' / '.join(what):>22}" * len(names))
+    for length, contenders in found["lengths"].items():
+        cells = []
+        for name in names:
+            keys = [key for key in ("flops", "seconds") if contenders[PLAIN][key] is not None]
+            cells.append(" / ".join(f"{contenders[name][key] / contenders[PLAIN][key]:.2f}" for key in keys))
+        lines.append(f"{length:<8}" + "".join(f"{cell:>22}" for cell in cells))
+    return lines
 
 
 def _verdict(value: float, what: str, bound: str, target: float) -> str:

@@ -19,7 +19,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("bench") / "score.json"
-    done = run("--answer-tokens", "4", "--rows", "2", "--repeats", "0", "--json", str(path))
+    done = run("--answer-tokens", "4", "--rows", "2", "--repeats", "0", "--lengths", "64,128", "--json", str(path))
     assert done.returncode == 0, done.stderr
     assert "one plain forward" in done.stdout
     return json.loads(path.read_text())
@@ -39,6 +39,17 @@ def test_the_engine_costs_little_more_than_the_windows(measured: dict[str, Any])
     ratio = measured["contenders"]["this engine"]["flops"] / measured["contenders"]["one plain forward"]["flops"]
     assert ratio < 1.5
     assert -0.01 < ratio / measured["floor"] - 1 < 0.05
+
+
+def test_longer_texts_cost_more_and_the_engine_less_than_a_batch_of_all(measured: dict[str, Any]) -> None:
+    ratios = {
+        int(length): {name: cost["flops"] / costs["one plain forward"]["flops"] for name, cost in costs.items()}
+        for length, costs in measured["lengths"].items()
+    }
+    assert list(ratios) == [16, 64, 128]
+    engine = [ratio["this engine"] for ratio in ratios.values()]
+    assert engine == sorted(engine)
+    assert all(1 < ratio["this engine"] < ratio["cache and batch"] < ratio["hooks"] for ratio in ratios.values())
 
 
 def test_a_size_that_cannot_be_built_is_refused() -> None:

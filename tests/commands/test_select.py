@@ -29,9 +29,11 @@ def test_filter_then_report(pool, tmp_path, vfl_command):
     out = tmp_path / "subset"
     code, told, errors = vfl_command(
         "select", "filter", scores, "--data", data, "--budget", "40%", "--out", out, "--shares", "ocr=3,counting=1",
-        "--policy", "quota", "--copy-images",
+        "--policy", "quota", "--copy-images", "--token-weights", "0.5",
     )  # fmt: skip
     assert (code, errors) == (0, "")
+    file = out / "token-weights.parquet"
+    assert f"Token weights: 24 of 48 answer tokens count in training with data.token_weights={file}" in told
     assert "12 of 30 scored rows" in told
     assert "Budget: 12 of 12 rows" in told
     assert f"Data: {out / 'data' / 'data.jsonl'}" in told

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 import score_rows
 
@@ -89,3 +90,13 @@ def test_files_of_another_run_are_named(scores, config, embedded):
         open_scores(scores)
     with pytest.raises(InputError, match=r"more\.parquet is no part of this run; move it away"):
         score(config(scores), vlm=embedded, progress=False)
+
+
+def test_parts_of_another_version_are_scored_again_with_what_is_missing(scores, whole, config, embedded, caplog):
+    """Else the parts would have different columns."""
+    older = scores / "parts" / "part-000000.parquet"
+    pq.write_table(pq.read_table(older).drop_columns(["no_image_token_drops"]), older)
+    (scores / "parts" / "part-000002.parquet").unlink()
+    score(config(scores), vlm=embedded, progress=False)
+    assert "part-000000.parquet was written by another version" in caplog.text
+    score_rows.assert_alike(score_rows.table(scores), score_rows.table(whole))

@@ -11,6 +11,7 @@ from tiny.pictures import picture
 
 import vfl
 from vfl.data import read
+from vfl.data.token_weights import answer_hash
 from vfl.engine.teacher_forcing import teacher_forced
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
@@ -86,7 +87,7 @@ def test_a_table_of_all_columns_in_the_order_of_the_data(vlm, folder):
         assert (row["image_tokens"] > 0) == vision
         assert (row["image_hash"] != "") == vision
         scored = [name for name in row if name.startswith(("no_image", "drop_", "exact_", "logprob_", "prob_", "js_"))]
-        assert len(scored) == 5 * 3
+        assert len(scored) == 5 * 3 + 1
         assert all((row[name] is not None) == vision for name in scored)
         assert row["perplexity"] == pytest.approx(math.exp(row["loss"]), rel=1e-5)
         assert row["answer_prob"] == pytest.approx(math.exp(-row["loss"]), rel=1e-5)
@@ -114,6 +115,11 @@ def test_own_scores_are_those_of_a_plain_forward_pass(vlm, folder):
         chosen = predicted[torch.arange(len(places)), tokens]
         one_hot = torch.nn.functional.one_hot(tokens, predicted.shape[-1])
         assert row["answer_tokens"] == len(places)
+        assert row["token_hash"] == answer_hash(tokens.tolist())
+        if row["kind"] == "vision":  # all turns in order, so that their mean is the row's drop
+            assert len(row["no_image_token_drops"]) == len(places)
+            mean = sum(row["no_image_token_drops"]) / len(places)
+            assert mean == pytest.approx(row["no_image_logprob_drop"], rel=2e-3, abs=2e-3)
         assert row["text_tokens"] + row["image_tokens"] == batch.answers.shape[1]
         assert row["loss"] == pytest.approx(-chosen.log().mean().item(), rel=1e-5)
         assert row["el2n"] == pytest.approx((predicted - one_hot).norm(dim=1).mean().item(), rel=1e-5)
@@ -141,6 +147,9 @@ def test_drops_are_before_minus_after_whatever_the_batch(vlm, folder):
         )
         assert alone[0][names[0]] == pytest.approx(own - ablated, rel=1e-5)
         assert alone[0][names[1]] == pytest.approx(math.exp(own) - math.exp(ablated), rel=1e-5)
+        if ablation == "no_image":  # in float16
+            drops = (scores.logprobs[0] - scores.logprobs[1]).tolist()
+            assert alone[0]["no_image_token_drops"] == pytest.approx(drops, rel=1e-3, abs=1e-6)
         js = "no_image_js" if ablation == "no_image" else f"js_{ablation}"
         assert alone[0][js] == pytest.approx(float(scores.divergence[1].mean()), rel=1e-4, abs=1e-7)
         if ablation == "no_image":

@@ -3,14 +3,20 @@
 import json
 
 import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_scores import FUNCTIONS, row, table, write_scores
 from PIL import Image
 
 import vfl
 from vfl.data import read
+from vfl.data.token_weights import TokenWeights
 from vfl.errors import InputError
+from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
 from vfl.select.report.page import write_selection_report
+from vfl.select.shards.score_folder import database, open_scores
 
 
 @pytest.fixture
@@ -211,3 +217,53 @@ def test_a_subset_s_folder_is_data_itself(scores, tmp_path):
         again = list(read(out))
         assert [sample.uid for sample in again] == (out / "ids.txt").read_text().split()
         assert all(image.open().size == (8, 8) for sample in again for image in sample.images)
+
+
+@pytest.mark.parametrize("container", ["json", "parquet"])
+def test_token_weights_lie_beside_the_data(scores, data, tmp_path, container):
+    path, rows = data
+    if container == "parquet":  # images inside, ids left out: rows are known by what they show and say
+        path = path.with_name("data.parquet")
+        shown = [(path.parent / one["image"]).read_bytes() if "image" in one else None for one in rows]
+        turns = [[{"from": t["from"], "value": t["value"]} for t in one["conversations"]] for one in rows]
+        held = [None if one is None else {"bytes": one, "path": None} for one in shown]
+        pq.write_table(pa.table({"image": held, "conversations": turns}), path)
+        made = [
+            row(n, uid=sample.uid, kind="vision" if sample.images else "text") for n, sample in enumerate(read(path))
+        ]
+        scores = write_scores(tmp_path / "more", made, settings={"data": [str(path)]})
+    out = vfl.filter(scores, path, budget=15, policy="random", out=tmp_path / "subset", token_weights=0.5)
+    weights = TokenWeights(out / "token-weights.parquet")
+    number = {uid: place for place, uid in enumerate(sample.uid for sample in read(path))}
+    chosen = (out / "ids.txt").read_text().split()
+    again = list(read(out / "data", images=None if container == "parquet" else path.parent))
+    assert len(again) == len(weights.place) == 15
+    for uid, sample in zip(chosen, again, strict=True):
+        own = weights.of(sample)
+        assert own.tokens == f"{number[uid]:016x}"
+        assert list(own.weights) == ([0, 0, 1, 1] if sample.images else [1, 1, 1, 1])  # of drops 0, 0.01, -1, 3
+    manifest = json.loads((out / "manifest.json").read_text())
+    text = sum(not sample.images for sample in again)
+    assert manifest["token_weights"] == {"file": "token-weights.parquet", "tokens": 60, "kept": 30 + 2 * text}
+    assert manifest["settings"]["token_weights"] == 0.5
+
+
+def test_rows_of_which_no_token_needs_the_image_are_not_chosen(tmp_path):
+    rows = [row(n, no_image_token_drops=np.array([0, 0.2, float("nan"), n / 10], np.float16)) for n in range(20)]
+    folder = open_scores(write_scores(tmp_path / "s", rows))
+    for policy in ("random", "balanced", "prism"):
+        with database() as connection:
+            choice = choose(connection, folder, ChoiceConfig(budget="100%", policy=policy, token_weights=1.05))
+            assert choice.rows == 9
+            assert sorted(chosen_uids(connection))[0] == "u00011"
+
+
+def test_token_weights_need_scores_that_have_them_and_a_file(scores, data, tmp_path):
+    dataset = datasets.Dataset.from_list([{"id": one["id"], "conversations": one["conversations"]} for one in data[1]])
+    with pytest.raises(InputError, match=r"a datasets\.Dataset has none"):
+        vfl.filter(scores, dataset, budget="20%", token_weights=0.1)
+    for file in (scores / "parts").glob("*.parquet"):
+        pq.write_table(pq.read_table(file).drop_columns(["no_image_token_drops"]), file)
+    with pytest.raises(InputError, match=r"no column no_image_token_drops.*Score again"):
+        vfl.filter(scores, budget="20%", out=tmp_path / "subset", token_weights=0.1)
+    assert not (tmp_path / "subset").exists()

@@ -71,6 +71,13 @@ Duplicates = Annotated[str | None, typer.Option(help="Leave out repeated rows: k
 Diversity = Annotated[
     int | None, typer.Option(help="Leave out a row whose image is within so many of 64 hash bits of a better one's.")
 ]
+TokenWeights = Annotated[
+    float | None,
+    typer.Option(
+        "--token-weights",
+        help="Weigh answer tokens: 1 where the log-probability changes by so many nats without the image, else 0.",
+    ),
+]
 CopyImages = Annotated[bool, typer.Option("--copy-images", help="Put the rows' image files into the subset.")]
 Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of duckdb (1GB).")]
 Parameters = Annotated[
@@ -115,6 +122,7 @@ def choosing_options(
     memory: Memory = None,
     seed: Seed = None,
     copy_images: CopyImages = False,
+    token_weights: TokenWeights = None,
 ) -> None:
     """What is chosen."""
 
@@ -261,6 +269,9 @@ def show_subset(manifest: Mapping[str, Any], out: Path) -> None:
     say(f"Budget: {budget['spent']:,} of {budget['limit']:,} {budget['unit']}")
     for note in manifest["notes"]:
         say(f"Note: {note}")
+    if counted := manifest.get("token_weights"):
+        share = f"{counted['kept']:,} of {counted['tokens']:,} answer tokens count"
+        say(f"Token weights: {share} in training with data.token_weights={out / counted['file']}")
     for file in manifest["files"]:
         say(f"Data: {out / file}")
     if manifest["images"]:

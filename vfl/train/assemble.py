@@ -33,6 +33,7 @@ from vfl.train.recipe import Recipe
 from vfl.train.rows.collate import Collator, PreferenceCollator
 from vfl.train.rows.prepare import Prepared, check_paths, prepare
 from vfl.train.rows.replay import with_replay
+from vfl.train.rows.weights import warn_of_unused
 from vfl.train.trainers import TRAINERS
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     dtype = dtype_of(recipe.dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     # Before the model: under ZeRO-3 Transformers then spreads the weights over the ranks as it reads them.
     args = trainer_arguments(recipe, dtype)
+    if args.process_index == 0:
+        warn_of_unused(recipe.data)
     stage = _zero_stage(args)
     if stage == 3 and recipe.adapter is not None:
         raise InputError("An adapter can't be trained further under ZeRO-3, which spreads it: use deepspeed: zero2.")
@@ -222,7 +225,7 @@ def _prepared(recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, args: Any,
 
 def _held_out(recipe: Recipe, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
     """The rows whose loss is measured, read as those that are trained on."""
-    config = recipe.data.model_copy(update={"train": recipe.evaluation.heldout, "replay": None})
+    config = recipe.data.model_copy(update={"train": recipe.evaluation.heldout, "replay": None, "token_weights": None})
     # A folder inside: what is refused is written beside it, and must not replace what the other rows' reading wrote.
     folder = recipe.out / PREPARED / "heldout" / PREPARED
     workers = args.dataloader_num_workers

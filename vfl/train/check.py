@@ -101,7 +101,8 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
     """Decode what the first rows are trained on."""
     rows = parts.prepared.rows
     first = [rows[n] for n in range(min(len(rows), parts.trainer.args.per_device_train_batch_size))]
-    batch = parts.trainer.data_collator(first)
+    # whole answers: which of their tokens count is another matter
+    batch = parts.trainer.data_collator([{**row, "weights": None} for row in first])
     mask = batch["labels"] != -100 if recipe.method == "sft" else batch["completion_mask"] > 0
     sides = (False,) if recipe.method == "sft" else (False, True)
     told = [(row, rejected) for rejected in sides for row in first]

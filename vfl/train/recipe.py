@@ -54,6 +54,9 @@ class DataConfig(_Strict):
     image_column: SomeNames | None = Field(
         default=None, description="column, or columns in order, with the images; default: images or image"
     )
+    token_weights: Path | None = Field(
+        default=None, description="token-weights.parquet of a subset: the loss is over the answer tokens of weight 1"
+    )
     replay: ReplayConfig | None = None
 
 
@@ -132,6 +135,12 @@ class Recipe(_Strict):
         }
         if taken := [key for key in written if written[key]]:
             raise ValueError(f"adapter keeps its own rank, modules and layers: leave {taken[0]} out")
+        return self
+
+    @model_validator(mode="after")
+    def _weighs_single_answers(self) -> Self:
+        if self.method == "dpo" and self.data.token_weights is not None:
+            raise ValueError("data.token_weights weigh the tokens of one answer, and dpo compares two: use method: sft")
         return self
 
     @model_validator(mode="after")

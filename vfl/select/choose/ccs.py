@@ -33,7 +33,7 @@ def ccs(connection: Any, pool: str, config: CcsConfig, *, drawn: str) -> list[Ti
 
     Args:
         pool: view of the rows that may be chosen.
-        drawn: the SQL of a number in (0, 1) for each row.
+        drawn: the SQL of a number in (0, 1) for each row; the largest are taken, as by the policy random.
     """
     scored = f"(SELECT position, uid, {config.score}::DOUBLE AS score FROM {pool} WHERE isfinite({config.score}))"
     (rows,) = connection.execute(f"SELECT count(*) FROM {scored}").fetchone()
@@ -44,7 +44,7 @@ def ccs(connection: Any, pool: str, config: CcsConfig, *, drawn: str) -> list[Ti
             SELECT * FROM {scored} QUALIFY row_number() OVER (ORDER BY score DESC, uid) > {cut}),
         ends AS (SELECT min(score) AS lowest, max(score) - min(score) AS width FROM kept)
         SELECT position, CASE WHEN width = 0 THEN 'bin 0' ELSE
-            'bin ' || least(floor((score - lowest) / width * {config.bins}), {config.bins - 1})::INT END, {drawn}
+            'bin ' || least(floor((score - lowest) / width * {config.bins}), {config.bins - 1})::INT END, -({drawn})
         FROM kept, ends""")
     bins = connection.execute("SELECT DISTINCT stratum FROM placed").fetchall()
     return [Tier({name: 1.0 for (name,) in bins})]

@@ -24,6 +24,7 @@ from vfl.select.choose.states import StateCluster, StateClusters, state_clusters
 
 REFERENCE = 4096
 """Rows of a cluster, at most, that a mean over it is taken over."""
+BLOCK = 512
 SMALLEST = 1e-300
 """A cluster's weight at least: it stays fillable when all others are used up."""
 
@@ -82,8 +83,7 @@ def density(vectors: np.ndarray, seed: int = 0) -> float:
     some = _reference(vectors, seed)
     if len(some) < 2:
         return 1.0
-    total = sum(kernel(row[None], some).sum() for row in some)
-    return float((total - len(some)) / (len(some) * (len(some) - 1)))
+    return float((mean_kernel(some, some).sum() - 1) / (len(some) - 1))
 
 
 def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -92,21 +92,25 @@ def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.exp(-np.maximum(squares, 0) / 2)
 
 
+def mean_kernel(vectors: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """(n,) each row's mean kernel with `some`, a block of rows at a time."""
+    blocks = np.array_split(vectors, len(vectors) // BLOCK + 1)
+    return np.concatenate([kernel(block, some).mean(1, dtype=np.float64) for block in blocks])
+
+
 def greedy_mmd(vectors: np.ndarray, count: int, seed: int = 0) -> list[int]:
     """The first `count` of (n, d) rows, each the one that leaves the least MMD between them and all of the rows.
 
     With k(x, x) = 1 that is the least sum of k(s, x) over the chosen s, over one more than their number, minus x's mean
     kernel with all rows.
     """
-    some = _reference(vectors, seed)
-    means = np.concatenate([kernel(part, some).mean(1) for part in np.array_split(vectors, len(vectors) // 512 + 1)])
+    means = mean_kernel(vectors, _reference(vectors, seed))
     near = np.zeros(len(vectors))
     chosen: list[int] = []
     for number in range(min(count, len(vectors))):
-        objective = near / (number + 1) - means
-        objective[chosen] = np.inf
-        chosen.append(int(objective.argmin()))
+        chosen.append(int((near / (number + 1) - means).argmin()))
         near += kernel(vectors, vectors[chosen[-1], None])[:, 0]
+        near[chosen[-1]] = np.inf
     return chosen
 
 

@@ -15,6 +15,7 @@ from vfl.select.choose.classes import ClassConfig, Spreads, create_view
 from vfl.select.choose.duplicates import Duplicates, check_bits, find_alike, find_duplicates
 from vfl.select.choose.placing import POOL, PlacingConfig, place
 from vfl.select.choose.policies import PLACED, Ranking, ranking_of, tiers_of
+from vfl.select.choose.token_weights import COLUMNS, may_teach
 from vfl.select.shards.score_folder import MEMORY, ScoreFolder
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ class ChoiceConfig(PlacingConfig):
     near_bits: int = Field(default=4, description="of 64 bits of an image's hash, for near duplicates")
     diversity: int | None = Field(
         default=None, description="leave out a row whose image is within so many bits of a better row's of its class"
+    )
+    token_weights: float | None = Field(
+        default=None, gt=0, description="weigh answer tokens: 1 from so many nats of change without the image, else 0"
     )
     parameters: int | None = Field(
         default=None, ge=1, description="of the model, for FLOPs; default: the scores' model"
@@ -75,6 +79,10 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
         check_bits(config.diversity, "diversity")
     found = create_view(connection, folder, config.classes)
     ranking = ranking_of(config, folder.functions)
+    where = ranking.where
+    if config.token_weights is not None:
+        folder.check_columns(connection, COLUMNS)
+        where = f"({where}) AND {may_teach(config.token_weights)}"
     budget = parse(config.budget)
     (scored,) = connection.execute("SELECT count(*) FROM classed").fetchone()
     limit = budget.limit(scored, config.parameters or folder.parameters, config.flops_per_parameter)
@@ -85,7 +93,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     cost = COSTS[budget.unit]
     connection.execute(f"""
         CREATE OR REPLACE VIEW {POOL} AS SELECT *, coalesce({cost}, 0)::BIGINT AS cost
-        FROM classed ANTI JOIN duplicate USING (position) WHERE {ranking.where}""")
+        FROM classed ANTI JOIN duplicate USING (position) WHERE {where}""")
     tiers, filled = None, None
     if config.policy in PLACED:
         (whole,) = connection.execute(f"SELECT sum(coalesce({cost}, 0))::BIGINT FROM classed").fetchone()

@@ -28,10 +28,10 @@ def prism(connection: Any, pool: str, *, drawn: str) -> list[Tier]:
 
     Args:
         pool: view of the rows that may be chosen.
-        drawn: the SQL of a number in (0, 1) for each row.
+        drawn: the SQL of a number in (0, 1) for each row; the largest are taken, as by the policy random.
     """
     (written,) = connection.execute(f"SELECT count(*) FROM {pool} WHERE kind <> 'vision'").fetchone()
-    connection.execute(f"INSERT INTO placed SELECT position, 'text', {drawn} FROM {pool} WHERE kind <> 'vision'")
+    connection.execute(f"INSERT INTO placed SELECT position, 'text', -({drawn}) FROM {pool} WHERE kind <> 'vision'")
     count, total = 0, np.zeros(1)
     for _, states in _pieces(connection, pool):
         count, total = count + len(states), total + states.sum(0)

@@ -31,7 +31,7 @@ from vfl.io.json_files import write_json
 from vfl.io.run_folder import SETTINGS
 from vfl.io.versions import versions
 from vfl.select.shards.part_files import OTHER_RUN, RUN, foreign, part_name, problem_of
-from vfl.select.shards.score_table import ERRORS, Part
+from vfl.select.shards.score_table import ERRORS, Part, schema
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +111,22 @@ def repair(out: Path, plan: Plan) -> None:
     if strange:
         file, problem = strange[0]
         raise InputError(f"{file} {problem}; move it away and run this again, or use --overwrite to score all anew.")
+    if missing(out, plan):
+        _leave_older(out, plan)
     if _is_finished(out) and not missing(out, plan):
         return
     (out / MANIFEST).unlink(missing_ok=True)
     _restore_errors(out, plan)
+
+
+def _leave_older(out: Path, plan: Plan) -> None:
+    """Remove parts of a version with other columns, so that all parts come to have the same."""
+    columns = schema(plan.functions).names
+    for part in sorted(set(range(plan.num_parts)) - set(missing(out, plan))):
+        file = out / PARTS / f"{part_name(part)}.parquet"
+        if pq.read_schema(file).names != columns:
+            logger.warning("%s was written by another version: it is scored again", file)
+            file.unlink()
 
 
 def _is_finished(out: Path) -> bool:

@@ -11,13 +11,16 @@
 | `no_image_...` | the image hidden at all layers: accuracy, exact, drops of mean log-probability and `answer_prob` |
 | `drop_F`, `exact_F`, `logprob_drop_F`, `prob_drop_F` | F's layers ablated: the accuracy's drop, and the same |
 | `no_image_js`, `js_F` | Jensen-Shannon divergence, mean over the answer tokens (nats), of what the model predicts |
+| `no_image_token_drops` | drop of each answer token's log-probability, the image hidden at all layers, as float16 |
+| `token_hash` | of the answers' token ids, whose drops these are; see vfl.data.token_weights |
 | `question_state`, `image_state` | last layer's output before the answer, mean over the image, as 16 float16 |
 | `question_terms`, `opening`, `answer` | see vfl.select.wording |
 | `text_hash`, `image_hash` | see vfl.select.score.hashes |
 | `full_passes` | whole passes that were needed beside the plain one, 0 where the image's stream could be shared |
 
 Drops are before minus after: positive where the ablation hurts. Divergences and states ask for no right answer. What
-they and the words add is 64 bytes a row for the states and about 100 for the rest.
+they and the words add is 64 bytes a row for the states and about 100 for the rest; the tokens' drops add 2 bytes an
+answer token.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from vfl.data.token_weights import answer_hash
 from vfl.engine.teacher_forcing import TeacherForcedScores
 from vfl.models.conversation import ConversationBatch
 
@@ -43,14 +47,15 @@ def schema(functions: Iterable[str]) -> pa.Schema:
     fields += [(name, pa.float32()) for name in ("loss", "perplexity", "answer_prob", "el2n", "accuracy")]
     fields += [("exact", pa.bool_()), ("no_image_accuracy", pa.float32()), ("no_image_exact", pa.bool_())]
     fields += [("no_image_logprob_drop", pa.float32()), ("no_image_prob_drop", pa.float32())]
-    fields += [("no_image_js", pa.float32())]
+    fields += [("no_image_js", pa.float32()), ("no_image_token_drops", pa.list_(pa.float16()))]
     for name in functions:
         fields += [(f"drop_{name}", pa.float32()), (f"exact_{name}", pa.bool_())]
         fields += [(f"logprob_drop_{name}", pa.float32()), (f"prob_drop_{name}", pa.float32())]
         fields += [(f"js_{name}", pa.float32())]
     fields += [(name, pa.list_(pa.float16(), STATE_SIZE)) for name in ("question_state", "image_state")]
     fields += [("question_terms", pa.list_(pa.uint16())), ("opening", pa.string()), ("answer", pa.string())]
-    return pa.schema([*fields, ("text_hash", pa.string()), ("image_hash", pa.string()), ("full_passes", pa.int8())])
+    fields += [(name, pa.string()) for name in ("token_hash", "text_hash", "image_hash")]
+    return pa.schema([*fields, ("full_passes", pa.int8())])
 
 
 ERRORS = pa.schema([("uid", pa.string()), ("position", pa.int64()), ("where", pa.string()), ("reason", pa.string())])
@@ -84,6 +89,9 @@ def measures(
     logprob, accuracy = _row_means(logprobs, own.row, count), _row_means(hits, own.row, count)  # (A + 2, B)
     divergence = _row_means(parted, own.row, count)
     states = _projected(own.states)
+    lengths = count.long().tolist()
+    drops = [part.numpy().astype(np.float16) for part in (logprobs[0] - logprobs[1]).clamp(-6e4, 6e4).split(lengths)]
+    answers = batch.inputs["input_ids"].cpu()[batch.answers.cpu()].split(lengths)
     probability = logprob.exp()
     el2n = _row_means(own.error_l2[None].double(), own.row, count)[0]
     turns = torch.zeros(size, dtype=torch.long).scatter_reduce(0, own.row, own.turn + 1, "amax")
@@ -105,6 +113,7 @@ def measures(
             "exact": bool(accuracy[0, n] == 1),
             "full_passes": passes if images[n] else 0,
             "question_state": states[n, 0],
+            "token_hash": answer_hash(answers[n].numpy()),
         }
         if images[n]:
             row |= {
@@ -113,6 +122,7 @@ def measures(
                 "no_image_logprob_drop": float(logprob[0, n] - logprob[1, n]),
                 "no_image_prob_drop": float(probability[0, n] - probability[1, n]),
                 "no_image_js": float(divergence[1, n]),
+                "no_image_token_drops": drops[n],
                 "image_state": states[n, 1],
             }
             for place, name in enumerate(functions, start=2):

@@ -3,22 +3,25 @@
 subset/data/             the rows, file by file as they came; a saved dataset is this folder itself
 subset/ids.txt           their uids, a line each, in the order of the data
 subset/scores.parquet    their rows of the score table, with class, margin and standardised drops
+subset/token-weights.parquet  with `token_weights`: which answer tokens count in training (vfl.data.token_weights)
 subset/settings.yaml     the settings of the selection
 subset/manifest.json     sources, hashes, settings, counts, versions
 subset/dataset_info.json for LLaMA-Factory, where it can read the rows as they are
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from vfl.data import Kind, read
+from vfl.data import Kind, Sample, read
 from vfl.data.formats import kind_of, sources
 from vfl.data.hf import is_dataset
 from vfl.data.llamafactory import entry
+from vfl.data.token_weights import TOKEN_WEIGHTS
 from vfl.data.writearrow import select_rows
 from vfl.data.writing import flags, write_part
 from vfl.errors import InputError
@@ -34,6 +37,7 @@ from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_row
 from vfl.select.shards.data_files import check_unchanged
 from vfl.select.shards.score_folder import MANIFEST, ScoreFolder, database, open_scores
 from vfl.select.subset.copies import ImageCopies
+from vfl.select.subset.token_weights import WeightsWriter
 
 DATA = "data"
 IDS = "ids.txt"
@@ -83,9 +87,9 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
             write_table(connection, out / TABLE)
             write_ids(connection, out / IDS)
             copies = ImageCopies(out / DATA, data, reading["images"]) if config.copy_images else None
-            rows = read(list(data), **reading)
-            keep = flags(rows, _lines(out / IDS), copies.add if copies else None)
-            written = write_part(list(data), keep, out / DATA, split=reading["split"])
+            with _weights(connection, out / TOKEN_WEIGHTS, config.token_weights) as weights:
+                keep = flags(read(list(data), **reading), _lines(out / IDS), _for_each(copies, weights))
+                written = write_part(list(data), keep, out / DATA, split=reading["split"])
             files = [str(file.relative_to(out)) for file in written]
             info = _dataset_info(out, written)
             if info:
@@ -102,6 +106,7 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
                 "counts": counts_of(connection),
                 "coverage": covered,
                 **balance_of(choice),
+                **({} if weights is None else {"token_weights": weights.facts}),
                 **provenance(folder, config, choice),
                 "data": [str(path) for path in data],
                 "images": None if config.copy_images else str(_image_home(data, reading["images"])),
@@ -148,6 +153,11 @@ def filter_data(
     read_so = {name: settings.pop(name, None) or scored.get(name) for name in READING}
     reading = {name: value for name, value in read_so.items() if value is not None}
     config = validated(ChoiceConfig, {"budget": budget, **settings}, source="settings")
+    if config.token_weights is not None:
+        raise InputError(
+            "token_weights are written to a file beside the data, and a datasets.Dataset has none: save it"
+            " with save_to_disk, score that folder, and give out."
+        )
     with database(config.memory, config.threads) as connection:
         choose(connection, folder, config)
         return select_rows(data, flags(read(data, **reading), chosen_uids(connection)))
@@ -178,6 +188,21 @@ def balance_of(choice: Choice) -> dict[str, Any]:
         return {}
     clusters = [vars(one) for one in choice.balance.clusters]
     return {"balance": {"left_out": choice.balance.left_out, "clusters": clusters}}
+
+
+def _weights(connection: Any, path: Path, threshold: float | None) -> AbstractContextManager[WeightsWriter | None]:
+    return nullcontext() if threshold is None else WeightsWriter(connection, path, threshold)
+
+
+def _for_each(*jobs: ImageCopies | WeightsWriter | None) -> Callable[[Sample], None]:
+    """What is done with each chosen row."""
+
+    def kept(sample: Sample) -> None:
+        for job in jobs:
+            if job is not None:
+                job.add(sample)
+
+    return kept
 
 
 def _data_of(config: FilterConfig, folder: ScoreFolder) -> tuple[Path, ...]:

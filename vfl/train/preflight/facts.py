@@ -76,6 +76,7 @@ class DataFacts(_Facts):
     used: int
     bad: int = 0  # skipped: an image or the row itself cannot be read
     too_long: int = 0  # skipped by on_long_row
+    weighed: float | None = None  # share of the answer tokens that the loss is over; None for all of them
     replay: int = 0  # old rows mixed into each epoch, besides those used
     text_only: int = 0
     multi_turn: int = 0

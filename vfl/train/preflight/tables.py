@@ -73,6 +73,7 @@ def data_text(data: DataFacts) -> str:
     text = f"{data.used:,} of {data.rows:,} rows"
     text += f", skipped: {', '.join(left)}" if left else ""
     text += f"; {', '.join(kinds)}" if kinds else ""
+    text += f"; {data.weighed:.1%} of the answer tokens have a weight" if data.weighed is not None else ""
     if not data.replay:
         return text
     return (

@@ -8,6 +8,7 @@ from vfl.errors import InputError
 from vfl.models.conversation import ConversationEncoder
 from vfl.train.preflight.audit import audit_loss, visible
 from vfl.train.rows.table import answers_of, conversation
+from vfl.train.rows.weights import check_weights
 
 # Tags of media that are not read from rows: to a model they would be plain text about nothing.
 MEDIA_TAGS = ("<video>", "<audio>")
@@ -34,6 +35,7 @@ def audited(row: dict[str, Any], encoder: ConversationEncoder, *, rejected: bool
         )
     except InputError as error:  # whoever tells of a bad row names it himself
         raise InputError(str(error).removeprefix(f"{row['where']}: ")) from error
+    check_weights(row, batch)
     image = int((batch.inputs["input_ids"] == encoder.image_token_id).sum())
     return int(batch.lengths[0]) - image, image
 

@@ -9,12 +9,13 @@ from PIL import Image
 from vfl.data.sample import Message
 from vfl.models.conversation import ConversationBatch, ConversationEncoder
 from vfl.train.rows.table import conversation
+from vfl.train.rows.weights import learned
 
 Row = dict[str, Any]
 
 
 class Collator:
-    """Batches for `SFTTrainer`: labels are the tokens of answers, -100 elsewhere.
+    """Batches for `SFTTrainer`: labels are the tokens of answers that have a weight, -100 elsewhere.
 
     Args:
         encoder: of the model.
@@ -28,7 +29,7 @@ class Collator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         batch = self._encode([conversation(row) for row in rows], [row["prompt"] for row in rows])
-        labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
+        labels = batch.inputs["input_ids"].masked_fill(~learned(batch, rows), -100)
         return {**batch.inputs, "labels": labels}
 
     def _encode(self, conversations: list[list[Message]], prompts: list[int]) -> ConversationBatch:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vfl.data import BadRow, Sample, read
+from vfl.data.token_weights import TOKEN_WEIGHTS, TokenWeights
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.models.conversation import ConversationEncoder
@@ -26,11 +27,12 @@ from vfl.train.preflight.facts import DataFacts
 from vfl.train.recipe import DataConfig
 from vfl.train.rows.audited import audited
 from vfl.train.rows.table import write_rows
+from vfl.train.rows.weights import OtherTokensError
 
 logger = logging.getLogger(__name__)
 
 ROWS, CHECKED = "rows.arrow", "checked.json"
-CHECKS = "audited"  # what is checked in rows; changed with it, so that earlier rows are checked again
+CHECKS = "audited and weighed"  # what is checked in rows; changed with it, so that earlier rows are checked again
 SHOWN = 5  # bad rows in a message; all are in errors.jsonl
 
 
@@ -58,6 +60,7 @@ class _Checked:
     text: int = 0
     image: int = 0
     reason: str | None = None
+    other_tokens: bool = False
 
 
 def check_paths(config: DataConfig) -> None:
@@ -69,6 +72,11 @@ def check_paths(config: DataConfig) -> None:
     for path in config.train:
         if not path.exists():
             raise InputError(f"There is no data at {path} (data.train). Check the path; it is taken from {Path.cwd()}.")
+    if config.token_weights is not None and not config.token_weights.is_file():
+        raise InputError(
+            f"There is no file {config.token_weights} (data.token_weights); `vfl select filter --token-weights` writes"
+            f" {TOKEN_WEIGHTS} into the subset."
+        )
     if config.images is not None and not config.images.is_dir():
         raise InputError(f"There is no folder {config.images} (data.images). Give the folder that the images lie in.")
 
@@ -91,7 +99,8 @@ def prepare(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {str(path): _file_hash(path) for path in config.train}
-    key = _key(config, files, encoder, method)
+    weighed = None if config.token_weights is None else _file_hash(config.token_weights)
+    key = _key(config, files, encoder, method, weighed)
     found = _load(folder, key)
     if found is not None:
         return found
@@ -120,9 +129,12 @@ def _check(
     """Write the rows to disk, encode each, and tell which are kept, with their lengths."""
     counts: Counter[str] = Counter()
     bad: list[BadRow] = []
-    rows = write_rows(_usable(config, method, counts, bad), folder / ROWS)
+    weights = None if config.token_weights is None else TokenWeights(config.token_weights)
+    rows = write_rows(_usable(config, method, counts, bad, weights), folder / ROWS, weights)
     checked = list(_check_all(rows, encoder, method, workers, progress)) if len(rows) else []
     for row, result in enumerate(checked):
+        if result.other_tokens:  # no row of this data would do
+            raise InputError(f"{rows[row]['where']} ({rows[row]['uid']}): {result.reason}.")
         if result.reason:
             bad.append(BadRow(rows[row]["where"], rows[row]["uid"], result.reason))
     limit = config.max_length
@@ -146,6 +158,7 @@ def _check(
         text_only=counts["text_only"],
         multi_turn=counts["multi_turn"],
         multi_image=counts["multi_image"],
+        weighed=None if config.token_weights is None else _share(rows.select(kept)["weights"]),
         files=files,
     )
     return {
@@ -154,6 +167,11 @@ def _check(
         "image": [checked[n].image for n in kept],
         "facts": facts.model_dump(),
     }
+
+
+def _share(weights: list[bytes]) -> float:
+    """Of all tokens, those with weight 1."""
+    return sum(map(sum, weights)) / sum(map(len, weights))
 
 
 def _load(folder: Path, key: str) -> Prepared | None:
@@ -169,7 +187,9 @@ def _load(folder: Path, key: str) -> Prepared | None:
     return Prepared(rows, content["text"], content["image"], DataFacts.model_validate(content["facts"]))
 
 
-def _usable(config: DataConfig, method: str, counts: Counter[str], bad: list[BadRow]) -> Iterator[Sample]:
+def _usable(
+    config: DataConfig, method: str, counts: Counter[str], bad: list[BadRow], weights: TokenWeights | None
+) -> Iterator[Sample]:
     """Samples of all sources; what they are is counted, the unusable are set aside."""
     source = read(
         list(config.train),
@@ -192,6 +212,9 @@ def _usable(config: DataConfig, method: str, counts: Counter[str], bad: list[Bad
         counts["text_only"] += not sample.images
         counts["multi_image"] += len(sample.images) > 1
         counts["multi_turn"] += sum(m["role"] == "assistant" for m in sample.messages[sample.prompt :]) > 1
+        if weights is not None and sample not in weights:
+            bad.append(BadRow(sample.where, sample.uid, f"{weights.path} has no token weights for it"))
+            continue
         yield sample
 
 
@@ -218,7 +241,7 @@ def _check_row(row: dict[str, Any], encoder: ConversationEncoder, method: str) -
         for rejected in (False, True) if method == "dpo" else (False,):
             longest = max(longest, _Checked(*audited(row, encoder, rejected=rejected)), key=lambda side: side.text)
     except InputError as error:
-        return _Checked(reason=str(error))
+        return _Checked(reason=str(error), other_tokens=isinstance(error, OtherTokensError))
     # Processors reject what they can't handle (extreme shapes, a placeholder in the text) with errors of their own.
     except (ValueError, IndexError, KeyError, TypeError, RuntimeError) as error:
         return _Checked(reason=f"the processor refuses it: {' '.join(str(error).split())}")
@@ -247,9 +270,11 @@ def _record(path: Path, rows: Sequence[BadRow]) -> None:
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def _key(config: DataConfig, files: dict[str, str], encoder: ConversationEncoder, method: str) -> str:
+def _key(
+    config: DataConfig, files: dict[str, str], encoder: ConversationEncoder, method: str, weighed: str | None
+) -> str:
     """Hash of everything that the prepared rows depend on."""
-    facts = [config.model_dump_json(), json.dumps(files), method, CHECKS, encoder.fingerprint()]
+    facts = [config.model_dump_json(), json.dumps(files), method, CHECKS, encoder.fingerprint(), str(weighed)]
     return sha256("\n".join(facts).encode()).hexdigest()
 
 

@@ -68,6 +68,7 @@ def _pool(
             "images": config.images,
             "format": config.format,
             "replay": None,
+            "token_weights": None,
         }
     )
     return prepare(source, encoder, folder, method=recipe.method, workers=workers, progress=False)

@@ -11,6 +11,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from vfl.data.imageref import ImageRef
 from vfl.data.sample import Message, Sample
+from vfl.data.token_weights import RowWeights, TokenWeights
 from vfl.io.atomic import replacing
 
 # TRL takes a data set for one with images by the column's name.
@@ -21,6 +22,9 @@ FEATURES = Features(
         "messages": Value("large_string"),
         "rejected": Value("large_string"),
         "prompt": Value("int32"),
+        # of the answers' tokens: a byte each, and the hash of those that they belong to; null where all count
+        "weights": Value("binary"),
+        "weighed": Value("string"),
         "images": ListOf(
             {"name": Value("string"), "path": Value("string"), "data": Value("large_binary"), "url": Value("string")}
         ),
@@ -28,14 +32,14 @@ FEATURES = Features(
 )
 
 
-def write_rows(samples: Iterable[Sample], path: Path) -> Dataset:
-    """Write samples to an Arrow file as they come, in constant memory, and open it."""
+def write_rows(samples: Iterable[Sample], path: Path, weights: TokenWeights | None = None) -> Dataset:
+    """Write samples and their tokens' weights to an Arrow file as they come, in constant memory, and open it."""
     count = 0
     # Beside the old file, which another process may have mapped into its memory.
     with replacing(path) as temporary:
         writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=100)
         for sample in samples:
-            writer.write(_row(sample))
+            writer.write(_row(sample, None if weights is None else weights.of(sample)))
             count += 1
         if count:
             writer.finalize()
@@ -68,7 +72,7 @@ def answers_of(row: dict[str, Any], *, rejected: bool = False) -> list[str]:
     ]
 
 
-def _row(sample: Sample) -> dict[str, Any]:
+def _row(sample: Sample, weights: RowWeights | None) -> dict[str, Any]:
     def text(messages: Sequence[Message] | None) -> str | None:
         return None if messages is None else json.dumps(list(messages), ensure_ascii=False)
 
@@ -82,6 +86,8 @@ def _row(sample: Sample) -> dict[str, Any]:
         "messages": text(sample.messages),
         "rejected": text(sample.rejected),
         "prompt": sample.prompt,
+        "weights": None if weights is None else weights.weights,
+        "weighed": None if weights is None else weights.tokens,
         "images": images,
     }
 
