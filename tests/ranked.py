@@ -1,6 +1,6 @@
 """Several training runs one after the other in each rank, since the start of a process costs more than they do.
 
-torchrun --nproc-per-node 2 ranked.py RECIPE... [--resume]
+ranked.py RECIPE... [--resume]    in each of the processes that torchrun, or `warm.ranks`, starts
 
 Each rank writes the exit codes to ranks.RANK.json beside the first recipe.
 """

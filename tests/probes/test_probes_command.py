@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from PIL import Image
 
 from vfl.probes.pair import PROBES_FILE, read_suite
@@ -14,8 +14,7 @@ PICTURE = Path(__file__).parents[2] / "vfl" / "probes" / "objects" / "cat.png"
 
 
 def vfl(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from vfl.commands.main import run; run()", "probes", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return warm.finished(["-c", "from vfl.commands.main import run; run()", "probes", *map(str, arguments)])
 
 
 def refused(*arguments: object) -> str:

@@ -4,14 +4,13 @@ import io
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import warm
 from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import DeepSpeedPlugin
 from preflights import HOSTILE, preflight
@@ -88,11 +87,8 @@ Path({str(tmp_path)!r}, f"rank{{facts.rank}}.json").write_text(facts.model_dump_
 """
     (tmp_path / "rank.py").write_text(code)
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "rank.py")], env=environment, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = warm.ranks([str(tmp_path / "rank.py")], environment)
+    assert [rank.returncode for rank in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
     facts = [LaunchFacts.model_validate_json((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     for rank, one in enumerate(facts):
         assert (one.rank, one.local_rank, one.world_size, one.local_world_size) == (rank, rank, 2, 2)

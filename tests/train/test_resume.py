@@ -9,6 +9,7 @@ import killed
 import pytest
 import torch
 import trained
+import warm
 
 from vfl.errors import InputError
 from vfl.train.checkpoints import WRITING
@@ -67,7 +68,7 @@ def killed_at(moments, qwen, rows, settings, folder):
     """Kill one run at each of the moments; the folder in which it ended at last, and what was said."""
     out = folder / "run"
     recipe = trained.write_recipe(folder / "recipe.yaml", trained.settings(qwen, rows, out, **settings))
-    done = trained.finished([str(Path(killed.__file__)), str(recipe), str(out), *map(str, moments)])
+    done = warm.finished([str(Path(killed.__file__)), str(recipe), str(out), *map(str, moments)], trained.environment())
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return out, done.stdout
 

@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
+import warm
 import watched
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from watched import adapted, items, trained, trainer_of
@@ -296,17 +295,8 @@ def test_two_processes_share_the_items_and_wandb_holds_the_values(folder, tmp_pa
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment |= {"HOME": str(tmp_path), "WANDB_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # or it would list the fonts anew
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(Path(watched.__file__)), str(folder), str(tmp_path)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = warm.ranks([str(Path(watched.__file__)), str(folder), str(tmp_path)], environment)
+    assert [rank.returncode for rank in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
     ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
     padding = 3  # rows of the check that the model can be padded
     assert [sum(rank["asked"]) - padding for rank in ranks] == [3 * 4, 3 * 3], "seven items at each of three steps"
@@ -315,8 +305,8 @@ def test_two_processes_share_the_items_and_wandb_holds_the_values(folder, tmp_pa
     assert [one.text for one in read_answers(tmp_path / "answers" / "step-000000.jsonl")] == [
         one.text for one in answer(vlm, items(folder))
     ]
-    assert "counting=" in done.stderr, "the progress bar shows accuracies"
-    assert "loss=" in done.stderr
+    assert "counting=" in done[0].stderr, "the progress bar shows accuracies"
+    assert "loss=" in done[0].stderr
     logged = {}
     (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     for values in histories(stored):
