@@ -22,6 +22,12 @@ SETTINGS = (
     ("Scoring", "`vfl select score`", "vfl.select.settings:ScoreConfig"),
     ("Filtering", "`vfl select filter`", "vfl.select.subset.write:FilterConfig"),
     ("Scoring and filtering in one recipe", "`vfl select run`", "vfl.select.recipe:SelectRecipe"),
+    ("Ranking layers", "`vfl layers`", "vfl.commands.settings:LayersConfig"),
+    ("A LoRA configuration", "`vfl lora-config`", "vfl.train.export.config:LoraFilesConfig"),
+    ("Merging", "`vfl merge`", "vfl.train.adapter.merge:MergeConfig"),
+    ("Swapping", "`vfl swap`", "vfl.commands.settings:SwapConfig"),
+    ("Skipping", "`vfl skip`", "vfl.commands.settings:SkipConfig"),
+    ("Making pairs", "`vfl probes make`", "vfl.probes.config:SuiteConfig"),
     ("A paper's figure", "`vfl measure --paper`", "vfl.measure.paper:Paper"),
     ("Training the embedded model", "`python -m vfl.testbeds.micro.train`", "vfl.testbeds.micro.config:Recipe"),
 )

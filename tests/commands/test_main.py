@@ -106,7 +106,12 @@ def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
         (("swap", "MODEL", "SMALL", "LARGE", "how many?"), "same size in pixels"),
         (("swap", "MODEL", "SMALL", "BROKEN", "how many?"), "broken.png cannot be read"),
         (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--window", "9"), "which has 5 layers"),
-        (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--reading", "none"), "expected one of text, answer, all"),
+        (
+            ("swap", "MODEL", "SMALL", "SMALL", "how many?", "--reading", "none"),
+            "'reading' is 'none': Input should be 'text', 'answer' or 'all'",
+        ),
+        (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--set", "windw=2"), "unknown key 'windw', did you mean"),
+        (("swap", "MODEL", "SMALL", "SMALL"), "'question' is missing"),
         (("compare", "TEXT", "TEXT"), "No function map"),
     ],
 )
@@ -149,6 +154,10 @@ def test_swap_prints_an_answer_a_layer(vfl_command, model, tmp_path):
     assert code == 0, errors
     assert all(f"{first}-{first + 1}" in output for first in range(4))
     assert "source" in output
+    recipe = tmp_path / "swap.yaml"
+    pictures = f"target: {tmp_path / '1.png'}\nsource: {tmp_path / '2.png'}\n"
+    recipe.write_text(f"model: {model}\n{pictures}question: how many cats\nwindow: 3\n")
+    assert vfl_command("swap", "--config", recipe, "--set", "window=2") == (0, output, errors)
 
 
 def test_models_lists_every_family(vfl_command):

@@ -45,6 +45,16 @@ def test_the_micro_style_draws_the_four_functions(tmp_path: Path) -> None:
     assert [pair.size for pair in read_suite(tmp_path / "a")] == [(80, 80)] * 4
 
 
+def test_settings_from_a_file_flags_and_sets(tmp_path: Path) -> None:
+    """A flag is over the file, --set over both."""
+    (tmp_path / "suite.yaml").write_text("style: micro\nfunctions: [counting, ocr]\npairs: 3\nseed: 4\n")
+    done = vfl("make", tmp_path / "a", "--config", tmp_path / "suite.yaml", "--pairs", 2, "--set", "functions=ocr")
+    assert done.returncode == 0, done.stderr
+    assert "2 pairs (2 ocr)" in done.stdout
+    again = vfl("make", tmp_path / "b", "--style", "micro", "--functions", "ocr", "--pairs", 2, "--seed", 4)
+    assert again.stdout.partition(": ")[2] == done.stdout.partition(": ")[2], "the same pairs"
+
+
 def test_own_pictures(tmp_path: Path) -> None:
     for name in ("cat", "fire_truck"):
         (tmp_path / f"{name}.png").write_bytes(PICTURE.read_bytes())
