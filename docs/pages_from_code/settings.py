@@ -23,7 +23,7 @@ SETTINGS = (
     ("Filtering", "`vfl select filter`", "vfl.select.subset.write:FilterConfig"),
     ("Scoring and filtering in one recipe", "`vfl select run`", "vfl.select.recipe:SelectRecipe"),
     ("Ranking layers", "`vfl layers`", "vfl.commands.settings:LayersConfig"),
-    ("A LoRA configuration", "`vfl lora-config`", "vfl.train.export.config:LoraFilesConfig"),
+    ("A LoRA configuration", "`vfl lora-config`", "vfl.train.lora_files:LoraFilesConfig"),
     ("Merging", "`vfl merge`", "vfl.train.adapter.merge:MergeConfig"),
     ("Swapping", "`vfl swap`", "vfl.commands.settings:SwapConfig"),
     ("Skipping", "`vfl skip`", "vfl.commands.settings:SkipConfig"),

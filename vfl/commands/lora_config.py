@@ -27,7 +27,7 @@ from vfl.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from vfl.train.export.config import LoraFilesConfig
+    from vfl.train.lora_files import LoraFilesConfig
 
 
 @takes(config_options)
@@ -178,7 +178,7 @@ def _settings(
     """The settings of `--config`, under flags, which go into its `layers` and `lora` too, under `--set`."""
     from vfl.errors import InputError
     from vfl.io.config import merged, set_dotted, validated
-    from vfl.train.export.config import LoraFilesConfig
+    from vfl.train.lora_files import LoraFilesConfig
 
     file, sets, _ = split_shared(shared)
     values = merged(file, given_of(top))
