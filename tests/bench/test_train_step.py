@@ -33,8 +33,8 @@ def arms(ran: tuple[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_the_table_names_every_arm_and_every_target(ran: tuple[str, dict[str, Any]]) -> None:
-    text, found = ran
-    assert all(f"| {name} |" in text for name in found["arms"])
+    text, measured = ran
+    assert all(f"| {name} |" in text for name in measured["arms"])
     assert text.count("of the operations (target") == 4
     assert "| 1.000 |" in text
 

@@ -55,6 +55,6 @@ def test_entry_and_exit_on_a_picture(run, tiny_folder, tmp_path):
     ],
 )
 def test_what_makes_no_sense_is_refused(run, arguments, message):
-    found = run(*arguments).exception
-    assert isinstance(found, InputError)
-    assert message in str(found)
+    error = run(*arguments).exception
+    assert isinstance(error, InputError)
+    assert message in str(error)

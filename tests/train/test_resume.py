@@ -59,7 +59,7 @@ def check_equal(out, whole):
     ]
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
     assert not [path for path in out.rglob(".*") if path.name not in {".gitattributes"}], "leftovers"
-    first, second = (torch.load(one / "checkpoints/checkpoint-6/optimizer.pt") for one in (out, whole))
+    first, second = (torch.load(folder / "checkpoints/checkpoint-6/optimizer.pt") for folder in (out, whole))
     for name, state in first["state"].items():
         assert all(torch.equal(value, second["state"][name][key]) for key, value in state.items())
 

@@ -90,11 +90,11 @@ def test_every_logger_is_told_the_accuracies_and_none_of_the_losses_is_lost(done
     run(qwen, data_of(*KINDS), out, evaluation=evaluation)
     assert trained.losses(out) == trained.losses(done[0])
     state = json.loads((out / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())
-    told = {row["step"]: row["eval_own/accuracy"] for row in state["log_history"] if "eval_own/accuracy" in row}
+    logged = {row["step"]: row["eval_own/accuracy"] for row in state["log_history"] if "eval_own/accuracy" in row}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     written = {row["step"]: row["groups"]["own"]["accuracy"] for row in lines if row["kind"] == "evaluation"}
-    assert told == written
-    assert list(told) == [0, 1, 2]
+    assert logged == written
+    assert list(logged) == [0, 1, 2]
     assert not any("eval_own/accuracy" in row for row in lines)
 
 
