@@ -73,7 +73,7 @@ def test_what_measurements_share_stands_side_by_side(tmp_path):
     same, other, _ = shared.heads
     assert (same.emd, same.pearson, same.n, same.resampled) == (0, pytest.approx(1), 6, None)
     assert other.resampled == (3, 2)
-    text = as_markdown(merged)
+    text = as_markdown(shared)
     assert "| drop | counting/accuracy | 50.0\u00a0% (25.0\u00a0% to 75.0\u00a0%) |" in text
     assert "| head_score | m (a) / m (b) | 0 | 1.000 |" in text
     assert {line.count("|") for line in text.split("\n\n")[0].splitlines()[:2]} == {6}
