@@ -70,6 +70,7 @@ class Process:
             self.kill()
             raise subprocess.TimeoutExpired(self.arguments, timeout, None, self._errors.read_bytes())
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in (self._output, self._errors)]
+        self._folder.cleanup()
         return subprocess.CompletedProcess(self.arguments, self.poll() or 0, *texts)
 
 
