@@ -64,7 +64,7 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
             self.poll(60)
 
-    def finish(self, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
+    def finish(self, timeout: float = 1800) -> "subprocess.CompletedProcess[str]":
         """Wait for the end, and have what it printed; it is killed should it ever hang."""
         if self.poll(timeout) is None:
             self.kill()
@@ -79,14 +79,14 @@ def finished(
     environment: Mapping[str, str] | None = None,
     *,
     cwd: Path | None = None,
-    timeout: float = 900,
+    timeout: float = 1800,
 ) -> "subprocess.CompletedProcess[str]":
     """Run `python ARGUMENTS` to its end; in this process's environment and folder, unless others are given."""
     return Process(arguments, environment, cwd).finish(timeout)
 
 
 def ranks(
-    arguments: Sequence[str], environment: Mapping[str, str], *, number: int = 2, timeout: float = 900
+    arguments: Sequence[str], environment: Mapping[str, str], *, number: int = 2, timeout: float = 1800
 ) -> "list[subprocess.CompletedProcess[str]]":
     """Run `python ARGUMENTS` as the ranks of one group, with the variables that torchrun gives them.
 
