@@ -52,36 +52,36 @@ def main() -> None:
     peaks = {name: peaks_of_child(name, arguments) for name in names} if on_cpu and timed else {}
     results = []
     for length in arguments.answer_tokens:
-        one = measure(task(vlm, shape, length), names, arguments.repeats)
+        measured = measure(task(vlm, shape, length), names, arguments.repeats)
         for name in names if timed else ():
             peak = peaks[name][str(length)] if on_cpu else peak_of(vlm, shape, length, name)
-            one["contenders"][name]["peak_bytes"] = peak
-        results.append(one)
-    found = {"settings": settings(arguments, shape, vlm), "libraries": versions, "results": results}
-    print(table(found, TARGET))
+            measured["contenders"][name]["peak_bytes"] = peak
+        results.append(measured)
+    results_file = {"settings": settings(arguments, shape, vlm), "libraries": versions, "results": results}
+    print(table(results_file, TARGET))
     if arguments.json:
         with replacing(arguments.json) as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+            temporary.write_text(json.dumps(results_file, indent=2) + "\n")
 
 
-def measure(one: Task, names: list[str], repeats: int) -> dict[str, Any]:
+def measure(task: Task, names: list[str], repeats: int) -> dict[str, Any]:
     """Equality, operations and seconds of all contenders on one task."""
-    runs = {name: prepare(name, one) for name in names}
-    _, tower = count_flops(lambda: embed(one.vlm.model, one.target))
+    runs = {name: prepare(name, task) for name in names}
+    _, tower = count_flops(lambda: embed(task.vlm.model, task.target))
     counted = {name: count_flops(run) for name, run in runs.items()}
     reference, _ = counted[HOOKS]
     differences = {
-        name: difference(name, answers, reference, one) for name, (answers, _) in counted.items() if name != HOOKS
+        name: difference(name, answers, reference, task) for name, (answers, _) in counted.items() if name != HOOKS
     }
-    seconds = median_seconds(runs, repeats, one.vlm.device)
-    floor, forward = floor_flops(one, tower), forward_flops(one)
+    seconds = median_seconds(runs, repeats, task.vlm.device)
+    floor, forward = floor_flops(task, tower), forward_flops(task)
     contenders = {
         name: {"flops": flops, "forwards": flops / forward, "seconds": seconds.get(name)}
         for name, (_, flops) in counted.items()
     }
     return {
-        "answer_tokens": one.num_tokens,
-        "rows": one.vlm.num_layers + 2,
+        "answer_tokens": task.num_tokens,
+        "rows": task.vlm.num_layers + 2,
         "max_logit_difference": differences,
         "median_effect_of_a_swap": median_effect(reference),
         "equal_answers": {name: num_equal(answers, reference) for name, (answers, _) in counted.items()},

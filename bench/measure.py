@@ -42,10 +42,10 @@ SEVEN = (32, 32, 2540)  # layers, heads, and tokens of a prompt with 2,500 visio
 def through_tap(vlm: VLM, encoded: Encoded) -> torch.Tensor:
     """(2, L, H) VAR and concentration of the last row: no attention matrix is ever made."""
     here = is_image_token(vlm, encoded)
-    found: list[torch.Tensor] = []
-    with tapped(vlm, read=lambda layer, weights: found.append(_values(weights[0, :, 0], here))):
+    rows: list[torch.Tensor] = []
+    with tapped(vlm, read=lambda layer, weights: rows.append(_values(weights[0, :, 0], here))):
         forward(vlm, encoded)
-    return torch.stack(found, dim=1)
+    return torch.stack(rows, dim=1)
 
 
 @torch.no_grad()
@@ -114,29 +114,29 @@ def main() -> None:
     seconds = median_seconds(runs, arguments.repeats, vlm.device)
     on_cpu = vlm.device.type == "cpu"
     peaks = {name: child_peak(name) if on_cpu else peak_bytes(runs[name], vlm.device) for name in RUNS}
-    found = {
+    measured = {
         "shape": {**vars(shape), "dtype": dtype, "device": arguments.device, "vocabulary": shape.vocabulary},
         "largest_difference": differences,
         "seconds": seconds,
         "peak_bytes": peaks,
     }
-    print(table(found))
+    print(table(measured))
     if arguments.json:
         with replacing(arguments.json) as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+            temporary.write_text(json.dumps(measured, indent=2) + "\n")
 
 
-def table(found: dict[str, Any]) -> str:
+def table(measured: dict[str, Any]) -> str:
     """Seconds, memory and ratios, and what the attention of a large prompt takes by arithmetic."""
     lines = [f"{'':26}{'seconds':>9}{'peak MiB':>10}"]
-    seconds, peaks = found["seconds"], found["peak_bytes"]
+    seconds, peaks = measured["seconds"], measured["peak_bytes"]
     for name in RUNS:
         peak = "-" if peaks[name] is None else f"{peaks[name] / 2**20:.1f}"
         lines.append(f"{name:26}{seconds[name]:9.3f}{peak:>10}")
     for ours, theirs in PAIRS.items():
         memory = "-" if None in (peaks[ours], peaks[theirs]) else f"{peaks[theirs] / max(1, peaks[ours]):.1f} times"
         lines.append(f"{theirs} / {ours}: time {seconds[theirs] / seconds[ours]:.2f} times, memory {memory} "
-                     f"(largest difference {found['largest_difference'][ours]:.1g})")  # fmt: skip
+                     f"(largest difference {measured['largest_difference'][ours]:.1g})")  # fmt: skip
     layers, heads, tokens = SEVEN
     matrices, row = layers * heads * tokens**2 * 2 / 2**30, heads * tokens * 4 / 2**20
     lines.append(

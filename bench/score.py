@@ -46,46 +46,46 @@ def main() -> None:
     shape = FULL_SHAPE if arguments.full_shape else shape_of(arguments)
     prompts = [length - arguments.answer_tokens for length in arguments.lengths]
     vlm = build(replace(shape, text_tokens=max(shape.text_tokens, *prompts, 0)), arguments.device, arguments.dtype)
-    one = task(vlm, shape, arguments.rows, arguments.answer_tokens)
+    scoring = task(vlm, shape, arguments.rows, arguments.answer_tokens)
     if arguments.memory_of:
-        print(json.dumps(peak_bytes(prepare(arguments.memory_of, one), one.vlm.device)))
+        print(json.dumps(peak_bytes(prepare(arguments.memory_of, scoring), scoring.vlm.device)))
         return
-    found = measure(one, arguments)
-    found["settings"] = settings(arguments, shape)
-    found["lengths"] = {shape.text_tokens + arguments.answer_tokens: found["contenders"]}
+    measured = measure(scoring, arguments)
+    measured["settings"] = settings(arguments, shape)
+    measured["lengths"] = {shape.text_tokens + arguments.answer_tokens: measured["contenders"]}
     for length, prompt in zip(arguments.lengths, prompts, strict=True):
         longer = task(vlm, replace(shape, text_tokens=prompt), arguments.rows, arguments.answer_tokens)
-        found["lengths"][length] = costs(longer, arguments)[0]
-    print(table(found, MOST, LEAST))
+        measured["lengths"][length] = costs(longer, arguments)[0]
+    print(table(measured, MOST, LEAST))
     if arguments.json:
         with replacing(arguments.json) as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+            temporary.write_text(json.dumps(measured, indent=2) + "\n")
 
 
-def measure(one: Task, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(scoring: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     """Equality, operations, seconds and memory of all contenders."""
-    contenders, scores, difference = costs(one, arguments)
+    contenders, scores, difference = costs(scoring, arguments)
     for name, cost in contenders.items():
-        cost["peak_bytes"] = peak_of(name, one, arguments) if arguments.repeats else None
+        cost["peak_bytes"] = peak_of(name, scoring, arguments) if arguments.repeats else None
     changes = (scores[HOOKS].logprobs[1:] - scores[HOOKS].logprobs[0]).abs()
     return {
-        "ablations": one.ablations,
+        "ablations": scoring.ablations,
         "max_difference": difference,
         "median_effect": float(changes.median()),
-        "floor": floor(one, contenders[PLAIN]["flops"]),
+        "floor": floor(scoring, contenders[PLAIN]["flops"]),
         "contenders": contenders,
     }
 
 
-def costs(one: Task, arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Scored], float]:
+def costs(scoring: Task, arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Scored], float]:
     """Operations and seconds of all contenders, their scores, and the largest difference between these."""
-    runs = {name: prepare(name, one) for name in NAMES}
+    runs = {name: prepare(name, scoring) for name in NAMES}
     counted = {name: count_flops(run) for name, run in runs.items()}
     scores = {name: scored for name, (scored, _) in counted.items()}
     difference = largest_difference(scores, TOLERANCE[arguments.dtype])
-    seconds = median_seconds(runs, arguments.repeats, one.vlm.device)
-    found = {name: {"flops": flops, "seconds": seconds.get(name)} for name, (_, flops) in counted.items()}
-    return found, scores, difference
+    seconds = median_seconds(runs, arguments.repeats, scoring.vlm.device)
+    spent = {name: {"flops": flops, "seconds": seconds.get(name)} for name, (_, flops) in counted.items()}
+    return spent, scores, difference
 
 
 def largest_difference(scores: dict[str, Scored], allowed: float) -> float:
@@ -103,24 +103,24 @@ def largest_difference(scores: dict[str, Scored], allowed: float) -> float:
     return largest
 
 
-def floor(one: Task, plain: int) -> float:
+def floor(scoring: Task, plain: int) -> float:
     """The least operations in plain forwards: the windows through the linear layers and their attention, and logits."""
-    config = one.vlm.model.config.text_config
-    rows, length = one.batch.answers.shape
-    num_answers = int(one.batch.answers.sum())
-    window = length - 1 - (int(one.slots[-1]) + 1)  # the last answer token predicts nothing
+    config = scoring.vlm.model.config.text_config
+    rows, length = scoring.batch.answers.shape
+    num_answers = int(scoring.batch.answers.sum())
+    window = length - 1 - (int(scoring.slots[-1]) + 1)  # the last answer token predicts nothing
     linear = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
     attention = 2 * (length - 1) * config.hidden_size
-    passes = sum(one.vlm.num_layers - layers[0] for layers in one.ablations.values())
+    passes = sum(scoring.vlm.num_layers - layers[0] for layers in scoring.ablations.values())
     windows = 2 * passes * rows * window * (linear + attention)
-    logits = 2 * len(one.ablations) * num_answers * config.hidden_size * config.vocab_size
+    logits = 2 * len(scoring.ablations) * num_answers * config.hidden_size * config.vocab_size
     return 1 + (windows + logits) / plain
 
 
-def peak_of(name: str, one: Task, arguments: argparse.Namespace) -> int | None:
+def peak_of(name: str, scoring: Task, arguments: argparse.Namespace) -> int | None:
     """Peak memory on top of the weights; on the CPU in a process of its own, which holds nothing else."""
-    if one.vlm.device.type == "cuda":
-        return peak_bytes(prepare(name, one), one.vlm.device)
+    if scoring.vlm.device.type == "cuda":
+        return peak_bytes(prepare(name, scoring), scoring.vlm.device)
     command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
     environment = {**os.environ, **CHILD_ENVIRONMENT}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -51,13 +51,13 @@ def main() -> None:
             )
             if done.returncode:
                 raise RuntimeError(f"{policy} failed:\n{done.stderr}")
-            one = json.loads(done.stdout.splitlines()[-1])
-            results.append(one)
+            run = json.loads(done.stdout.splitlines()[-1])
+            results.append(run)
             print(
-                f"{policy:<20}{one['seconds']:>10.1f}{one['peak_bytes'] / 2**20:>8.0f} MiB{one['rows']:>14,}",
+                f"{policy:<20}{run['seconds']:>10.1f}{run['peak_bytes'] / 2**20:>8.0f} MiB{run['rows']:>14,}",
                 flush=True,
             )
-    found = {
+    measured = {
         "rows": arguments.rows,
         "bytes": size,
         "budget": arguments.budget,
@@ -68,7 +68,7 @@ def main() -> None:
     }
     if arguments.json:
         with replacing(arguments.json) as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+            temporary.write_text(json.dumps(measured, indent=2) + "\n")
 
 
 def child(arguments: list[str], folder: Path) -> list[str]:
@@ -116,8 +116,8 @@ def generate(folder: Path, rows: int) -> None:
                 f"COPY ({rows_sql(first, min(first + SHARD, rows))})"
                 f" TO '{folder / 'parts' / f'part-{shard:05}.parquet'}' (FORMAT parquet)"
             )
-    told = {"functions": {name: [] for name in FUNCTIONS}, "model": {"parameters": 7_000_000_000}, "settings": {}}
-    (folder / "manifest.json").write_text(json.dumps(told))
+    manifest = {"functions": {name: [] for name in FUNCTIONS}, "model": {"parameters": 7_000_000_000}, "settings": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def rows_sql(first: int, last: int) -> str:

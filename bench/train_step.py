@@ -45,12 +45,12 @@ def main() -> None:
     base = build(shape, arguments.device, arguments.dtype)
     with tempfile.TemporaryDirectory() as folder:
         steps = {arm.name: prepare(arm, base, shape, arguments.batch, Path(folder)) for arm in ARMS}
-        found = measure(steps, arguments)
-    found["settings"] = settings(arguments, shape, steps[REFERENCE.name])
-    print(table(found))
+        measured = measure(steps, arguments)
+    measured["settings"] = settings(arguments, shape, steps[REFERENCE.name])
+    print(table(measured))
     if arguments.out:
         with replacing(arguments.out) as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+            temporary.write_text(json.dumps(measured, indent=2) + "\n")
 
 
 def measure(steps: dict[str, Step], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def write_scores(
         pq.write_table(pa.Table.from_pylist(some, schema(functions)), folder / "parts" / f"part-{part:05}.parquet")
     if errors is not None:
         pq.write_table(pa.Table.from_pylist(errors), folder / "errors.parquet")
-    told = {
+    defaults = {
         "functions": {name: [n] for n, name in enumerate(functions)},
         "model": {"id": "owner/model", "parameters": 1_000_000, "weights_sha256": "ab" * 32},
         "map": {"sha256": "cd" * 32},
@@ -105,10 +105,10 @@ def write_scores(
         "rows": len(rows) + len(errors or ()),
         "settings": {},
     }
-    (folder / "manifest.json").write_text(json.dumps(told | manifest))
+    (folder / "manifest.json").write_text(json.dumps(defaults | manifest))
     return folder
 
 
 def table(folder: Path) -> dict[str, dict[str, Any]]:
     """Rows of a parquet file by uid."""
-    return {one["uid"]: one for one in pq.read_table(folder).to_pylist()}
+    return {scored["uid"]: scored for scored in pq.read_table(folder).to_pylist()}

@@ -27,7 +27,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def count_writes(out: Path, last: int | None, told: int) -> None:
+def count_writes(out: Path, last: int | None, counter: int) -> None:
     """Count what is written below `out`, and die before write number `last`."""
     done = 0
 
@@ -39,7 +39,7 @@ def count_writes(out: Path, last: int | None, told: int) -> None:
         if done == last:
             die()
         done += 1
-        os.pwrite(told, f"{done}\n".encode(), 0)
+        os.pwrite(counter, f"{done}\n".encode(), 0)
 
     sys.addaudithook(hook)
 
@@ -65,23 +65,23 @@ def tear_saves(last: int) -> None:
     safetensors.torch.save_file = vfl.train.adapter.files.save_file = torn(safetensors.torch.save_file, 1)
 
 
-def child(recipe: str, out: Path, moment: str | None, told: int) -> int:
+def child(recipe: str, out: Path, moment: str | None, counter: int) -> int:
     """A run in a process of its own; its exit code, negative for the signal that killed it."""
     pid = os.fork()
     if pid == 0:
         kind, _, number = (moment or "").rpartition(":")
         if kind:
             tear_saves(int(number))
-        count_writes(out, int(number) if moment and not kind else None, told)
+        count_writes(out, int(number) if moment and not kind else None, counter)
         os._exit(main([recipe, *(["--resume"] if (out / "settings.yaml").exists() else [])]))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 if __name__ == "__main__":
     recipe, out, *moments = sys.argv[1:]
-    told = os.open(f"{out}.writes", os.O_RDWR | os.O_CREAT)
+    counter = os.open(f"{out}.writes", os.O_RDWR | os.O_CREAT)
     for moment in moments:
-        code = child(recipe, Path(out), moment, told)
+        code = child(recipe, Path(out), moment, counter)
         # A moment may come after the end; then there is nothing to kill.
         assert code in (0, -signal.SIGKILL), f"{moment}: {code}"
         if code == 0:
@@ -92,5 +92,5 @@ if __name__ == "__main__":
             safetensors.torch.load_file(checkpoint / "adapter_model.safetensors")
             assert (checkpoint / "trainer_state.json").read_text().endswith("}\n")
     if not (Path(out) / "report.html").exists():
-        assert child(recipe, Path(out), None, told) == 0
-    print("writes", os.pread(told, 20, 0).decode().split()[0])
+        assert child(recipe, Path(out), None, counter) == 0
+    print("writes", os.pread(counter, 20, 0).decode().split()[0])

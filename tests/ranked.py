@@ -1,6 +1,6 @@
 """Several training runs one after the other in each rank, since the start of a process costs more than they do.
 
-torchrun --nproc-per-node 2 ranked.py RECIPE... [--resume]
+ranked.py RECIPE... [--resume]    in each of the processes that torchrun, or `warm.ranks`, starts
 
 Each rank writes the exit codes to ranks.RANK.json beside the first recipe.
 """
@@ -18,7 +18,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from vfl.train.launch import leave, main
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(800, exit=True)  # a rank that hangs says where
+    faulthandler.dump_traceback_later(1700, exit=True)  # a rank that hangs says where
     options = [argument for argument in sys.argv[1:] if argument.startswith("--")]
     recipes = [Path(argument) for argument in sys.argv[1:] if argument not in options]
     codes = {}

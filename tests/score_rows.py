@@ -43,20 +43,20 @@ def table(scores: Path) -> list[dict[str, Any]]:
     return sorted(pa.concat_tables(parts).to_pylist(), key=lambda row: row["position"])
 
 
-def assert_alike(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+def assert_alike(first: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     """The same rows of the same order; floats but for rounding."""
-    for found, expected in zip(one, other, strict=True):
-        assert list(found) == list(expected)
+    for row, expected in zip(first, other, strict=True):
+        assert list(row) == list(expected)
         floats = [name for name, value in expected.items() if isinstance(value, float)]
         in_float16 = ("_state", "_token_drops")
         states = [name for name in expected if name.endswith(in_float16) and expected[name] is not None]
-        assert {name: found[name] for name in found if name not in (*floats, *states)} == {
+        assert {name: row[name] for name in row if name not in (*floats, *states)} == {
             name: expected[name] for name in expected if name not in (*floats, *states)
         }
         for name in states:
-            assert found[name] == pytest.approx(expected[name], rel=2e-3, abs=2e-2), (expected["uid"], name)
+            assert row[name] == pytest.approx(expected[name], rel=2e-3, abs=2e-2), (expected["uid"], name)
         for name in floats:
-            assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), (expected["uid"], name)
+            assert row[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), (expected["uid"], name)
 
 
 def errors(scores: Path) -> dict[str, str]:

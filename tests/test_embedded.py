@@ -22,7 +22,7 @@ def test_planted_single_layers_are_recovered_exactly(vlm, tmp_path):
     truth = read_truth(EMBEDDED)
     assert fmap.model.id == "embedded"
     assert {name: entry.layers for name, entry in fmap.functions.items()} == {name: truth[name] for name in SINGLE}
-    assert all(one.precision == one.recall == 1.0 for one in score(fmap, truth).values())
+    assert all(recovered.precision == recovered.recall == 1.0 for recovered in score(fmap, truth).values())
     assert "test bed" in (tmp_path / "report.html").read_text()
 
 

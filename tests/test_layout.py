@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).parents[1]
 
 
-def python(code, **kwargs):
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, **kwargs)
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_the_standard_library_works_from_the_root():
@@ -57,5 +58,5 @@ assert list(inspect.signature(vfl.locate).parameters)[:2] == ["model", "out"]
 import vfl.train.run as trained
 assert trained.train and vfl.locate.run.locate
 """
-    done = python(code)
+    done = warm.finished(["-c", code])
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import warm
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -189,6 +190,7 @@ def test_a_clone_without_symbolic_links_installs_and_its_tests_are_found(tmp_pat
     names = zipfile.ZipFile(build("wheel", clone, tmp_path / "dist")).namelist()
     assert {"vfl/train/run.py", "vfl/select/__init__.py"} <= set(names)
     arguments = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/train", "tests/select")
-    collected = _python(*arguments, cwd=clone, PYTHONPATH=str(clone)).stdout
-    assert "tests/train/test_run.py::" in collected
-    assert "tests/select/test_choosing.py::" in collected
+    collected = warm.finished(arguments, {**os.environ, "PYTHONPATH": str(clone)}, cwd=clone)
+    assert collected.returncode == 0, collected.stdout[-3000:] + collected.stderr[-3000:]
+    assert "tests/train/test_run.py::" in collected.stdout
+    assert "tests/select/test_choosing.py::" in collected.stdout

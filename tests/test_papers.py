@@ -127,16 +127,16 @@ COCO = datasets.Features(
 )
 COCO_ROW = {"image_id": 1, "image": png(), "objects": {"category": [1], "bbox": [[8.0, 4.0, 60.0, 50.0]]}}
 QUESTIONS = [
-    pytest.param(one, name, id=f"{file.stem}-{name}")
+    pytest.param(stated, name, id=f"{file.stem}-{name}")
     for file in FILES
-    for name, one in read_paper(file).sets.items()
-    if isinstance(one, QuestionSet)
+    for name, stated in read_paper(file).sets.items()
+    if isinstance(stated, QuestionSet)
 ]
 OBJECTS = [
-    pytest.param(one, id=file.stem)
+    pytest.param(stated, id=file.stem)
     for file in FILES
-    for one in read_paper(file).sets.values()
-    if isinstance(one, ObjectSet)
+    for stated in read_paper(file).sets.values()
+    if isinstance(stated, ObjectSet)
 ]
 
 
@@ -153,8 +153,8 @@ def test_every_file_is_valid_and_says_that_it_was_not_run(file):
         shares = all(0 <= value <= 1 for value in row.values)
         assert shares, row.what
         if known_metrics()[row.metric].needs != "prompts" and row.metric not in ("token_ablation", "lens"):
-            one = paper.sets[row.set]
-            groups = [row.set] if isinstance(one, QuestionSet) else one.functions
+            stated = paper.sets[row.set]
+            groups = [row.set] if isinstance(stated, QuestionSet) else stated.functions
             assert (row.scalar or row.curve).split("/")[0] in groups, row.what
 
 
@@ -255,10 +255,10 @@ def test_both_numbers_stand_side_by_side(paper_file, tmp_path):
     metrics = read_metrics(paper.out / "cats")
     assert metrics.data.functions == {"cats": 2}
     curve = metrics.metrics["drop"]["curves"]["cats/accuracy"]
-    assert [one.ours for one in beside] == [*curve["value"], metrics.metrics["cosine"]["scalars"]["vision"]["value"]]
-    assert [one.published for one in beside] == [0.5, 0.1, 0.25]
+    assert [row.ours for row in beside] == [*curve["value"], metrics.metrics["cosine"]["scalars"]["vision"]["value"]]
+    assert [row.published for row in beside] == [0.5, 0.1, 0.25]
     saved = json.loads((paper.out / "published.json").read_text())
-    assert [number["ours"] for number in saved["numbers"]] == [one.ours for one in beside]
+    assert [number["ours"] for number in saved["numbers"]] == [row.ours for row in beside]
     texts = [
         json.loads(line)["messages"][0]["content"][1]["text"] for line in (paper.out / "data/cats/cats.jsonl").open()
     ]
@@ -317,11 +317,11 @@ def test_numbers_that_are_missing_say_why():
         Published(what="none", set="s", metric="m", scalar="other", value=1),
         Published(what="unmeasured", set="s", metric="n", scalar="other", value=1),
     ]
-    one = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 4}
+    scalar = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 4}
     curve = {"axis": "k", "at": [0, 1], "value": [0.9, 0.6], "low": [0.8, 0.5], "high": [1.0, 0.7], "n": 4}
-    found = compare(rows, {"s": {"m": {"scalars": {"base": one}, "curves": {"c": curve}}}})
-    assert found[0] == PublishedFigure("drop", "s", "m", "c", 1, "equal", 0.3, pytest.approx(0.3), None, None, 4)
-    assert [one.reason for one in found[1:]] == ["no such number", "not measured"]
+    figures = compare(rows, {"s": {"m": {"scalars": {"base": scalar}, "curves": {"c": curve}}}})
+    assert figures[0] == PublishedFigure("drop", "s", "m", "c", 1, "equal", 0.3, pytest.approx(0.3), None, None, 4)
+    assert [figure.reason for figure in figures[1:]] == ["no such number", "not measured"]
 
 
 def test_images_keep_their_bytes(tmp_path):

@@ -2,15 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tiny
 import torch
+import warm
 import yaml
 from safetensors.torch import load_file
 
@@ -125,24 +124,6 @@ def environment(**added: str) -> dict[str, str]:
 
 
 def launched(arguments: Sequence[str], *, ranks: int = 2) -> "subprocess.CompletedProcess[str]":
-    """`torchrun` with gloo on the CPU."""
-    return finished(["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone", *arguments])
-
-
-def finished(arguments: Sequence[str], *, timeout: float = 900, **added: str) -> "subprocess.CompletedProcess[str]":
-    """Python with arguments, ended with all its children should it ever hang."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment(**added),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    """`torchrun` itself, with gloo on the CPU."""
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone", *arguments]
+    return warm.finished(command, environment())

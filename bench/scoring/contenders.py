@@ -110,18 +110,20 @@ def score(task: Task, embedded: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     """(N,) log-probabilities, hits and EL2N of the answer tokens by one forward."""
     normed = task.vlm.parts.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
     rows, places = (part.to(normed.device) for part in task.batch.answers.nonzero(as_tuple=True))
-    given = task.batch.inputs["input_ids"].to(normed.device)[rows, places]
-    return judge(task, normed[rows, places - 1], given)
+    answer_ids = task.batch.inputs["input_ids"].to(normed.device)[rows, places]
+    return judge(task, normed[rows, places - 1], answer_ids)
 
 
-def judge(task: Task, normed: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def judge(
+    task: Task, normed: torch.Tensor, answer_ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(N,) log-probabilities, hits and EL2N of N tokens from the (N, d) states that predict them."""
     logits = task.vlm.parts.head(normed)
     logprobs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-    chosen = logprobs.gather(1, given[:, None])[:, 0]
+    chosen = logprobs.gather(1, answer_ids[:, None])[:, 0]
     wrong = logprobs.exp()
-    wrong[torch.arange(len(given), device=given.device), given] -= 1
-    return chosen.cpu(), (logits.argmax(-1) == given).cpu(), wrong.norm(dim=-1).cpu()
+    wrong[torch.arange(len(answer_ids), device=answer_ids.device), answer_ids] -= 1
+    return chosen.cpu(), (logits.argmax(-1) == answer_ids).cpu(), wrong.norm(dim=-1).cpu()
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from bench.scoring.contenders import ENGINE, HOOKS, PLAIN
 Found = dict[str, Any]
 
 
-def table(found: Found, most: float, least: float) -> str:
+def table(run: Found, most: float, least: float) -> str:
     """The settings, a line a contender and the verdicts; `most` plain forwards, `least` times faster than hooks."""
-    settings, contenders = found["settings"], found["contenders"]
+    settings, contenders = run["settings"], run["contenders"]
     versions = ", ".join(f"{name} {number}" for name, number in settings["versions"].items())
-    ablations = ", ".join(f"{name} {_range(layers)}" for name, layers in found["ablations"].items())
+    ablations = ", ".join(f"{name} {_range(layers)}" for name, layers in run["ablations"].items())
     lines = [
         f"LLaVA-1.5 with random weights: {settings['layers']} layers, width {settings['width']}, "
         f"{settings['heads']} heads; {settings['rows']} conversations of {settings['vision_tokens']} vision, "
@@ -20,30 +20,30 @@ def table(found: Found, most: float, least: float) -> str:
         f"Ablations: {ablations}",
         "",
         f"{'':18}{'GFLOP':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'samples/s':>11}{'peak MB':>10}{'ratio':>8}",
-        *(_row(name, one, contenders[PLAIN], settings["rows"]) for name, one in contenders.items()),
+        *(_row(name, numbers, contenders[PLAIN], settings["rows"]) for name, numbers in contenders.items()),
         "",
-        f"Ratios are to one plain forward of this run. Least operations: {found['floor']:.2f} (the plain forward, and "
+        f"Ratios are to one plain forward of this run. Least operations: {run['floor']:.2f} (the plain forward, and "
         "for each ablation what follows the image, from its first layer on).",
-        f"Equal before timing: log-probabilities to {found['max_difference']:.1g}; an ablation changes them by "
-        f"{found['median_effect']:.2g} (median).",
+        f"Equal before timing: log-probabilities to {run['max_difference']:.1g}; an ablation changes them by "
+        f"{run['median_effect']:.2g} (median).",
     ]
     if contenders[ENGINE]["seconds"] is not None:
-        seconds = {name: one["seconds"] for name, one in contenders.items()}
+        seconds = {name: numbers["seconds"] for name, numbers in contenders.items()}
         lines.append(
             _verdict(seconds[ENGINE] / seconds[PLAIN], "plain forwards", "at most", most)
             + "; "
             + _verdict(seconds[HOOKS] / seconds[ENGINE], "times faster than hooks", "at least", least)
         )
-    return "\n".join([*lines, "", *_by_length(found)])
+    return "\n".join([*lines, "", *_by_length(run)])
 
 
-def _by_length(found: Found) -> list[str]:
+def _by_length(run: Found) -> list[str]:
     """Ratios to one plain forward of the same length, a line a length."""
-    names = [name for name in found["contenders"] if name != PLAIN]
-    what = ["operations", "time"] if found["contenders"][PLAIN]["seconds"] is not None else ["operations"]
+    names = [name for name in run["contenders"] if name != PLAIN]
+    what = ["operations", "time"] if run["contenders"][PLAIN]["seconds"] is not None else ["operations"]
     lines = ["In plain forwards, by the tokens that are not vision:", f"{'':8}" + "".join(f"{n:>22}" for n in names)]
     lines.append(f"{'tokens':8}" + f"{' / '.join(what):>22}" * len(names))
-    for length, contenders in found["lengths"].items():
+    for length, contenders in run["lengths"].items():
         cells = []
         for name in names:
             keys = [key for key in ("flops", "seconds") if contenders[PLAIN][key] is not None]
@@ -57,13 +57,13 @@ def _verdict(value: float, what: str, bound: str, target: float) -> str:
     return f"{value:.2f} {what} (target {bound} {target:g}: {'reached' if reached else 'MISSED'})"
 
 
-def _row(name: str, one: Found, plain: Found, rows: int) -> str:
-    cells = [f"{one['flops'] / 1e9:>10.1f}{one['flops'] / plain['flops']:>8.2f}"]
-    if one["seconds"] is not None:
-        seconds = one["seconds"]
+def _row(name: str, numbers: Found, plain: Found, rows: int) -> str:
+    cells = [f"{numbers['flops'] / 1e9:>10.1f}{numbers['flops'] / plain['flops']:>8.2f}"]
+    if numbers["seconds"] is not None:
+        seconds = numbers["seconds"]
         cells.append(f"{seconds:>10.2f}{seconds / plain['seconds']:>8.2f}{rows / seconds:>11.2f}")
-    if one["peak_bytes"] is not None:
-        cells.append(f"{one['peak_bytes'] / 1e6:>10.0f}{one['peak_bytes'] / max(plain['peak_bytes'], 1):>8.2f}")
+    if numbers["peak_bytes"] is not None:
+        cells.append(f"{numbers['peak_bytes'] / 1e6:>10.0f}{numbers['peak_bytes'] / max(plain['peak_bytes'], 1):>8.2f}")
     return f"{name:18}" + "".join(cells)
 
 

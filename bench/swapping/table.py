@@ -7,10 +7,10 @@ from bench.swapping.contenders import ENGINE, HOOKS
 Found = dict[str, Any]
 
 
-def table(found: Found, target: float) -> str:
+def table(measured: Found, target: float) -> str:
     """The settings, one table per answer length, and what stands behind the numbers."""
-    parts = [_settings(found["settings"])]
-    parts += [_one_length(found, one, target) for one in found["results"]]
+    parts = [_settings(measured["settings"])]
+    parts += [_one_length(measured, result, target) for result in measured["results"]]
     parts.append(
         "Ratios are hooks / contender, of this run. A forward is one plain pass over the prompt without the vision\n"
         "tower, which every contender runs twice, once per image. Peak memory is on top of the weights: hooks hold\n"
@@ -28,33 +28,33 @@ def _settings(settings: Found) -> str:
     )
 
 
-def _one_length(found: Found, one: Found, target: float) -> str:
-    length, contenders = one["answer_tokens"], one["contenders"]
+def _one_length(measured: Found, result: Found, target: float) -> str:
+    length, contenders = result["answer_tokens"], result["contenders"]
     hooks = contenders[HOOKS]
-    floor = {"forwards": one["floor_flops"] / one["forward_flops"], "flops": one["floor_flops"]}
+    floor = {"forwards": result["floor_flops"] / result["forward_flops"], "flops": result["floor_flops"]}
     lines = [
-        f"{length}-token answers ({one['rows']} rows)",
+        f"{length}-token answers ({result['rows']} rows)",
         f"{'':17}{'forwards':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'peak MB':>10}{'ratio':>8}",
         _row("floor", floor, hooks),
         *(_row(name, contender, hooks) for name, contender in contenders.items()),
-        *(f"{name:17}  not installed: skipped" for name, number in found["libraries"].items() if number is None),
+        *(f"{name:17}  not installed: skipped" for name, number in measured["libraries"].items() if number is None),
     ]
     ratio = hooks["flops"] / contenders[ENGINE]["flops"]
     verdict = "reached" if ratio >= target else "MISSED"
     lines += [
         f"{ratio:.1f} times fewer operations than hooks (target {target:g}: {verdict}); "
-        f"{100 * one['above_floor']:.1f} % above the floor.",
-        f"Vision tower: 2 x {one['tower_flops'] / one['forward_flops']:.3f} forwards in every line.",
+        f"{100 * result['above_floor']:.1f} % above the floor.",
+        f"Vision tower: 2 x {result['tower_flops'] / result['forward_flops']:.3f} forwards in every line.",
         "Equal before timing: largest difference in logits "
-        + ", ".join(f"{value:.1g} ({name})" for name, value in one["max_logit_difference"].items())
-        + f"; a swap changes them by {one['median_effect_of_a_swap']:.2g}.",
-        "Equal answers: " + ", ".join(f"{count} of {one['rows']} ({name})" for name, count in _others(one)) + ".",
+        + ", ".join(f"{value:.1g} ({name})" for name, value in result["max_logit_difference"].items())
+        + f"; a swap changes them by {result['median_effect_of_a_swap']:.2g}.",
+        "Equal answers: " + ", ".join(f"{count} of {result['rows']} ({name})" for name, count in _others(result)) + ".",
     ]
     return "\n".join(lines)
 
 
-def _others(one: Found) -> list[tuple[str, int]]:
-    return [(name, count) for name, count in one["equal_answers"].items() if name != HOOKS]
+def _others(result: Found) -> list[tuple[str, int]]:
+    return [(name, count) for name, count in result["equal_answers"].items() if name != HOOKS]
 
 
 def _row(name: str, contender: Found, hooks: Found) -> str:

@@ -129,8 +129,8 @@ def _randomise(model: torch.nn.Module) -> None:
             parameter.copy_(drawn)
 
 
-def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+def largest_difference(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
     """Norm of the difference between two sets of gradients, as a share of the norm of the second."""
-    assert found.keys() == expected.keys()
-    difference = sum(float((found[name] - one).double().square().sum()) for name, one in expected.items())
-    return (difference / sum(float(one.double().square().sum()) for one in expected.values())) ** 0.5
+    assert gradients.keys() == expected.keys()
+    difference = sum(float((gradients[name] - gradient).double().square().sum()) for name, gradient in expected.items())
+    return (difference / sum(float(gradient.double().square().sum()) for gradient in expected.values())) ** 0.5

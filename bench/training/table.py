@@ -11,9 +11,9 @@ TARGETS = {"here, 10-17,20-23": (0.70, 0.55), "here, 20-23": (0.50, 0.45)}
 NO_CHECKPOINTING = ", no checkpointing"
 
 
-def table(found: Found) -> str:
+def table(run: Found) -> str:
     """The settings, one line an arm with its ratios to TRL's full-LoRA, and the verdicts."""
-    settings, arms = found["settings"], found["arms"]
+    settings, arms = run["settings"], run["arms"]
     reference = arms[REFERENCE.name]
     head = (
         f"Qwen2.5-VL with random weights: {settings['layers']} layers of width {settings['width']}, a tower of "
@@ -32,20 +32,20 @@ def table(found: Found) -> str:
         [
             head,
             "\n".join(lines),
-            "\n".join(verdicts(found)),
+            "\n".join(verdicts(run)),
             "Ratios are to the first line, of this run. Operations are matrix products, convolutions and attentions of "
             "the forward pass, the\nbackward pass and what is recomputed, counted; seconds are medians of whole "
             "training steps without the optimizer;\npeak memory comes on top of the weights "
-            f"({found['memory']}). The loss is TRL's in every line.\nEqual before timing: the gradients of the lines "
-            f"with the same layers differ by {found['largest_difference']:.1g} of their norm at most.",
+            f"({run['memory']}). The loss is TRL's in every line.\nEqual before timing: the gradients of the lines "
+            f"with the same layers differ by {run['largest_difference']:.1g} of their norm at most.",
         ]
     )
 
 
-def verdicts(found: Found) -> list[str]:
+def verdicts(run: Found) -> list[str]:
     """Each target of the share of operations, and whether it was reached."""
     lines = []
-    arms = found["arms"]
+    arms = run["arms"]
     whole = arms[REFERENCE.name]["flops"]
     for name, targets in TARGETS.items():
         for full, target in zip((name, name + NO_CHECKPOINTING), targets, strict=True):

@@ -62,10 +62,10 @@ def first(doc: str) -> str:
 def arguments(doc: str, function: Callable[..., Any]) -> list[str]:
     """The options of a metric, from its signature and the `Args:` of its docstring."""
     listed = re.search(r"^Args:\n((?: {4}.*\n?|\n)+)", doc, re.MULTILINE)
-    told: dict[str, str] = {}
+    texts: dict[str, str] = {}
     if listed:
         for entry in re.split(r"\n(?= {4}\w)", listed[1]):
             name, _, text = entry.strip().partition(":")
-            told[name] = text
+            texts[name] = text
     options = list(inspect.signature(function).parameters.values())[2:]  # after the model and what is measured on
-    return [f"| `{o.name}` | `{cell(str(o.default))}` | {cell(told.get(o.name, ''))} |" for o in options]
+    return [f"| `{o.name}` | `{cell(str(o.default))}` | {cell(texts.get(o.name, ''))} |" for o in options]

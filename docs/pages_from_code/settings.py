@@ -22,6 +22,12 @@ SETTINGS = (
     ("Scoring", "`vfl select score`", "vfl.select.settings:ScoreConfig"),
     ("Filtering", "`vfl select filter`", "vfl.select.subset.write:FilterConfig"),
     ("Scoring and filtering in one recipe", "`vfl select run`", "vfl.select.recipe:SelectRecipe"),
+    ("Ranking layers", "`vfl layers`", "vfl.commands.settings:LayersConfig"),
+    ("A LoRA configuration", "`vfl lora-config`", "vfl.train.lora_files:LoraFilesConfig"),
+    ("Merging", "`vfl merge`", "vfl.train.adapter.merge:MergeConfig"),
+    ("Swapping", "`vfl swap`", "vfl.commands.settings:SwapConfig"),
+    ("Skipping", "`vfl skip`", "vfl.commands.settings:SkipConfig"),
+    ("Making pairs", "`vfl probes make`", "vfl.probes.config:SuiteConfig"),
     ("A paper's figure", "`vfl measure --paper`", "vfl.measure.paper:Paper"),
     ("Training the embedded model", "`python -m vfl.testbeds.micro.train`", "vfl.testbeds.micro.config:Recipe"),
 )
@@ -37,11 +43,11 @@ def page() -> str:
         "`settings.yaml`, which `--config` runs again.",
     ]
     for title, use, where in SETTINGS:
-        told = help_of_options(use.split("`")[1])
+        helps = help_of_options(use.split("`")[1])
         parts.append(f"## {title}\n\n{use} (`{where.replace(':', '.')}`)")
         rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
         for key, field in fields(resolve(where)):
-            meaning = field.description or told.get(key.rpartition(".")[2], "")
+            meaning = field.description or helps.get(key.rpartition(".")[2], "")
             shown = "**required**" if field.is_required() else f"`{cell(default(field))}`"
             rows.append(f"| `{key}` | {cell(kind(field))} | {shown} | {cell(meaning)} |")
         parts.append("\n".join(rows))
@@ -51,8 +57,8 @@ def page() -> str:
 def resolve(where: str) -> type[BaseModel]:
     """ "module:Class" as the class."""
     module, _, name = where.partition(":")
-    found: type[BaseModel] = getattr(import_module(module), name)
-    return found
+    model: type[BaseModel] = getattr(import_module(module), name)
+    return model
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

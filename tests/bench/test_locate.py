@@ -2,18 +2,18 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "locate.py"
 TINY = ["--layers", "6", "--width", "64", "--heads", "2", "--vision-tokens", "64", "--text-tokens", "12"]
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *TINY, *flags], capture_output=True, text=True, check=False)
+    return warm.finished([str(SCRIPT), *TINY, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_engine_and_the_hooks_agree(measured: dict[str, Any]) -> None:
-    for one in measured["results"]:
-        assert one["max_logit_difference"]["this engine"] < 1e-4 < one["median_effect_of_a_swap"]
-        assert one["equal_answers"]["this engine"] == one["rows"] == 8
+    for result in measured["results"]:
+        assert result["max_logit_difference"]["this engine"] < 1e-4 < result["median_effect_of_a_swap"]
+        assert result["equal_answers"]["this engine"] == result["rows"] == 8
 
 
 def test_one_token_answers_cost_the_floor(measured: dict[str, Any]) -> None:
@@ -40,9 +40,9 @@ def test_further_tokens_cost_little_more_than_the_floor(measured: dict[str, Any]
 
 
 def test_hooks_cost_one_forward_a_row(measured: dict[str, Any]) -> None:
-    one = measured["results"][0]
-    expected = one["rows"] + 2 * one["tower_flops"] / one["forward_flops"]
-    assert one["contenders"]["hooks"]["forwards"] == pytest.approx(expected, rel=0.01)
+    result = measured["results"][0]
+    expected = result["rows"] + 2 * result["tower_flops"] / result["forward_flops"]
+    assert result["contenders"]["hooks"]["forwards"] == pytest.approx(expected, rel=0.01)
 
 
 def test_a_size_that_cannot_be_built_is_refused() -> None:

@@ -2,18 +2,18 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "score.py"
 TINY = ["--layers", "8", "--width", "64", "--heads", "2", "--vision-tokens", "144", "--text-tokens", "12"]
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *TINY, *flags], capture_output=True, text=True, check=False)
+    return warm.finished([str(SCRIPT), *TINY, *flags])
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "train_step.py"
 LAYERS = ["all", "10-17,20-23", "20-23", "24-27"]
@@ -16,8 +16,7 @@ LAYERS = ["all", "10-17,20-23", "20-23", "24-27"]
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
     # Two threads that spin while they wait for a busy core make this twenty times slower.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), "--small", *flags]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return warm.finished([str(SCRIPT), "--small", *flags], environment)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +33,8 @@ def arms(ran: tuple[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_the_table_names_every_arm_and_every_target(ran: tuple[str, dict[str, Any]]) -> None:
-    text, found = ran
-    assert all(f"| {name} |" in text for name in found["arms"])
+    text, measured = ran
+    assert all(f"| {name} |" in text for name in measured["arms"])
     assert text.count("of the operations (target") == 4
     assert "| 1.000 |" in text
 

@@ -110,8 +110,8 @@ def test_data_is_grouped_by_a_column(vfl_command, model, data, tmp_path):
     code, output, errors = vfl_command("evaluate", model, *arguments)
     assert code == 0, errors
     evaluation, answered = read_evaluation(out)
-    assert {group: found.n for group, found in evaluation.groups.items()} == {"cats/naming": 3, "cats/counting": 2}
-    assert [one.expected for one in answered] == ["0", "1", "2", "3", "4"]
+    assert {group: group_.n for group, group_ in evaluation.groups.items()} == {"cats/naming": 3, "cats/counting": 2}
+    assert [answer.expected for answer in answered] == ["0", "1", "2", "3", "4"]
     assert "cats/counting" in output
     code, _, errors = vfl_command("evaluate", model, *arguments)
     assert code == 2
@@ -197,7 +197,7 @@ def test_a_damaged_evaluation_is_refused(base_run, tmp_path):
 def test_without_probes_and_data_the_models_own_probes_are_asked(vfl_command, tmp_path):
     code, output, errors = vfl_command("evaluate", "--pairs", 2, "--functions", "counting,ocr", "--out", tmp_path)
     assert code == 0, errors
-    assert {name: found.n for name, found in read_evaluation(tmp_path)[0].groups.items()} == {"counting": 2, "ocr": 2}
+    assert {name: group_.n for name, group_ in read_evaluation(tmp_path)[0].groups.items()} == {"counting": 2, "ocr": 2}
     assert "embedded" in output
 
 

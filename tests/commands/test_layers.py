@@ -54,7 +54,7 @@ def test_bad_input_is_said(vfl_command, words, arguments, said):
 
 
 def test_full_is_the_dearest_choice():
-    found = choices({"gradient": [0.1, 0.9, 0.5, 0.0]}, 2, 4, reading=[3])
-    cost = {choice.rule: choice.step for choice in found}
+    offered = choices({"gradient": [0.1, 0.9, 0.5, 0.0]}, 2, 4, reading=[3])
+    cost = {choice.rule: choice.step for choice in offered}
     assert cost["full"] == 1 == max(cost.values())
     assert cost["function"] < cost["gradient"] < 1

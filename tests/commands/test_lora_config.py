@@ -114,7 +114,7 @@ def test_a_tool_that_cannot_express_it_is_left_out_with_the_reason(vfl_command, 
     ("options", "message"),
     [
         (("--layers", "1-9"), "names layer 5–9, but"),
-        (("--layers", "1", "--tool", "trl"), "--tool 'trl' is unknown; expected peft, llamafactory"),
+        (("--layers", "1", "--tool", "trl"), "'tool' is 'trl': Input should be 'peft', 'llamafactory'"),
         (("--layers", "1", "--lora", "rank=3"), "lora.rank is no field"),
         (("--layers", "1", "--lora", "r"), "not of the form FIELD=VALUE"),
         (("--layers", "1", "--lora", "r={"), "is not YAML"),
@@ -124,17 +124,43 @@ def test_a_tool_that_cannot_express_it_is_left_out_with_the_reason(vfl_command, 
         (("--functions", "counting"), "no map says which they are"),
         (("--preset", "qwen2.5-vl-7b/10-23"), "is for Qwen2.5-VL with 28 layers"),
         (("--layers", "1", "--model", "/no/such/folder"), "No model folder"),
+        (("--set", "layers.rule=gradient"), "depend on the training rows"),
+        (("--set", "layers.lst=3"), "unknown key 'layers.lst', did you mean"),
     ],
     ids=str,
 )
 def test_bad_input_is_one_paragraph(vfl_command, model, options, message):
-    given = options if "--model" in options else (*options, "--model", model)
-    code, output, errors = vfl_command("lora-config", *given)
+    arguments = options if "--model" in options else (*options, "--model", model)
+    code, output, errors = vfl_command("lora-config", *arguments)
     assert code == 2
     assert output == ""
     assert message in errors
     assert errors.strip().count("\n") == 0
     assert errors.startswith("Error: ")
+
+
+def test_settings_from_a_file_flags_and_sets(vfl_command, model, map_file, tmp_path):
+    """Flags go into the file's `layers` and `lora`; --set is over both."""
+    recipe = tmp_path / "lora.yaml"
+    layers = {"functions": ["counting"], "map": str(map_file), "expand": 2}
+    recipe.write_text(yaml.safe_dump({"model": str(model), "layers": layers, "lora": {"r": 8}, "tool": "peft"}))
+    code, output, errors = vfl_command("lora-config", "--config", recipe)
+    assert code == 0, errors
+    assert "5 of 5 layers" in output
+    assert "r 8, alpha 8" in output
+    code, output, errors = vfl_command(
+        "lora-config", "--config", recipe, "--expand", 0, "--lora", "lora_alpha=32", "--set", "lora.r=4"
+    )
+    assert code == 0, errors
+    assert "1 of 5 layers: 2" in output
+    assert "r 4, alpha 32" in output
+    code, output, errors = vfl_command("lora-config", "--config", recipe, "--set", "layers=1,3")
+    assert code == 0, errors
+    assert "2 of 5 layers: 1,3" in output.replace(", ", ",")
+    recipe.write_text(yaml.safe_dump({"model": str(model), "layers": "1-2"}))
+    code, _, errors = vfl_command("lora-config", "--config", recipe, "--expand", 1)
+    assert code == 2
+    assert "the flags give expand" in errors
 
 
 def test_a_map_of_another_model_is_refused(vfl_command, map_file, tiny_folder):
@@ -163,5 +189,5 @@ def test_merge(vfl_command, model, tmp_path):
         torch.testing.assert_close(merged(input_ids=ids).logits, fresh(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
     code, _, errors = vfl_command("merge", tmp_path / "adapter", "--out", tmp_path / "merged")
     assert code == 2
-    assert "pass --overwrite" in errors
+    assert "Use --overwrite to replace it" in errors
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == "float32"

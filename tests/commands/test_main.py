@@ -2,19 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
+import warm
 from own_suite import write_own_suite
 
 import vfl
 from vfl.functionmap import FunctionMap
 
 # What a user types, without the second that starting an interpreter costs.
-SCRIPT = [sys.executable, "-c", "from vfl.commands.main import run; run()"]
+VFL = ("-c", "from vfl.commands.main import run; run()")
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +26,8 @@ def suite(model, tmp_path_factory):
     return write_own_suite(vfl.load(model), tmp_path_factory.mktemp("suite") / "probes", 6)
 
 
-def subprocess_of(*arguments, script=SCRIPT, **kwargs):
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.Popen(
-        [*script, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **kwargs,
-    )
+def vfl_process(*arguments, code=VFL):
+    return warm.finished([*code, *map(str, arguments)], {**os.environ, "COLUMNS": "200"})
 
 
 def is_one_paragraph(errors):
@@ -46,13 +37,12 @@ def is_one_paragraph(errors):
 
 
 def test_locate_ends_with_a_table_and_the_report(model, suite, tmp_path):
-    process = subprocess_of("locate", model, "--probes", suite, "--out", tmp_path / "out")
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert "naming" in output
-    assert "6/6" in output
-    assert str(tmp_path / "out" / "report.html") in output
-    assert "naming: single layers" in errors, "progress"
+    done = vfl_process("locate", model, "--probes", suite, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "naming" in done.stdout
+    assert "6/6" in done.stdout
+    assert str(tmp_path / "out" / "report.html") in done.stdout
+    assert "naming: single layers" in done.stderr, "progress"
     assert FunctionMap.load(tmp_path / "out" / "map.json").functions["naming"].pairs == 6
 
 
@@ -81,8 +71,6 @@ def stopped(asker, pair, blocks, **options):
     return sweep_pair(asker, pair, blocks, **options)
 
 sweeping.sweep_pair = stopped
-# A shell that runs the tests in the background has them, and their children, ignore SIGINT.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 run()
 """
 
@@ -92,16 +80,14 @@ def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
     recipe = tmp_path / "locate.yaml"
     recipe.write_text("part_pairs: 1\n")
     arguments = ("locate", model, "--probes", suite, "--out", out, "--config", recipe)
-    process = subprocess_of(*arguments, script=[sys.executable, "-c", STOPPED])
-    _, errors = process.communicate()
-    assert process.returncode == 130, errors
-    assert "--resume" in errors
-    assert "Traceback" not in errors
+    stopped = vfl_process(*arguments, code=("-c", STOPPED))
+    assert stopped.returncode == 130, stopped.stderr
+    assert "--resume" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
     assert not (out / "map.json").exists()
     assert len(list(out.glob("parts/0*.parquet"))) == 3
-    resumed = subprocess_of(*arguments, "--resume")
-    _, errors = resumed.communicate()
-    assert resumed.returncode == 0, errors
+    resumed = vfl_process(*arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
     assert FunctionMap.load(out / "map.json").functions["naming"].pairs == 6
 
 
@@ -120,7 +106,12 @@ def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
         (("swap", "MODEL", "SMALL", "LARGE", "how many?"), "same size in pixels"),
         (("swap", "MODEL", "SMALL", "BROKEN", "how many?"), "broken.png cannot be read"),
         (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--window", "9"), "which has 5 layers"),
-        (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--reading", "none"), "expected one of text, answer, all"),
+        (
+            ("swap", "MODEL", "SMALL", "SMALL", "how many?", "--reading", "none"),
+            "'reading' is 'none': Input should be 'text', 'answer' or 'all'",
+        ),
+        (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--set", "windw=2"), "unknown key 'windw', did you mean"),
+        (("swap", "MODEL", "SMALL", "SMALL"), "'question' is missing"),
         (("compare", "TEXT", "TEXT"), "No function map"),
     ],
 )
@@ -148,12 +139,7 @@ def test_bad_input_is_one_paragraph(vfl_command, model, suite, tmp_path, argumen
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    done = subprocess.run(
-        [*SCRIPT, "--debug", "locate", "./absent", "--out", str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = vfl_process("--debug", "locate", "./absent", "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert not (tmp_path / "out").exists(), "nothing is written before the model is found"
@@ -168,6 +154,10 @@ def test_swap_prints_an_answer_a_layer(vfl_command, model, tmp_path):
     assert code == 0, errors
     assert all(f"{first}-{first + 1}" in output for first in range(4))
     assert "source" in output
+    recipe = tmp_path / "swap.yaml"
+    pictures = f"target: {tmp_path / '1.png'}\nsource: {tmp_path / '2.png'}\n"
+    recipe.write_text(f"model: {model}\n{pictures}question: how many cats\nwindow: 3\n")
+    assert vfl_command("swap", "--config", recipe, "--set", "window=2") == (0, output, errors)
 
 
 def test_models_lists_every_family(vfl_command):

@@ -18,10 +18,10 @@ def call(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
     def invoke(*arguments):
-        found = CliRunner().invoke(app, [*map(str, arguments)])
-        if found.exception and not isinstance(found.exception, SystemExit):
-            raise found.exception
-        return found.output
+        result = CliRunner().invoke(app, [*map(str, arguments)])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.output
 
     return invoke
 
@@ -36,12 +36,12 @@ def test_flags_override_the_file_and_everything_is_written(call, tmp_path):
     assert "Metrics of embedded" in output
     assert "svar" in output
     assert str(out / "report.html") in output
-    found = json.loads((out / "metrics.json").read_text())
-    assert list(found["metrics"]) == ["cosine", "var"]
-    assert found["data"]["functions"] == {"counting": 1}
-    assert found["metrics"]["cosine"]["options"]["eps"] == 0.3
-    assert found["metrics"]["var"]["options"]["svar_layers"] == [1, 3]
-    assert found["settings"]["options"] == {"cosine": {"eps": 0.3}, "var": {"layers": [1, 3]}}
+    saved = json.loads((out / "metrics.json").read_text())
+    assert list(saved["metrics"]) == ["cosine", "var"]
+    assert saved["data"]["functions"] == {"counting": 1}
+    assert saved["metrics"]["cosine"]["options"]["eps"] == 0.3
+    assert saved["metrics"]["var"]["options"]["svar_layers"] == [1, 3]
+    assert saved["settings"]["options"] == {"cosine": {"eps": 0.3}, "var": {"layers": [1, 3]}}
     assert sorted(path.name for path in (out / "figures").iterdir()) == ["cosine.png", "var.png"]
     assert "<script" not in (out / "report.html").read_text()
     with pytest.raises(InputError, match="--resume to go on"):

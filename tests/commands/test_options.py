@@ -6,7 +6,8 @@ import pytest
 
 from vfl.commands.main import command_line
 
-SETTINGS = ["locate", "evaluate", "measure", "train", "arms", "select score", "select filter", "select run"]
+# Plain viewers: they read what is there, by two or three arguments.
+VIEWERS = ("compare", "models", "probes show", "select report")
 
 
 def commands_of(group, path=""):
@@ -57,9 +58,31 @@ def test_help_shows_the_text(name, vfl_command):
         assert "".join(parameter.help.split()) in shown, flag
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in VIEWERS])
 def test_every_command_with_settings_takes_them_from_a_file_and_one_by_one(name):
     assert {"--config", "--set"} <= options_of(COMMANDS[name]).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "meant"),
+    [
+        ("skip", "tokns", "tokens"),
+        ("layers", "sampel", "sample"),
+        ("lora-config", "tol", "tool"),
+        ("merge", "adaptr", "adapter"),
+        ("probes make", "pairz", "pairs"),
+    ],
+)
+def test_a_misspelt_setting_says_which_is_meant(vfl_command, tmp_path, name, key, meant):
+    (tmp_path / "settings.yaml").write_text(f"{key}: 3\n")
+    for arguments in (("--config", tmp_path / "settings.yaml"), ("--set", f"{key}=3")):
+        code, _, errors = vfl_command(*name.split(), *arguments)
+        assert code == 2
+        assert f"unknown key '{key}', did you mean {meant}" in errors, errors
+
+
+def test_a_plain_viewer_has_no_settings():
+    assert all(not {"--config", "--set"} & options_of(COMMANDS[name]).keys() for name in VIEWERS)
 
 
 def test_commands_that_load_a_model_load_it_alike():
@@ -67,7 +90,7 @@ def test_commands_that_load_a_model_load_it_alike():
         "--dtype", "--device", "--device-map", "--quantize", "--attention", "--revision", "--chat-template",
         "--trust-remote-code",
     }  # fmt: skip
-    for name in ("locate", "evaluate", "measure", "swap", "skip", "select score", "select run"):
+    for name in ("locate", "evaluate", "measure", "swap", "skip", "layers", "select score", "select run"):
         assert loading <= options_of(COMMANDS[name]).keys(), name
 
 

@@ -27,20 +27,20 @@ def pool(tmp_path):
 def test_filter_then_report(pool, tmp_path, vfl_command):
     scores, data = pool
     out = tmp_path / "subset"
-    code, told, errors = vfl_command(
+    code, printed, errors = vfl_command(
         "select", "filter", scores, "--data", data, "--budget", "40%", "--out", out, "--shares", "ocr=3,counting=1",
         "--policy", "quota", "--copy-images", "--token-weights", "0.5",
     )  # fmt: skip
     assert (code, errors) == (0, "")
     file = out / "token-weights.parquet"
-    assert f"Token weights: 24 of 48 answer tokens count in training with data.token_weights={file}" in told
-    assert "12 of 30 scored rows" in told
-    assert "Budget: 12 of 12 rows" in told
-    assert f"Data: {out / 'data' / 'data.jsonl'}" in told
-    classes = [one["class"] for one in table(out / "scores.parquet").values()]
+    assert f"Token weights: 24 of 48 answer tokens count in training with data.token_weights={file}" in printed
+    assert "12 of 30 scored rows" in printed
+    assert "Budget: 12 of 12 rows" in printed
+    assert f"Data: {out / 'data' / 'data.jsonl'}" in printed
+    classes = [chosen["class"] for chosen in table(out / "scores.parquet").values()]
     # 9 to 3 is asked for, but only 7 rows are of ocr's class: what it lacks goes to counting
     assert (classes.count("ocr"), classes.count("counting")) == (7, 5)
-    code, told, _ = vfl_command("select", "report", scores, "--subset", out, "--out", tmp_path / "report.html")
+    code, printed, _ = vfl_command("select", "report", scores, "--subset", out, "--out", tmp_path / "report.html")
     assert code == 0
     assert "<!DOCTYPE html>" in (tmp_path / "report.html").read_text()
 
@@ -134,11 +134,11 @@ def test_run_does_all_three(drawn, tmp_path, vfl_command):
             }
         )
     )
-    code, told, errors = vfl_command(
+    code, printed, errors = vfl_command(
         "select", "run", drawn, "--config", recipe, "--policy", "random", "--set", "filter.seed=3"
     )
     assert code == 0, errors
-    assert "8 of 16 scored rows" in told
+    assert "8 of 16 scored rows" in printed
     assert len(json.loads((out / "data" / "pool.json").read_text())) == 8
     assert "gone.png" in (out / "report.html").read_text()
     assert (tmp_path / "subset-scores" / "classes.parquet").is_file()

@@ -1,18 +1,17 @@
 """`vfl skip` as a user runs it."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import tiny
 import typer
+import warm
 from typer.testing import CliRunner
 
 from vfl.commands import skip
 from vfl.errors import InputError
 
-SCRIPT = [sys.executable, "-c", "from vfl.commands.main import run; run()", "skip"]
+SCRIPT = ["-c", "from vfl.commands.main import run; run()", "skip"]
 MAP = os.path.join(os.path.dirname(__file__), "..", "..", "recipes", "micro", "map.json")
 
 
@@ -29,7 +28,7 @@ def run():
 
 def test_the_embedded_model_by_its_map():
     arguments = ["--map", MAP, "--keep", "counting", "--tokens", "2", "--repeats", "1"]
-    done = subprocess.run([*SCRIPT, *arguments], capture_output=True, text=True, check=False)
+    done = warm.finished([*SCRIPT, *arguments])
     assert done.returncode == 0, done.stderr
     assert "vision tokens run at layers" in done.stdout
     assert "of the cache" in done.stdout
@@ -56,6 +55,6 @@ def test_entry_and_exit_on_a_picture(run, tiny_folder, tmp_path):
     ],
 )
 def test_what_makes_no_sense_is_refused(run, arguments, message):
-    found = run(*arguments).exception
-    assert isinstance(found, InputError)
-    assert message in str(found)
+    error = run(*arguments).exception
+    assert isinstance(error, InputError)
+    assert message in str(error)

@@ -2,10 +2,9 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
+import warm
 from pages import DOCS, ROOT, blocks_of
 
 PAGES = ("function", "family", "metric", "policy", "data-format", "command")
@@ -41,7 +40,8 @@ def changed(text: str, diff: str) -> str:
 def outcome(tmp_path_factory):
     """The process that ran the checks; its last line names the pages whose check failed."""
     work = tmp_path_factory.mktemp("how-tos")
-    shutil.copytree(ROOT / "vfl", work / "vfl", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("vfl", "tests"):
+        shutil.copytree(ROOT / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for page in PAGES:
         checks = []
         for block in blocks_of(DOCS / "how-to" / f"{page}.md"):
@@ -56,12 +56,11 @@ def outcome(tmp_path_factory):
         (work / page).mkdir()
         (work / page / "check.py").write_text("\n".join(checks), encoding="utf-8")
         assert checks, page
-    return subprocess.run(
-        [sys.executable, "-c", RUN, *PAGES],
+    return warm.finished(
+        ["-c", RUN, *PAGES],
+        {**os.environ, "PYTHONPATH": f"{work}:{work / 'tests'}", "REPOSITORY": str(ROOT), "OMP_NUM_THREADS": "1"},
         cwd=work,
-        env={**os.environ, "PYTHONPATH": f"{work}:{ROOT / 'tests'}", "REPOSITORY": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -32,8 +32,8 @@ def close(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9 * max(1.0, float(theirs.abs().max())))
 
 
-def same_cache(one, other):
-    for ours, theirs in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
+def same_cache(first, second):
+    for ours, theirs in zip((*first.keys, *first.values), (*second.keys, *second.values), strict=True):
         close(ours, theirs)
 
 

@@ -103,8 +103,8 @@ def jensen_shannon(first, second):
     def entropy(probability):
         return -torch.xlogy(probability, probability).sum(-1)
 
-    one, two = first.exp(), second.exp()
-    return entropy((one + two) / 2) - (entropy(one) + entropy(two)) / 2
+    p, q = first.exp(), second.exp()
+    return entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
 
 
 def check(vlm, rows, scores, others=None):
@@ -230,9 +230,9 @@ def test_tokens_know_their_conversation_and_turn(deepstack):
     assert scores.names == ("own",)
     assert len(scores.row) == int(batch.answers.sum())
     for row, messages in enumerate(rows):
-        found = scores.turn[scores.row == row]
-        assert found.unique().tolist() == list(range(sum(turn["role"] == "assistant" for turn in messages)))
-        assert torch.equal(found, found.sort().values)
+        turns = scores.turn[scores.row == row]
+        assert turns.unique().tolist() == list(range(sum(turn["role"] == "assistant" for turn in messages)))
+        assert torch.equal(turns, turns.sort().values)
 
 
 def test_answers_before_the_first_image_are_not_reached(deepstack):
@@ -291,10 +291,10 @@ def test_parts_of_a_batch_score_as_the_whole(tiny_folder, family):
     """Masks, positions and images of some conversations, as after running out of memory."""
     vlm = vfl.load(tiny_folder(family), dtype="float64")
     batch = encoder_of(vlm).encode(conversations(vlm))
-    given = decoder_inputs(vlm, on_device(vlm, batch.inputs))
-    whole = run_with_ablated(vlm, given, None)
+    inputs = decoder_inputs(vlm, on_device(vlm, batch.inputs))
+    whole = run_with_ablated(vlm, inputs, None)
     for rows in ([0, 1, 2], [3, 5], [6]):
-        part = run_with_ablated(vlm, take_rows(given, rows), None)
+        part = run_with_ablated(vlm, take_rows(inputs, rows), None)
         for row, ours in zip(rows, part, strict=True):
             length = int(batch.lengths[row])
             torch.testing.assert_close(ours[:length], whole[row, :length], rtol=0, atol=1e-10)

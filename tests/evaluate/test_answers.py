@@ -60,9 +60,9 @@ def test_answers_in_batches_equal_those_of_the_sweep(tiny_folder, family):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "__array__ implementation")  # PaliGemma's processor
         answered = answer(model, items, 3)
-    assert [one.id for one in answered] == [item.id for item in items]
-    assert [one.text for one in answered] == [swept(model, item) for item in items]
-    assert len({one.text for one in answered}) > 1
+    assert [answered_item.id for answered_item in answered] == [item.id for item in items]
+    assert [answered_item.text for answered_item in answered] == [swept(model, item) for item in items]
+    assert len({answered_item.text for answered_item in answered}) > 1
     assert model.notes == notes, "nothing had to be asked one by one"
 
 
@@ -74,15 +74,15 @@ def test_text_only_rows_and_several_images_in_one_evaluation(vlm):
         question("two", QUESTIONS[0], *pictures),
         question("none again", "how"),
     ]
-    found = {one.id: one.text for one in answer(vlm, items, 4)}
-    assert found["one"] == swept(vlm, items[1])
-    assert found["two"] == swept(vlm, items[2])
+    text_of = {answered.id: answered.text for answered in answer(vlm, items, 4)}
+    assert text_of["one"] == swept(vlm, items[1])
+    assert text_of["two"] == swept(vlm, items[2])
     for item in (items[0], items[3]):
         inputs = vlm.processor.apply_chat_template(
             list(item.messages), tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
         )
         ids = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        assert found[item.id] == vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        assert text_of[item.id] == vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
 def test_a_family_that_needs_an_image_says_so(tiny_folder):
@@ -109,13 +109,13 @@ def test_probes_are_judged_as_in_locating(tmp_path):
     embedded = vfl.load()
     pairs = make(tmp_path / "suite", ("counting", "grounding", "ocr"), pairs=4, seed=8, style=MICRO_STYLE)
     answered = answer(embedded, items_of_probes(embedded, pairs), 5)
-    for one, pair in zip(answered, pairs, strict=True):
+    for response, pair in zip(answered, pairs, strict=True):
         encoded = embedded.ask(question_of(embedded, pair), pair.path("image"))
         text = sweep(embedded, encoded, [Plan.own()], max_new_tokens=MAX_NEW_TOKENS[pair.match]).texts[0]
-        assert one.text == read_answer(embedded, pair, text, encoded)
-        assert one.correct == pair.correct(one.text)
-    assert sum(one.correct for one in answered) >= 10
-    assert {one.text[0] for one in answered if one.group == "grounding"} == {"["}, "boxes come in pixels"
+        assert response.text == read_answer(embedded, pair, text, encoded)
+        assert response.correct == pair.correct(response.text)
+    assert sum(response.correct for response in answered) >= 10
+    assert {response.text[0] for response in answered if response.group == "grounding"} == {"["}, "boxes come in pixels"
 
 
 def test_batches_hold_like_items_and_everything_once():
@@ -146,8 +146,8 @@ def test_images_are_opened_once_as_far_as_memory_is_given(vlm):
     assert evaluator.answer() == first
     assert sorted(opened) == [0, 1, 2, 3]
     opened.clear()
-    (one, _) = list(Batches(vlm, items, 2, pad=True, keep_bytes=0))
-    batches = Batches(vlm, items, 2, pad=True, keep_bytes=one.num_bytes)
+    (kept, _) = list(Batches(vlm, items, 2, pad=True, keep_bytes=0))
+    batches = Batches(vlm, items, 2, pad=True, keep_bytes=kept.num_bytes)
     opened.clear()
     assert [batch.keys for _ in range(2) for batch in batches] == 2 * [batch.keys for batch in batches]
     assert opened.count(0) + opened.count(1) == 2, "the batch that fits is kept"

@@ -14,20 +14,20 @@ def run(flags, group="counting", key="k"):
 
 
 def test_groups_are_counted_apart_and_in_order():
-    found = summarise(run([1, 1, 0, 0], "ocr") + run([1, 1, 1], "counting"))
-    assert list(found) == ["ocr", "counting"]
-    assert (found["ocr"].n, found["ocr"].correct, found["ocr"].accuracy) == (4, 2, 0.5)
-    assert found["counting"].accuracy == 1.0
+    groups = summarise(run([1, 1, 0, 0], "ocr") + run([1, 1, 1], "counting"))
+    assert list(groups) == ["ocr", "counting"]
+    assert (groups["ocr"].n, groups["ocr"].correct, groups["ocr"].accuracy) == (4, 2, 0.5)
+    assert groups["counting"].accuracy == 1.0
 
 
 @pytest.mark.parametrize(("correct", "n"), [(13, 20), (70, 100), (1, 40)])
 def test_intervals_are_the_percentile_bootstraps(correct, n):
     values = np.repeat([1.0, 0.0], [correct, n - correct])
     simulated = bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
-    found = accuracy_of(correct, n)
-    assert abs(found.low - simulated.low) <= 1 / n + 1e-9
-    assert abs(found.high - simulated.high) <= 1 / n + 1e-9
-    assert found.low <= found.accuracy <= found.high
+    accuracy = accuracy_of(correct, n)
+    assert abs(accuracy.low - simulated.low) <= 1 / n + 1e-9
+    assert abs(accuracy.high - simulated.high) <= 1 / n + 1e-9
+    assert accuracy.low <= accuracy.accuracy <= accuracy.high
 
 
 @pytest.mark.parametrize("n", [1, 10, 200])
@@ -42,10 +42,10 @@ def test_a_paired_difference_is_narrower_than_an_unpaired_one():
     rng = np.random.default_rng(0)
     before = rng.random(200) < 0.6
     after = before | (rng.random(200) < 0.1)
-    found = compare(run(before), run(after))["counting"]
-    assert found.difference == pytest.approx(after.mean() - before.mean())
-    assert (found.gained, found.lost) == ((after & ~before).sum(), 0)
-    assert 0 < found.low < found.difference < found.high
+    change = compare(run(before), run(after))["counting"]
+    assert change.difference == pytest.approx(after.mean() - before.mean())
+    assert (change.gained, change.lost) == ((after & ~before).sum(), 0)
+    assert 0 < change.low < change.difference < change.high
     simulated = bootstrap(
         (after.astype(float), before.astype(float)),
         lambda a, b, axis: np.mean(a - b, axis=axis),
@@ -55,8 +55,8 @@ def test_a_paired_difference_is_narrower_than_an_unpaired_one():
         n_resamples=20_000,
         rng=1,
     ).confidence_interval
-    assert abs(found.low - simulated.low) <= 1.5 / 200
-    assert abs(found.high - simulated.high) <= 1.5 / 200
+    assert abs(change.low - simulated.low) <= 1.5 / 200
+    assert abs(change.high - simulated.high) <= 1.5 / 200
     assert compare(run(before), run(after)) == compare(run(before), run(after)), "seeded"
 
 
@@ -70,10 +70,10 @@ def test_swapping_the_runs_turns_the_difference_around():
 
 @pytest.mark.parametrize(("before", "after", "expected"), [(0, 0, 0.0), (1, 1, 0.0), (0, 1, 1.0), (1, 0, -1.0)])
 def test_a_difference_without_variation_is_not_certain(before, after, expected):
-    found = compare(run([before] * 30), run([after] * 30))["counting"]
-    assert found.difference == expected
-    assert found.low <= expected <= found.high
-    assert found.high - found.low > 0.1
+    change = compare(run([before] * 30), run([after] * 30))["counting"]
+    assert change.difference == expected
+    assert change.low <= expected <= change.high
+    assert change.high - change.low > 0.1
 
 
 def test_items_are_paired_by_id_and_not_by_place():

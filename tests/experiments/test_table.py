@@ -9,10 +9,10 @@ sys.path.append(str(Path(__file__).parents[2] / "experiments" / "selection"))
 
 
 def run(policy, seed, right, budget=0.2):
-    told = "".join(str(int(one)) for one in right)
+    digits = "".join(str(int(answer)) for answer in right)
     seconds = {"select": 1.0, "train": 10.0, "score": 4.0}
     names = ["counting"] * (len(right) // 2) + ["ocr"] * (len(right) - len(right) // 2)
-    return {"setting": "s", "policy": policy, "budget": budget, "seed": seed, "rows": 7, "right": told,
+    return {"setting": "s", "policy": policy, "budget": budget, "seed": seed, "rows": 7, "right": digits,
             "functions": names, "seconds": seconds, "base": 0.1}  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
     from fused import MODULES
     from trials import Settings, Trials
 
-    given = trained.settings(
+    recipe = trained.settings(
         Path("micro"), pool / "pool.jsonl", tmp_path / "run", layers="full", data={"images": str(pool)},
         lora={"r": 16, "lora_alpha": 16, "lora_dropout": 0.0},
         trainer={
@@ -52,9 +52,9 @@ def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
             "warmup_steps": 0.03,
         },
     )  # fmt: skip
-    del given["model"]
-    parts = assemble(validated(Recipe, given, source="test"), progress=False)
-    rows = [dict(one) for one in parts.prepared.rows]
+    del recipe["model"]
+    parts = assemble(validated(Recipe, recipe, source="test"), progress=False)
+    rows = [dict(row) for row in parts.prepared.rows]
     number = {row["uid"]: n for n, row in enumerate(rows)}
     batches = []
     collate = parts.trainer.data_collator
@@ -64,11 +64,11 @@ def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
         return collate(some)
 
     parts.trainer.data_collator = recorded
-    before = {name: one.clone() for name, one in get_peft_model_state_dict(parts.peft_model).items()}
+    before = {name: weight.clone() for name, weight in get_peft_model_state_dict(parts.peft_model).items()}
     with truncate(parts.peft_model, False):
         parts.trainer.train()
     after = get_peft_model_state_dict(parts.peft_model)
-    told = [one["loss"] for one in parts.trainer.state.log_history if "loss" in one]
+    logged = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
 
     trials = Trials(vfl.load(None), Settings())
     encoded = trials.encode([conversation(row) for row in rows])
@@ -82,8 +82,8 @@ def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
             for weight, key in zip(pair, keys[place], strict=True):
                 weight.copy_(before[key])
     losses = trials.steps(encoded, batches)
-    assert len(losses) == len(told) == len(batches) > 3
-    assert losses == pytest.approx(told, rel=1e-3, abs=2e-4)
+    assert len(losses) == len(logged) == len(batches) > 3
+    assert losses == pytest.approx(logged, rel=1e-3, abs=2e-4)
     moved = torch.cat([(after[key] - before[key]).flatten() for pair in keys.values() for key in pair])
     ours = torch.cat([
         (weight.detach() - before[key]).flatten()
@@ -115,7 +115,7 @@ def test_a_question_is_right_where_greedy_decoding_says_its_answer(tmp_path):
             {"role": "assistant", "content": [{"type": "text", "text": pair.answer}]},
         ])  # fmt: skip
     right = trials.right(trials.encode(asked))
-    assert right == [one.correct for one in answered]
+    assert right == [answer.correct for answer in answered]
     assert 0 < sum(right) < len(right)
 
 
@@ -127,6 +127,6 @@ def test_the_same_seed_trains_the_same(pool):
     assert first == again
     assert sorted(n for batch in first for n in batch) == list(range(9))
     trials.lora.restart(1)
-    one = [weight.detach().clone() for weight in trials.lora.parameters]
+    before = [weight.detach().clone() for weight in trials.lora.parameters]
     trials.lora.restart(1)
-    assert all(torch.equal(a, b) for a, b in zip(one, trials.lora.parameters, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, trials.lora.parameters, strict=True))

@@ -71,6 +71,6 @@ def test_arrays_are_images() -> None:
         (b"png", "given as bytes"),
     ],
 )
-def test_what_is_no_image_is_refused(given, message: str) -> None:
+def test_what_is_no_image_is_refused(image, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_image(given)
+        read_image(image)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import score_rows
 import trained
+import warm
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.relative_to(ROOT) for folder in ("train", "select") for path in (ROOT / folder).glob("*.py"))
@@ -19,11 +20,12 @@ def scores(tmp_path_factory):
     """Scores that select/score.py made, and their data."""
     folder = tmp_path_factory.mktemp("scored")
     data = score_rows.write(folder, score_rows.rows_of(folder, 2))
-    done = trained.finished(
+    done = warm.finished(
         [
             str(ROOT / "select" / "score.py"), f"data={data}", f"images={folder}", f"out={folder / 'scores'}",
             "layers={counting: [5], ocr: [8]}", "batch=8",
-        ]
+        ],
+        trained.environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "scores", data
@@ -35,38 +37,25 @@ def test_these_are_the_scripts():
     ]  # fmt: skip
 
 
-def test_each_says_how_it_is_launched_and_refuses_bad_input(tmp_path):
-    """In one process, since importing costs more than they do."""
-    run = """
-import runpy, sys
-bad, *scripts = sys.argv[1:]
-for script, argument in [*((script, "--help") for script in scripts), *((script, bad) for script in scripts)]:
-    sys.argv[:] = [script, argument]
-    code = 0
-    try:
-        runpy.run_path(script, run_name="__main__")
-    except SystemExit as leave:
-        code = leave.code or 0
-    print("code", code)
-"""
-    bad = tmp_path / "none.yaml"
-    done = trained.finished(["-c", run, str(bad), *(str(ROOT / script) for script in SCRIPTS)])
-    assert done.returncode == 0, done.stderr
-    codes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("code ")]
-    assert codes == [0] * len(SCRIPTS) + [2] * len(SCRIPTS), done.stderr
-    assert done.stdout.lower().count("usage: ") >= len(SCRIPTS)
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("none.yaml") >= 2
-    for script in SCRIPTS:
-        text = (ROOT / script).read_text(encoding="utf-8")
-        launchers = ("torchrun", "accelerate launch", "deepspeed", "sbatch")
-        assert all(launcher in text for launcher in launchers) or script.stem in ("filter", "ray_score")
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_each_says_how_it_is_launched_and_refuses_bad_input(script, tmp_path):
+    shown = warm.finished([str(ROOT / script), "--help"], trained.environment())
+    assert shown.returncode == 0, shown.stderr
+    assert "usage: " in shown.stdout.lower()
+    refused = warm.finished([str(ROOT / script), str(tmp_path / "none.yaml")], trained.environment())
+    assert refused.returncode == 2, refused.stderr
+    assert "Traceback" not in refused.stderr
+    if script.stem != "filter":
+        assert "none.yaml" in refused.stderr
+    text = (ROOT / script).read_text(encoding="utf-8")
+    launchers = ("torchrun", "accelerate launch", "deepspeed", "sbatch")
+    assert all(launcher in text for launcher in launchers) or script.stem in ("filter", "ray_score")
 
 
 def test_preferences_are_trained(qwen, tmp_path):
     rows = trained.write_data(tmp_path / "data", ["pair"] * 4)
     recipe = trained.write_recipe(tmp_path / "recipe.yaml", trained.settings(qwen, rows, tmp_path / "out"))
-    done = trained.finished([str(ROOT / "train" / "dpo.py"), str(recipe)])
+    done = warm.finished([str(ROOT / "train" / "dpo.py"), str(recipe)], trained.environment())
     assert done.returncode == 0, done.stderr
     assert trained.weights(tmp_path / "out")
 
@@ -106,11 +95,12 @@ def test_rows_are_scored(scores):
 
 def test_a_subset_is_chosen(scores, tmp_path):
     folder, data = scores
-    done = trained.finished(
+    done = warm.finished(
         [
             str(ROOT / "select" / "filter.py"), str(folder), "--data", str(data), "--budget", "4",
             "--policy", "random", "--out", str(tmp_path / "subset"),
-        ]
+        ],
+        trained.environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "subset" / "ids.txt").read_text().split()) == 4
@@ -119,11 +109,12 @@ def test_a_subset_is_chosen(scores, tmp_path):
 def test_rows_are_scored_on_ray(scores, tmp_path):
     pytest.importorskip("ray")
     _, data = scores
-    done = trained.finished(
+    done = warm.finished(
         [
             str(ROOT / "select" / "ray_score.py"), "--workers", "1", f"data={data}", f"images={data.parent}",
             f"out={tmp_path / 'scores'}", "layers={counting: [5]}",
-        ]
+        ],
+        trained.environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(score_rows.table(tmp_path / "scores")) == 8

@@ -39,42 +39,42 @@ def staged(fake: Fake, num_layers: int = L) -> tuple[FunctionEntry, list[int]]:
 
 
 def test_a_sharp_layer_is_found_alone() -> None:
-    found = entry(Fake(sharp(20)))
-    assert (found.layers, found.peak, found.distributed, found.chosen_by) == ([20], 20, False, "single")
-    assert found.stability == [1.0]
-    assert found.warnings == []
+    located = entry(Fake(sharp(20)))
+    assert (located.layers, located.peak, located.distributed, located.chosen_by) == ([20], 20, False, "single")
+    assert located.stability == [1.0]
+    assert located.warnings == []
 
 
 def test_a_function_over_many_layers_is_distributed_and_not_capped() -> None:
-    found = entry(Fake(additive(0, 10, 0.4), pairs=100))
-    assert found.layers == list(range(11))
-    assert found.distributed
+    located = entry(Fake(additive(0, 10, 0.4), pairs=100))
+    assert located.layers == list(range(11))
+    assert located.distributed
 
 
 def test_the_cap_keeps_the_peaks_neighbours() -> None:
     heights = {9: 0.6, 10: 0.7, 11: 0.9, 12: 0.8, 13: 0.5}
-    found = entry(Fake(lambda a, b: max(heights.get(k, 0.0) for k in range(a, b + 1)), pairs=200))
-    assert found.layers == [10, 11, 12]
-    assert found.peak == 11
+    located = entry(Fake(lambda a, b: max(heights.get(k, 0.0) for k in range(a, b + 1)), pairs=200))
+    assert located.layers == [10, 11, 12]
+    assert located.peak == 11
     assert entry(Fake(sharp(3)), ChoiceConfig(cap=1, bootstrap=0)).layers == [3]
 
 
 def test_layers_below_half_the_peak_are_left_out() -> None:
-    found = entry(Fake(lambda a, b: 0.9 if a <= 12 <= b else 0.3 if a <= 20 <= b else 0.0, pairs=200))
-    assert found.layers == [12]
+    located = entry(Fake(lambda a, b: 0.9 if a <= 12 <= b else 0.3 if a <= 20 <= b else 0.0, pairs=200))
+    assert located.layers == [12]
 
 
 def test_two_peaks_make_two_blocks() -> None:
-    found = entry(Fake(lambda a, b: 0.9 if a <= 5 <= b else 0.7 if a <= 20 <= b else 0.0, pairs=100))
-    assert found.layers == [5, 20]
-    assert not found.distributed
+    located = entry(Fake(lambda a, b: 0.9 if a <= 5 <= b else 0.7 if a <= 20 <= b else 0.0, pairs=100))
+    assert located.layers == [5, 20]
+    assert not located.distributed
 
 
 def test_two_layers_that_can_each_serve_are_found_by_a_window() -> None:
     assert entry(Fake(redundant(5, 6))).layers == []
-    found, asked = staged(Fake(redundant(5, 6)))
-    assert (found.layers, found.chosen_by) == ([5, 6], "window")
-    assert [(block.layers, block.changed > 0.8) for block in found.blocks] == [([5, 6], True)]
+    located, asked = staged(Fake(redundant(5, 6)))
+    assert (located.layers, located.chosen_by) == ([5, 6], "window")
+    assert [(block.layers, block.changed > 0.8) for block in located.blocks] == [([5, 6], True)]
     assert asked == [L, len(WINDOWS)]
 
 
@@ -85,17 +85,17 @@ def test_three_redundant_layers_need_the_wider_window_and_gain_no_neighbour() ->
 
 def test_a_window_is_added_beside_single_layers() -> None:
     # Layer 4 serves some pairs alone; most are served by 4 or 5 alike.
-    found, _ = staged(Fake(lambda a, b: 0.9 if a <= 4 and b >= 5 else 0.4 if a <= 4 <= b else 0.0, pairs=100))
-    assert found.layers == [4, 5]
-    assert found.peak == 4
-    assert [block.layers for block in found.blocks] == [[4, 5]]
+    located, _ = staged(Fake(lambda a, b: 0.9 if a <= 4 and b >= 5 else 0.4 if a <= 4 <= b else 0.0, pairs=100))
+    assert located.layers == [4, 5]
+    assert located.peak == 4
+    assert [block.layers for block in located.blocks] == [[4, 5]]
 
 
 def test_a_long_redundant_range_is_found_from_both_ends_and_verified() -> None:
-    found, asked = staged(Fake(redundant(5, 12)))
-    assert (found.layers, found.chosen_by) == (list(range(5, 13)), "range")
-    assert found.distributed
-    assert [block.layers for block in found.blocks] == [list(range(5, 13))]
+    located, asked = staged(Fake(redundant(5, 12)))
+    assert (located.layers, located.chosen_by) == (list(range(5, 13)), "range")
+    assert located.distributed
+    assert [block.layers for block in located.blocks] == [list(range(5, 13))]
     assert asked[0] == L
     assert len(asked) == 4
     assert asked[-1] == 1
@@ -107,27 +107,27 @@ def test_a_long_redundant_range_is_found_from_both_ends_and_verified() -> None:
 def test_a_range_whose_joint_swap_does_nothing_is_not_named() -> None:
     rate = redundant(5, 12)
     fake = Fake(lambda a, b: 0.0 if (a, b) == (5, 12) else rate(a, b), blocks=[*WINDOWS, *ENDS, (5, 12)])
-    found = entry(fake)
-    assert found.layers == []
-    assert any("not named" in warning for warning in found.warnings)
+    located = entry(fake)
+    assert located.layers == []
+    assert any("not named" in warning for warning in located.warnings)
 
 
 def test_a_function_spread_thin_gets_the_middle_of_its_rise() -> None:
-    found, _ = staged(Fake(additive(2, 26, 0.03), pairs=150))
-    assert found.chosen_by == "range"
-    assert found.layers
-    assert set(found.layers) < set(range(2, 27))
-    assert found.layers[0] <= 14 <= found.layers[-1]
-    assert any("spread" in warning for warning in found.warnings)
+    located, _ = staged(Fake(additive(2, 26, 0.03), pairs=150))
+    assert located.chosen_by == "range"
+    assert located.layers
+    assert set(located.layers) < set(range(2, 27))
+    assert located.layers[0] <= 14 <= located.layers[-1]
+    assert any("spread" in warning for warning in located.warnings)
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.6, 0.95])
 def test_pure_disruption_is_no_function(rate: float) -> None:
     fake = Fake(lambda a, b: 0.0, lambda a, b: rate if a < 6 else 0.0, pairs=300, blocks=WINDOWS + ENDS)
-    found = entry(fake)
-    assert found.control == found.changed
-    assert (found.layers, found.peak, found.chosen_by) == ([], None, "nothing")
-    assert any("No layer" in warning for warning in found.warnings)
+    located = entry(fake)
+    assert located.control == located.changed
+    assert (located.layers, located.peak, located.chosen_by) == ([], None, "nothing")
+    assert any("No layer" in warning for warning in located.warnings)
 
 
 def test_disruption_does_not_hide_the_function() -> None:
@@ -136,15 +136,15 @@ def test_disruption_does_not_hide_the_function() -> None:
 
 
 def test_without_control_the_floor_decides_and_the_entry_says_so() -> None:
-    found = entry(Fake(sharp(4), control=False))
-    assert (found.layers, found.tested_against, found.control) == ([4], "floor", None)
+    located = entry(Fake(sharp(4), control=False))
+    assert (located.layers, located.tested_against, located.control) == ([4], "floor", None)
     weak = entry(Fake(sharp(4, 0.08), control=False, pairs=60))
     assert weak.layers == []
 
 
 def test_few_kept_pairs_are_said_loudly() -> None:
-    found = entry(Fake(sharp(3), pairs=15))
-    assert "Only 15 of 15 pairs were kept" in found.warnings[0]
+    located = entry(Fake(sharp(3), pairs=15))
+    assert "Only 15 of 15 pairs were kept" in located.warnings[0]
     hopeless = entry(Fake(sharp(3, 1.0), pairs=6))
     assert hopeless.layers == []
     assert "At least 10 kept pairs are needed" in hopeless.warnings[0]
@@ -160,10 +160,10 @@ def test_no_kept_pair_is_an_error_that_names_the_function() -> None:
 
 def test_a_users_layers_replace_the_rules() -> None:
     table = records({"ocr": Fake(sharp(3)), "counting": Fake(sharp(5))}, 8)
-    found = build_entries(table, 8, FAST, {"ocr": [7, 2, 3]})
-    assert (found["ocr"].layers, found["ocr"].chosen_by, found["ocr"].peak) == ([2, 3, 7], "user", 3)
-    assert found["ocr"].stability == [0.0, 1.0, 0.0]
-    assert found["counting"].layers == [5]
+    entries = build_entries(table, 8, FAST, {"ocr": [7, 2, 3]})
+    assert (entries["ocr"].layers, entries["ocr"].chosen_by, entries["ocr"].peak) == ([2, 3, 7], "user", 3)
+    assert entries["ocr"].stability == [0.0, 1.0, 0.0]
+    assert entries["counting"].layers == [5]
     for override in ({"ocr": [8]}, {"ocr": []}, {"reading": [1]}):
         with pytest.raises(InputError, match="were given for"):
             build_entries(table, 8, FAST, override)
@@ -187,9 +187,9 @@ def test_stability_is_a_share_and_low_where_the_choice_is_close(seed: int) -> No
 
 
 def test_followed_source_never_exceeds_changed_here_and_intervals_hold_the_rate() -> None:
-    found = entry(Fake(additive(4, 9, 0.15), lambda a, b: 0.1, pairs=80))
+    located = entry(Fake(additive(4, 9, 0.15), lambda a, b: 0.1, pairs=80))
     for followed, changed, low, high in zip(
-        found.followed_source, found.changed, found.ci_low, found.ci_high, strict=True
+        located.followed_source, located.changed, located.ci_low, located.ci_high, strict=True
     ):
         assert followed <= changed
         assert low <= changed <= high
@@ -210,10 +210,10 @@ def test_blocks_are_complete() -> None:
 
 def test_one_and_two_layer_models_work() -> None:
     for num_layers in (1, 2):
-        found, _ = staged(Fake(sharp(0, 1.0)), num_layers)
-        assert found.layers == [0]
+        located, _ = staged(Fake(sharp(0, 1.0)), num_layers)
+        assert located.layers == [0]
 
 
 def test_entries_are_json() -> None:
-    found = entry(Fake(sharp(2)), num_layers=5)
-    assert FunctionEntry.model_validate(json.loads(found.model_dump_json())) == found
+    located = entry(Fake(sharp(2)), num_layers=5)
+    assert FunctionEntry.model_validate(json.loads(located.model_dump_json())) == located

@@ -71,19 +71,19 @@ def shown(page, tmp_path_factory) -> str:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_section_shows_and_the_lens_answers(shown, metrics, width):
-    found = re.search(
+    state = re.search(
         rf"\b{width} scroll (\d+) hover (\S+) (\S+) (\S+) (\S+) rows (\d+) curves (\d+) failed (\d+) (\S*) "
         r"title (.{10}) sections ([^\n<]*)",
         shown,
     )
-    assert found, shown[:2000]
-    assert found[8] == "0", found[9]
-    assert int(found[1]) <= width, "the page is wider than its window"
-    assert found.groups()[1:5] == ("2:3", "2:1", "2:2", "picture2"), "state 2 of the patches 3, 1 and 2"
-    assert int(found[6]) == metrics.model.num_layers + 1
-    assert int(found[7]) >= len(metrics.metrics) - 1, "the curves collapsed"
-    assert found[10] == "Metrics of", "a hostile script ran: it would make the title 'owned'"
-    assert found[11].split() == ordered(list(metrics.metrics))
+    assert state, shown[:2000]
+    assert state[8] == "0", state[9]
+    assert int(state[1]) <= width, "the page is wider than its window"
+    assert state.groups()[1:5] == ("2:3", "2:1", "2:2", "picture2"), "state 2 of the patches 3, 1 and 2"
+    assert int(state[6]) == metrics.model.num_layers + 1
+    assert int(state[7]) >= len(metrics.metrics) - 1, "the curves collapsed"
+    assert state[10] == "Metrics of", "a hostile script ran: it would make the title 'owned'"
+    assert state[11].split() == ordered(list(metrics.metrics))
 
 
 def test_the_policy_lets_the_lens_run_and_the_page_shows_ink(page, tmp_path):

@@ -20,18 +20,18 @@ def test_emd_is_the_shift_between_two_distributions():
 
 def test_pearson_head_by_head_and_over_relative_depth():
     table = RNG.random((6, 4))
-    found = pearson_of(table, 2 * table + 1)
-    assert found["pearson"] == pytest.approx(1)
-    assert found["resampled"] is None
-    assert found["n"] == 24
+    correlated = pearson_of(table, 2 * table + 1)
+    assert correlated["pearson"] == pytest.approx(1)
+    assert correlated["resampled"] is None
+    assert correlated["n"] == 24
     weaker = pearson_of(table, table + 0.3 * RNG.random((6, 4)))
     assert weaker["low"] < weaker["pearson"] < weaker["high"]
     # a linear profile is the same at any depth
     profile = np.linspace(0, 1, 6)[:, None] + np.linspace(0.5, 0, 4)
     other = np.linspace(0, 1, 11)[:, None] + np.linspace(0, 0.5, 8)
-    found = pearson_of(profile, other)
-    assert found["resampled"] == (6, 4)
-    assert found["pearson"] == pytest.approx(1)
+    correlated = pearson_of(profile, other)
+    assert correlated["resampled"] == (6, 4)
+    assert correlated["pearson"] == pytest.approx(1)
     assert resampled(profile, (6, 4)) == pytest.approx(profile)
     assert pearson_of(table, np.ones((6, 4)))["pearson"] is None
 
@@ -63,14 +63,17 @@ def test_what_measurements_share_stands_side_by_side(tmp_path):
     first = measurement(tmp_path / "a", "owner/m", table, 0.5)
     second = measurement(tmp_path / "b", "owner/m", table, 0.75, **only)
     third = measurement(tmp_path / "c", "owner/deep", deeper, 0.25)
-    found = compare_measurements([first, second / "metrics.json", third])
-    assert found.labels == ("m (a)", "m (b)", "deep")
-    assert [(row.metric, row.name) for row in found.scalars] == [("drop", "counting/accuracy"), ("head_score", "heads")]
-    assert found.scalars[0].values == ((0.5, 0.25, 0.75), (0.75, 0.25, 0.75), (0.25, 0.25, 0.75))
-    same, other, _ = found.heads
+    shared = compare_measurements([first, second / "metrics.json", third])
+    assert shared.labels == ("m (a)", "m (b)", "deep")
+    assert [(row.metric, row.name) for row in shared.scalars] == [
+        ("drop", "counting/accuracy"),
+        ("head_score", "heads"),
+    ]
+    assert shared.scalars[0].values == ((0.5, 0.25, 0.75), (0.75, 0.25, 0.75), (0.25, 0.25, 0.75))
+    same, other, _ = shared.heads
     assert (same.emd, same.pearson, same.n, same.resampled) == (0, pytest.approx(1), 6, None)
     assert other.resampled == (3, 2)
-    text = as_markdown(found)
+    text = as_markdown(shared)
     assert "| drop | counting/accuracy | 50.0\u00a0% (25.0\u00a0% to 75.0\u00a0%) |" in text
     assert "| head_score | m (a) / m (b) | 0 | 1.000 |" in text
     assert {line.count("|") for line in text.split("\n\n")[0].splitlines()[:2]} == {6}

@@ -43,13 +43,13 @@ def test_every_metric_says_how_to_read_it_and_where_it_is_from():
 
 
 def test_panels_are_functions_and_lines_of_one_unit_with_their_levels(metrics):
-    found = drawn(metrics.metrics["drop"], guide_of("drop"), metrics.data.functions)
-    accuracy, logprob, other = found.panels
+    figure = drawn(metrics.metrics["drop"], guide_of("drop"), metrics.data.functions)
+    accuracy, logprob, other = figure.panels
     assert other.title == spoken(HOSTILE), "a name with slashes is one name"
     assert (accuracy.title, accuracy.unit, accuracy.levels) == ("counting", SHARE, {"no image": 0.3, "chance": 0.25})
     assert (logprob.title, logprob.unit, logprob.levels) == ("counting", "nats per token", {})
-    assert found.numbers.headings == ["accuracy", "no image", "chance", "tolerated"]
-    name, cells, n = found.numbers.rows[0]
+    assert figure.numbers.headings == ["accuracy", "no image", "chance", "tolerated"]
+    name, cells, n = figure.numbers.rows[0]
     assert (name, n) == ("counting", "8")
     assert cells == [("90.0\u00a0%", "70.0\u00a0% to 95.0\u00a0%"), ("30.0\u00a0%", "20.0\u00a0% to 40.0\u00a0%"),
                      ("25.0\u00a0%", ""), ("3", "")]  # fmt: skip
@@ -63,10 +63,10 @@ def test_windows_are_named_and_edges_are_lines(metrics):
 
 
 def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
-    found = drawn(metrics.metrics["head_weight"], guide_of("head_weight"))
-    (heat,) = found.heats
+    figure = drawn(metrics.metrics["head_weight"], guide_of("head_weight"))
+    (heat,) = figure.heats
     assert len(heat_chart(heat.title, heat.rows, "{}, {}".format).cells) == 24
-    assert found.ranking == (["layer", "head", "value"], [["5", "3", "0.65"]])
+    assert figure.ranking == (["layer", "head", "value"], [["5", "3", "0.65"]])
     dots = drawn(metrics.metrics["token_ablation"], guide_of("token_ablation")).dots
     assert (dots[0].name, dots[0].unit) == ("counting: object: generative", SHARE)
 

@@ -51,10 +51,10 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
     def config(metrics, **more):
         return MeasureConfig(metrics=metrics, data=str(suite), out=out, lens_images=1, **more)
 
-    found = run(config("cosine,lens"), vlm=vlm, progress=False)
+    first = run(config("cosine,lens"), vlm=vlm, progress=False)
     assert measured == ["cosine", "lens"]
-    assert found.metrics["cosine"] == measure_named(vlm, ["cosine"], read_suite(suite))["cosine"]
-    assert read_metrics(out) == found
+    assert first.metrics["cosine"] == measure_named(vlm, ["cosine"], read_suite(suite))["cosine"]
+    assert read_metrics(out) == first
     assert 'id="lens-data"' in (out / "report.html").read_text()
     with pytest.raises(InputError, match="--resume to go on"):
         run(config("cosine"), vlm=vlm, progress=False)
@@ -63,7 +63,7 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
     (out / "metrics.json").unlink()
     more = run(config("cosine,lens,var"), vlm=vlm, resume=True, progress=False)
     assert measured == ["var"]
-    assert more.metrics["cosine"] == found.metrics["cosine"]
+    assert more.metrics["cosine"] == first.metrics["cosine"]
     assert list(more.metrics) == ["cosine", "lens", "var"]
 
     measured.clear()
@@ -87,13 +87,13 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     settings = {"data": str(tmp_path / "rows.json"), "options": {"drop": {"ks": [1]}}}
     config = MeasureConfig(metrics="var,drop,lens", out=tmp_path / "out", **settings)
-    found = run(config, vlm=vlm, progress=False)
-    assert found.data.kind == "questions"
-    assert found.metrics["var"]["n"] == 2
-    accuracy = found.metrics["drop"]["scalars"]["rows/accuracy"]
+    measured = run(config, vlm=vlm, progress=False)
+    assert measured.data.kind == "questions"
+    assert measured.metrics["var"]["n"] == 2
+    accuracy = measured.metrics["drop"]["scalars"]["rows/accuracy"]
     assert (accuracy["value"], accuracy["n"]) == (1.0, 2), "each question is asked once, on its one image"
-    assert len(found.metrics["lens"]["without_object"]) == 2
-    assert "correspondence" not in found.metrics["lens"]["curves"]
+    assert len(measured.metrics["lens"]["without_object"]) == 2
+    assert "correspondence" not in measured.metrics["lens"]["curves"]
     monkeypatch.setattr("vfl.measure.config.known_metrics", lambda: ("cosine", "visual_prompt"))
     both = run(MeasureConfig(out=tmp_path / "all", data=settings["data"]), vlm=vlm, progress=False)
     assert list(both.metrics) == ["cosine"]
@@ -112,9 +112,9 @@ def test_with_all_what_does_not_apply_is_left_out_with_its_reason(vlm, suite, tm
     monkeypatch.setattr(run_module, "measure_named", refusing)
     monkeypatch.setattr("vfl.measure.config.known_metrics", lambda: ("var", "cosine"))
     with caplog.at_level(logging.WARNING):
-        found = run(MeasureConfig(data=str(suite), out=tmp_path / "out"), vlm=vlm, progress=False)
-    assert list(found.metrics) == ["cosine"]
-    assert found.not_measured == {"var": "this model has no attention"}
+        measured = run(MeasureConfig(data=str(suite), out=tmp_path / "out"), vlm=vlm, progress=False)
+    assert list(measured.metrics) == ["cosine"]
+    assert measured.not_measured == {"var": "this model has no attention"}
     assert "var is left out" in caplog.text
     assert "this model has no attention" in (tmp_path / "out" / "report.html").read_text()
     with pytest.raises(InputError, match="var: this model has no attention"):

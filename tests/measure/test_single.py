@@ -29,7 +29,7 @@ def test_every_row_counts_once(name, asked, tiny_folder):
     vlm = load(tiny_folder("qwen2_5_vl"))
     options = {"head_masking": {"head_masking": {"ks": [1], "draws": 1, "mode": "mean"}}}.get(name, {})
     result = measure_named(vlm, [name], asked, options=options)[name]
-    counted = [one["n"] for one in [*result["scalars"].values(), *result["curves"].values()] if one["n"] is not None]
+    counted = [part["n"] for part in [*result["scalars"].values(), *result["curves"].values()] if part["n"] is not None]
     assert counted
-    flat = [n for one in counted for n in (one if isinstance(one, list) else [one])]
+    flat = [n for count in counted for n in (count if isinstance(count, list) else [count])]
     assert max(flat) == 3, counted

@@ -66,11 +66,11 @@ def test_rows_that_are_no_question_on_one_image_are_refused_or_left_out_by_name(
 
 
 def test_only_so_many_of_a_group_and_only_some_groups(rows):
-    given = [row(f"Question {n}?", "yes", kind="ab"[n % 2]) for n in range(6)]
-    assert rows(*given, column="kind", pairs=2).counts() == {"rows/a": 2, "rows/b": 2}
-    assert rows(*given, column="kind", functions=["rows/b"]).counts() == {"rows/b": 3}
+    questions = [row(f"Question {n}?", "yes", kind="ab"[n % 2]) for n in range(6)]
+    assert rows(*questions, column="kind", pairs=2).counts() == {"rows/a": 2, "rows/b": 2}
+    assert rows(*questions, column="kind", functions=["rows/b"]).counts() == {"rows/b": 3}
     with pytest.raises(InputError, match="no rows of rows/c"):
-        rows(*given, column="kind", functions=["rows/c"])
+        rows(*questions, column="kind", functions=["rows/c"])
 
 
 def test_choices_are_the_answers_of_all_rows(rows):

@@ -71,11 +71,11 @@ def test_metrics_of_pictures_say_that_they_do_not_apply(vlm, suite, name):
 
 def test_plain_answers_are_right_and_the_masses_sum_to_one(vlm, suite):
     """The answers are the model's own, so accuracy is 1 where nothing is edited."""
-    found = measure_named(vlm, ["drop", "late_entry", "var"], read_suite(suite))
+    results = measure_named(vlm, ["drop", "late_entry", "var"], read_suite(suite))
     for name in ("drop", "late_entry"):
-        assert found[name]["scalars"]["naming/accuracy"]["value"] == 1
-        assert found[name]["curves"]["naming/accuracy"]["value"][0] == 1
-    masses = torch.tensor([found["var"]["curves"][name]["value"] for name in ("vision", "text", "self")])
+        assert results[name]["scalars"]["naming/accuracy"]["value"] == 1
+        assert results[name]["curves"]["naming/accuracy"]["value"][0] == 1
+    masses = torch.tensor([results["var"]["curves"][name]["value"] for name in ("vision", "text", "self")])
     torch.testing.assert_close(masses.sum(0), torch.ones(vlm.num_layers), rtol=0, atol=1e-6)
 
 
@@ -85,7 +85,7 @@ def test_measuring_all_leaves_out_by_name(vlm, suite, tmp_path):
     metrics = run(everything, vlm=vlm, progress=False)
     assert sorted(metrics.not_measured) == sorted(ONLY_IMAGES)
     assert set(metrics.metrics) == set(APPLY)
-    assert all(found["n"] > 0 and (found["curves"] or found["scalars"]) for found in metrics.metrics.values())
+    assert all(metric["n"] > 0 and (metric["curves"] or metric["scalars"]) for metric in metrics.metrics.values())
     assert (tmp_path / "all" / "report.html").exists()
     with pytest.raises(InputError, match="does not apply to Qwen2-Audio"):
         run(

@@ -76,8 +76,8 @@ def check_case(rng, first, second, distance, joint, radius):
 
     # Theorem 5: Markov Y - X' - X, ||Y|| <= 1
     targets = unit(rng, 3, 2)
-    given = rng.dirichlet(np.ones(3), size=len(second)).T  # (Y, X')
-    three = given[:, None] * joint
+    conditional = rng.dirichlet(np.ones(3), size=len(second)).T  # (Y, X')
+    three = conditional[:, None] * joint
     means = np.einsum("yab,yk->abk", three, targets) / np.maximum(joint, 1e-300)[..., None]
     added = conditional_information(three)
     gap = error(joint, means, axis=1) - error(joint, means, axis=0)
@@ -139,16 +139,16 @@ def test_unique_information_is_a_minimum():
     rng = np.random.default_rng(3)
     for _ in range(10):
         table = rng.dirichlet(np.ones(12)).reshape(2, 2, 3)
-        found = unique_information(table)
-        assert -1e-12 <= found <= min(conditional_information(table), mutual_information(table.sum(1))) + 1e-9
-        assert mutual_information(table.sum(1)) - mutual_information(table.sum(2)) <= found + 1e-6
+        unique = unique_information(table)
+        assert -1e-12 <= unique <= min(conditional_information(table), mutual_information(table.sum(1))) + 1e-9
+        assert mutual_information(table.sum(1)) - mutual_information(table.sum(2)) <= unique + 1e-6
         for _ in range(20):
             moved = table.copy()
             at, other = rng.integers(2), rng.permutation(3)[:2]
             room = min(moved[at, 0, other[0]], moved[at, 1, other[1]]) * rng.random()
             moved[at, 0, other] += (-room, room)
             moved[at, 1, other] += (room, -room)
-            assert found <= conditional_information(moved) + 1e-6
+            assert unique <= conditional_information(moved) + 1e-6
 
 
 def test_what_is_no_distribution_is_refused():

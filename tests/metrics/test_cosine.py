@@ -22,13 +22,13 @@ def test_distances_equal_those_of_a_frame(vlm, prompts, untouched):
     unit = states / states.norm(dim=-1, keepdim=True)
     distance = 1 - (unit[1:] * unit[:-1]).sum(-1)  # (L, T)
     tau = float(distance.median())
-    found = adjacent_distances(vlm, encoded, tau=tau)
+    shares = adjacent_distances(vlm, encoded, tau=tau)
     vision = is_vision(encoded)
     assert vision.sum() == encoded.num_vision_tokens
     for row, here in enumerate((vision, ~vision)):
-        torch.testing.assert_close(found[0, row], distance[:, here].mean(1), rtol=0, atol=1e-10)
-        torch.testing.assert_close(found[1, row], (distance[:, here] <= tau).double().mean(1), rtol=0, atol=1e-10)
-    assert 0 < found[1].mean() < 1
+        torch.testing.assert_close(shares[0, row], distance[:, here].mean(1), rtol=0, atol=1e-10)
+        torch.testing.assert_close(shares[1, row], (distance[:, here] <= tau).double().mean(1), rtol=0, atol=1e-10)
+    assert 0 < shares[1].mean() < 1
 
 
 def test_the_last_pair_is_taken_before_the_final_norm(vlm, prompts):
@@ -78,22 +78,22 @@ def test_distance_is_within_its_range_and_float32_at_least():
 
 
 def test_results_carry_n_intervals_and_options(vlm, prompts, untouched):
-    found = cosine(vlm, iter(prompts), eps=0.3)
-    json.dumps(found, allow_nan=False)
-    assert found["n"] == 2
-    assert found["options"]["eps"] == 0.3
+    result = cosine(vlm, iter(prompts), eps=0.3)
+    json.dumps(result, allow_nan=False)
+    assert result["n"] == 2
+    assert result["options"]["eps"] == 0.3
     for name in ("vision", "text"):
-        curve = found["curves"][name]
+        curve = result["curves"][name]
         assert curve["at"] == list(range(vlm.num_layers))
         for low, value, high in zip(curve["low"], curve["value"], curve["high"], strict=True):
             assert 0 <= low <= value <= high <= 2
-        assert found["scalars"][name]["value"] == pytest.approx(sum(curve["value"]) / vlm.num_layers)
+        assert result["scalars"][name]["value"] == pytest.approx(sum(curve["value"]) / vlm.num_layers)
     assert proximal(vlm, prompts, tau=0.1, share=0.9)["options"]["tau"] == 0.1
 
 
 def test_one_prompt_has_no_interval_and_none_is_refused(vlm, prompts):
-    found = cosine(vlm, prompts[:1])
-    assert found["curves"]["vision"]["low"] == [None] * vlm.num_layers
+    result = cosine(vlm, prompts[:1])
+    assert result["curves"]["vision"]["low"] == [None] * vlm.num_layers
     with pytest.raises(InputError, match="without a single sample"):
         cosine(vlm, [])
 

@@ -35,34 +35,34 @@ def test_accuracies_are_those_of_full_passes_with_the_tap(vlm, pairs, untouched,
     decoded = (vlm.tokenizer.decode([token]) for token in range(len(vlm.tokenizer)))
     words = [word for word in decoded if word.isalpha() and len(vlm.answer_ids(word)) == 1][:2]
     pair = pairs[0].model_copy(update={"answer": words[0], "source_answer": words[1]})
-    found = metric(vlm, [pair], ks=[K])["curves"]["naming/logprob"]["value"][1]
+    logprob = metric(vlm, [pair], ks=[K])["curves"]["naming/logprob"]["value"][1]
     expected = [
         edited_logprob(vlm, vlm.ask(question_of(vlm, pair), pair.path(which)), answer, edit)
         for which, answer in zip(("image", "source_image"), words, strict=True)
     ]
-    assert found == pytest.approx(sum(expected) / 2, abs=1e-8)
+    assert logprob == pytest.approx(sum(expected) / 2, abs=1e-8)
 
 
 @pytest.mark.parametrize("metric", [mask, late_entry])
 def test_nothing_masked_is_the_plain_model_and_everything_is_no_image(vlm, pairs, metric):
-    found = metric(vlm, pairs[:1], ks=[0, vlm.num_layers])
-    json.dumps(found, allow_nan=False)
+    result = metric(vlm, pairs[:1], ks=[0, vlm.num_layers])
+    json.dumps(result, allow_nan=False)
     dropped = drop(vlm, pairs[:1], ks=[0, vlm.num_layers])
     for name in ("naming/accuracy", "naming/logprob"):
-        assert found["curves"][name]["value"] == pytest.approx(dropped["curves"][name]["value"])
-    assert found["scalars"]["naming/no_image"] == dropped["scalars"]["naming/no_image"]
+        assert result["curves"][name]["value"] == pytest.approx(dropped["curves"][name]["value"])
+    assert result["scalars"]["naming/no_image"] == dropped["scalars"]["naming/no_image"]
 
 
 def test_masking_both_ways_and_one_way_differ(vlm, pairs, untouched):
-    both, one = (mask(vlm, pairs[:1], ks=[K], ways=ways) for ways in ("both", "image_to_text"))
+    both, single = (mask(vlm, pairs[:1], ks=[K], ways=ways) for ways in ("both", "image_to_text"))
     assert both["options"]["ways"] == "both"
-    assert both["curves"]["naming/logprob"]["value"][0] == one["curves"]["naming/logprob"]["value"][0]
-    assert both["curves"]["naming/logprob"]["value"][1] != one["curves"]["naming/logprob"]["value"][1]
+    assert both["curves"]["naming/logprob"]["value"][0] == single["curves"]["naming/logprob"]["value"][0]
+    assert both["curves"]["naming/logprob"]["value"][1] != single["curves"]["naming/logprob"]["value"][1]
 
 
 def test_injection_is_a_suffix_swap_onto_an_unrelated_image(vlm, pairs, untouched):
     ns = [0, K, vlm.num_layers]
-    found = injection(vlm, pairs, ns=ns)
+    result = injection(vlm, pairs, ns=ns)
     for function in ("naming", "reading"):
         mine = [pair for pair in pairs if pair.function == function]
         right = []
@@ -74,15 +74,15 @@ def test_injection_is_a_suffix_swap_onto_an_unrelated_image(vlm, pairs, untouche
             plans = [Plan.swap(range(n, vlm.num_layers), clean) for n in ns]
             texts = sweep(vlm, shown, plans, max_new_tokens=MAX_NEW_TOKENS[pair.match]).texts
             right.append([pair.correct(text, which) for text in texts])
-        assert found["curves"][f"{function}/accuracy"]["value"] == [sum(n) / len(n) for n in zip(*right, strict=True)]
-        assert found["scalars"][f"{function}/accuracy"]["value"] == 1
+        assert result["curves"][f"{function}/accuracy"]["value"] == [sum(n) / len(n) for n in zip(*right, strict=True)]
+        assert result["scalars"][f"{function}/accuracy"]["value"] == 1
 
 
 def test_injection_needs_an_unrelated_image(vlm, pairs):
     with pytest.raises(InputError, match="no unrelated image of its size among 1 pairs"):
         injection(vlm, pairs[:1])
-    found = injection(vlm, pairs[:1], ns=[0], unrelated="noise")
-    assert found["options"]["unrelated"] == "noise"
+    result = injection(vlm, pairs[:1], ns=[0], unrelated="noise")
+    assert result["options"]["unrelated"] == "noise"
     with pytest.raises(InputError, match="unrelated='none' is unknown"):
         injection(vlm, pairs, unrelated="none")
 
@@ -109,16 +109,16 @@ def test_bad_options_are_refused(vlm, pairs, metric, options):
 
 
 def test_similarity_is_one_where_nothing_is_edited(vlm, prompts, untouched):
-    found = similarity(vlm, prompts, below=K)
-    json.dumps(found, allow_nan=False)
-    for name, curve in found["curves"].items():
+    result = similarity(vlm, prompts, below=K)
+    json.dumps(result, allow_nan=False)
+    for name, curve in result["curves"].items():
         assert curve["at"] == list(range(vlm.num_layers + 1)), name
         assert curve["value"][0] == pytest.approx(1, abs=1e-9), "embeddings are not edited"
         assert all(-1 <= value <= 1 + 1e-9 for value in curve["value"])
         assert curve["value"][-1] < 1 - 1e-4, f"{name} does nothing"
     # Below k the text sees the image in neither edit, so it is the same text.
     for at in range(K + 1):
-        mask_text, skip_text = (found["curves"][f"{edit}/text"]["value"][at] for edit in ("mask", "skip"))
+        mask_text, skip_text = (result["curves"][f"{edit}/text"]["value"][at] for edit in ("mask", "skip"))
         assert mask_text == pytest.approx(skip_text, abs=1e-9)
 
 
@@ -130,10 +130,10 @@ def test_skipped_vision_tokens_stay_the_projectors_output(vlm, prompts):
 
     states = trace_prompt(vlm, prompts[0]).hidden
     vision = is_vision(prompts[0])
-    found = similarity(vlm, prompts[:1], below=K)["curves"]["skip/vision"]["value"]
+    curve = similarity(vlm, prompts[:1], below=K)["curves"]["skip/vision"]["value"]
     for at in range(K + 1):
         expected = 1 - cosine_distance(states[at][0, vision], states[0][0, vision]).mean()
-        assert found[at] == pytest.approx(float(expected), abs=1e-9)
+        assert curve[at] == pytest.approx(float(expected), abs=1e-9)
 
 
 @pytest.mark.parametrize("below", [0, 99])

@@ -47,30 +47,30 @@ def test_rows_answer_as_the_sweep(vlm, question, boxed, untouched):
 def test_knockout_is_a_pass_with_the_edges_cut(vlm, boxed, question, untouched):
     windows = {"one": (1, 1), "two": (1, 2), "all": (0, vlm.num_layers - 1)}
     cuts = ["object to last_token", "rest to last_token", "all_but_last_row to last_row"]
-    found = knockout(vlm, boxed[:1], windows=windows, cuts=cuts, noise_filter=False)
-    json.dumps(found, allow_nan=False)
-    assert [one["name"] for one in found["windows"]] == list(windows)
-    assert found["scalars"]["naming/right"]["value"] == found["scalars"]["naming/kept"]["value"] == 1
+    result = knockout(vlm, boxed[:1], windows=windows, cuts=cuts, noise_filter=False)
+    json.dumps(result, allow_nan=False)
+    assert [window["name"] for window in result["windows"]] == list(windows)
+    assert result["scalars"]["naming/right"]["value"] == result["scalars"]["naming/kept"]["value"] == 1
     encoded = question.encoded
     tokens = object_tokens(Places(vlm).of(encoded), boxed[0].boxes["image"])
     last = torch.zeros_like(encoded.input_ids, dtype=torch.bool)
     last[:, -1] = True
     plain = first_probabilities(vlm, encoded)
-    curve = found["curves"]["naming/object to last_token/drop"]
+    curve = result["curves"]["naming/object to last_token/drop"]
     assert curve["n"] == 1, "the source image has no box"
     for value, (first, final) in zip(curve["value"], windows.values(), strict=True):
         block = BlockedEdges(frozenset(range(first, final + 1)), last, at_positions(vlm, encoded, tokens))
         edited = first_probabilities(vlm, encoded, blocks=[block])
         assert value == pytest.approx(float((plain - edited)[plain.argmax()]), abs=1e-9)
     assert any(abs(value) > 1e-6 for value in curve["value"]), "a knockout that cuts nothing proves nothing"
-    assert found["curves"]["naming/all_but_last_row to last_row/drop"]["n"] == 2
-    assert any(abs(v) > 1e-9 for v in found["curves"]["naming/all_but_last_row to last_row/drop"]["value"])
+    assert result["curves"]["naming/all_but_last_row to last_row/drop"]["n"] == 2
+    assert any(abs(v) > 1e-9 for v in result["curves"]["naming/all_but_last_row to last_row/drop"]["value"])
 
 
 def test_knockout_without_boxes_leaves_the_object_out_by_name(vlm, pairs):
-    found = knockout(vlm, pairs[:1], windows={"one": (0, 0)})
-    assert found["without_object"] == [pairs[0].id]
-    assert {name.split("/")[1] for name in found["curves"]} == {"all_but_last_row to last_row"}
+    result = knockout(vlm, pairs[:1], windows={"one": (0, 0)})
+    assert result["without_object"] == [pairs[0].id]
+    assert {name.split("/")[1] for name in result["curves"]} == {"all_but_last_row to last_row"}
     assert window_layers(32)["mid_late"] == (15, 24)
     assert window_layers(4)["all"] == (0, 3)
     with pytest.raises(InputError, match="choose from object to last_token"):
@@ -101,9 +101,9 @@ def test_ablating_nothing_is_a_no_op_and_everything_the_mean_image(vlm, boxed, q
 
 
 def test_token_ablation_reports_flips_and_sizes(vlm, boxed, untouched):
-    found = token_ablation(vlm, boxed[:1], gradient_steps=2, noise_filter=False, description_tokens=2)
-    json.dumps(found, allow_nan=False)
-    scalars = found["scalars"]
+    result = token_ablation(vlm, boxed[:1], gradient_steps=2, noise_filter=False, description_tokens=2)
+    json.dumps(result, allow_nan=False)
+    scalars = result["scalars"]
     assert scalars["vqa/right"]["value"] == scalars["vqa/kept"]["value"] == 1
     assert scalars["vqa/object"]["n"] == 1, "the source image has no box"
     assert scalars["vqa/random_43%"]["n"] == scalars["vqa/gradients_7%"]["n"] == 2
@@ -111,7 +111,7 @@ def test_token_ablation_reports_flips_and_sizes(vlm, boxed, untouched):
     assert 0 < tokens[0] < tokens[1] <= tokens[2]
     assert scalars["vqa/random_object/tokens"]["value"] == tokens[0]
     assert scalars["polling/right"]["n"] == 1, "asked where there is a box and a label"
-    assert found["without_object"] == []
+    assert result["without_object"] == []
     bare = token_ablation(vlm, [boxed[0].model_copy(update={"label": None})], gradient_steps=0, evaluations=["vqa"])
     assert bare["without_object"] == [boxed[0].id]
     with pytest.raises(InputError, match="evaluations="):
@@ -128,8 +128,8 @@ def test_integrated_gradients_are_those_of_finite_differences(vlm, question, unt
     assert all(parameter.grad is None for parameter in vlm.model.parameters())
     at = int(scores.argmax())
     place = int(is_image_token(vlm, encoded).nonzero().flatten()[at])
-    given, size, step = decoder_inputs(vlm, encoded.inputs), image.shape[1], 1e-2  # norms round to float32
-    many = take_rows(given, [0] * (2 * size))
+    inputs, size, step = decoder_inputs(vlm, encoded.inputs), image.shape[1], 1e-2  # norms round to float32
+    many = take_rows(inputs, [0] * (2 * size))
     many["inputs_embeds"][:, is_image_token(vlm, encoded)] = (image + blank) / 2  # the middle of the path
     many["inputs_embeds"][:, place] += step * torch.cat([torch.eye(size), -torch.eye(size)]).double()
     with torch.no_grad():
@@ -197,16 +197,16 @@ def test_no_heads_masked_is_the_plain_model(vlm, prompts, untouched):
 
 
 def test_head_masking_by_stage(vlm, pairs, untouched):
-    found = head_masking(vlm, pairs[:1], ks=[1, 2], draws=1, stages=["early", "late"])
-    json.dumps(found, allow_nan=False)
-    assert found["scalars"]["naming/accuracy"]["value"] == 1
-    assert list(found["curves"]) == [
+    result = head_masking(vlm, pairs[:1], ks=[1, 2], draws=1, stages=["early", "late"])
+    json.dumps(result, allow_nan=False)
+    assert result["scalars"]["naming/accuracy"]["value"] == 1
+    assert list(result["curves"]) == [
         f"naming/{stage}/{which}" for stage in ("early", "late") for which in ("top", "random")
     ]
-    assert found["curves"]["naming/early/top"]["at"] == [0, 1, 2]
-    assert found["curves"]["naming/early/top"]["value"][0] == 1
-    assert max(layer for layer, _ in found["masked"]["top"]["early"]) < min(
-        layer for layer, _ in found["masked"]["top"]["late"]
+    assert result["curves"]["naming/early/top"]["at"] == [0, 1, 2]
+    assert result["curves"]["naming/early/top"]["value"][0] == 1
+    assert max(layer for layer, _ in result["masked"]["top"]["early"]) < min(
+        layer for layer, _ in result["masked"]["top"]["late"]
     )
     scores = torch.arange(12.0).view(6, 2)
     assert heads_of_stage(scores, "mid") == [(3, 1), (3, 0), (2, 1), (2, 0)]

@@ -27,9 +27,9 @@ def test_even_attention_gives_zero_and_the_papers_constant(num_tokens, mass):
 def test_without_renormalising_a_small_mass_looks_concentrated():
     even = torch.full((576,), 0.05 / 576, dtype=torch.float64)
     expected = 1 - 0.05 * (math.log(576) - math.log(0.05)) / math.log(576)
-    found = float(concentration_of(even, renormalise=False))
-    assert found == pytest.approx(expected)
-    assert found == pytest.approx(0.93, abs=0.01)
+    concentration = float(concentration_of(even, renormalise=False))
+    assert concentration == pytest.approx(expected)
+    assert concentration == pytest.approx(0.93, abs=0.01)
 
 
 def test_one_token_takes_all():
@@ -50,21 +50,21 @@ def test_tables_hold_what_the_query_reads(vlm, prompts, untouched, query):
     func = [1 / (layer + 1) + math.exp(-layer) for layer in range(vlm.num_layers)]
     score = weight * (1 + sharp * torch.tensor(func, dtype=torch.float64)[:, None])
     for metric, expected in ((image_attention, weight), (concentration, sharp), (head_score, score)):
-        found = metric(vlm, [encoded], query=query)
-        json.dumps(found, allow_nan=False)
-        torch.testing.assert_close(torch.tensor(found["heads"], dtype=torch.float64), expected, rtol=0, atol=1e-12)
-        assert found["scalars"]["heads"]["value"] == pytest.approx(float(expected.mean()))
-        best = found["top"][0]
-        assert best["value"] == pytest.approx(float(expected.max())) == found["heads"][best["layer"]][best["head"]]
-        assert [entry["value"] for entry in found["top"]] == sorted((e["value"] for e in found["top"]), reverse=True)
+        result = metric(vlm, [encoded], query=query)
+        json.dumps(result, allow_nan=False)
+        torch.testing.assert_close(torch.tensor(result["heads"], dtype=torch.float64), expected, rtol=0, atol=1e-12)
+        assert result["scalars"]["heads"]["value"] == pytest.approx(float(expected.mean()))
+        best = result["top"][0]
+        assert best["value"] == pytest.approx(float(expected.max())) == result["heads"][best["layer"]][best["head"]]
+        assert [entry["value"] for entry in result["top"]] == sorted((e["value"] for e in result["top"]), reverse=True)
     torch.testing.assert_close(head_values(vlm, encoded, lambda layer, a: a.sum(-1), query=query), weight)
 
 
 def test_every_option_that_changes_a_number_is_recorded(vlm, prompts):
     options = {"query": "predicts", "base": "paper", "renormalise": False, "k": 2.0, "a": 0.5, "b": 0.1, "eps": 0.2}
-    found = head_score(vlm, prompts[:1], **options)
-    assert found["options"].items() >= options.items()
-    assert found["heads"] != head_score(vlm, prompts[:1])["heads"]
+    result = head_score(vlm, prompts[:1], **options)
+    assert result["options"].items() >= options.items()
+    assert result["heads"] != head_score(vlm, prompts[:1])["heads"]
 
 
 def test_bad_options_are_refused(vlm, prompts):

@@ -43,9 +43,9 @@ def test_chunks_do_not_change_the_lens(vlm, prompts, monkeypatch):
 
 
 def test_persistence_is_the_share_of_unchanged_first_choices(vlm, prompts, untouched):
-    found = persistence(vlm, prompts)
-    json.dumps(found, allow_nan=False)
-    curve = found["curves"]["vision"]
+    result = persistence(vlm, prompts)
+    json.dumps(result, allow_nan=False)
+    curve = result["curves"]["vision"]
     assert curve["axis"] == "state"
     assert len(curve["value"]) == vlm.num_layers + 1
     assert curve["value"][0] == 1
@@ -65,8 +65,8 @@ def test_layers_that_add_nothing_persist(tiny_folder):
         for layer in vlm.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-    found = persistence(vlm, [vlm.ask("how many cats", tiny.picture())])
-    assert found["curves"]["vision"]["value"] == [1] * (vlm.num_layers + 1)
+    result = persistence(vlm, [vlm.ask("how many cats", tiny.picture())])
+    assert result["curves"]["vision"]["value"] == [1] * (vlm.num_layers + 1)
 
 
 def test_an_unknown_first_state_is_refused(vlm, prompts):
@@ -95,25 +95,25 @@ def test_object_tokens_that_spell_the_label_correspond(vlm, boxed, untouched):
     said = ids[:, on_object, 0]
     spelled = {int(token): vlm.tokenizer.decode([token]).strip() for token in said.flatten()}
     label = next(word for token, word in spelled.items() if word and token in class_tokens(vlm, word))
-    found = lens(vlm, [boxed[0].model_copy(update={"label": label}), boxed[1]])
-    json.dumps(found, allow_nan=False)
+    result = lens(vlm, [boxed[0].model_copy(update={"label": label}), boxed[1]])
+    json.dumps(result, allow_nan=False)
     expected = [sum(int(token) in class_tokens(vlm, label) for token in state) / len(state) for state in said]
     assert max(expected) > 0
-    assert found["curves"]["correspondence"]["value"] == pytest.approx(expected)
-    assert found["scalars"]["correspondence"]["value"] == pytest.approx(max(expected))
-    assert found["scalars"]["best"]["value"] == expected.index(max(expected))
-    assert found["curves"]["correspondence"]["n"] == 1
-    assert found["curves"]["confidence"]["n"] == 4
-    assert found["without_object"] == ["none"]
+    assert result["curves"]["correspondence"]["value"] == pytest.approx(expected)
+    assert result["scalars"]["correspondence"]["value"] == pytest.approx(max(expected))
+    assert result["scalars"]["best"]["value"] == expected.index(max(expected))
+    assert result["curves"]["correspondence"]["n"] == 1
+    assert result["curves"]["confidence"]["n"] == 4
+    assert result["without_object"] == ["none"]
     assert (probabilities > 0).all()
     assert (probabilities <= 1).all()
 
 
 def test_pairs_without_boxes_or_label_leave_the_object_rows_out(vlm, boxed):
     unlabelled = boxed[0].model_copy(update={"label": None})
-    found = lens(vlm, [unlabelled, boxed[1]])
-    assert found["curves"].keys() == found["scalars"].keys() == {"confidence"}
-    assert found["without_object"] == ["box", "none"]
+    result = lens(vlm, [unlabelled, boxed[1]])
+    assert result["curves"].keys() == result["scalars"].keys() == {"confidence"}
+    assert result["without_object"] == ["box", "none"]
 
 
 def test_class_tokens_are_the_names_first_piece_and_no_boundary_mark(vlm):

@@ -1,10 +1,10 @@
 """A metric is one file and one line of the list in `vfl.metrics`, and every exported name is its function."""
 
-import subprocess
 import sys
 from importlib import util
 
 import pytest
+import warm
 
 from vfl import metrics
 from vfl.measure.config import MeasureConfig
@@ -81,14 +81,5 @@ from vfl import metrics
 for function in (cosine, drop, late_entry, mask, swap, var):
     assert callable(function) and getattr(metrics, function.__name__) is function, function
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = warm.finished(["-c", code])
     assert done.returncode == 0, done.stderr
-
-
-def test_a_type_checker_sees_the_functions(tmp_path):
-    script = tmp_path / "user.py"
-    script.write_text("from vfl.metrics import drop, var\nreveal_type(drop)\nvar(3)\n", encoding="utf-8")
-    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "def (vlm: vfl.models.vlm.VLM, pairs:" in done.stdout, done.stdout
-    assert 'to "var" has incompatible type "int"' in done.stdout

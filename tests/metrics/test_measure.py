@@ -32,13 +32,13 @@ def measured(vlm, pairs):
 def test_every_metric_is_plain_data_with_n_and_intervals(measured):
     assert json.loads(json.dumps(measured, allow_nan=False)) == measured
     assert list(measured) == list(KNOWN)
-    for name, found in measured.items():
-        assert found["n"] == 2, name
-        assert found["scalars"] or name in BOXES_ONLY, name
-        assert found["options"], name
-        for entry in found["scalars"].values():
+    for name, result in measured.items():
+        assert result["n"] == 2, name
+        assert result["scalars"] or name in BOXES_ONLY, name
+        assert result["options"], name
+        for entry in result["scalars"].values():
             assert entry.keys() == {"value", "low", "high", "n"}, name
-        for curve in found["curves"].values():
+        for curve in result["curves"].values():
             assert curve.keys() == {"axis", "at", "value", "low", "high", "n"}, name
             assert len(curve["at"]) == len(curve["value"]) == len(curve["low"]) == len(curve["high"]), name
             for low, value, high in zip(curve["low"], curve["value"], curve["high"], strict=True):
@@ -54,10 +54,10 @@ def test_measuring_twice_is_the_same_and_leaves_the_model_and_the_random_state_a
 
 def test_names_say_which_function_is_called_with_which_options(vlm, pairs):
     options = {"cosine": {"eps": 0.3}, "drop": {"ks": [0, 1]}}
-    found = measure_named(vlm, ["drop", "cosine"], pairs[:1], options=options)
-    assert list(found) == ["drop", "cosine"]
-    assert found["cosine"] == cosine(vlm, prompts_of(vlm, pairs[:1]), eps=0.3)
-    assert found["drop"]["options"]["ks"] == [0, 1]
+    results = measure_named(vlm, ["drop", "cosine"], pairs[:1], options=options)
+    assert list(results) == ["drop", "cosine"]
+    assert results["cosine"] == cosine(vlm, prompts_of(vlm, pairs[:1]), eps=0.3)
+    assert results["drop"]["options"]["ks"] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ def test_rings_are_the_eight_around():
     regions = grid(6, 7)
     inside = [22.0, 22.0, 28.0, 28.0]  # within one token
     for rings, count in ((0, 1), (1, 9), (2, 25)):
-        found = object_tokens(regions, [inside], rings).view(6, 7)
-        assert int(found.sum()) == count
+        on_object = object_tokens(regions, [inside], rings).view(6, 7)
+        assert int(on_object.sum()) == count
         expected = torch.zeros(6, 7, dtype=torch.bool)
         expected[2 - rings : 3 + rings, 2 - rings : 3 + rings] = True
-        assert torch.equal(found, expected)
+        assert torch.equal(on_object, expected)
     assert not object_tokens(regions, [], 2).any()
 
 
@@ -29,11 +29,11 @@ def test_rings_cross_the_seams_of_tiles_but_not_scales():
     left, right = grid(4, 4), grid(4, 4) + torch.tensor([40.0, 0, 40, 0]).double()
     thumbnail = grid(4, 4) * torch.tensor([2.0, 1, 2, 1]).double()
     regions = torch.cat([left, right, thumbnail, torch.full((1, 4), torch.nan).double()])
-    found = object_tokens(regions, [[32.0, 12.0, 38.0, 18.0]], 1)  # the left tile's right edge
-    tiles = torch.cat([found[:16].view(4, 4), found[16:32].view(4, 4)], dim=1)
+    on_object = object_tokens(regions, [[32.0, 12.0, 38.0, 18.0]], 1)  # the left tile's right edge
+    tiles = torch.cat([on_object[:16].view(4, 4), on_object[16:32].view(4, 4)], dim=1)
     assert tiles.nonzero().tolist() == [[row, column] for row in range(3) for column in (2, 3, 4)]
-    assert found[32:48].view(4, 4).nonzero().tolist() == [[row, column] for row in range(3) for column in range(3)]
-    assert not found[-1]
+    assert on_object[32:48].view(4, 4).nonzero().tolist() == [[row, column] for row in range(3) for column in range(3)]
+    assert not on_object[-1]
 
 
 def test_the_last_row_is_that_of_the_last_tile_with_its_newline():
@@ -47,10 +47,10 @@ def test_sets_of_a_real_prompt_stand_at_its_image_tokens(vlm, prompts):
     regions = Places(vlm).of(prompts[0])
     bottom = last_row(regions)
     assert 0 < int(bottom.sum()) < len(bottom)
-    found = at_positions(vlm, prompts[0], bottom)
-    assert found.shape == prompts[0].input_ids.shape
-    assert torch.equal(found[0, is_image_token(vlm, prompts[0])], bottom)
-    assert int(found.sum()) == int(bottom.sum())
+    placed = at_positions(vlm, prompts[0], bottom)
+    assert placed.shape == prompts[0].input_ids.shape
+    assert torch.equal(placed[0, is_image_token(vlm, prompts[0])], bottom)
+    assert int(placed.sum()) == int(bottom.sum())
 
 
 def test_noise_covers_the_box_alone(boxed):

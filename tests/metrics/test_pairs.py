@@ -21,12 +21,12 @@ def answers(vlm, pair, which, plans):
 
 
 def test_drop_is_accuracy_with_the_last_layers_hidden(vlm, pairs, untouched):
-    found = drop(vlm, pairs)
-    json.dumps(found, allow_nan=False)
-    assert found["n"] == len(pairs)
+    result = drop(vlm, pairs)
+    json.dumps(result, allow_nan=False)
+    assert result["n"] == len(pairs)
     for function in ("naming", "reading"):
         mine = [pair for pair in pairs if pair.function == function]
-        curve = found["curves"][f"{function}/accuracy"]
+        curve = result["curves"][f"{function}/accuracy"]
         assert curve["axis"] == "k"
         assert curve["at"] == list(range(vlm.num_layers + 1))
         assert curve["n"] == 2 * len(mine)
@@ -38,11 +38,11 @@ def test_drop_is_accuracy_with_the_last_layers_hidden(vlm, pairs, untouched):
             logprob.append(asked.answer_logprobs[:, 0].tolist())
         assert curve["value"] == [sum(at_k) / len(right) for at_k in zip(*right, strict=True)]
         expected = [sum(at_k) / len(right) for at_k in zip(*logprob, strict=True)]
-        assert found["curves"][f"{function}/logprob"]["value"] == pytest.approx(expected)
+        assert result["curves"][f"{function}/logprob"]["value"] == pytest.approx(expected)
         # the suite's answers are the model's own
-        assert found["scalars"][f"{function}/accuracy"]["value"] == curve["value"][0] == 1
+        assert result["scalars"][f"{function}/accuracy"]["value"] == curve["value"][0] == 1
         # blind, it gives both images of a pair one answer
-        assert found["scalars"][f"{function}/no_image"]["value"] == curve["value"][-1] <= 0.5
+        assert result["scalars"][f"{function}/no_image"]["value"] == curve["value"][-1] <= 0.5
 
 
 def test_some_ks_only_and_the_tolerated_one(vlm, pairs):
@@ -57,11 +57,11 @@ def test_some_ks_only_and_the_tolerated_one(vlm, pairs):
 
 
 def test_swap_is_the_share_of_answers_that_change(vlm, pairs, untouched):
-    found = swap(vlm, pairs)
-    json.dumps(found, allow_nan=False)
+    result = swap(vlm, pairs)
+    json.dumps(result, allow_nan=False)
     for function in ("naming", "reading"):
         mine = [pair for pair in pairs if pair.function == function]
-        curve = found["curves"][f"{function}/changed"]
+        curve = result["curves"][f"{function}/changed"]
         assert curve["n"] == len(mine)
         changed = [0] * vlm.num_layers
         for pair in mine:
@@ -70,19 +70,19 @@ def test_swap_is_the_share_of_answers_that_change(vlm, pairs, untouched):
             baseline, *swapped = answers(vlm, pair, "image", plans).texts
             changed = [c + pair.changed(text, baseline) for c, text in zip(changed, swapped, strict=True)]
         assert curve["value"] == [c / len(mine) for c in changed]
-        assert not any(found["curves"][f"{function}/control"]["value"]), "the control image is the target"
-        assert found["scalars"][f"{function}/accuracy"]["value"] == 1
-        assert found["scalars"][f"{function}/kept"]["value"] == 1
-        peak = int(found["scalars"][f"{function}/peak"]["value"])
-        assert found["scalars"][f"{function}/peak_changed"]["value"] == max(curve["value"]) == curve["value"][peak]
+        assert not any(result["curves"][f"{function}/control"]["value"]), "the control image is the target"
+        assert result["scalars"][f"{function}/accuracy"]["value"] == 1
+        assert result["scalars"][f"{function}/kept"]["value"] == 1
+        peak = int(result["scalars"][f"{function}/peak"]["value"])
+        assert result["scalars"][f"{function}/peak_changed"]["value"] == max(curve["value"]) == curve["value"][peak]
 
 
 def test_a_function_that_the_model_cannot_answer_has_no_curve(vlm, pairs):
     wrong = [pair.model_copy(update={"answer": "never said"}) if pair.function == "naming" else pair for pair in pairs]
-    found = swap(vlm, wrong)
-    assert found["scalars"]["naming/accuracy"]["value"] == found["scalars"]["naming/kept"]["value"] == 0
-    assert "naming/changed" not in found["curves"]
-    assert "reading/changed" in found["curves"]
+    result = swap(vlm, wrong)
+    assert result["scalars"]["naming/accuracy"]["value"] == result["scalars"]["naming/kept"]["value"] == 0
+    assert "naming/changed" not in result["curves"]
+    assert "reading/changed" in result["curves"]
 
 
 @pytest.mark.parametrize("metric", [swap, drop])

@@ -36,9 +36,9 @@ def test_ball_counts_are_those_of_all_pairs(vlm, prompts, untouched):
 
 
 def test_the_bounds_of_a_model_are_ordered(vlm, prompts, untouched):
-    found = informational(vlm, prompts)
-    json.dumps(found, allow_nan=False)
-    curves = {name: np.array(curve["value"]) for name, curve in found["curves"].items()}
+    result = informational(vlm, prompts)
+    json.dumps(result, allow_nan=False)
+    curves = {name: np.array(curve["value"]) for name, curve in result["curves"].items()}
     assert curves["support"] == pytest.approx(math.log(int(is_image_token(vlm, prompts[0]).sum())))
     assert (curves["information_lower"] <= curves["information_kl"] + 1e-9).all()
     assert curves["gap_bound"] == pytest.approx(2 * curves["entropy_upper"])
@@ -54,13 +54,13 @@ def test_layers_that_add_nothing_are_redundant(tiny_folder, pairs):
             layer.mlp.down_proj.weight.zero_()
     encoded = vlm.ask("how many cats", tiny.picture())
     assert not ball_counts(vlm, encoded, 0.05)[0].any(), "no token moves"
-    found = functional(vlm, pairs, clusters=2)
-    json.dumps(found, allow_nan=False)
+    result = functional(vlm, pairs, clusters=2)
+    json.dumps(result, allow_nan=False)
     everything = list(range(vlm.num_layers))
-    assert all(layers == everything for layers in found["redundant"].values())
+    assert all(layers == everything for layers in result["redundant"].values())
     for name in ("bound", "unique"):
-        assert found["curves"][f"naming/{name}"]["value"] == pytest.approx([0] * vlm.num_layers, abs=1e-5)
-    assert "reading/unique" not in found["curves"], "two images can't be sorted into two clusters"
+        assert result["curves"][f"naming/{name}"]["value"] == pytest.approx([0] * vlm.num_layers, abs=1e-5)
+    assert "reading/unique" not in result["curves"], "two images can't be sorted into two clusters"
 
 
 def test_left_out_errors_are_those_of_refitting():
@@ -80,14 +80,14 @@ def test_left_out_errors_are_those_of_refitting():
 
 
 def test_functional_curves_are_of_the_pooled_states(vlm, pairs, untouched):
-    found = functional(vlm, pairs)
-    json.dumps(found, allow_nan=False)
+    result = functional(vlm, pairs)
+    json.dumps(result, allow_nan=False)
     states = np.stack([pooled_states(vlm, e) for e in prompts_of(vlm, pairs[:1], ("image", "source_image"))])
     assert np.linalg.norm(states, axis=-1) == pytest.approx(np.ones(states.shape[:2]))
-    error = found["curves"]["naming/error"]
+    error = result["curves"]["naming/error"]
     assert error["axis"] == "state"
     assert len(error["value"]) == vlm.num_layers + 1
-    gain = found["curves"]["naming/gain"]["value"]
+    gain = result["curves"]["naming/gain"]["value"]
     assert gain == pytest.approx(-np.diff(error["value"]))
     with pytest.raises(InputError, match="ridge=0"):
         functional(vlm, pairs, ridge=0)
@@ -105,24 +105,24 @@ def test_the_rule_stops_at_the_first_layer_that_is_needed():
 
 
 def test_the_recommendation_is_run(vlm, pairs, untouched):
-    found = recommended(vlm, pairs[:1], eps=2.0, small=0.9, tokens=2)
-    json.dumps(found, allow_nan=False)
+    result = recommended(vlm, pairs[:1], eps=2.0, small=0.9, tokens=2)
+    json.dumps(result, allow_nan=False)
     prompts = list(prompts_of(vlm, pairs[:1]))
-    assert found["curves"]["distance"]["value"] == cosine(vlm, prompts)["curves"]["vision"]["value"]
-    assert found["curves"]["attention"]["value"] == var(vlm, prompts)["curves"]["vision"]["value"]
-    entry, exit = (int(found["scalars"][name]["value"]) for name in ("entry", "exit"))
+    assert result["curves"]["distance"]["value"] == cosine(vlm, prompts)["curves"]["vision"]["value"]
+    assert result["curves"]["attention"]["value"] == var(vlm, prompts)["curves"]["vision"]["value"]
+    entry, exit = (int(result["scalars"][name]["value"]) for name in ("entry", "exit"))
     assert (entry, exit) == entry_and_exit(
-        found["curves"]["distance"]["value"], found["curves"]["attention"]["value"], 2.0, 0.9
+        result["curves"]["distance"]["value"], result["curves"]["attention"]["value"], 2.0, 0.9
     )
     assert 0 <= entry < exit <= vlm.num_layers
-    accuracy = found["curves"]["naming/accuracy"]
+    accuracy = result["curves"]["naming/accuracy"]
     assert accuracy["value"][0] == 1
     entered = late_entry(vlm, pairs[:1], ks=[entry])["curves"]["naming/logprob"]["value"][-1]
-    assert found["curves"]["naming/logprob"]["value"][1] == pytest.approx(entered)
+    assert result["curves"]["naming/logprob"]["value"][1] == pytest.approx(entered)
     skipped = entry + vlm.num_layers - exit
     text, length = prompts[0].length - prompts[0].num_vision_tokens, prompts[0].length
     share = (skipped * (text + 1) + (vlm.num_layers - skipped) * (length + 1)) / (vlm.num_layers * (length + 1))
-    assert found["scalars"]["cache"]["value"] == pytest.approx(share)
-    assert found["scalars"]["speedup"]["value"] > 0
+    assert result["scalars"]["cache"]["value"] == pytest.approx(share)
+    assert result["scalars"]["speedup"]["value"] > 0
     with pytest.raises(InputError, match="small=1"):
         recommended(vlm, pairs, small=1)

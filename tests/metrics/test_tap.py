@@ -34,9 +34,9 @@ def left_padded(vlm, questions):
 
 def eager_weights(vlm, inputs):
     """Per layer (B, H, T, T), from the model's own eager attention in the decoder."""
-    found = []
+    weights = []
     config = vlm.parts.decoder.config
-    handles = [layer.self_attn.register_forward_hook(lambda m, a, out: found.append(out[1])) for layer in vlm.layers]
+    handles = [layer.self_attn.register_forward_hook(lambda m, a, out: weights.append(out[1])) for layer in vlm.layers]
     before, config._attn_implementation = config._attn_implementation, "eager"
     try:
         with torch.no_grad():
@@ -45,7 +45,7 @@ def eager_weights(vlm, inputs):
         config._attn_implementation = before
         for handle in handles:
             handle.remove()
-    return found, logits
+    return weights, logits
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -55,12 +55,12 @@ def test_tapped_weights_equal_eager_attention_on_left_padded_batches(tiny_folder
     inputs = left_padded(vlm, ["cat", "is there a red cube or a blue ball in the image"])
     rows = range(inputs["input_ids"].shape[1]) if rows is None else rows
     expected, logits = eager_weights(vlm, inputs)
-    found = {}
-    with tapped(vlm, read=lambda layer, weights: found.update({layer: weights}), rows=rows), torch.no_grad():
+    read_weights = {}
+    with tapped(vlm, read=lambda layer, weights: read_weights.update({layer: weights}), rows=rows), torch.no_grad():
         tapped_logits = vlm.model(**inputs, use_cache=False).logits
     real = inputs["attention_mask"].bool()
-    assert list(found) == list(range(vlm.num_layers))
-    for layer, weights in found.items():
+    assert list(read_weights) == list(range(vlm.num_layers))
+    for layer, weights in read_weights.items():
         theirs = expected[layer][:, :, list(rows)]
         assert weights.shape == theirs.shape
         seen = real[:, list(rows)]
@@ -88,13 +88,13 @@ def text_to_vision(encoded, layers):
 
 def test_blocking_text_from_vision_is_hiding_the_image(vlm, prompts, untouched):
     for layers in ([1], range(vlm.num_layers)):
-        found = logits_of(vlm, prompts[0], blocks=[text_to_vision(prompts[0], layers)])[-1]
-        close(found, sweep(vlm, prompts[0], [Plan.hide(layers)]).logits[0])
+        logits = logits_of(vlm, prompts[0], blocks=[text_to_vision(prompts[0], layers)])[-1]
+        close(logits, sweep(vlm, prompts[0], [Plan.hide(layers)]).logits[0])
 
 
 def test_hiding_the_image_at_all_layers_is_a_prompt_without_it_at_the_same_positions(vlm, prompts, untouched):
     encoded = prompts[0]
-    found = logits_of(vlm, encoded, blocks=[text_to_vision(encoded, range(vlm.num_layers))])
+    logits = logits_of(vlm, encoded, blocks=[text_to_vision(encoded, range(vlm.num_layers))])
     text = ~is_vision(encoded)
     with torch.no_grad():
         embeds, positions = vlm.embed(encoded.input_ids[:, text]), encoded.positions[..., text]
@@ -103,7 +103,7 @@ def test_hiding_the_image_at_all_layers_is_a_prompt_without_it_at_the_same_posit
         alone = vlm.parts.decoder(
             inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=False
         ).last_hidden_state
-        close(found[text], vlm.parts.head(alone)[0])
+        close(logits[text], vlm.parts.head(alone)[0])
 
 
 def test_mask_forms_give_the_same_knockout(vlm, prompts, untouched):
@@ -117,10 +117,10 @@ def test_mask_forms_give_the_same_knockout(vlm, prompts, untouched):
     outputs = []
     for mask in (None, allowed, additive):
         with torch.no_grad(), tapped(vlm, blocks=[block]):
-            found = vlm.parts.decoder(
+            output = vlm.parts.decoder(
                 inputs_embeds=embeds, position_ids=encoded.positions, attention_mask=mask, use_cache=False
             )
-        outputs.append(found.last_hidden_state)
+        outputs.append(output.last_hidden_state)
     with torch.no_grad():
         plain = vlm.parts.decoder(inputs_embeds=embeds, position_ids=encoded.positions, use_cache=False)
     close(outputs[1], outputs[0], 1e-12)
@@ -150,8 +150,8 @@ def test_a_query_without_any_key_reads_nothing(form):
 def test_row_weights_keep_a_real_bias_and_the_soft_cap():
     query, key, bias = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 3, 8), torch.randn(2, 4, 3, 3)
     scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2) * 0.3
-    found = row_weights(query, key, bias, range(3), scaling=0.3, softcap=2.0)
-    close(found, (2 * torch.tanh(scores / 2) + bias).softmax(-1), 1e-6)
+    weights = row_weights(query, key, bias, range(3), scaling=0.3, softcap=2.0)
+    close(weights, (2 * torch.tanh(scores / 2) + bias).softmax(-1), 1e-6)
 
 
 def test_heads_scaled_by_one_are_a_no_op_and_all_zero_heads_remove_attention(vlm, prompts, untouched):
@@ -195,9 +195,9 @@ def test_sweeps_run_under_a_tap(vlm, prompts, untouched):
     plans = [Plan.own(), Plan.hide([1]), Plan.swap([2], source)]
     expected = sweep(vlm, prompts[0], plans, max_new_tokens=3)
     with tapped(vlm):
-        found = sweep(vlm, prompts[0], plans, max_new_tokens=3)
-    close(found.logits, expected.logits)
-    assert found.token_ids == expected.token_ids
+        swept = sweep(vlm, prompts[0], plans, max_new_tokens=3)
+    close(swept.logits, expected.logits)
+    assert swept.token_ids == expected.token_ids
 
 
 @pytest.mark.usefixtures("failing_layer")
@@ -231,14 +231,14 @@ def test_other_families_rows_add_up_to_one_and_logits_stay(tiny_folder, family):
     encoded = vlm.ask("how many cats are there", tiny.picture())
     inputs = dict(encoded.inputs, position_ids=encoded.positions)
     expected, _ = eager_weights(vlm, inputs)
-    found = {}
+    weights_of = {}
 
     def read(layer, weights):
-        found[layer] = weights
+        weights_of[layer] = weights
 
     with torch.no_grad(), tapped(vlm, read=read, rows=range(encoded.length)):
         logits = vlm.model(**inputs, use_cache=False).logits
-    for layer, weights in found.items():
+    for layer, weights in weights_of.items():
         close(weights, expected[layer], 1e-5)
         close(weights.sum(-1), torch.ones(weights.shape[:-1]))
     with torch.no_grad():

@@ -16,11 +16,11 @@ from vfl.metrics.var import masses, svar_layers, var
 @pytest.mark.parametrize("query", ["predicts", "token"])
 def test_masses_add_up_to_one_in_every_row(vlm, prompts, untouched, query):
     for encoded in prompts:
-        found = masses(vlm, encoded, query=query)
+        parts = masses(vlm, encoded, query=query)
         heads = vlm.parts.decoder.config.num_attention_heads
-        assert found.shape == (3, vlm.num_layers, heads)
-        assert (found >= -1e-12).all()
-        torch.testing.assert_close(found.sum(0), torch.ones(vlm.num_layers, heads).double(), rtol=0, atol=1e-10)
+        assert parts.shape == (3, vlm.num_layers, heads)
+        assert (parts >= -1e-12).all()
+        torch.testing.assert_close(parts.sum(0), torch.ones(vlm.num_layers, heads).double(), rtol=0, atol=1e-10)
 
 
 def test_var_of_the_predicting_query_is_the_last_row(vlm, prompts):
@@ -62,7 +62,7 @@ def test_uniform_attention_sees_the_image_by_its_share_of_positions(vlm, prompts
                 layer.self_attn.q_proj.weight.zero_()
                 if layer.self_attn.q_proj.bias is not None:
                     layer.self_attn.q_proj.bias.zero_()
-        found = var(vlm, prompts)
+        result = var(vlm, prompts)
     finally:
         with torch.no_grad():
             for layer, weight, bias in zip(vlm.layers, saved, kept, strict=True):
@@ -70,17 +70,18 @@ def test_uniform_attention_sees_the_image_by_its_share_of_positions(vlm, prompts
                 if bias is not None:
                     layer.self_attn.q_proj.bias.copy_(bias)
     share = sum(encoded.num_vision_tokens / encoded.length for encoded in prompts) / len(prompts)
-    assert found["curves"]["vision"]["value"] == pytest.approx([share] * vlm.num_layers)
-    first, last = found["options"]["svar_layers"]
-    assert found["scalars"]["svar"]["value"] == pytest.approx(share * (last - first + 1))
-    assert [value for row in found["heads"] for value in row] == pytest.approx([share] * sum(map(len, found["heads"])))
+    assert result["curves"]["vision"]["value"] == pytest.approx([share] * vlm.num_layers)
+    first, last = result["options"]["svar_layers"]
+    assert result["scalars"]["svar"]["value"] == pytest.approx(share * (last - first + 1))
+    values = [value for row in result["heads"] for value in row]
+    assert values == pytest.approx([share] * len(values))
 
 
 def test_svar_is_the_sum_of_the_head_means_over_its_layers(vlm, prompts, untouched):
-    found = var(vlm, prompts, layers=(1, 3))
-    json.dumps(found, allow_nan=False)
-    assert found["scalars"]["svar"]["value"] == pytest.approx(sum(found["curves"]["vision"]["value"][1:4]))
-    assert found["options"]["svar_layers"] == [1, 3]
+    result = var(vlm, prompts, layers=(1, 3))
+    json.dumps(result, allow_nan=False)
+    assert result["scalars"]["svar"]["value"] == pytest.approx(sum(result["curves"]["vision"]["value"][1:4]))
+    assert result["options"]["svar_layers"] == [1, 3]
     assert svar_layers(32) == (5, 18)
     assert svar_layers(1) == (0, 0)
 

@@ -109,11 +109,11 @@ def test_answers_of_the_prompt_are_given(vlm):
         return
     turns = [user("How many cups?", picture(0)), assistant("three"), user("Which colour?"), assistant("blue")]
     encoder = encoder_of(vlm)
-    given, learned = encoder.encode([turns], [2]), encoder.encode([turns])
-    text = vlm.tokenizer.decode(given.inputs["input_ids"][0][given.answers[0]].tolist())
+    prompted, learned = encoder.encode([turns], [2]), encoder.encode([turns])
+    text = vlm.tokenizer.decode(prompted.inputs["input_ids"][0][prompted.answers[0]].tolist())
     assert "blue" in text
     assert "three" not in text
-    assert int(given.answers.sum()) < int(learned.answers.sum())
+    assert int(prompted.answers.sum()) < int(learned.answers.sum())
 
 
 def test_a_conversation_needs_an_answer(vlm):

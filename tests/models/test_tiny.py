@@ -117,8 +117,8 @@ def test_generates_greedily(family: str, tiny_folder: Folder) -> None:
 def test_pictures_of_equal_size_differ_in_answer_alone(family: str, tiny_folder: Folder) -> None:
     model = load(tiny_folder(family))
     inputs = [prompt(tiny_folder(family), seed) for seed in range(4)]
-    assert all(torch.equal(one["input_ids"], inputs[0]["input_ids"]) for one in inputs)
-    logits = torch.stack([model(**one).logits[0, -1] for one in inputs])
+    assert all(torch.equal(prompt["input_ids"], inputs[0]["input_ids"]) for prompt in inputs)
+    logits = torch.stack([model(**prompt).logits[0, -1] for prompt in inputs])
     assert len(logits.argmax(dim=-1).unique()) > 1
     assert (logits - logits[0]).abs().amax(dim=-1)[1:].min() > logits.std() / 2
 
@@ -184,7 +184,7 @@ def _change_of_image_keys(family: str, tiny_folder: Folder) -> float:
     model(**inputs, past_key_values=caches[0], use_cache=True)
     model(**inputs | {"input_ids": ids}, past_key_values=caches[1], use_cache=True)
     pairs = zip(caches[0].layers, caches[1].layers, strict=True)
-    return max((one.keys - other.keys)[:, :, :end].abs().max().item() for one, other in pairs)
+    return max((first.keys - second.keys)[:, :, :end].abs().max().item() for first, second in pairs)
 
 
 @sharing_families

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from PIL import Image
 
 from vfl.probes.pair import PROBES_FILE, read_suite
@@ -14,8 +14,7 @@ PICTURE = Path(__file__).parents[2] / "vfl" / "probes" / "objects" / "cat.png"
 
 
 def vfl(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from vfl.commands.main import run; run()", "probes", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return warm.finished(["-c", "from vfl.commands.main import run; run()", "probes", *map(str, arguments)])
 
 
 def refused(*arguments: object) -> str:
@@ -44,6 +43,16 @@ def test_the_micro_style_draws_the_four_functions(tmp_path: Path) -> None:
     done = vfl("make", tmp_path / "a", "--style", "micro", "--pairs", 1)
     assert done.returncode == 0, done.stderr
     assert [pair.size for pair in read_suite(tmp_path / "a")] == [(80, 80)] * 4
+
+
+def test_settings_from_a_file_flags_and_sets(tmp_path: Path) -> None:
+    """A flag is over the file, --set over both."""
+    (tmp_path / "suite.yaml").write_text("style: micro\nfunctions: [counting, ocr]\npairs: 3\nseed: 4\n")
+    done = vfl("make", tmp_path / "a", "--config", tmp_path / "suite.yaml", "--pairs", 2, "--set", "functions=ocr")
+    assert done.returncode == 0, done.stderr
+    assert "2 pairs (2 ocr)" in done.stdout
+    again = vfl("make", tmp_path / "b", "--style", "micro", "--functions", "ocr", "--pairs", 2, "--seed", 4)
+    assert again.stdout.partition(": ")[2] == done.stdout.partition(": ")[2], "the same pairs"
 
 
 def test_own_pictures(tmp_path: Path) -> None:

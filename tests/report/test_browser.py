@@ -70,13 +70,13 @@ def laid_out(pages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize("name", ["report", "compare"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_pages_fit_and_stay_inert(laid_out: str, name: str, width: int) -> None:
-    found = re.search(rf"{name} width {width} scroll (\d+) curves (\d+) tiny (\d+) title ([^\n<]*)", laid_out)
-    assert found, laid_out[:2000]
-    assert int(found[1]) <= width, "the page is wider than its window"
-    assert int(found[3]) == 0, "text too small to read"
-    assert found[4].startswith("Function layers of"), "a hostile script ran: it would make the title 'owned'"
+    state = re.search(rf"{name} width {width} scroll (\d+) curves (\d+) tiny (\d+) title ([^\n<]*)", laid_out)
+    assert state, laid_out[:2000]
+    assert int(state[1]) <= width, "the page is wider than its window"
+    assert int(state[3]) == 0, "text too small to read"
+    assert state[4].startswith("Function layers of"), "a hostile script ran: it would make the title 'owned'"
     if name == "report":
-        assert int(found[2]) > 10, "the curves collapsed"
+        assert int(state[2]) > 10, "the curves collapsed"
 
 
 def test_a_screenshot_shows_ink(pages: dict[str, Path], tmp_path: Path) -> None:

@@ -33,31 +33,32 @@ def maps(tmp_path: Path) -> list[Path]:
 
 
 def test_peaks_stand_at_relative_depth(maps: list[Path]) -> None:
-    found = compare_maps(maps)
-    assert found.labels == ("small", "large", "[bold]reversed")
-    assert found.peaks[0]["counting"] == 0.4
-    assert found.peaks[1]["counting"] == 0.4
-    assert "chart" not in found.peaks[0]
-    assert set(found.functions) == {"recognition", "counting", "grounding", "ocr", "chart"}
+    compared = compare_maps(maps)
+    assert compared.labels == ("small", "large", "[bold]reversed")
+    assert compared.peaks[0]["counting"] == 0.4
+    assert compared.peaks[1]["counting"] == 0.4
+    assert "chart" not in compared.peaks[0]
+    assert set(compared.functions) == {"recognition", "counting", "grounding", "ocr", "chart"}
 
 
 def test_agreement_is_kendalls_tau_over_shared_functions(maps: list[Path]) -> None:
-    found = compare_maps(maps)
-    assert [(pair.shared, pair.tau) for pair in found.agreements] == [(4, 1.0), (4, -1.0), (4, -1.0)]
-    assert found.mean_tau == pytest.approx(-1 / 3)
+    compared = compare_maps(maps)
+    assert [(pair.shared, pair.tau) for pair in compared.agreements] == [(4, 1.0), (4, -1.0), (4, -1.0)]
+    assert compared.mean_tau == pytest.approx(-1 / 3)
 
 
 def test_a_map_agrees_with_itself_and_rows_keep_apart(maps: list[Path]) -> None:
-    found = compare_maps([maps[0], maps[0] / "map.json"])
-    assert found.agreements[0].tau == 1
-    assert found.labels == ("small (a) #1", "small (a) #2")
+    compared = compare_maps([maps[0], maps[0] / "map.json"])
+    assert compared.agreements[0].tau == 1
+    assert compared.labels == ("small (a) #1", "small (a) #2")
 
 
 def test_without_two_shared_functions_there_is_no_tau(tmp_path: Path) -> None:
     pair = [saved(tmp_path / "a", "a", 6, ocr=2), saved(tmp_path / "b", "b", 6, ocr=3, chart=4)]
-    found = compare_maps(pair)
-    assert (found.agreements[0].shared, found.agreements[0].tau, found.agreements[0].tau_text) == (1, None, "–")
-    assert found.mean_tau is None
+    compared = compare_maps(pair)
+    (agreement,) = compared.agreements
+    assert (agreement.shared, agreement.tau, agreement.tau_text) == (1, None, "–")
+    assert compared.mean_tau is None
 
 
 def test_one_map_is_too_few(maps: list[Path]) -> None:
@@ -66,12 +67,12 @@ def test_one_map_is_too_few(maps: list[Path]) -> None:
 
 
 def test_out_is_a_folder_a_figure_or_a_page(maps: list[Path], tmp_path: Path) -> None:
-    found = compare_maps(maps)
-    assert [path.name for path in write_comparison(found, tmp_path / "out")] == ["compare.png", "compare.html"]
-    assert write_comparison(found, tmp_path / "only.html") == [tmp_path / "only.html"]
-    assert write_comparison(found, tmp_path / "only.png")[0].read_bytes().startswith(b"\x89PNG")
+    compared = compare_maps(maps)
+    assert [path.name for path in write_comparison(compared, tmp_path / "out")] == ["compare.png", "compare.html"]
+    assert write_comparison(compared, tmp_path / "only.html") == [tmp_path / "only.html"]
+    assert write_comparison(compared, tmp_path / "only.png")[0].read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"ends in \.pdf"):
-        write_comparison(found, tmp_path / "x.pdf")
+        write_comparison(compared, tmp_path / "x.pdf")
 
 
 def test_the_command_prints_names_as_they_are(maps: list[Path], tmp_path: Path) -> None:

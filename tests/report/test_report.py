@@ -117,9 +117,9 @@ def test_a_dollar_in_a_name_is_no_formula(finished: Any, tmp_path: Path) -> None
 def test_examples_show_the_answer_at_every_layer(finished: Any) -> None:
     shown = examples(finished.fmap, finished.records, finished.pairs)
     depth = finished.fmap.model.num_layers
-    for name, found in shown.items():
-        assert len(found) == 2
-        for example in found:
+    for name, of_function in shown.items():
+        assert len(of_function) == 2
+        for example in of_function:
             assert len(example.strip) == depth
             assert example.answer == "3"
             layers = ", ".join(swapped.layers for swapped in example.layers)
@@ -128,11 +128,11 @@ def test_examples_show_the_answer_at_every_layer(finished: Any) -> None:
     # The pairs that tell most come first: the chosen layer turned their answer to the source's.
     assert {swapped.state for example in shown["counting"] for swapped in example.chosen} == {"source"}
     assert {swapped.state for example in shown["grounding"] for swapped in example.together} == {"source"}
-    assert all(len(swapped.answer) <= 120 for found in shown.values() for e in found for swapped in e.layers)
+    assert all(len(swapped.answer) <= 120 for kept in shown.values() for e in kept for swapped in e.layers)
 
 
 def test_thumbnails_are_small(finished: Any) -> None:
-    pictures = [e.image for found in examples(finished.fmap, finished.records, finished.pairs).values() for e in found]
+    pictures = [e.image for kept in examples(finished.fmap, finished.records, finished.pairs).values() for e in kept]
     assert any(pictures)
     assert all(len(picture) < 4 * THUMBNAIL * THUMBNAIL for picture in pictures if picture)
 

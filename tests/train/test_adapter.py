@@ -52,8 +52,8 @@ def trained(load):
 
 def lora_modules(model):
     """Names without PEFT's own prefix."""
-    found = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
-    return sorted(name.removeprefix("base_model.model.") for name in found)
+    names = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    return sorted(name.removeprefix("base_model.model.") for name in names)
 
 
 @torch.no_grad()

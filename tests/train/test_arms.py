@@ -35,7 +35,7 @@ def test_each_run_is_a_recipe_of_its_own_that_differs_in_arm_and_seed_alone(reci
         assert (read.layers.arm, read.seed, read.lora, read.out) == (run.arm, run.seed, {"r": 4}, run.folder)
         assert run.arm != "random" or read.layers.seed == run.seed
         common.append(read.model_dump(mode="json", exclude={"layers", "seed", "out"}))
-    assert all(one == common[0] for one in common)
+    assert all(rest == common[0] for rest in common)
     assert not any(run.finished for run in runs)
 
 
@@ -73,8 +73,8 @@ def test_intervals_hold_the_mean_and_widen_when_seeds_differ():
 @pytest.mark.parametrize("items", [1, 2, 100])
 @pytest.mark.parametrize("right", [0.0, 1.0])
 def test_few_items_that_agree_leave_a_wide_interval(items, right):
-    one, five = (_accuracy(np.full((seeds, items), right)) for seeds in (1, 5))
-    assert one == five, "seeds share their items"
-    assert one.high - one.low > 3 / (items + 4)
-    assert one.low <= one.value <= one.high
-    assert {0.0: one.low, 1.0: one.high}[right] == pytest.approx(right)
+    single, five = (_accuracy(np.full((seeds, items), right)) for seeds in (1, 5))
+    assert single == five, "seeds share their items"
+    assert single.high - single.low > 3 / (items + 4)
+    assert single.low <= single.value <= single.high
+    assert {0.0: single.low, 1.0: single.high}[right] == pytest.approx(right)

@@ -73,13 +73,13 @@ def test_it_shows_what_is_learned_and_what_stands_before_it(encoded: tuple[Any, 
 
 def test_its_counts_are_those_of_the_batch(encoded: tuple[Any, Any]) -> None:
     vlm, batch = encoded
-    found = audit(vlm, batch)
+    audited = audit(vlm, batch)
     ids, present = batch.inputs["input_ids"], batch.inputs["attention_mask"].bool()
-    assert [row.tokens for row in found.rows] == present.sum(1).tolist()
-    assert found.loss_tokens == int(batch.answers.sum())
-    assert found.image_tokens == int((ids == vlm.parts.image_token_id).sum()) > 0
-    assert found.rows[1].image_tokens == 0
-    assert found.unclosed == 0
+    assert [row.tokens for row in audited.rows] == present.sum(1).tolist()
+    assert audited.loss_tokens == int(batch.answers.sum())
+    assert audited.image_tokens == int((ids == vlm.parts.image_token_id).sum()) > 0
+    assert audited.rows[1].image_tokens == 0
+    assert audited.unclosed == 0
 
 
 def test_answers_without_an_end_are_counted(qwen: tuple[Any, Any]) -> None:
@@ -145,8 +145,8 @@ def test_another_answer_is_an_error_that_shows_both(qwen: tuple[Any, Any]) -> No
 
 
 def test_it_can_be_saved(qwen: tuple[Any, Any]) -> None:
-    found = audit(*qwen)
-    assert LossAudit.model_validate_json(found.model_dump_json()) == found
+    audited = audit(*qwen)
+    assert LossAudit.model_validate_json(audited.model_dump_json()) == audited
 
 
 def test_shown_text_cannot_drive_a_terminal() -> None:

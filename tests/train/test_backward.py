@@ -69,11 +69,11 @@ def untruncated(model: PeftModel, inputs: dict[str, torch.Tensor]) -> Gradients:
     return gradients(model, inputs)
 
 
-def largest_difference(found: Gradients, expected: Gradients) -> float:
+def largest_difference(ours: Gradients, expected: Gradients) -> float:
     """Relative to the largest entry of each gradient."""
-    assert found.keys() == expected.keys()
+    assert ours.keys() == expected.keys()
     assert all(expected[name].abs().max() > 0 for name in expected)
-    return max(float((found[name] - expected[name]).abs().max() / expected[name].abs().max()) for name in expected)
+    return max(float((ours[name] - expected[name]).abs().max() / expected[name].abs().max()) for name in expected)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +88,9 @@ def test_gradients_equal_those_of_the_untruncated_pass(
 ) -> None:
     model = adapted(tiny_folder(family))
     with truncate(model, *KINDS[kind]) as truncation:
-        found = gradients(model, inputs_of(tiny_folder(family)))
+        ours = gradients(model, inputs_of(tiny_folder(family)))
     assert truncation.lowest == 2
-    assert largest_difference(found, expected(family)) < 1e-12
+    assert largest_difference(ours, expected(family)) < 1e-12
 
 
 @families
@@ -108,7 +108,7 @@ def test_frozen_layers_and_tower_run_forward_only(family: str, kind: str, tiny_f
     def record(module: nn.Module, args: Any, output: Any) -> None:
         calls[module] += 1
         if module not in above:
-            assert all(not one.requires_grad and one.grad_fn is None for one in tensors(output)), names[module]
+            assert all(not tensor.requires_grad and tensor.grad_fn is None for tensor in tensors(output)), names[module]
 
     for module in names:
         if module not in around:
@@ -142,9 +142,9 @@ def test_dropout_is_the_same_when_recomputed(family: str, kind: str, tiny_folder
     model, inputs = adapted(tiny_folder(family), lora_dropout=0.5), inputs_of(tiny_folder(family))
     without, after = gradients(model, inputs), torch.get_rng_state()
     with truncate(model, *KINDS[kind]):
-        found = gradients(model, inputs)
+        ours = gradients(model, inputs)
     assert torch.equal(after, torch.get_rng_state())
-    assert largest_difference(found, without) < 1e-12
+    assert largest_difference(ours, without) < 1e-12
 
 
 def state_of(model: nn.Module) -> list[Any]:
@@ -208,8 +208,8 @@ def test_adapted_towers_get_their_gradients(family: str, kind: str, with_image: 
     assert truncation.lowest == 0
     assert truncation.layers == tuple(LAYERS)
     assert list(truncation.below) == [".".join(ALSO[family].split(".")[:2])]
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert largest_difference(found, whole) < 1e-12
+    ours = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert largest_difference(ours, whole) < 1e-12
 
 
 def test_the_log_says_what_decides_the_cost(tiny_folder: Folder, caplog: pytest.LogCaptureFixture) -> None:

@@ -40,8 +40,8 @@ def with_adapter(folder: Path, base: Path) -> Path:
 
 
 def python(content: str) -> str:
-    (found,) = re.findall(r"```python\n(.*?)```", content, flags=re.DOTALL)
-    return str(found)
+    (block,) = re.findall(r"```python\n(.*?)```", content, flags=re.DOTALL)
+    return str(block)
 
 
 @pytest.mark.parametrize("base", ["qwen2_5_vl", "llava", "embedded"])
@@ -72,10 +72,10 @@ def test_its_metadata_is_what_the_hub_reads(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_base_model_on_the_hub() -> None:
-    found = card(on(preflight(), id="/data/model", on_hub=False), LORA)
-    assert "base_model" not in found.data.to_dict()
-    assert 'base = "/data/model"' in found.content
-    assert "/data/model" in found.text
+    written = card(on(preflight(), id="/data/model", on_hub=False), LORA)
+    assert "base_model" not in written.data.to_dict()
+    assert 'base = "/data/model"' in written.content
+    assert "/data/model" in written.text
 
 
 def test_it_names_what_was_trained_on_what() -> None:
@@ -124,11 +124,11 @@ def test_nothing_from_data_becomes_markup() -> None:
 
 @pytest.mark.parametrize("text", ["a`b", "``", "`", "a|b", "", "a\nb", "x``y`z"])
 def test_code_is_one_span_whatever_it_holds(text: str) -> None:
-    found = code(text)
-    fence = re.match("`+", found)
+    quoted = code(text)
+    fence = re.match("`+", quoted)
     assert fence
-    inner = found[len(fence[0]) : -len(fence[0])]
+    inner = quoted[len(fence[0]) : -len(fence[0])]
     assert fence[0] not in re.findall("`+", inner)
-    assert "\n" not in found
-    assert not re.search(r"(?<!\\)\|", found)
+    assert "\n" not in quoted
+    assert not re.search(r"(?<!\\)\|", quoted)
     assert plain(text).replace("\\", "") == " ".join(text.split())

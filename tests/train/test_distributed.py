@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import ranked
 import trained
+import warm
 
 IMAGES = ("image", "image", "turns", "images") * 3
 # Batches of both ranks with and without images, and of one rank only.
@@ -47,10 +48,11 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
     for name, (data, changed) in runs.items():
         values = trained.settings(qwen, data, folder / name, trainer=SPLIT, **changed)
         recipes.append(str(trained.write_recipe(folder / f"{name}.yaml", values)))
-    done = trained.launched([str(Path(ranked.__file__)), *recipes])
-    assert done.returncode == 0, done.stderr[-5000:]
+    done = warm.ranks([str(Path(ranked.__file__)), *recipes], trained.environment())
+    errors = "\n".join(rank.stderr for rank in done)
+    assert [rank.returncode for rank in done] == [0, 0], errors[-5000:]
     codes = [json.loads((folder / f"ranks.{rank}.json").read_text()) for rank in range(2)]
-    return folder, codes, done.stderr
+    return folder, codes, errors
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +150,13 @@ def test_two_ranks_go_on_where_they_were_stopped(qwen, data_of, tmp_path):
         )
         recipes.append(trained.write_recipe(tmp_path / f"{name}.yaml", values))
     script = [str(Path(ranked.__file__)), *map(str, recipes)]
-    assert trained.launched(script).returncode == 0
+    assert [rank.returncode for rank in warm.ranks(script, trained.environment())] == [0, 0]
     whole = {recipe.stem: trained.weights(tmp_path / recipe.stem) for recipe in recipes}
     for name in whole:
         shutil.rmtree(tmp_path / name / "checkpoints" / "checkpoint-3")
         shutil.rmtree(tmp_path / name / "adapter")
         (tmp_path / name / "report.html").unlink()
-    done = trained.launched([*script, "--resume"])
-    assert json.loads((tmp_path / "ranks.0.json").read_text()) == dict.fromkeys(whole, 0), done.stderr[-5000:]
+    done = warm.ranks([*script, "--resume"], trained.environment())
+    assert json.loads((tmp_path / "ranks.0.json").read_text()) == dict.fromkeys(whole, 0), done[0].stderr[-5000:]
     for name, weights in whole.items():
         assert trained.difference(weights, trained.weights(tmp_path / name)) < 1e-6, name

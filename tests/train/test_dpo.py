@@ -25,9 +25,9 @@ def parts(request, tiny_folder, data_of, tmp_path_factory):
     """A trained assembly on one pair."""
     out = tmp_path_factory.mktemp("dpo")
     values = trained.settings(tiny_folder(request.param), data_of("pair"), out, method="dpo", trainer=STEPS)
-    found = assemble(Recipe.model_validate(values))
-    found.trainer.train()
-    return found
+    parts = assemble(Recipe.model_validate(values))
+    parts.trainer.train()
+    return parts
 
 
 def test_the_pair_is_learned(parts):

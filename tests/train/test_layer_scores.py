@@ -32,11 +32,11 @@ def gradients(vlm, batch):
         parameter.requires_grad_(True)
     vlm.model.zero_grad()
     answer_loss(vlm.model, batch).backward()
-    found = [
+    batches = [
         {name: layer.get_submodule(name).weight.grad.clone() for name in linear_names(layer)} for layer in vlm.layers
     ]
     vlm.model.zero_grad()
-    return found
+    return batches
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "paligemma", "llava"])

@@ -191,16 +191,16 @@ def test_the_count_is_pefts(tiny_folder, options):
 @pytest.mark.parametrize("layers", [[2], [1, 3], [0, 1, 2, 3], [0, 1, 2, 3, 4]])
 def test_matched_arms_are_as_close_as_whole_ranks_allow(empty, layers, options):
     model = empty("qwen2_vl")
-    given = {"r": 6, "lora_alpha": 12, **options}
-    target = count_parameters(model, build_lora(model, range(5), given))
-    plain = build_lora(model, layers, given)
-    matched = build_lora(model, layers, given, match_rank=True)
+    options_of_both = {"r": 6, "lora_alpha": 12, **options}
+    target = count_parameters(model, build_lora(model, range(5), options_of_both))
+    plain = build_lora(model, layers, options_of_both)
+    matched = build_lora(model, layers, options_of_both, match_rank=True)
     assert scale(matched) == pytest.approx(scale(plain))
     assert plain.r == 6
     if len(layers) == 5:
         assert matched == plain
     distances = {
-        rank: abs(count_parameters(model, build_lora(model, layers, given | {"r": rank})) - target)
+        rank: abs(count_parameters(model, build_lora(model, layers, options_of_both | {"r": rank})) - target)
         for rank in range(max(1, matched.r - 2), matched.r + 3)
     }
     assert distances[matched.r] == min(distances.values())
@@ -208,7 +208,7 @@ def test_matched_arms_are_as_close_as_whole_ranks_allow(empty, layers, options):
 
 def test_fields_of_peft_pass_through(empty):
     model = empty("qwen2_vl")
-    given = {
+    fields = {
         "r": 8,
         "lora_alpha": 24,
         "lora_dropout": 0.2,
@@ -219,8 +219,8 @@ def test_fields_of_peft_pass_through(empty):
         "alpha_pattern": {"layers.1.self_attn.v_proj": 2},
         "task_type": "CAUSAL_LM",
     }
-    config = build_lora(model, [1, 2], given)
-    assert {name: getattr(config, name) for name in given} == given
+    config = build_lora(model, [1, 2], fields)
+    assert {name: getattr(config, name) for name in fields} == fields
     ranks = {
         name.removeprefix("base_model.model."): module.r["default"]
         for name, module in get_peft_model(model, config).named_modules()

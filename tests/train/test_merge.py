@@ -10,11 +10,17 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vfl.errors import InputError
+from vfl.io.config import read_config
+from vfl.io.run_folder import RunFolder
 from vfl.loading.load import load
 from vfl.train.adapter import merge as merging
 from vfl.train.adapter.files import CONFIG, WEIGHTS, load_adapter, save_adapter
 from vfl.train.adapter.lora import build_lora
-from vfl.train.adapter.merge import TOLERANCE, merge
+from vfl.train.adapter.merge import TOLERANCE, MergeConfig
+
+
+def merge(adapter, out, *, overwrite=False, **settings):
+    return merging.merge(MergeConfig(adapter=adapter, out=out, **settings), overwrite=overwrite)
 
 
 @pytest.fixture
@@ -61,9 +67,9 @@ def test_the_merged_model_is_the_adapter_on_its_base(base, adapter, tmp_path, fa
     saved = adapter(folder)
     result = merge(saved, tmp_path / "merged")
     assert result.difference <= result.allowed < 0.01 * result.effect
-    (wanted, prompt), (found, again), (plain, _) = logits(folder, saved), logits(result.folder), logits(folder)
-    assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
-    assert (found - plain).abs().max() > 0.1
+    (wanted, prompt), (merged, again), (plain, _) = logits(folder, saved), logits(result.folder), logits(folder)
+    assert (merged - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    assert (merged - plain).abs().max() > 0.1
     assert torch.equal(prompt.input_ids, again.input_ids)
     assert prompt.image_key == again.image_key
 
@@ -86,7 +92,7 @@ def test_everything_else_is_the_bases(base, adapter, tmp_path):
     folder = base()
     merge(adapter(folder), tmp_path / "merged")
     names = sorted(path.name for path in folder.iterdir())
-    assert sorted(path.name for path in (tmp_path / "merged").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "merged").iterdir()) == sorted([*names, "settings.yaml"])
     for name in names:
         if name not in ("model.safetensors", "config.json"):
             assert (tmp_path / "merged" / name).read_bytes() == (folder / name).read_bytes(), name
@@ -106,7 +112,7 @@ def test_the_base_can_be_named(base, adapter, tmp_path):
     folder.rename(tmp_path / "moved")
     with pytest.raises(InputError, match="base-qwen2_vl-float32"):
         merge(saved, tmp_path / "merged")
-    merge(saved, tmp_path / "merged", model=tmp_path / "moved")
+    merge(saved, tmp_path / "merged", model=str(tmp_path / "moved"))
     values = json.loads((saved / CONFIG).read_text())
     (saved / CONFIG).write_text(json.dumps(values | {"base_model_name_or_path": None}))
     with pytest.raises(InputError, match=r"does not name its base model. Give it with --model"):
@@ -119,17 +125,38 @@ def test_what_lies_there_is_not_lost(base, adapter, tmp_path):
     out = tmp_path / "merged"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"is not empty. Choose another folder, or pass --overwrite"):
-        merge(saved, out)
-    with pytest.raises(InputError, match=r"holds no model .* is not replaced"):
-        merge(saved, out, overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"holds other files, which would be lost"):
+            merge(saved, out, overwrite=overwrite)
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     for place in (folder, saved, tmp_path):
         with pytest.raises(InputError, match="which the merge reads"):
             merge(saved, place, overwrite=True)
     (out / "notes.txt").rename(out / "config.json")
+    with pytest.raises(InputError, match=r"holds a model. Use --overwrite to replace it"):
+        merge(saved, out)
     merge(saved, out, overwrite=True)
     assert (out / "model.safetensors").is_file()
+
+
+def test_a_folder_that_another_process_writes_is_refused(base, adapter, tmp_path):
+    saved = adapter(base())
+    with (
+        RunFolder(tmp_path / "merged", merging.MODEL, whole=True).held(overwrite=False),
+        pytest.raises(InputError, match="is being written by process"),
+    ):
+        merge(saved, tmp_path / "merged")
+
+
+def test_its_settings_merge_the_same_again(base, adapter, tmp_path):
+    folder = base("llava")
+    saved = adapter(folder)
+    merge(saved, tmp_path / "merged")
+    settings = read_config(MergeConfig, tmp_path / "merged" / "settings.yaml", {"out": tmp_path / "again"})
+    merging.merge(settings)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "again"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_nothing_is_written_when_the_logits_differ(base, adapter, tmp_path, monkeypatch):

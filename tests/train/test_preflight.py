@@ -4,14 +4,13 @@ import io
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import warm
 from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import DeepSpeedPlugin
 from preflights import HOSTILE, preflight
@@ -88,22 +87,19 @@ Path({str(tmp_path)!r}, f"rank{{facts.rank}}.json").write_text(facts.model_dump_
 """
     (tmp_path / "rank.py").write_text(code)
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "rank.py")], env=environment, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = warm.ranks([str(tmp_path / "rank.py")], environment)
+    assert [rank.returncode for rank in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
     facts = [LaunchFacts.model_validate_json((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    for rank, one in enumerate(facts):
-        assert (one.rank, one.local_rank, one.world_size, one.local_world_size) == (rank, rank, 2, 2)
-        assert one.backend == "gloo"
-        assert one.zero is not None
-        assert (one.zero.stage, one.zero.offload_parameters, one.zero.offload_optimizer) == (3, "cpu", None)
-        assert (one.global_batch, one.steps_per_epoch, one.total_steps) == (16, 1, 3)
-        told = "\n".join(one.warnings)
-        assert len(one.warnings) == 2
-        assert GATHER in told
-        assert "A step takes 16 rows but the data has 10" in told
+    for rank, of_rank in enumerate(facts):
+        assert (of_rank.rank, of_rank.local_rank, of_rank.world_size, of_rank.local_world_size) == (rank, rank, 2, 2)
+        assert of_rank.backend == "gloo"
+        assert of_rank.zero is not None
+        assert (of_rank.zero.stage, of_rank.zero.offload_parameters, of_rank.zero.offload_optimizer) == (3, "cpu", None)
+        assert (of_rank.global_batch, of_rank.steps_per_epoch, of_rank.total_steps) == (16, 1, 3)
+        warnings = "\n".join(of_rank.warnings)
+        assert len(of_rank.warnings) == 2
+        assert GATHER in warnings
+        assert "A step takes 16 rows but the data has 10" in warnings
 
 
 def test_a_sound_set_up_has_no_warnings(tmp_path: Path) -> None:
@@ -129,32 +125,32 @@ def test_every_row_is_in_one_bin_on_its_side_of_the_limit(seed: int) -> None:
     text, image = (rng.integers(0, 10 ** (seed % 3 + 1) + 2, 200) for _ in range(2))
     total = text + image
     limit = int(np.quantile(total, 0.8))
-    found = length_histogram(text.tolist(), image.tolist(), limit)
-    assert sum(one.rows for one in found.bins) == found.rows == 200
-    assert found.over == int((total > limit).sum())
-    assert sum(one.rows for one in found.bins if one.first > limit) == found.over
-    for one, after in zip(found.bins[:-1], found.bins[1:], strict=True):
-        assert one.last + 1 == after.first
-    for one in found.bins:
-        inside = (one.first <= total) & (total <= one.last)
-        assert one.rows == inside.sum()
+    histogram = length_histogram(text.tolist(), image.tolist(), limit)
+    assert sum(interval.rows for interval in histogram.bins) == histogram.rows == 200
+    assert histogram.over == int((total > limit).sum())
+    assert sum(interval.rows for interval in histogram.bins if interval.first > limit) == histogram.over
+    for interval, after in zip(histogram.bins[:-1], histogram.bins[1:], strict=True):
+        assert interval.last + 1 == after.first
+    for interval in histogram.bins:
+        inside = (interval.first <= total) & (total <= interval.last)
+        assert interval.rows == inside.sum()
         if total[inside].sum():
-            assert one.image_share == pytest.approx(image[inside].sum() / total[inside].sum(), abs=1e-4)
-    assert (found.total.least, found.total.most) == (total.min(), total.max())
-    assert found.longest[0][1] == total.max()
+            assert interval.image_share == pytest.approx(image[inside].sum() / total[inside].sum(), abs=1e-4)
+    assert (histogram.total.least, histogram.total.most) == (total.min(), total.max())
+    assert histogram.longest[0][1] == total.max()
 
 
 @pytest.mark.parametrize("lengths", [[1], [0, 0], [7, 7, 7], [1, 100_000]])
 def test_unusual_lengths_have_a_histogram_too(lengths: list[int]) -> None:
-    found = length_histogram(lengths, [0] * len(lengths))
-    assert sum(one.rows for one in found.bins) == len(lengths)
-    assert found.over == 0
-    assert all(bar.plain for label, bar, rows in bars(found) if rows != "0")
+    histogram = length_histogram(lengths, [0] * len(lengths))
+    assert sum(interval.rows for interval in histogram.bins) == len(lengths)
+    assert histogram.over == 0
+    assert all(bar.plain for label, bar, rows in bars(histogram) if rows != "0")
 
 
 def test_bars_are_as_long_as_their_rows_and_fit() -> None:
-    found = length_histogram([5] * 10 + [150] * 40 + [400] * 1, [0] * 51, limit=300)
-    drawn = bars(found, width=20)
+    histogram = length_histogram([5] * 10 + [150] * 40 + [400] * 1, [0] * 51, limit=300)
+    drawn = bars(histogram, width=20)
     assert max(len(bar) for _, bar, _ in drawn) == 20
     assert {str(span.style) for _, bar, _ in drawn[-1:] for span in bar.spans} == {"red"}
 

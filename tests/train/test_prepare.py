@@ -39,11 +39,11 @@ def changed(path, folder, change):
 
 
 def test_what_is_read_is_counted_and_measured(encoder, out, data_of):
-    found = prepared(encoder, out, data_of(*KINDS))
-    facts = found.facts
+    ready = prepared(encoder, out, data_of(*KINDS))
+    facts = ready.facts
     assert (facts.rows, facts.used, facts.text_only, facts.multi_turn, facts.multi_image) == (4, 4, 1, 1, 1)
-    assert [a + b for a, b in zip(found.text, found.image, strict=True)] == list(found.rows["length"])
-    assert [count > 0 for count in found.image] == [True, False, True, True]
+    assert [a + b for a, b in zip(ready.text, ready.image, strict=True)] == list(ready.rows["length"])
+    assert [count > 0 for count in ready.image] == [True, False, True, True]
     assert not (out / "errors.jsonl").exists()
 
 
@@ -73,9 +73,9 @@ def test_a_bad_image_is_named_with_its_row(encoder, out, data_of, broken):
     (line,) = (out / "errors.jsonl").read_text().splitlines()
     assert json.loads(line)["uid"] == "the-third"
     assert not list((out / "data").glob("*")), "nothing half done is left"
-    found = prepared(encoder, out, path, on_bad_row="skip")
-    assert (found.facts.used, found.facts.bad) == (3, 1)
-    assert "the-third" not in found.rows["uid"]
+    ready = prepared(encoder, out, path, on_bad_row="skip")
+    assert (ready.facts.used, ready.facts.bad) == (3, 1)
+    assert "the-third" not in ready.rows["uid"]
 
 
 def test_long_rows_are_counted_never_cut(encoder, out, data_of):
@@ -85,9 +85,9 @@ def test_long_rows_are_counted_never_cut(encoder, out, data_of):
     assert limit < lengths[-1]
     with pytest.raises(InputError, match=rf"1 of 4 rows are too long.*data.max_length is {limit}.*on_long_row=skip"):
         prepared(encoder, out, path, max_length=limit)
-    found = prepared(encoder, out, path, max_length=limit, on_long_row="skip")
-    assert sorted(found.rows["length"]) == lengths[:-1]
-    assert found.facts.too_long == 1
+    ready = prepared(encoder, out, path, max_length=limit, on_long_row="skip")
+    assert sorted(ready.rows["length"]) == lengths[:-1]
+    assert ready.facts.too_long == 1
     with pytest.raises(InputError, match="No row of"):
         prepared(encoder, out, path, max_length=1, on_long_row="skip")
 
@@ -95,8 +95,8 @@ def test_long_rows_are_counted_never_cut(encoder, out, data_of):
 def test_equal_rows_are_counted_apart(encoder, out, data_of):
     """The same row twice, one of them over-long in neither: both stay, under ids of their own."""
     path = changed(data_of("image", "text"), out.parent, lambda rows: rows + rows)
-    found = prepared(encoder, out, path)
-    assert len(set(found.rows["uid"])) == 4
+    ready = prepared(encoder, out, path)
+    assert len(set(ready.rows["uid"])) == 4
 
 
 def test_rows_of_the_other_method_are_refused(encoder, out, data_of):

@@ -9,6 +9,7 @@ import killed
 import pytest
 import torch
 import trained
+import warm
 
 from vfl.errors import InputError
 from vfl.train.checkpoints import WRITING
@@ -58,7 +59,7 @@ def check_equal(out, whole):
     ]
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
     assert not [path for path in out.rglob(".*") if path.name not in {".gitattributes"}], "leftovers"
-    first, second = (torch.load(one / "checkpoints/checkpoint-6/optimizer.pt") for one in (out, whole))
+    first, second = (torch.load(folder / "checkpoints/checkpoint-6/optimizer.pt") for folder in (out, whole))
     for name, state in first["state"].items():
         assert all(torch.equal(value, second["state"][name][key]) for key, value in state.items())
 
@@ -67,7 +68,7 @@ def killed_at(moments, qwen, rows, settings, folder):
     """Kill one run at each of the moments; the folder in which it ended at last, and what was said."""
     out = folder / "run"
     recipe = trained.write_recipe(folder / "recipe.yaml", trained.settings(qwen, rows, out, **settings))
-    done = trained.finished([str(Path(killed.__file__)), str(recipe), str(out), *map(str, moments)])
+    done = warm.finished([str(Path(killed.__file__)), str(recipe), str(out), *map(str, moments)], trained.environment())
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return out, done.stdout
 

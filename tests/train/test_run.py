@@ -4,14 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import tiny
 import torch
 import trained
+import warm
 from safetensors.torch import load_file
 
 import vfl
@@ -92,11 +90,11 @@ def test_every_logger_is_told_the_accuracies_and_none_of_the_losses_is_lost(done
     run(qwen, data_of(*KINDS), out, evaluation=evaluation)
     assert trained.losses(out) == trained.losses(done[0])
     state = json.loads((out / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())
-    told = {row["step"]: row["eval_own/accuracy"] for row in state["log_history"] if "eval_own/accuracy" in row}
+    logged = {row["step"]: row["eval_own/accuracy"] for row in state["log_history"] if "eval_own/accuracy" in row}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     written = {row["step"]: row["groups"]["own"]["accuracy"] for row in lines if row["kind"] == "evaluation"}
-    assert told == written
-    assert list(told) == [0, 1, 2]
+    assert logged == written
+    assert list(logged) == [0, 1, 2]
     assert not any("eval_own/accuracy" in row for row in lines)
 
 
@@ -178,7 +176,8 @@ def test_a_mistake_costs_no_earlier_run(done, qwen, data_of, run, tmp_path):
 def test_wandb_without_a_login_is_offline_and_asks_nobody(qwen, data_of, tmp_path):
     values = trained.settings(qwen, data_of("image", "text"), tmp_path / "run", trainer={"report_to": ["wandb"]})
     recipe = trained.write_recipe(tmp_path / "recipe.yaml", values)
-    done = trained.finished(["-m", "vfl.train.launch", str(recipe)], HOME=str(tmp_path), WANDB_DIR=str(tmp_path))
+    environment = trained.environment(HOME=str(tmp_path), WANDB_DIR=str(tmp_path))
+    done = warm.finished(["-m", "vfl.train.launch", str(recipe)], environment)
     assert done.returncode == 0, done.stderr[-3000:]
     (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert b"train/loss" in stored.read_bytes()
@@ -188,24 +187,16 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(qwen, data_of, tmp_path):
     out = tmp_path / "run"
     values = trained.settings(qwen, data_of(*KINDS), out, trainer={"max_steps": 10000, "save_steps": 1})
     recipe = trained.write_recipe(tmp_path / "recipe.yaml", values)
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from vfl.commands.main import run; run()", "train", str(recipe)],
-        env=trained.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    command = ["-c", "from vfl.commands.main import run; run()", "train", str(recipe)]
+    process = warm.Process(command, trained.environment())
     # Any of them: the first is rotated away soon.
-    while process.poll() is None and not any((out / "checkpoints").glob("checkpoint-*")):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 130, errors[-3000:]
-    assert "--resume" in errors
-    assert "Traceback" not in errors
+    while process.poll(0.05) is None and not any((out / "checkpoints").glob("checkpoint-*")):
+        pass
+    os.kill(process.pid, signal.SIGINT)
+    ended = process.finish()
+    assert ended.returncode == 130, ended.stderr[-3000:]
+    assert "--resume" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.slow
@@ -213,7 +204,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(qwen, data_of, tmp_path):
 def test_offloading_trains_a_step(qwen, data_of, name, tmp_path):
     values = trained.settings(qwen, data_of(*KINDS), tmp_path / "run", deepspeed=name, trainer={"max_steps": 1})
     recipe = trained.write_recipe(tmp_path / "recipe.yaml", values)
-    done = trained.finished(["-m", "vfl.train.launch", str(recipe)])
+    done = warm.finished(["-m", "vfl.train.launch", str(recipe)], trained.environment())
     assert done.returncode == 0, done.stderr[-3000:]
     assert trained.weights(tmp_path / "run")
 

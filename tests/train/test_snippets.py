@@ -48,14 +48,14 @@ def arguments(text):
     """The options of a command line, as a shell reads it; several words make a list."""
     script = "swift() { printf '%s\\0' \"$@\"; }\n" + text
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    found = {}
+    options = {}
     for word in done.stdout.split("\0")[1:-1]:
         if word.startswith("--"):
             name = word.removeprefix("--")
-            found[name] = []
+            options[name] = []
         else:
-            found[name].append(word)
-    return {name: words[0] if len(words) == 1 else words for name, words in found.items()}
+            options[name].append(word)
+    return {name: words[0] if len(words) == 1 else words for name, words in options.items()}
 
 
 def within(targets, model):
@@ -74,8 +74,8 @@ READ = {
 
 
 def adapted(model, target_modules):
-    found = get_peft_model(model, LoraConfig(r=2, target_modules=target_modules)).named_modules()
-    return {name.removeprefix("base_model.model.") for name, module in found if isinstance(module, LoraLayer)}
+    adapted_model = get_peft_model(model, LoraConfig(r=2, target_modules=target_modules)).named_modules()
+    return {name.removeprefix("base_model.model.") for name, module in adapted_model if isinstance(module, LoraLayer)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -95,7 +95,7 @@ def test_single_digits_are_no_beginnings_of_longer_numbers(empty):
     names += [f"model.vision_tower.encoder.layers.{layer}.self_attn.q_proj" for layer in range(30)]
     chosen = [names[1], names[12]]
     assert [name for name in names if re.fullmatch(pattern_of(chosen), name)] == chosen
-    assert [name for name in names if any(one in name for one in chosen)] == chosen
+    assert [name for name in names if any(part in name for part in chosen)] == chosen
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_single_digits_are_no_beginnings_of_longer_numbers(empty):
 )
 def test_patterns_and_expressions_hold_the_names_and_no_others(names):
     others = [*(name + "x" for name in names), *(f"x{name}" for name in names), *(f"{n}.weight" for n in names)]
-    others += [re.sub(r"\d+", lambda found: found[0] + "0", name) for name in names if re.search(r"[1-9]", name)]
+    others += [re.sub(r"\d+", lambda digits: digits[0] + "0", name) for name in names if re.search(r"[1-9]", name)]
     assert all(re.fullmatch(pattern_of(names), name) for name in names)
     assert not [name for name in {*others} - {*names} if re.fullmatch(pattern_of(names), name)]
     assert sorted(eval(python_of(names))) == sorted(names)
@@ -135,8 +135,8 @@ def test_settings_arrive_under_the_tools_own_names(empty):
     config = build_lora(model, [1], OPTIONS)
     texts = {tool: snippet(tool, config, "org/model") for tool in TOOLS}
     for tool, function in (("peft", "LoraConfig"), ("unsloth", "get_peft_model")):
-        given = keywords(texts[tool], function)
-        assert {name: given[name] for name in OPTIONS} == OPTIONS
+        written = keywords(texts[tool], function)
+        assert {name: written[name] for name in OPTIONS} == OPTIONS
     assert LoraConfig(**keywords(texts["peft"], "LoraConfig")) == config
     read = yaml.safe_load(texts["llamafactory"])
     del read["lora_target"]
@@ -290,8 +290,8 @@ def test_swift_reads_it_so(package, empty):
     exec(compile(ast.Module([rule], []), "tuner.py", "exec"), space)
     # tuner_args.py puts target_regex in the place of target_modules.
     assert "self.target_modules = self.target_regex" in (source / "arguments" / "tuner_args.py").read_text()
-    given = types.SimpleNamespace(target_modules=read["target_regex"])
-    assert space["get_target_modules"](given, None) == read["target_regex"]
+    arguments_read = types.SimpleNamespace(target_modules=read["target_regex"])
+    assert space["get_target_modules"](arguments_read, None) == read["target_regex"]
 
 
 @pytest.mark.slow
@@ -318,10 +318,10 @@ def test_unsloth_reads_it_so(package, empty):
         node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "get_peft_model"
     )
     named = {argument.arg for argument in function.args.args}
-    given = keywords(snippet("unsloth", build_lora(empty("qwen2_vl"), [1], OPTIONS), "m"), "get_peft_model")
+    written = keywords(snippet("unsloth", build_lora(empty("qwen2_vl"), [1], OPTIONS), "m"), "get_peft_model")
     # What it does not name goes to LoraConfig through **kwargs.
     assert function.args.kwarg.arg == "kwargs"
-    assert given.keys() - named == {"use_dora"}
+    assert written.keys() - named == {"use_dora"}
     assert "**kwargs,\n        }" in ast.get_source_segment((models / "vision.py").read_text(), function)
     # A list of names with dots is left as it is, while none of the finetune_* filters is turned off.
     defaults = dict(zip(reversed([a.arg for a in function.args.args]), reversed(function.args.defaults), strict=False))

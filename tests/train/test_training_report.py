@@ -28,12 +28,12 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def lines() -> list[dict[str, Any]]:
-    rng, found = np.random.default_rng(0), []
+    rng, lines = np.random.default_rng(0), []
     for step in range(STEPS + 1):
         at = {"step": step, "epoch": step / 188}
         if step:
             loss: Any = 2 * math.exp(-step / 100) + 0.4 + rng.normal() * 0.05
-            found.append(
+            lines.append(
                 {**at, "kind": "train", "loss": "nan" if step == 7 else loss, "grad_norm": 1.0, "note": HOSTILE}
             )
         if step % EVERY == 0:
@@ -48,13 +48,13 @@ def lines() -> list[dict[str, Any]]:
                 }
                 for name, n in right.items()
             }
-            found.append({**at, "kind": "evaluation", "groups": groups})
+            lines.append({**at, "kind": "evaluation", "groups": groups})
             value = [None if k == 3 else math.exp(-(((k - 12 - step / 200) / 3) ** 2)) for k in range(L)]
             curves = {f"{name}/changed": {"axis": "layer", "at": list(range(L)), "value": value} for name in GROUPS}
             scalars = {"counting/peak": {"value": 12 + step // 188}, "counting/none": {"value": None}}
             result = {"n": 4, "scalars": scalars, "curves": curves, "options": {"reading": HOSTILE}}
-            found.append({**at, "kind": "metric", "name": "swap", "result": result})
-    return [*found, {"step": STEPS, "epoch": 3, "kind": "train", "train_runtime": 1234.5}]
+            lines.append({**at, "kind": "metric", "name": "swap", "result": result})
+    return [*lines, {"step": STEPS, "epoch": 3, "kind": "train", "train_runtime": 1234.5}]
 
 
 def evaluation() -> Evaluation:
@@ -212,13 +212,13 @@ def test_a_line_that_a_killed_run_did_not_finish_is_left_out(folder: Path, tmp_p
 
 def test_the_changes_are_those_of_the_evaluation_or_of_the_log(folder: Path) -> None:
     paired, unpaired = changes_of(evaluation()), read_log(folder / "metrics.jsonl").changes()
-    assert [one.group for one in paired] == [one.group for one in unpaired] == list(GROUPS)
-    for one, other in zip(paired, unpaired, strict=True):
-        assert (one.before, one.after, one.n) == (other.before, other.after, other.n)
-        assert one.gain == pytest.approx(other.gain)
-    assert all(one.difference for one in paired)
+    assert [first.group for first in paired] == [first.group for first in unpaired] == list(GROUPS)
+    for first, second in zip(paired, unpaired, strict=True):
+        assert (first.before, first.after, first.n) == (second.before, second.after, second.n)
+        assert first.gain == pytest.approx(second.gain)
+    assert all(first.difference for first in paired)
     alone = changes_of(evaluation().model_copy(update={"baseline": None, "differences": None}))
-    assert all(one.before is None and one.gain is None and one.after for one in alone)
+    assert all(first.before is None and first.gain is None and first.after for first in alone)
 
 
 def test_a_heat_map_shows_the_first_and_the_last_of_many_steps() -> None:
@@ -257,16 +257,16 @@ def test_the_page_fits_and_stays_inert(page: str, tmp_path: Path) -> None:
     listen = 'onmessage = e => document.querySelector("pre").textContent += e.data + "\\n"'
     (tmp_path / "frame.html").write_text(f"<pre></pre><script>{listen}</script>{frames}")
     address = (tmp_path / "frame.html").as_uri()
-    told = chromium(
+    laid_out = chromium(
         tmp_path / "profile", "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", address
     )
     for width in WIDTHS:
-        found = re.search(rf"width {width} scroll (\d+) curves (\d+) tiny (\d+) title ([^\n<]*)", told)
-        assert found, told[:2000]
-        assert int(found[1]) <= width, "the page is wider than its window"
-        assert int(found[2]) > 10, "the curves collapsed"
-        assert int(found[3]) == 0, "text too small to read"
-        assert found[4].startswith("LoRA training of"), "a hostile script ran: it would make the title 'owned'"
+        state = re.search(rf"width {width} scroll (\d+) curves (\d+) tiny (\d+) title ([^\n<]*)", laid_out)
+        assert state, laid_out[:2000]
+        assert int(state[1]) <= width, "the page is wider than its window"
+        assert int(state[2]) > 10, "the curves collapsed"
+        assert int(state[3]) == 0, "text too small to read"
+        assert state[4].startswith("LoRA training of"), "a hostile script ran: it would make the title 'owned'"
 
 
 @pytest.mark.tool

@@ -15,13 +15,14 @@ from vfl.commands.options import (
     Out,
     Seed,
     Shared,
+    config_options,
     model_options,
     read_settings,
     takes,
 )
 
 
-@takes(model_options)
+@takes(model_options, config_options)
 def command(
     model: ModelArgument = None,
     data: DataOption = None,
@@ -29,8 +30,10 @@ def command(
     map: Map = None,
     functions: Functions = None,
     count: Annotated[int | None, typer.Option(help="Layers that a rule takes; half of them by default.")] = None,
-    sample: Annotated[int, typer.Option(help="Training rows that are read.")] = 64,
-    warmup: Annotated[int, typer.Option(help="Steps of a short LoRA run in all layers; 0 leaves this rule out.")] = 0,
+    sample: Annotated[int | None, typer.Option(help="Training rows that are read (64).")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Steps of a short LoRA run in all layers; 0, the default, leaves this rule out.")
+    ] = None,
     out: Out = None,
     seed: Seed = None,
     allow_other_model: AllowOtherModel = False,
@@ -46,32 +49,54 @@ def command(
     from vfl.errors import InputError
 
     import_peft()
-    from vfl.io.fields import split
-    from vfl.loading.config import ModelConfig, load_from
+    from vfl.commands.settings import LayersConfig
+    from vfl.loading.config import load_from
     from vfl.train.layers.rule_table import choice_table, choices, draw, score_table
     from vfl.train.layers.rules import check_count
     from vfl.train.layers.shift import shift_of
     from vfl.train.survey import map_of, save_survey, survey
 
-    if not data:
+    settings = read_settings(
+        LayersConfig,
+        shared,
+        model=model,
+        data=data or None,
+        images=images,
+        map=map,
+        functions=functions,
+        count=count,
+        sample=sample,
+        warmup=warmup,
+        out=out,
+        seed=seed,
+        allow_other_model=allow_other_model,
+    )
+    if not settings.data:
         raise InputError("No training rows were given. Name them with --data train.jsonl.")
-    names = split(functions or "")
-    if names and map is None:
+    names, folder = list(settings.functions), settings.out
+    if names and settings.map is None:
         raise InputError("--functions needs the map that says where they read: give --map map.json.")
-    vlm = load_from(read_settings(ModelConfig, shared, model=model))
-    if count is not None:
-        check_count(count, vlm.num_layers)
-    fmap = map_of(vlm, map, allow_other_model=allow_other_model) if map else None
+    vlm = load_from(settings)
+    if settings.count is not None:
+        check_count(settings.count, vlm.num_layers)
+    fmap = map_of(vlm, settings.map, allow_other_model=settings.allow_other_model) if settings.map else None
     reading = fmap.layers_of(names) if fmap and names else []
-    scored = survey(vlm, data, images=images, rows=sample, warmup=warmup, seed=seed or 0)
-    chosen = choices(scored.scores, count or max(1, vlm.num_layers // 2), vlm.num_layers, reading)
+    scored = survey(
+        vlm,
+        list(settings.data),
+        images=settings.images,
+        rows=settings.sample,
+        warmup=settings.warmup,
+        seed=settings.seed,
+    )
+    chosen = choices(scored.scores, settings.count or max(1, vlm.num_layers // 2), vlm.num_layers, reading)
     console = Console()
     console.print(score_table(scored.scores, vlm.num_layers, fmap))
     console.print(choice_table(chosen, vlm.num_layers))
     shift = shift_of(scored.scores["gradient"], reading, names) if reading else None
     if shift is not None:
         console.print(shift.sentence, markup=False, highlight=False, soft_wrap=True)
-    if out is not None:
-        save_survey(out / "layers.json", scored, chosen, shift)
-        draw(scored.scores, vlm.num_layers, fmap, out / "layers.png")
-        console.print(f"{out / 'layers.json'} and layers.png", markup=False, highlight=False, soft_wrap=True)
+    if folder is not None:
+        save_survey(folder / "layers.json", scored, chosen, shift)
+        draw(scored.scores, vlm.num_layers, fmap, folder / "layers.png")
+        console.print(f"{folder / 'layers.json'} and layers.png", markup=False, highlight=False, soft_wrap=True)

@@ -3,8 +3,9 @@
 vfl lora-config runs/qwen2.5-vl-7b --functions counting --expand 2 --model Qwen/Qwen2.5-VL-7B-Instruct --out lora
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,17 +18,27 @@ from vfl.commands.options import (
     Out,
     Revision,
     Seed,
+    Shared,
     TrustRemoteCode,
+    config_options,
     given_of,
+    split_shared,
+    takes,
 )
 
+if TYPE_CHECKING:
+    from vfl.train.lora_files import LoraFilesConfig
 
+
+@takes(config_options)
 def command(
     map: Annotated[Path | None, typer.Argument(help="map.json of `vfl locate`, or the folder that holds it.")] = None,
     model: ModelOption = None,
     functions: Functions = None,
-    expand: Annotated[int, typer.Option(help="Layers to add on each side of the functions' layers.")] = 0,
-    arm: Annotated[str, typer.Option(help="function, full, reversed (all other layers) or random.")] = "function",
+    expand: Annotated[int | None, typer.Option(help="Layers to add on each side of the functions' layers (0).")] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="function (default), full, reversed (all other layers) or random.")
+    ] = None,
     seed: Seed = None,
     layers: Annotated[str | None, typer.Option("--layers", help=LAYERS)] = None,
     preset: Annotated[str | None, typer.Option(help="Layers that a paper states, by name.")] = None,
@@ -39,10 +50,14 @@ def command(
     ] = None,
     also_adapt: Annotated[str | None, typer.Option(help="vision, projector, or both with a comma between.")] = None,
     out: Out = None,
-    tool: Annotated[str, typer.Option(help="peft, llamafactory, swift, axolotl, unsloth or all.")] = "all",
+    tool: Annotated[
+        str | None, typer.Option(help="peft, llamafactory, swift, axolotl, unsloth or all (default).")
+    ] = None,
     allow_other_model: AllowOtherModel = False,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
+    *,
+    shared: Shared,
 ) -> None:
     """Write the LoRA configuration of a model's function layers, for PEFT and for other trainers.
 
@@ -51,25 +66,40 @@ def command(
     """
     import_peft()
     from vfl.errors import InputError
-    from vfl.io.fields import split
     from vfl.io.layers import layer_list
     from vfl.loading.load import EMBEDDED_ID
     from vfl.train.adapter.lora import build_lora
     from vfl.train.adapter.lora_rank import count_parameters
     from vfl.train.export.meta_model import identify_model, meta_model
     from vfl.train.export.snippets import TOOLS, snippet
-    from vfl.train.layers.choice import chosen_layers, read_choice
+    from vfl.train.layers.choice import chosen_layers
 
-    if tool != "all" and tool not in TOOLS:
-        raise InputError(f"--tool {tool!r} is unknown; expected {', '.join(TOOLS)} or all.")
-    choice = read_choice(_written(map, functions, expand, arm, seed or 0, layers, preset, allow_other_model))
-    empty = meta_model(model or EMBEDDED_ID, revision=revision, trust_remote_code=trust_remote_code)
+    settings = _settings(
+        shared,
+        top={
+            "model": model,
+            "match_rank": match_rank,
+            "also_adapt": also_adapt,
+            "out": out,
+            "tool": tool,
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+        },
+        layers=_written(map, functions, expand, arm, seed, layers, preset, allow_other_model),
+        lora=dict(field_value(text) for text in lora or []),
+    )
+    choice, also, folder = settings.layers, settings.also_adapt, settings.out
+    if choice.by_data:
+        raise InputError(
+            f"The layers of the rule {choice.rule} depend on the training rows: `vfl train` decides them, and "
+            "`vfl layers` shows them. Name them here with --layers."
+        )
+    empty = meta_model(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
     identity = identify_model(empty, hashed=choice.map is not None)
     chosen = chosen_layers(choice, identity)
-    also = tuple(split(also_adapt or ""))
-    config = build_lora(empty, chosen, dict(field_value(text) for text in lora or []), also=also, match_rank=match_rank)
+    config = build_lora(empty, chosen, settings.lora, also=also, match_rank=settings.match_rank)
     config.base_model_name_or_path = empty.name_or_path
-    config.revision = revision
+    config.revision = settings.revision
 
     console = Console()
     total = sum(parameter.numel() for parameter in empty.parameters())
@@ -81,18 +111,20 @@ def command(
         f"parameters ({count / total:.2%} of {total:,}), {2 * count:,} bytes in bfloat16, {4 * count:,} in float32",
     )
     written = {}
-    for name in TOOLS if tool == "all" else (tool,):
+    # As a person would write it: the embedded model is a folder to other tools.
+    base = empty.name_or_path if settings.model == EMBEDDED_ID else settings.model
+    for name in TOOLS if settings.tool == "all" else (settings.tool,):
         try:
-            written[name] = snippet(name, config, model or empty.name_or_path, also)
+            written[name] = snippet(name, config, base, also)
         except InputError as error:
-            if tool != "all":
+            if settings.tool != "all":
                 raise
             _say(console, f"Left out: {error}")
-    if out is None:
+    if folder is None:
         for text in written.values():
             _say(console, f"\n{text}")
         return
-    for path in write_config(out, config, written):
+    for path in write_config(folder, config, written):
         _say(console, str(path))
 
 
@@ -140,21 +172,46 @@ def import_peft() -> None:
         raise InputError(f'This command needs PEFT ({error}): pip install "vfl[train]"') from error
 
 
+def _settings(
+    shared: Mapping[str, Any], *, top: Mapping[str, Any], layers: Mapping[str, Any], lora: Mapping[str, Any]
+) -> "LoraFilesConfig":
+    """The settings of `--config`, under flags, which go into its `layers` and `lora` too, under `--set`."""
+    from vfl.errors import InputError
+    from vfl.io.config import merged, set_dotted, validated
+    from vfl.train.lora_files import LoraFilesConfig
+
+    file, sets, _ = split_shared(shared)
+    values = merged(file, given_of(top))
+    for key, flags in (("layers", layers), ("lora", lora)):
+        inner = values.get(key)
+        if not flags and inner is not None:
+            continue
+        if not isinstance(inner, dict | None):
+            raise InputError(
+                f"{file} gives {key} as {inner!r}, and the flags give {', '.join(flags)}: give {key} as keys there, or "
+                "leave these flags out."
+            )
+        values[key] = {**(inner or {}), **flags}
+    for override in sets:
+        set_dotted(values, override)
+    return validated(LoraFilesConfig, values, source=str(file) if file else "settings")
+
+
 def _written(
     map: Path | None,
     functions: str | None,
-    expand: int,
-    arm: str,
-    seed: int,
+    expand: int | None,
+    arm: str | None,
+    seed: int | None,
     layers: str | None,
     preset: str | None,
     allow_other_model: bool,
-) -> Any:
+) -> dict[str, Any]:
     """The options as a recipe would write them under `layers`."""
     if layers == "full":
         arm, layers = "full", None
-    named = {"map": map, "preset": preset, "list": layers, "functions": functions}
-    return given_of(named) | {"expand": expand, "arm": arm, "seed": seed, "allow_other_model": allow_other_model}
+    named = {"map": map, "preset": preset, "list": layers, "functions": functions, "expand": expand, "arm": arm}
+    return given_of({**named, "seed": seed, "allow_other_model": allow_other_model})
 
 
 def _say(console: Console, text: str) -> None:

@@ -9,33 +9,51 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vfl.commands.options import MODEL, OUT, Device, Dtype, Overwrite, TrustRemoteCode
+from vfl.commands.options import (
+    MODEL,
+    Device,
+    Dtype,
+    Out,
+    Overwrite,
+    Shared,
+    TrustRemoteCode,
+    config_options,
+    read_settings,
+    takes,
+)
 
 
+@takes(config_options)
 def command(
-    adapter: Annotated[Path, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")],
-    out: Annotated[Path, typer.Option("--out", help=OUT)],
+    adapter: Annotated[
+        Path | None, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")
+    ] = None,
+    out: Out = None,
     model: Annotated[str | None, typer.Option("--model", help=MODEL, show_default="the adapter's own base")] = None,
     overwrite: Overwrite = False,
     dtype: Dtype = None,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
+    *,
+    shared: Shared,
 ) -> None:
     """Merge an adapter into its base model, in the base's own dtype unless --dtype is given, and check its logits."""
     from vfl.commands.lora_config import import_peft
 
     import_peft()
-    from vfl.train.adapter.merge import merge
+    from vfl.train.adapter.merge import MergeConfig, merge
 
-    merged = merge(
-        adapter,
-        out,
+    settings = read_settings(
+        MergeConfig,
+        shared,
+        adapter=adapter,
+        out=out,
         model=model,
-        overwrite=overwrite,
         dtype=dtype,
         device=device,
         trust_remote_code=trust_remote_code,
     )
+    merged = merge(settings, overwrite=overwrite)
     console = Console()
     console.print(
         f"{merged.folder}: merged in {merged.dtype}. Its logits differ from those of the adapter on its base by "

@@ -1,6 +1,7 @@
 """Generated and user-made probe suites.
 
 vfl probes make OUT --functions counting,ocr --pairs 100 --seed 0
+vfl probes make --config suite.yaml --set out=OUT
 vfl probes make OUT --coco annotations.json images/
 vfl probes show OUT --out sheet.png
 """
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vfl.commands.options import OUT, PAIRS, SEED, Functions, Size
+from vfl.commands.options import OUT, Functions, Pairs, Seed, Shared, Size, config_options, read_settings, takes
 
 if TYPE_CHECKING:
     from vfl.probes.pair import Pair
@@ -22,12 +23,15 @@ app = typer.Typer(help="Make probe suites and look at them.", no_args_is_help=Tr
 
 
 @app.command("make")
+@takes(config_options)
 def make_command(
-    out: Annotated[Path, typer.Argument(help="Folder for the suite; must not hold one already.")],
+    out: Annotated[Path | None, typer.Argument(help="Folder for the suite; must not hold one already.")] = None,
     functions: Functions = None,
-    pairs: Annotated[int, typer.Option("--pairs", help=PAIRS)] = 100,
-    seed: Annotated[int, typer.Option("--seed", help=SEED)] = 0,
-    style: Annotated[str, typer.Option(help="standard: for real models; micro: for the embedded one.")] = "standard",
+    pairs: Pairs = None,
+    seed: Seed = None,
+    style: Annotated[
+        str | None, typer.Option(help="standard (default): for real models; micro: for the embedded one.")
+    ] = None,
     size: Size = None,
     objects: Annotated[
         Path | None, typer.Option(help="Folder of your own pictures, one a class, instead of the bundled ones.")
@@ -36,6 +40,8 @@ def make_command(
         tuple[Path, Path] | None,
         typer.Option(help="COCO annotations and image folder: pairs from photographs instead of drawn ones."),
     ] = None,
+    *,
+    shared: Shared,
 ) -> None:
     """Write a probe suite: OUT/probes.jsonl and its images.
 
@@ -43,25 +49,38 @@ def make_command(
     wrong name lists them.
     """
     from vfl.errors import InputError
-    from vfl.io.fields import split
     from vfl.probes.coco import FUNCTIONS as COCO_FUNCTIONS
     from vfl.probes.coco import coco_pairs
+    from vfl.probes.config import SuiteConfig
     from vfl.probes.functions import PAPER_FUNCTIONS
     from vfl.probes.make import make
     from vfl.probes.pair import write_suite
 
-    names = None if functions is None else split(functions) or [""]
-    if coco is not None:
-        if size is not None or objects is not None or style != "standard":
+    settings = read_settings(
+        SuiteConfig,
+        shared,
+        out=out,
+        functions=functions,
+        pairs=pairs,
+        seed=seed,
+        style=style,
+        size=size,
+        objects=objects,
+        coco=coco,
+    )
+    names, count = settings.functions, settings.pairs
+    if settings.coco is not None:
+        if settings.size is not None or settings.objects is not None or settings.style != "standard":
             raise InputError("--coco takes photographs as they are: leave out --style, --size and --objects")
-        drawn, left_out = coco_pairs(*coco, functions=names or COCO_FUNCTIONS, pairs=pairs, seed=seed)
-        made = write_suite(out, drawn)
+        drawn, left_out = coco_pairs(*settings.coco, functions=names or COCO_FUNCTIONS, pairs=count, seed=settings.seed)
+        made = write_suite(settings.out, drawn)
         for function, reasons in left_out.items():
             listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
             typer.echo(f"{function}: annotations left out: {listed}")
     else:
-        made = make(out, names or PAPER_FUNCTIONS, pairs, seed, _style(style, size, objects))
-    _describe(out, made)
+        style_used = _style(settings.style, settings.size, settings.objects)
+        made = make(settings.out, names or PAPER_FUNCTIONS, count, settings.seed, style_used)
+    _describe(settings.out, made)
 
 
 @app.command("show")

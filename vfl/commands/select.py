@@ -283,19 +283,19 @@ def paths(data: list[Path] | None) -> tuple[Path, ...] | None:
     return tuple(data) if data else None
 
 
-def show_coverage(found: Mapping[str, Any]) -> None:
+def show_coverage(coverage: Mapping[str, Any]) -> None:
     """Answers and kinds of question of the subset beside those of the data, and how much is unsolved in both."""
     for title, heading in (("answers", "answer"), ("openings", "questions that begin")):
-        if not found[title]:
+        if not coverage[title]:
             continue
         table = Table(box=SIMPLE_HEAD)
         for name in (heading, "data", "subset"):
             table.add_column(name, justify="left" if name == heading else "right")
-        for one in found[title]:
-            shares = (one["rows"] / max(found["rows"], 1), one["chosen"] / max(found["chosen"], 1))
-            table.add_row(Text(one["text"]), *(f"{100 * share:.1f} %" for share in shares))
+        for stratum in coverage[title]:
+            shares = (stratum["rows"] / max(coverage["rows"], 1), stratum["chosen"] / max(coverage["chosen"], 1))
+            table.add_row(Text(stratum["text"]), *(f"{100 * share:.1f} %" for share in shares))
         Console().print(table)
-    unsolved = found["unsolved"]
+    unsolved = coverage["unsolved"]
     say(f"Unsolved: {100 * unsolved['data']:.1f} % of the data, {100 * unsolved['subset']:.1f} % of the subset")
 
 

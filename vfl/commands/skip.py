@@ -7,22 +7,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vfl.commands.options import Map, ModelArgument, Shared, model_options, read_settings, takes
+from vfl.commands.options import Map, ModelArgument, Shared, config_options, model_options, read_settings, takes
 
 
-@takes(model_options)
+@takes(model_options, config_options)
 def command(
     model: ModelArgument = None,
-    entry: Annotated[int | None, typer.Option(min=0, help="Vision tokens enter at this layer (0).")] = None,
-    exit: Annotated[int | None, typer.Option(min=0, help="And are gone from this layer on (the last).")] = None,
+    entry: Annotated[int | None, typer.Option(help="Vision tokens enter at this layer (0).")] = None,
+    exit: Annotated[int | None, typer.Option(help="And are gone from this layer on (the last).")] = None,
     map: Map = None,
     keep: Annotated[
         str | None, typer.Option(help="With --map: functions whose layers see the image, such as counting,ocr.")
     ] = None,
     image: Annotated[Path | None, typer.Option(help="Picture to ask about; a made one if left out.")] = None,
     question: Annotated[str | None, typer.Option(help="What to ask.")] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="Length of the timed answers.")] = 32,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed answers of each.")] = 3,
+    tokens: Annotated[int | None, typer.Option(help="Length of the timed answers (32).")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Timed answers of each (3).")] = None,
     *,
     shared: Shared,
 ) -> None:
@@ -30,38 +30,52 @@ def command(
 
     Either --entry and --exit, or --map and --keep, say which layers.
     """
+    from vfl.commands.settings import SkipConfig
     from vfl.engine.skip.running import generate
     from vfl.engine.skip.skip import Skip, skip_by_map
     from vfl.engine.skip.speed import compare_speed
     from vfl.errors import InputError
     from vfl.functionmap import FunctionMap
-    from vfl.io.fields import split
-    from vfl.loading.config import ModelConfig, load_from
+    from vfl.loading.config import load_from
     from vfl.loading.load import EMBEDDED_ID
     from vfl.models.identity import weights_sha256
 
-    if (map is None) != (keep is None):
+    settings = read_settings(
+        SkipConfig,
+        shared,
+        model=model,
+        entry=entry,
+        exit=exit,
+        map=map,
+        keep=keep,
+        image=image,
+        question=question,
+        tokens=tokens,
+        repeats=repeats,
+    )
+    by_place = settings.entry is not None or settings.exit is not None
+    if (settings.map is None) == bool(settings.keep):
         raise InputError("--map and --keep belong together: whose layers to hide, and for which functions not to.")
-    if (map is None) == (entry is None and exit is None):
+    if (settings.map is not None) == by_place:
         raise InputError("Say what to skip: either --entry and --exit, or --map and --keep.")
-    fmap = None if map is None else FunctionMap.load(map)
-    settings = read_settings(ModelConfig, shared, model=model)
+    fmap = None if settings.map is None else FunctionMap.load(settings.map)
     vlm = load_from(settings)
-    if fmap is not None and keep is not None:
+    if fmap is not None:
         folder = Path(vlm.model_id)
         digest = weights_sha256(folder) if folder.is_dir() else None
         fmap = fmap.check_model(vlm.model_id, vlm.num_layers, revision=vlm.revision, weights_sha256=digest)
-        skip = skip_by_map(fmap, split(keep))
+        skip = skip_by_map(fmap, settings.keep)
     else:
-        skip = Skip(vlm.num_layers, entry or 0, vlm.num_layers if exit is None else exit)
+        end = vlm.num_layers if settings.exit is None else settings.exit
+        skip = Skip(vlm.num_layers, settings.entry or 0, end)
     shown, asked = made_prompt(settings.model == EMBEDDED_ID)
-    encoded = vlm.ask(question or asked, image or shown)
-    speeds = compare_speed(vlm, encoded, skip, tokens=tokens, repeats=repeats)
+    encoded = vlm.ask(settings.question or asked, settings.image or shown)
+    speeds = compare_speed(vlm, encoded, skip, tokens=settings.tokens, repeats=settings.repeats)
     table = Table(title=f"{encoded.num_vision_tokens} vision tokens in a prompt of {encoded.length}")
     for heading in ("", "prompt s", "answer s", "tokens/s", "cache MiB", "answer"):
         table.add_column(heading, justify="left" if heading in ("", "answer") else "right")
     for label, way, speed in (("plain", None, speeds[0]), ("skipping", skip, speeds[1])):
-        ids, _ = generate(vlm, encoded, way, max_new_tokens=tokens)
+        ids, _ = generate(vlm, encoded, way, max_new_tokens=settings.tokens)
         numbers = (speed.prompt_seconds, speed.seconds, speed.tokens_per_second, speed.cache_bytes / 2**20)
         text = vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
         table.add_row(label, *(f"{number:.3g}" for number in numbers), _plain(text))
@@ -71,7 +85,7 @@ def command(
     share = speeds[1].cache_bytes / speeds[0].cache_bytes
     console.print(
         f"{speeds[0].seconds / speeds[1].seconds:.2f} times as fast, {100 * share:.0f} % of the cache; medians of "
-        f"{repeats} answers of {tokens} tokens.",
+        f"{settings.repeats} answers of {settings.tokens} tokens.",
         highlight=False,
         soft_wrap=True,
     )

@@ -8,48 +8,60 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vfl.commands.options import MODEL, Reading, Shared, model_options, read_settings, takes
+from vfl.commands.options import ModelArgument, Reading, Shared, config_options, model_options, read_settings, takes
 
 
-@takes(model_options)
+@takes(model_options, config_options)
 def command(
-    model: Annotated[str, typer.Argument(help=MODEL)],
-    target: Annotated[Path, typer.Argument(help="The image that is asked about.")],
-    source: Annotated[Path, typer.Argument(help="The image whose vision tokens are swapped in; of equal size.")],
-    question: Annotated[str, typer.Argument(help="The question.")],
-    window: Annotated[int, typer.Option(min=1, help="Layers swapped at a time.")] = 1,
+    model: ModelArgument = None,
+    target: Annotated[Path | None, typer.Argument(help="The image that is asked about.")] = None,
+    source: Annotated[
+        Path | None, typer.Argument(help="The image whose vision tokens are swapped in; of equal size.")
+    ] = None,
+    question: Annotated[str | None, typer.Argument(help="The question.")] = None,
+    window: Annotated[int | None, typer.Option(help="Layers swapped at a time (1).")] = None,
     reading: Reading = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 16,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer (16).")] = None,
     *,
     shared: Shared,
 ) -> None:
     """Ask one question with each layer's vision tokens swapped (arXiv 2509.24791, figure 1, for your pictures)."""
+    from vfl.commands.settings import SwapConfig
     from vfl.engine.image_cache import prefill
     from vfl.engine.plan import Plan
-    from vfl.engine.sweep import READINGS, sweep
+    from vfl.engine.sweep import sweep
     from vfl.errors import InputError
-    from vfl.loading.config import ModelConfig, load_from
+    from vfl.loading.config import load_from
 
-    reading = reading or "text"
-    if reading not in READINGS:
-        raise InputError(f"--reading {reading} is unknown; expected one of {', '.join(READINGS)}.")
-    vlm = load_from(read_settings(ModelConfig, shared, model=model))
-    if window > vlm.num_layers:
-        raise InputError(f"--window {window} is wider than the model, which has {vlm.num_layers} layers.")
-    asked, other = vlm.ask(question, target), vlm.ask(question, source)
+    settings = read_settings(
+        SwapConfig,
+        shared,
+        model=model,
+        target=target,
+        source=source,
+        question=question,
+        window=window,
+        reading=reading,
+        max_new_tokens=max_new_tokens,
+    )
+    vlm, width = load_from(settings), settings.window
+    if width > vlm.num_layers:
+        raise InputError(f"--window {width} is wider than the model, which has {vlm.num_layers} layers.")
+    asked, other = vlm.ask(settings.question, settings.target), vlm.ask(settings.question, settings.source)
     image_cache = prefill(vlm, other)
-    starts = range(vlm.num_layers - window + 1)
-    plans = [Plan.own(), *(Plan.window(first, window, image_cache) for first in starts)]
-    answers = sweep(vlm, asked, plans, max_new_tokens=max_new_tokens, reading=reading).texts
-    alone = sweep(vlm, other, [Plan.own()], max_new_tokens=max_new_tokens, own=image_cache).texts[0]
-    table = Table(title=Text(question))  # a question may hold what rich takes for markup
+    starts = range(vlm.num_layers - width + 1)
+    plans = [Plan.own(), *(Plan.window(first, width, image_cache) for first in starts)]
+    limit = settings.max_new_tokens
+    answers = sweep(vlm, asked, plans, max_new_tokens=limit, reading=settings.reading).texts
+    alone = sweep(vlm, other, [Plan.own()], max_new_tokens=limit, own=image_cache).texts[0]
+    table = Table(title=Text(settings.question))  # a question may hold what rich takes for markup
     table.add_column("layers swapped", justify="right")
     table.add_column("answer")
     table.add_column("")
     table.add_row("none", _plain(answers[0]), "target")
     for first, answer in zip(starts, answers[1:], strict=True):
         mark = "" if answer == answers[0] else "= source" if answer == alone else "changed"
-        table.add_row(str(first) if window == 1 else f"{first}-{first + window - 1}", _plain(answer), mark)
+        table.add_row(str(first) if width == 1 else f"{first}-{first + width - 1}", _plain(answer), mark)
     table.add_row("all", _plain(alone), "source")
     Console().print(table)
 

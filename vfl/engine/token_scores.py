@@ -43,15 +43,15 @@ def score_tokens(vlm: VLM, hidden: torch.Tensor, tokens: torch.Tensor, changed: 
 
 def _score(vlm: VLM, hidden: torch.Tensor, tokens: torch.Tensor, changed: torch.Tensor) -> TokenScores:
     own = _log_softmax(vlm.logits(hidden))
-    given = tokens.to(own.device)
-    chosen = own.gather(-1, given[:, None])[:, 0]
+    answered = tokens.to(own.device)
+    chosen = own.gather(-1, answered[:, None])[:, 0]
     # Where the token is certain, 1 - 2 + 1 may come out below zero.
     errors = ((2 * own).exp().sum(-1) - 2 * chosen.exp() + 1).clamp(min=0).sqrt()
-    logprobs, top1, divergence = [chosen], [own.argmax(-1) == given], [torch.zeros_like(chosen)]
+    logprobs, top1, divergence = [chosen], [own.argmax(-1) == answered], [torch.zeros_like(chosen)]
     for states in changed:
         other = _log_softmax(vlm.logits(states)).to(own.device)
-        logprobs.append(other.gather(-1, given[:, None])[:, 0])
-        top1.append(other.argmax(-1) == given)
+        logprobs.append(other.gather(-1, answered[:, None])[:, 0])
+        top1.append(other.argmax(-1) == answered)
         middle = torch.logaddexp(own, other) - math.log(2)
         parted = (own.exp() * (own - middle) + other.exp() * (other - middle)).sum(-1) / 2
         divergence.append(parted.clamp(min=0))  # rounding may leave less than nothing

@@ -64,10 +64,10 @@ def reply(vlm: VLM, question: Question) -> Reply:
 
 
 @torch.no_grad()
-def replies(vlm: VLM, question: Question, given: Mapping[str, Any]) -> list[Reply]:
-    """Answers of the B rows of `given`, the decoder's arguments for this prompt (`take_rows` repeats it)."""
+def replies(vlm: VLM, question: Question, inputs: Mapping[str, Any]) -> list[Reply]:
+    """Answers of the B rows of `inputs`, the decoder's arguments for this prompt (`take_rows` repeats it)."""
     cache = DynamicCache()
-    output = vlm.parts.decoder(**given, past_key_values=cache, use_cache=True).last_hidden_state
+    output = vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
     first = head_logits(vlm, output[:, -1])
 
     def step(chosen: torch.Tensor, number: int) -> torch.Tensor:

@@ -99,9 +99,9 @@ def head_masking(
 
     def asked(heads: Sequence[tuple[int, int]]) -> list[bool]:
         with tapped(vlm, rewrite=masked_heads(heads, mode, means)):
-            return [one.correct for one in evaluator.answer()]
+            return [answer.correct for answer in evaluator.answer()]
 
-    plain = [one.correct for one in evaluator.answer()]
+    plain = [answer.correct for answer in evaluator.answer()]
     top = {(stage, k): asked(members[stage][:k]) for stage, k in product(stages, numbers)}
     random = {
         (stage, k): np.mean([asked(shuffled[stage, draw][:k]) for draw in range(draws)], axis=0)

@@ -166,7 +166,7 @@ def _knocked_out(
     windows: Sequence[tuple[int, int]],
 ) -> dict[str, tuple[list[bool], list[float]]]:
     """By cut: right or wrong, and the drop in probability of the plain answer's first token, one each a window."""
-    given = decoder_inputs(vlm, question.encoded.inputs)
+    inputs = decoder_inputs(vlm, question.encoded.inputs)
     everything = list(product(edges, windows))
     outcomes: dict[str, tuple[list[bool], list[float]]] = {name: ([], []) for name in edges}
     for start in range(0, len(everything), ROWS):
@@ -178,7 +178,7 @@ def _knocked_out(
             here = torch.tensor([first <= layer <= last for _, (first, last) in rows], device=queries.device)
             blocks.append(BlockedEdges(frozenset([layer]), queries & here[:, None], keys))
         with tapped(vlm, blocks=blocks):
-            answered = replies(vlm, question, take_rows(given, [0] * len(rows)))
+            answered = replies(vlm, question, take_rows(inputs, [0] * len(rows)))
         for (name, _), edited in zip(rows, answered, strict=True):
             outcomes[name][0].append(edited.right)
             outcomes[name][1].append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))

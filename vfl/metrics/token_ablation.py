@@ -188,27 +188,27 @@ def token_sets(
 
 def ablated(vlm: VLM, question: Question, sets: Sequence[torch.Tensor], blank: torch.Tensor) -> list[Reply]:
     """Answers with each set of image tokens, (V,) bool, at the mean embedding (d,)."""
-    given = decoder_inputs(vlm, question.encoded.inputs)
+    inputs = decoder_inputs(vlm, question.encoded.inputs)
     answers: list[Reply] = []
     for start in range(0, len(sets), ROWS):
         answers += replies(
-            vlm, question, without_tokens(vlm, question.encoded, given, sets[start : start + ROWS], blank)
+            vlm, question, without_tokens(vlm, question.encoded, inputs, sets[start : start + ROWS], blank)
         )
     return answers
 
 
 def without_tokens(
-    vlm: VLM, encoded: Encoded, given: Mapping[str, Any], sets: Sequence[torch.Tensor], blank: torch.Tensor
+    vlm: VLM, encoded: Encoded, inputs: Mapping[str, Any], sets: Sequence[torch.Tensor], blank: torch.Tensor
 ) -> dict[str, Any]:
     """The decoder's arguments, a row for each set of image tokens that is replaced."""
-    many = take_rows(given, [0] * len(sets))
+    many = take_rows(inputs, [0] * len(sets))
     embeds = many["inputs_embeds"].clone()
     here = (encoded.input_ids[0] == vlm.parts.image_token_id).nonzero().flatten().to(embeds.device)
     chosen = torch.stack(list(sets)).to(embeds.device)  # (B, V)
     for row, tokens in enumerate(chosen):
         embeds[row, here[tokens]] = blank.to(embeds)
     many["inputs_embeds"] = embeds
-    if (features := given.get("deepstack_visual_embeds")) is not None:
+    if (features := inputs.get("deepstack_visual_embeds")) is not None:
         flat = chosen.flatten()[:, None]
         many["deepstack_visual_embeds"] = [
             torch.where(flat.to(layer.device), layer.mean(0), layer.repeat(len(sets), 1)) for layer in features

@@ -105,7 +105,7 @@ class BoxConvention:
             text = "{question} {instruction}"
         values = {"{question}": question, "{instruction}": instruction, "{label}": label or ""}
         # not str.format, and in one pass: a user's question may hold braces
-        return re.sub("|".join(map(re.escape, values)), lambda found: values[found.group()], text).strip()
+        return re.sub("|".join(map(re.escape, values)), lambda tag: values[tag.group()], text).strip()
 
     def _ordered(self, pair: Sequence[float]) -> list[float]:
         return [pair[1], pair[0]] if self.y_first else list(pair)

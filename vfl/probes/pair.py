@@ -218,7 +218,7 @@ def write_suite(folder: str | Path, drawn: Iterable[DrawnPair]) -> list[Pair]:
             if image is not None:
                 names[which] = f"images/{pair.id}{suffix}.png"
                 image.save(root / names[which])
-        boxes = {which: [list(map(float, box)) for box in found] for which, found in pair.boxes.items()}
+        boxes = {which: [list(map(float, box)) for box in corners] for which, corners in pair.boxes.items()}
         texts = {key: getattr(pair, key) for key in ("id", "function", "question", "answer", "source_answer", "match")}
         rest = {"boxes": boxes, "label": pair.label, "choices": list(pair.choices)}
         written = Pair.model_validate(texts | names | rest)
@@ -247,16 +247,16 @@ def _read_line(line: str, root: Path, sizes: dict[Path, tuple[int, int]]) -> Pai
     except ValidationError as error:
         raise InputError("; ".join(_problem(dict(problem)) for problem in error.errors())) from error
     pair._folder = root
-    found: dict[Which, tuple[int, int]] = {}
+    size_of: dict[Which, tuple[int, int]] = {}
     for which in pair.images:
         path = inside(root, getattr(pair, which), which)
         if path not in sizes:
             sizes[path] = sound_size(path) if is_sound(path) else open_image(path).size
-        found[which] = sizes[path]
-    if len(set(found.values())) > 1:
-        listed = ", ".join(f"{which} {width}x{height}" for which, (width, height) in found.items())
+        size_of[which] = sizes[path]
+    if len(set(size_of.values())) > 1:
+        listed = ", ".join(f"{which} {width}x{height}" for which, (width, height) in size_of.items())
         raise InputError(f"the images of a pair must have equal pixel sizes, got {listed}; resize them alike")
-    pair._size = found["image"]
+    pair._size = size_of["image"]
     pair._check_difference()
     for which, boxes in pair.boxes.items():
         if any(not (0 <= x0 < x1 <= pair.size[0] and 0 <= y0 < y1 <= pair.size[1]) for x0, y0, x1, y1 in boxes):

@@ -105,17 +105,17 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
     batch = parts.trainer.data_collator([{**row, "weights": None} for row in first])
     mask = batch["labels"] != -100 if recipe.method == "sft" else batch["completion_mask"] > 0
     sides = (False,) if recipe.method == "sft" else (False, True)
-    told = [(row, rejected) for rejected in sides for row in first]
-    count = len(told)  # a blank row that was added has no answers to expect
+    checked_sides = [(row, rejected) for rejected in sides for row in first]
+    count = len(checked_sides)  # a blank row that was added has no answers to expect
     return audit_loss(
         parts.vlm.tokenizer,
         batch["input_ids"][:count],
         mask[:count],
         image_token_ids={parts.vlm.parts.image_token_id},
         end_ids=parts.vlm.end_ids(),
-        expected=[answers_of(row, rejected=rejected) for row, rejected in told],
+        expected=[answers_of(row, rejected=rejected) for row, rejected in checked_sides],
         attention_mask=batch["attention_mask"][:count],
-        where=[row["where"] + (" (rejected)" if rejected else "") for row, rejected in told],
+        where=[row["where"] + (" (rejected)" if rejected else "") for row, rejected in checked_sides],
     )
 
 

@@ -55,8 +55,8 @@ class WholeCheckpoints:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest step first."""
-    found = [(int(name[1]), path) for path in folder.glob("checkpoint-*") if (name := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / STATE).is_file()]
+    numbered = [(int(name[1]), path) for path in folder.glob("checkpoint-*") if (name := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(numbered) if (path / STATE).is_file()]
 
 
 def clear_leftovers(*folders: Path) -> None:

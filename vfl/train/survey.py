@@ -79,11 +79,11 @@ def map_of(vlm: VLM, path: Path, *, allow_other_model: bool = False) -> Function
     )
 
 
-def save_survey(path: Path, found: Survey, choices: Sequence[Choice], shift: Shift | None) -> None:
+def save_survey(path: Path, scored: Survey, choices: Sequence[Choice], shift: Shift | None) -> None:
     """Write all of it as JSON, whole or not at all."""
     content = {
         "schema": 1,
-        **asdict(found),
+        **asdict(scored),
         "choices": [asdict(choice) for choice in choices],
         "shift": None if shift is None else shift.model_dump(),
     }

@@ -76,8 +76,8 @@ def test_generated_probes_are_within_what_training_shows() -> None:
     asked = {name: set() for name in FUNCTIONS}
     for seed in range(400):
         rng = np.random.default_rng(seed)
-        for name, found in questions(mixed_scene(rng)).items():
-            asked[name] |= {question.text for question in found}
+        for name, of_function in questions(mixed_scene(rng)).items():
+            asked[name] |= {question.text for question in of_function}
     for pair in drawn_pairs(FUNCTIONS, pairs=12, seed=1, style=MICRO_STYLE):
         text = PIXEL.box_prompt(pair.question, pair.label) if pair.match == "box" else pair.question
         assert text in asked[pair.function]

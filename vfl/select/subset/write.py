@@ -9,10 +9,10 @@ subset/manifest.json     sources, hashes, settings, counts, versions
 subset/dataset_info.json for LLaMA-Factory, where it can read the rows as they are
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import pyarrow.parquet as pq
 from pydantic import Field
@@ -115,6 +115,35 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
             write_settings(out, manifest["settings"] | {"scores": manifest["scores"]})
             write_json(out / MANIFEST, manifest)
     return manifest
+
+
+class Dataset(Protocol):
+    """What a checker is told of a `datasets.Dataset`: the library is optional and may have no types."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns."""
+
+    def select(self, indices: Any) -> Any:
+        """The rows at these places."""
+
+
+D = TypeVar("D", bound=Dataset)
+
+
+@overload
+def filter_data(scores: str | Path, data: D, *, budget: str | int | float, **settings: Any) -> D: ...
+
+
+@overload
+def filter_data(
+    scores: str | Path,
+    data: str | Path | Sequence[str | Path] | None = None,
+    *,
+    budget: str | int | float,
+    out: str | Path,
+    **settings: Any,
+) -> Path: ...
 
 
 def filter_data(

@@ -204,10 +204,10 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], what: str) -> None:
         raise InputError(f"{what} has values that are not finite, in {wrong[0]} and {len(wrong) - 1} other tensors.")
 
 
-def _compare(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], folder: Path) -> None:
-    for difference, names in (("lacks", set(expected) - set(found)), ("has besides", set(found) - set(expected))):
+def _compare(expected: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor], folder: Path) -> None:
+    for difference, names in (("lacks", set(expected) - set(loaded)), ("has besides", set(loaded) - set(expected))):
         if names:
             raise InputError(f"The adapter in {folder} {difference} {len(names)} tensors, such as {min(names)}.")
     for name, tensor in expected.items():
-        if not torch.equal(tensor.to(found[name].dtype), found[name].cpu()):
+        if not torch.equal(tensor.to(loaded[name].dtype), loaded[name].cpu()):
             raise InputError(f"The adapter in {folder} has other values in {name} than were to be saved.")

@@ -57,13 +57,13 @@ def build_lora(
     Raises:
         InputError: for unknown or conflicting options, and for modules that may not or cannot be adapted.
     """
-    given = dict(options or {})
-    _check_options(given)
+    written = dict(options or {})
+    _check_options(written)
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise InputError("The model has an adapter on it already. Build the configuration on the plain base model.")
-    wanted = DEFAULTS | given
-    if "r" in given and "lora_alpha" not in given:
-        wanted["lora_alpha"] = given["r"]  # the paper's ratio
+    wanted = DEFAULTS | written
+    if "r" in written and "lora_alpha" not in written:
+        wanted["lora_alpha"] = written["r"]  # the paper's ratio
     parts = discover(model)
     config = _config(wanted | _names(model, parts, layers, wanted, also))
     _check_patterns(config)
@@ -82,24 +82,24 @@ def build_lora(
     return matched_rank(model, config, _config(wanted | _names(model, parts, everything, wanted, also)))
 
 
-def _check_options(given: Mapping[str, Any]) -> None:
-    if taken := [name for name in _OURS if given.get(name) is not None]:
+def _check_options(written: Mapping[str, Any]) -> None:
+    if taken := [name for name in _OURS if written.get(name) is not None]:
         raise InputError(
             f"lora.{taken[0]} conflicts with `layers`, which chooses the layers here (PEFT's own choice would also "
             "reach the vision tower's layers of these numbers). Leave it out and write the layers under `layers`."
         )
     known = [field.name for field in fields(LoraConfig) if field.init and field.name not in (*_OURS, *_RECORDS)]
-    if unknown := [name for name in given if name not in known]:
+    if unknown := [name for name in written if name not in known]:
         hint = did_you_mean(unknown[0], known)
         raise InputError(
             f"lora.{unknown[0]} is no field of PEFT's LoraConfig; known are {', '.join(sorted(known))}."
             + (f" {hint[0].upper()}{hint[1:]}" if hint else "")
         )
-    start = str(given.get("init_lora_weights"))
+    start = str(written.get("init_lora_weights"))
     for name, reason in _NOT_AGAIN.items():
         if start.startswith(name):
             raise InputError(f"lora.init_lora_weights {start!r} {reason}.")
-    if given.get("bias") == "all":
+    if written.get("bias") == "all":
         raise InputError("lora.bias 'all' trains every bias, the vision tower's included. Use none or lora_only.")
 
 
@@ -107,30 +107,30 @@ def _names(
     model: PreTrainedModel, parts: Parts, layers: Sequence[int], wanted: Mapping[str, Any], also: Sequence[str]
 ) -> dict[str, Any]:
     """Full names in place of the short ones."""
-    found: dict[str, Any] = {"target_modules": target_names(model, layers, wanted["target_modules"], also, parts=parts)}
+    named: dict[str, Any] = {"target_modules": target_names(model, layers, wanted["target_modules"], also, parts=parts)}
     if wanted.get("target_parameters"):
         if wanted["lora_dropout"]:
             raise InputError(
                 f"lora.target_parameters allow no dropout in PEFT, here it is {wanted['lora_dropout']}: add "
                 "lora_dropout: 0."
             )
-        found["target_parameters"] = _parameter_names(parts, layers, wanted["target_parameters"])
+        named["target_parameters"] = _parameter_names(parts, layers, wanted["target_parameters"])
     excluded = wanted.get("exclude_modules")
     if excluded:
         if isinstance(excluded, str):
             raise InputError(
                 f"lora.exclude_modules is {excluded!r}; expected a list of module names, such as [o_proj]."
             )
-        kept = [name for name in found["target_modules"] if not any(named_so(name, one) for one in excluded)]
+        kept = [name for name in named["target_modules"] if not any(named_so(name, short) for short in excluded)]
         if not kept:
             raise InputError(f"lora.exclude_modules {list(excluded)} leaves no module to adapt.")
         # Excluded here and once: a saved pattern would have to be understood by everything that loads the adapter.
-        found |= {"target_modules": kept, "exclude_modules": None}
-    return found
+        named |= {"target_modules": kept, "exclude_modules": None}
+    return named
 
 
 def _parameter_names(parts: Parts, layers: Sequence[int], short_names: Sequence[str]) -> list[str]:
-    found = []
+    chosen = []
     for short in short_names:
         names = [
             f"{parts.decoder_name}.layers.{layer}.{name}"
@@ -143,8 +143,8 @@ def _parameter_names(parts: Parts, layers: Sequence[int], short_names: Sequence[
             raise InputError(
                 f"lora.target_parameters: no layer has a parameter {short!r}; layer {layers[0]} has {known}."
             )
-        found += names
-    return found
+        chosen += names
+    return chosen
 
 
 def _config(values: Mapping[str, Any]) -> LoraConfig:

@@ -8,14 +8,16 @@ import gc
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from vfl.errors import InputError
 from vfl.io.folders import replacing_folder
+from vfl.io.run_folder import RunFolder, write_settings
 from vfl.loading.load import load, resolve
 from vfl.models.encode import Encoded
 from vfl.models.precision import DTYPES
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 # inside of norms.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 QUESTION = "What is in the image?"
+MODEL = "config.json"
+"""Without it a folder holds no model."""
 
 
 @dataclass(frozen=True)
@@ -49,53 +53,60 @@ class Merged:
     effect: float
 
 
-def merge(
-    adapter: Path,
-    out: Path,
-    *,
-    model: str | Path | None = None,
-    overwrite: bool = False,
-    dtype: str | None = None,
-    device: str | None = None,
-    trust_remote_code: bool = False,
-) -> Merged:
+class MergeConfig(BaseModel):
+    """Which adapter is merged into which model."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    adapter: Path = Field(description="folder of a LoRA adapter")
+    out: Path = Field(description="the folder to write; whole or not at all")
+    model: str | None = Field(default=None, description="the base; default: the one that the adapter names")
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = Field(
+        default="auto", description="of the merged weights; auto: the base's own"
+    )
+    device: str | None = Field(default=None, description='such as "cuda:0"; default: the GPU if there is one')
+    trust_remote_code: bool = False
+
+
+def merge(config: MergeConfig, *, overwrite: bool = False) -> Merged:
     """Write the base model with the adapter merged into its weights.
 
     Args:
-        adapter: folder of a LoRA adapter.
-        out: the folder to write; whole or not at all.
-        model: the base; by default the one that the adapter names.
+        config: what is merged.
         overwrite: replace a model that lies in `out`.
-        dtype: of the merged weights; by default the base's own.
-        device: such as "cuda:0"; by default the GPU if there is one.
-        trust_remote_code: run code that comes with the base.
 
     Raises:
         InputError: when the base is quantized or not found, the adapter does not fit it, `out` is taken, or the merged
             logits differ by more than `TOLERANCE`.
     """
-    config = read_adapter_config(adapter)
-    base = model or config.base_model_name_or_path
+    adapter = read_adapter_config(config.adapter)
+    base = config.model or adapter.base_model_name_or_path
     if not base:
-        raise InputError(f"The adapter in {adapter} does not name its base model. Give it with --model.")
-    revision = config.revision if model is None else None
-    _check_out(out, overwrite, keep=[adapter, Path(base)])
-    own = dtype or _own_dtype(base, revision, trust_remote_code)
-    with replacing_folder(out) as temporary:
-        before = _write_merged(temporary, adapter, base, own, device, revision, trust_remote_code)
+        raise InputError(f"The adapter in {config.adapter} does not name its base model. Give it with --model.")
+    revision = adapter.revision if config.model is None else None
+    _check_inputs_stay(config.out, [config.adapter, Path(base)])
+    with RunFolder(config.out, MODEL, holds="a model", whole=True).held(overwrite=overwrite, can_resume=False):
+        return _merged(config, base, revision)
+
+
+def _merged(config: MergeConfig, base: str, revision: str | None) -> Merged:
+    own = _own_dtype(base, revision, config.trust_remote_code) if config.dtype == "auto" else config.dtype
+    with replacing_folder(config.out) as temporary:
+        before = _write_merged(temporary, config.adapter, base, own, config.device, revision, config.trust_remote_code)
         gc.collect()  # the model that was merged is gone before it is read again: a large one need not fit twice
         again = AutoModelForImageTextToText.from_pretrained(
-            temporary, dtype=DTYPES[own], local_files_only=True, trust_remote_code=trust_remote_code
+            temporary, dtype=DTYPES[own], local_files_only=True, trust_remote_code=config.trust_remote_code
         )
-        found = _logits(again.to(before.encoded.input_ids.device).eval(), before.encoded)
+        logits = _logits(again.to(before.encoded.input_ids.device).eval(), before.encoded)
         result = Merged(
-            folder=out,
+            folder=config.out,
             dtype=own,
-            difference=float((found - before.adapted).abs().max()),
+            difference=float((logits - before.adapted).abs().max()),
             allowed=TOLERANCE[DTYPES[own]] * max(1.0, float(before.adapted.abs().max())),
             effect=float((before.adapted - before.plain).abs().max()),
         )
         _check_difference(result)
+        write_settings(temporary, config.model_dump(mode="json", by_alias=True))
     return result
 
 
@@ -142,19 +153,12 @@ def _check_difference(result: Merged) -> None:
         logger.warning("Rounding takes away much of what the adapter learned: %s. A wider --dtype keeps it.", numbers)
 
 
-def _check_out(out: Path, overwrite: bool, keep: list[Path]) -> None:
+def _check_inputs_stay(out: Path, inputs: list[Path]) -> None:
+    """`out` takes the place of what lies there."""
     place = out.resolve()
-    for path in keep:
+    for path in inputs:
         if path.exists() and path.resolve().is_relative_to(place):
             raise InputError(f"--out {out} is, or holds, {path}, which the merge reads. Choose another folder.")
-    if place.is_file():
-        raise InputError(f"--out {out} is a file; expected a folder to write.")
-    if not place.is_dir() or not any(place.iterdir()):
-        return
-    if not overwrite:
-        raise InputError(f"--out {out} is not empty. Choose another folder, or pass --overwrite to replace it.")
-    if not (place / "config.json").is_file():
-        raise InputError(f"--out {out} holds no model (no config.json), so it is not replaced. Choose another folder.")
 
 
 def _own_dtype(base: str | Path, revision: str | None, trust_remote_code: bool) -> str:

@@ -90,9 +90,9 @@ def named_so(name: str, short: str) -> bool:
 
 
 def _inside(layer: nn.Module, short_names: Sequence[str] | str) -> list[str]:
-    found = linear_names(layer)
+    all_names = linear_names(layer)
     if short_names == ALL_LINEAR:
-        return found
+        return all_names
     if isinstance(short_names, str):
         raise InputError(
             f"target_modules is {short_names!r}; expected a list of names inside a layer, such as [q_proj, v_proj], "
@@ -100,7 +100,7 @@ def _inside(layer: nn.Module, short_names: Sequence[str] | str) -> list[str]:
         )
     if not short_names:
         raise InputError("target_modules is empty; name at least one module inside a layer, such as [q_proj, v_proj].")
-    return [name for name in found if any(named_so(name, short) for short in short_names)]
+    return [name for name in all_names if any(named_so(name, short) for short in short_names)]
 
 
 def _check_found(

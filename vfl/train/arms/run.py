@@ -83,7 +83,7 @@ def run_all(runs: Sequence[ArmRun], *, jobs: int = 1, launcher: Sequence[str] = 
     # Processes that each take all cores only wait for each other.
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     with bar, ThreadPoolExecutor(max_workers=jobs) as pool:
-        for run, code in pool.map(lambda one: (one, _train(one, launcher, threads)), waiting):
+        for run, code in pool.map(lambda run: (run, _train(run, launcher, threads)), waiting):
             if code != 0:
                 failed.append(run)
             bar.update()

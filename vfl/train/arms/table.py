@@ -75,8 +75,8 @@ def summarise_arms(runs: Sequence[ArmRun]) -> ArmsTable:
                 else {group: _mean(correct[arm][group] - full[group]) for group in groups},
             )
         )
-    before = {group: one.accuracy for group, one in first.baseline.groups.items()} if first.baseline else {}
-    return ArmsTable(tuple(rows), before, {group: one.n for group, one in first.groups.items()})
+    before = {group: accuracy.accuracy for group, accuracy in first.baseline.groups.items()} if first.baseline else {}
+    return ArmsTable(tuple(rows), before, {group: accuracy.n for group, accuracy in first.groups.items()})
 
 
 def write_table(table: ArmsTable, out: Path) -> None:
@@ -139,8 +139,8 @@ def markdown(table: ArmsTable) -> str:
         ]
         for row in compared:
             cells = [
-                f"{100 * one.value:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-                for one in (row.against_full[group] for group in groups)
+                f"{100 * change.value:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
+                for change in (row.against_full[group] for group in groups)
             ]
             lines.append(_line([row.arm, *cells]))
     return "\n".join(lines) + "\n"
@@ -152,15 +152,15 @@ def _line(cells: Sequence[str]) -> str:
 
 def _correct(runs: Sequence[ArmRun]) -> dict[str, np.ndarray]:
     """Per group (seeds, items) of 0 or 1, items in one order."""
-    found: dict[str, list[list[float]]] = {}
+    rows_of_group: dict[str, list[list[float]]] = {}
     for run in runs:
         _, answered = read_evaluation(run.folder)
         by_group: dict[str, dict[str, float]] = {}
-        for one in answered:
-            by_group.setdefault(one.group, {})[one.id] = float(one.correct)
+        for answer in answered:
+            by_group.setdefault(answer.group, {})[answer.id] = float(answer.correct)
         for group, items in by_group.items():
-            found.setdefault(group, []).append([items[name] for name in sorted(items)])
-    return {group: np.array(rows) for group, rows in found.items()}
+            rows_of_group.setdefault(group, []).append([items[name] for name in sorted(items)])
+    return {group: np.array(rows) for group, rows in rows_of_group.items()}
 
 
 def _accuracy(right: np.ndarray) -> Rate:

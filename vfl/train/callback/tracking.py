@@ -71,10 +71,10 @@ def log_accuracies(groups: dict[str, dict[str, Any]], step: int) -> None:
     if wandb.run is None:
         return
     scalars = {
-        f"eval/{group}/{name}": found[name]
-        for group, found in groups.items()
+        f"eval/{group}/{name}": values[name]
+        for group, values in groups.items()
         for name in ("accuracy", "forgetting")
-        if name in found
+        if name in values
     }
     wandb.run.log({**scalars, STEP: step})
 
@@ -96,15 +96,15 @@ def log_metrics(results: dict[str, dict[str, Any]], curves: dict[str, list[tuple
         for name, scalar in result["scalars"].items():
             if scalar["value"] is not None:
                 logged[f"metrics/{metric}/{name}"] = scalar["value"]
-    for label, found in curves.items():
+    for label, measured in curves.items():
         key = f"metrics/{label.replace(': ', '/')}"
-        axis = found[-1][1].axis
-        rows = [[at, *place] for at, curve in found for place in zip(curve.at, curve.value, strict=True)]
+        axis = measured[-1][1].axis
+        rows = [[at, *place] for at, curve in measured for place in zip(curve.at, curve.value, strict=True)]
         logged[f"{key}/table"] = wandb.Table(columns=["step", axis, "value"], data=rows)
         logged[f"{key}/plot"] = wandb.plot.line_series(
-            xs=[list(curve.at) for _, curve in found],
-            ys=[list(curve.value) for _, curve in found],
-            keys=[f"step {at}" for at, _ in found],
+            xs=[list(curve.at) for _, curve in measured],
+            ys=[list(curve.value) for _, curve in measured],
+            keys=[f"step {at}" for at, _ in measured],
             title=label,
             xname=axis,
         )

@@ -35,11 +35,11 @@ def grouped(names: Sequence[str]) -> tuple[list[tuple[str, list[int], list[str]]
     inside: dict[tuple[str, int], list[str]] = {}
     single = []
     for name in names:
-        found = _NUMBERED.fullmatch(name)
-        if found is None:
+        layer_name = _NUMBERED.fullmatch(name)
+        if layer_name is None:
             single.append(name)
         else:
-            inside.setdefault((found["stem"], int(found["layer"])), []).append(found["rest"])
+            inside.setdefault((layer_name["stem"], int(layer_name["layer"])), []).append(layer_name["rest"])
     alike = sorted(inside, key=lambda place: (place[0], inside[place], place[1]))
     groups = [
         (stem, [layer for _, layer in places], rests)

@@ -49,15 +49,15 @@ def file_name(tool: str) -> str:
 
 def options_of(config: LoraConfig) -> dict[str, Any]:
     """What is set besides rank, alpha, dropout and modules: the fields that differ from PEFT's defaults."""
-    found = {}
+    changed = {}
     for field in fields(LoraConfig):
         if field.name in (*_STATED, *_FILLED, *_RUNTIME) or not field.init:
             continue
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         value = getattr(config, field.name)
         if value != default:
-            found[field.name] = value
-    return found
+            changed[field.name] = value
+    return changed
 
 
 def _peft(config: LoraConfig, model: str, also: tuple[str, ...]) -> str:

@@ -39,13 +39,13 @@ def choices(
     ]
 
 
-def choice_table(found: Sequence[Choice], num_layers: int) -> Table:
+def choice_table(choices: Sequence[Choice], num_layers: int) -> Table:
     """A line a rule."""
     table = Table(title=Text("What each rule would train"), box=SIMPLE_HEAD)
     for heading in ("rule", "layers", "share", "step", "step, recomputed"):
         side = "left" if heading in ("rule", "layers") else "right"
         table.add_column(heading, justify=side, no_wrap=heading != "layers")  # type: ignore[arg-type]
-    for choice in found:
+    for choice in choices:
         share = f"{len(choice.layers) / num_layers:.0%}"
         cells = (choice.rule, layer_list(choice.layers), share, f"{choice.step:.2f}", f"{choice.checkpointed:.2f}")
         table.add_row(*map(Text, cells))

@@ -121,11 +121,11 @@ def _row(
     decoded = tuple(tokenizer.decode([token for token in run if token not in end_ids]) for run in runs)
     # Expected texts go through the tokenizer too: what it cannot write (case, unknown signs) is no difference.
     wanted = "".join(_canonical(tokenizer, answer, end_ids) for answer in answers)
-    found = "".join(map(_squeezed, decoded))
-    if found != wanted:
+    learnt = "".join(map(_squeezed, decoded))
+    if learnt != wanted:
         raise InputError(
             f"{where}: the loss is on other tokens than the answers. Expected {_quoted(wanted)}, decoded from the loss "
-            f"{_quoted(found)} (first difference after {_common(found, wanted)} signs; white space is left out). "
+            f"{_quoted(learnt)} (first difference after {_common(learnt, wanted)} signs; white space is left out). "
             "Prompt tokens in the loss come from a chat template whose answers cannot be told from the prompt."
         )
     return AuditRow(

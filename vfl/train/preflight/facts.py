@@ -129,13 +129,13 @@ class Preflight(_Facts):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        found = self.launch.warnings + self.notes
+        warnings = self.launch.warnings + self.notes
         if self.audit is not None and self.audit.unclosed:
-            found += (
+            warnings += (
                 f"{self.audit.unclosed} answers have no end token in the loss, so the model would not learn to stop: "
                 "check the chat template and the tokenizer's eos_token.",
             )
-        return found
+        return warnings
 
     def save(self, path: Path) -> None:
         """Write preflight.json, whole or not at all."""

@@ -88,15 +88,15 @@ def length_histogram(
 
 def bars(histogram: LengthHistogram, width: int = 40) -> list[tuple[str, Text, str]]:
     """(tokens, bar, rows) for each bin; of a bar the image tokens' share is blue, and red is over the limit."""
-    most = max(one.rows for one in histogram.bins)
+    most = max(interval.rows for interval in histogram.bins)
     rows = []
-    for one in histogram.bins:
-        over = histogram.limit is not None and one.first > histogram.limit
-        bar = _bar(one.rows / most * width)
-        cut = round(len(bar) * one.image_share)
+    for interval in histogram.bins:
+        over = histogram.limit is not None and interval.first > histogram.limit
+        bar = _bar(interval.rows / most * width)
+        cut = round(len(bar) * interval.image_share)
         drawn = Text(bar[:cut], style="red" if over else "blue") + Text(bar[cut:], style="red" if over else "cyan")
-        label = str(one.first) if one.first == one.last else f"{one.first}–{one.last}"
-        rows.append((label, drawn, f"{one.rows:,}"))
+        label = str(interval.first) if interval.first == interval.last else f"{interval.first}–{interval.last}"
+        rows.append((label, drawn, f"{interval.rows:,}"))
     return rows
 
 
@@ -118,13 +118,13 @@ def _bins(total: np.ndarray, images: np.ndarray, limit: int | None) -> tuple[Bin
     counts, _ = np.histogram(total, edges)
     tokens, _ = np.histogram(total, edges, weights=total)
     pixels, _ = np.histogram(total, edges, weights=images)
-    found = [
+    bins = [
         Bin(first=a, last=b - 1, rows=int(n), image_share=round(float(p / t), 4) if t else 0.0)
         for a, b, n, t, p in zip(edges[:-1], edges[1:], counts, tokens, pixels, strict=True)
     ]
-    while found and not found[-1].rows:
-        found.pop()
-    return tuple(found)
+    while bins and not bins[-1].rows:
+        bins.pop()
+    return tuple(bins)
 
 
 def _round_step(least: float) -> int:

@@ -124,11 +124,11 @@ def _zero(args: TrainingArguments) -> ZeroFacts | None:
 
 def _devices(device: torch.device) -> tuple[Device, ...]:
     if device.type == "cuda":
-        found = []
+        devices = []
         for n in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(n)
-            found.append(Device(name=torch.cuda.get_device_name(n), total_bytes=total, free_bytes=free))
-        return tuple(found)
+            devices.append(Device(name=torch.cuda.get_device_name(n), total_bytes=total, free_bytes=free))
+        return tuple(devices)
     memory = psutil.virtual_memory()
     name = f"{platform.machine()} processor, {psutil.cpu_count()} cores"
     return (Device(name=name, total_bytes=memory.total, free_bytes=memory.available),)
@@ -140,20 +140,20 @@ def _warnings(
     global_batch: int,
     zero: ZeroFacts | None,
 ) -> list[str]:
-    found = []
+    warnings = []
     if zero and zero.stage == 3 and not zero.gathers_weights:
-        found.append(
+        warnings.append(
             f"ZeRO-3 without zero_optimization.{GATHER} saves an empty adapter: set it to true in the "
             "DeepSpeed configuration."
         )
     if args.n_gpu > 1:
-        found.append(
+        warnings.append(
             f"One process drives {args.n_gpu} GPUs by DataParallel, which is slow and unsupported here: start with "
             f"`torchrun --nproc-per-node {args.n_gpu}`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)."
         )
     if global_batch > rows:
-        found.append(
+        warnings.append(
             f"A step takes {global_batch} rows but the data has {rows}, so each epoch is one incomplete step: lower "
             "gradient_accumulation_steps."
         )
-    return found
+    return warnings

@@ -27,15 +27,15 @@ def print_preflight(flight: Preflight, console: Console) -> None:
 
 def _sections(flight: Preflight) -> list[RenderableType]:
     """Model and arm, modules, data, lengths, audit, run; warnings last, where they are seen."""
-    found: list[RenderableType] = [_model(flight), _modules(flight)]
+    parts: list[RenderableType] = [_model(flight), _modules(flight)]
     if flight.lengths is not None:
-        found.append(_lengths(flight.lengths))
+        parts.append(_lengths(flight.lengths))
     if flight.audit is not None:
-        found.append(_audit(flight.audit))
-    found.append(_run(flight))
+        parts.append(_audit(flight.audit))
+    parts.append(_run(flight))
     if flight.warnings:
-        found.append(_pairs([("Warning", text) for text in flight.warnings], style="yellow"))
-    return found
+        parts.append(_pairs([("Warning", text) for text in flight.warnings], style="yellow"))
+    return parts
 
 
 def size_text(count: float) -> str:
@@ -119,10 +119,10 @@ def processes_text(launch: LaunchFacts) -> str:
 
 
 def device_text(launch: LaunchFacts) -> str:
-    names = [one.name for one in launch.devices]
+    names = [device.name for device in launch.devices]
     kinds = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
-    free = min((one.free_bytes for one in launch.devices), default=0)
-    total = min((one.total_bytes for one in launch.devices), default=0)
+    free = min((device.free_bytes for device in launch.devices), default=0)
+    total = min((device.total_bytes for device in launch.devices), default=0)
     precision = "" if launch.mixed_precision == "no" else f", mixed precision {launch.mixed_precision}"
     return f"{launch.device}: {', '.join(kinds)}; {size_text(free)} of {size_text(total)} free{precision}"
 
@@ -200,13 +200,13 @@ def _lengths(lengths: LengthHistogram) -> RenderableType:
     quantiles = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("tokens", "least", "median", "90 %", "99 %", "most", "mean"):
         quantiles.add_column(heading, justify="left" if heading == "tokens" else "right", no_wrap=True)
-    for name, one, colour in (
+    for name, part, colour in (
         ("all", lengths.total, ""),
         ("text", lengths.text, "cyan"),
         ("image", lengths.image, "blue"),
     ):
-        counts = (f"{value:,}" for value in (one.least, one.median, one.p90, one.p99, one.most))
-        quantiles.add_row(Text(name, style=colour), *counts, f"{one.mean:,.1f}")
+        counts = (f"{value:,}" for value in (part.least, part.median, part.p90, part.p99, part.most))
+        quantiles.add_row(Text(name, style=colour), *counts, f"{part.mean:,.1f}")
     return Group(text, table, quantiles)
 
 

@@ -101,9 +101,9 @@ def prepare(
     files = {str(path): _file_hash(path) for path in config.train}
     weighed = None if config.token_weights is None else _file_hash(config.token_weights)
     key = _key(config, files, encoder, method, weighed)
-    found = _load(folder, key)
-    if found is not None:
-        return found
+    prepared = _load(folder, key)
+    if prepared is not None:
+        return prepared
     (folder / CHECKED).unlink(missing_ok=True)  # it speaks of the rows that are about to be replaced
     try:
         content = _check(config, encoder, folder, files, method, workers, progress)
@@ -139,15 +139,15 @@ def _check(
             bad.append(BadRow(rows[row]["where"], rows[row]["uid"], result.reason))
     limit = config.max_length
     too_long = [
-        BadRow(rows[n]["where"], rows[n]["uid"], f"{one.text + one.image} tokens, data.max_length is {limit}")
-        for n, one in enumerate(checked)
-        if limit is not None and one.reason is None and one.text + one.image > limit
+        BadRow(rows[n]["where"], rows[n]["uid"], f"{check.text + check.image} tokens, data.max_length is {limit}")
+        for n, check in enumerate(checked)
+        if limit is not None and check.reason is None and check.text + check.image > limit
     ]
     _record(folder.parent / "errors.jsonl", [*bad, *too_long])
     _refuse("can't be used", bad, counts["rows"], config.on_bad_row, "on_bad_row")
     _refuse("are too long", too_long, counts["rows"], config.on_long_row, "on_long_row")
     dropped = {row.uid for row in too_long}
-    kept = [n for n, one in enumerate(checked) if one.reason is None and rows[n]["uid"] not in dropped]
+    kept = [n for n, check in enumerate(checked) if check.reason is None and rows[n]["uid"] not in dropped]
     if not kept:
         raise InputError(f"No row of {', '.join(files)} can be trained on. The reasons are in errors.jsonl.")
     facts = DataFacts(
@@ -281,14 +281,14 @@ def _key(
 def _file_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and bytes of a folder's files."""
     digest = sha256()
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    for one in files:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
         if path.is_dir():
-            digest.update(str(one.relative_to(path)).encode())
+            digest.update(str(file.relative_to(path)).encode())
         try:
-            with one.open("rb") as handle:
+            with file.open("rb") as handle:
                 while chunk := handle.read(1 << 22):
                     digest.update(chunk)
         except OSError as error:
-            raise InputError(f"The data {one} can't be read: {error.strerror}. Check data.train.") from error
+            raise InputError(f"The data {file} can't be read: {error.strerror}. Check data.train.") from error
     return digest.hexdigest()

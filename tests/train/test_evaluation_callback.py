@@ -1,20 +1,19 @@
-"""EvaluationCallback a training run changes nothing in it, tells what it is like, and goes on where it was stopped."""
+"""Evaluating while training changes no weight, writes every measurement down, and goes on where it was stopped."""
 
 import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import pytest
+import short_training
 import torch
-import watched
+import warm
+from short_training import adapted, items, trained, trainer_of
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from watched import adapted, items, trained, trainer_of
 
 import vfl
 from vfl.errors import InputError
@@ -27,7 +26,6 @@ from vfl.probes.style import MICRO_STYLE
 from vfl.train.callback.bar import AccuracyBar, use_bar
 from vfl.train.callback.evaluation import EvaluationCallback
 from vfl.train.callback.metrics_log import MetricsLog
-from vfl.train.callback.tracking import offline_without_login
 from vfl.train.report.log import read_log
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
@@ -39,10 +37,10 @@ def folder(tiny_folder):
 
 
 @pytest.fixture(scope="module")
-def unwatched(folder, tmp_path_factory):
-    """The weights that four steps train when nobody looks."""
+def plain_weights(folder, tmp_path_factory):
+    """The weights that four steps train when nothing is evaluated."""
     vlm, model = adapted(folder)
-    trainer_of(vlm, model, tmp_path_factory.mktemp("unwatched"), None).train()
+    trainer_of(vlm, model, tmp_path_factory.mktemp("plain"), None).train()
     return trained(model)
 
 
@@ -53,8 +51,8 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder, pairs, tmp_path_factory):
-    """A watched run: its folder, weights and callback."""
-    out = tmp_path_factory.mktemp("watched")
+    """A run that is evaluated: its folder, weights and callback."""
+    out = tmp_path_factory.mktemp("evaluated")
     vlm, model = adapted(folder)
     callback = EvaluationCallback(
         vlm, items(folder), out, every=2, batch=4, metrics=["cosine", "swap"], metric_pairs=pairs, settings={"seed": 3}
@@ -72,18 +70,18 @@ def same_weights(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_watched_run_trains_the_same_weights_bit_for_bit(run, folder, unwatched):
-    assert same_weights(run[1], unwatched)
-    assert not same_weights(trained(adapted(folder)[1]), unwatched), "it trained something"
+def test_an_evaluated_run_trains_the_same_weights_bit_for_bit(run, folder, plain_weights):
+    assert same_weights(run[1], plain_weights)
+    assert not same_weights(trained(adapted(folder)[1]), plain_weights), "it trained something"
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated")  # its successor is newer than 5.17
-def test_gradient_checkpointing_goes_on_as_before(folder, unwatched, tmp_path):
+def test_gradient_checkpointing_goes_on_as_before(folder, plain_weights, tmp_path):
     vlm, model = adapted(folder)
     callback = EvaluationCallback(vlm, items(folder), tmp_path, every=1)
     trainer_of(vlm, model, tmp_path, callback, gradient_checkpointing=True, save_strategy="no").train()
     assert any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
-    assert same_weights(trained(model), unwatched)
+    assert same_weights(trained(model), plain_weights)
 
 
 def test_every_measurement_is_a_line(run, folder):
@@ -92,14 +90,14 @@ def test_every_measurement_is_a_line(run, folder):
     assert [row["step"] for row in evaluations] == [0, 2, 4]
     for row in evaluations:
         answered = read_answers(out / "answers" / f"step-{row['step']:06d}.jsonl")
-        assert [one.id for one in answered] == [item.id for item in items(folder)]
-        for group, found in summarise(answered).items():
+        assert [answer_given.id for answer_given in answered] == [item.id for item in items(folder)]
+        for group, summary in summarise(answered).items():
             written = row["groups"][group]
-            assert (written["n"], written["accuracy"], written["low"]) == (found.n, found.accuracy, found.low)
+            assert (written["n"], written["accuracy"], written["low"]) == (summary.n, summary.accuracy, summary.low)
             first = evaluations[0]["groups"][group]["accuracy"]
             assert written["forgetting"] == pytest.approx(first - written["accuracy"])
             assert written["forgetting_low"] <= written["forgetting"] <= written["forgetting_high"]
-    assert callback.accuracies == {name: found["accuracy"] for name, found in evaluations[-1]["groups"].items()}
+    assert callback.accuracies == {name: group_["accuracy"] for name, group_ in evaluations[-1]["groups"].items()}
     assert [(row["step"], row["name"]) for row in lines_of(out, "metric")] == [
         (step, name) for step in (0, 2, 4) for name in ("cosine", "swap")
     ]
@@ -128,7 +126,7 @@ def test_the_first_and_the_last_model_are_what_they_are_said_to_be(run, folder):
     assert evaluation.differences == compare(read_answers(out / "answers" / "step-000000.jsonl"), last)
 
 
-def test_a_resumed_run_drops_what_it_repeats(run, folder, unwatched, tmp_path):
+def test_a_resumed_run_drops_what_it_repeats(run, folder, plain_weights, tmp_path):
     whole, _, _ = run
     out = tmp_path / "run"
     shutil.copytree(whole, out)
@@ -139,7 +137,7 @@ def test_a_resumed_run_drops_what_it_repeats(run, folder, unwatched, tmp_path):
     vlm, model = adapted(folder)
     callback = EvaluationCallback(vlm, items(folder), out, every=2, batch=4)
     trainer_of(vlm, model, out, callback).train(resume_from_checkpoint=str(out / "checkpoints" / "checkpoint-2"))
-    assert same_weights(trained(model), unwatched)
+    assert same_weights(trained(model), plain_weights)
     expected = [row for row in lines_of(whole) if not (row["step"] == 4 and row["kind"] == "metric")]
     timed = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
     assert [{k: row[k] for k in row.keys() - timed} for row in lines_of(out)] == [
@@ -159,7 +157,7 @@ def test_a_run_that_ended_is_not_measured_twice(run, folder, tmp_path):
     assert read_evaluation(out)[1] == read_evaluation(run[0])[1]
 
 
-def test_a_new_run_in_the_folder_begins_a_new_journal(tmp_path):
+def test_a_new_run_in_the_folder_begins_a_new_log(tmp_path):
     path = tmp_path / "metrics.jsonl"
     metrics_log = MetricsLog(path)
     metrics_log.start(0)
@@ -249,74 +247,22 @@ def test_the_bar_takes_the_place_of_the_trainers(folder, tmp_path):
     assert AccuracyBar not in [type(callback) for callback in silent.callback_handler.callbacks]
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A home folder in which nobody is logged in."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in list(os.environ):
-        if name.startswith("WANDB_") or name == "NETRC":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_MODE", "")  # undone after the test, whatever it sets
-    monkeypatch.delenv("WANDB_MODE")
-    return tmp_path
-
-
-def test_without_a_login_wandb_is_kept_offline(home, monkeypatch):
-    assert offline_without_login()
-    assert os.environ["WANDB_MODE"] == "offline"
-    monkeypatch.setenv("WANDB_MODE", "online")  # online would ask for one
-    assert offline_without_login()
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert not offline_without_login()
-    assert os.environ["WANDB_MODE"] == "disabled"
-
-
-@pytest.mark.parametrize("login", ["key", "netrc", "other netrc", "settings", "own server"])
-def test_with_a_login_wandb_is_left_alone(home, monkeypatch, login):
-    if login == "key":
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    elif login == "netrc":
-        (home / ".netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n")
-    elif login == "other netrc":
-        (home / "mine").write_text(f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n")
-        monkeypatch.setenv("NETRC", str(home / "mine"))
-    elif login == "own server":
-        (home / ".netrc").write_text(f"machine wandb.example.org\n  login user\n  password {'0' * 40}\n")
-        assert offline_without_login()
-        monkeypatch.delenv("WANDB_MODE")
-        monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    else:
-        (home / ".config" / "wandb").mkdir(parents=True)
-        (home / ".config" / "wandb" / "settings").write_text(f"[default]\napi_key = {'0' * 40}\n")
-    assert not offline_without_login()
-    assert "WANDB_MODE" not in os.environ
-
-
 def test_two_processes_share_the_items_and_wandb_holds_the_values(folder, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment |= {"HOME": str(tmp_path), "WANDB_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # or it would list the fonts anew
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(Path(watched.__file__)), str(folder), str(tmp_path)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = warm.ranks([str(Path(short_training.__file__)), str(folder), str(tmp_path)], environment)
+    assert [rank.returncode for rank in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
     ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
     padding = 3  # rows of the check that the model can be padded
     assert [sum(rank["asked"]) - padding for rank in ranks] == [3 * 4, 3 * 3], "seven items at each of three steps"
     assert ranks[0]["shown"] == ranks[1]["shown"]
     vlm, _ = adapted(folder)
-    assert [one.text for one in read_answers(tmp_path / "answers" / "step-000000.jsonl")] == [
-        one.text for one in answer(vlm, items(folder))
+    assert [item_answer.text for item_answer in read_answers(tmp_path / "answers" / "step-000000.jsonl")] == [
+        item_answer.text for item_answer in answer(vlm, items(folder))
     ]
-    assert "counting=" in done.stderr, "the progress bar shows accuracies"
-    assert "loss=" in done.stderr
+    assert "counting=" in done[0].stderr, "the progress bar shows accuracies"
+    assert "loss=" in done[0].stderr
     logged = {}
     (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     for values in histories(stored):
@@ -325,9 +271,9 @@ def test_two_processes_share_the_items_and_wandb_holds_the_values(folder, tmp_pa
     assert [row["step"] for row in evaluations] == [0, 2, 4]
     assert len({row["groups"]["counting"]["accuracy"] for row in evaluations}) > 1
     for row in evaluations:
-        for group, found in row["groups"].items():
+        for group, group_values in row["groups"].items():
             for name in ("accuracy", "forgetting"):
-                assert logged[row["step"]][f"eval/{group}/{name}"] == found[name]
+                assert logged[row["step"]][f"eval/{group}/{name}"] == group_values[name]
     for row in lines_of(tmp_path, "metric"):
         for name, scalar in row["result"]["scalars"].items():
             assert logged[row["step"]][f"metrics/cosine/{name}"] == scalar["value"]

@@ -1,6 +1,6 @@
-"""A short training run of a tiny model with LoRA, watched or not; also run by torchrun as a script of its own.
+"""A short training run of a tiny model with LoRA, evaluated or not; as a script, each rank of a group runs it.
 
-torchrun --nproc_per_node 2 watched.py MODEL OUT
+short_training.py MODEL OUT
 """
 
 import json
@@ -52,7 +52,7 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
 def items(folder: Path, count: int = 7) -> list[EvalItem]:
     """Questions of two groups; every other one is answered right before training, the others hardly ever."""
     vlm, _ = adapted(folder)
-    found = []
+    asked = []
     for seed in range(count):
         question, picture = QUESTIONS[seed % 2], tiny.picture(seed=seed)
         content = [{"type": "image"}, {"type": "text", "text": question}]
@@ -60,7 +60,7 @@ def items(folder: Path, count: int = 7) -> list[EvalItem]:
         if seed % 4 < 2:
             with untouched(vlm):
                 (expected,) = sweep(vlm, vlm.ask(question, picture), [Plan.own()], max_new_tokens=6).texts
-        found.append(
+        asked.append(
             EvalItem(
                 id=f"item-{seed}",
                 group=("counting", "ocr")[seed % 2],
@@ -71,7 +71,7 @@ def items(folder: Path, count: int = 7) -> list[EvalItem]:
                 max_new_tokens=6,
             )
         )
-    return found
+    return asked
 
 
 def adapted(folder: Path) -> tuple[VLM, PeftModel]:

@@ -1,0 +1,201 @@
+"""A Python that has imported what the library stands on, and forks for each process that a test starts.
+
+A process of its own spends six to ten seconds on importing. A fork of this one begins as `python ARGUMENTS` would: with
+a session, an environment, a folder and standard streams of its own, and with nothing of vfl imported. Only torch,
+transformers, TRL and their like are there already.
+
+    done = warm.finished(["-m", "vfl.train.launch", "recipe.yaml"])
+    done.returncode, done.stdout, done.stderr
+"""
+
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+IMPORTED = (
+    *("torch", "torchvision", "transformers", "accelerate", "peft", "trl", "deepspeed", "datasets", "wandb"),
+    *("transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"),
+    *("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer", "torch.utils.data"),
+    *("pyarrow.parquet", "duckdb", "sklearn.cluster", "scipy.stats", "matplotlib.pyplot", "PIL.Image"),
+    *("pydantic", "yaml", "typer", "rich.console", "rich.table", "rich.progress", "jinja2", "filelock"),
+)
+
+
+class Process:
+    """A process that was started: `python ARGUMENTS`, as a fork."""
+
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        self.arguments = list(arguments)
+        self._folder = tempfile.TemporaryDirectory()
+        self._output, self._errors = (Path(self._folder.name) / name for name in ("output", "errors"))
+        self.code: int | None = None
+        self.pid: int = _ask(
+            arguments=self.arguments,
+            cwd=str(cwd or Path.cwd()),
+            environment=dict(os.environ if environment is None else environment),
+            output=str(self._output),
+            errors=str(self._errors),
+        )
+
+    def poll(self, seconds: float = 0) -> int | None:
+        """The exit code, negative for a signal; None if it still runs after so many seconds."""
+        if self.code is None:
+            self.code = _ask(wait=self.pid, seconds=seconds)
+        return self.code
+
+    def kill(self) -> None:
+        """End it, and all that it started."""
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.poll(60)
+
+    def finish(self, timeout: float = 1800) -> "subprocess.CompletedProcess[str]":
+        """Wait for the end, and have what it printed; it is killed should it ever hang."""
+        if self.poll(timeout) is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.arguments, timeout, None, self._errors.read_bytes())
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in (self._output, self._errors)]
+        self._folder.cleanup()
+        return subprocess.CompletedProcess(self.arguments, self.poll() or 0, *texts)
+
+
+def finished(
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
+    timeout: float = 1800,
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python ARGUMENTS` to its end; in this process's environment and folder, unless others are given."""
+    return Process(arguments, environment, cwd).finish(timeout)
+
+
+def ranks(
+    arguments: Sequence[str], environment: Mapping[str, str], *, number: int = 2, timeout: float = 1800
+) -> "list[subprocess.CompletedProcess[str]]":
+    """Run `python ARGUMENTS` as the ranks of one group, with the variables that torchrun gives them.
+
+    When a rank fails, the others, which may wait for it, are killed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(number),
+        "LOCAL_WORLD_SIZE": str(number),
+    }
+    processes = [
+        Process(arguments, {**environment, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(number)
+    ]
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        codes = [process.poll(0.05) for process in processes]
+        if None not in codes or any(codes):
+            break
+    for process in processes:
+        process.kill()
+    return [process.finish() for process in processes]
+
+
+@cache
+def _server() -> "subprocess.Popen[str]":
+    """The Python that forks; it ends with this one, which closes its input."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _ask(**request: Any) -> Any:
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
+
+
+# ---- what runs in the Python that forks ----
+
+
+def serve() -> dict[str, Any]:
+    """Answer until the input ends; in a fork, return what it is to run."""
+    while line := sys.stdin.readline():
+        request = json.loads(line)
+        if "wait" in request:
+            print(json.dumps(exit_code(request["wait"], request["seconds"])), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            return request
+        print(pid, flush=True)
+    sys.exit()
+
+
+def exit_code(pid: int, seconds: float) -> int | None:
+    """A fork's exit code, or None if it still runs after so many seconds."""
+    end, pause = time.monotonic() + seconds, 0.001
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= end:
+            return None
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+
+
+def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str, errors: str) -> None:
+    """In a fork: be `python ARGUMENTS`."""
+    os.setsid()
+    for path, stream in ((os.devnull, 0), (output, 1), (errors, 2)):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.dup2(file, stream)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    kind, *rest = arguments
+    first = cwd if kind == "-m" else "" if kind == "-c" else str(Path(kind).parent)
+    sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    importlib.invalidate_caches()
+    if kind == "-c":
+        code, *rest = rest
+        sys.argv[:] = ["-c", *rest]
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(code, "<string>", "exec"), main.__dict__)
+    elif kind == "-m":
+        name, *rest = rest
+        sys.argv[:] = [name, *rest]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[:] = arguments
+        runpy.run_path(kind, run_name="__main__")
+
+
+if __name__ == "__main__":
+    for name in IMPORTED:
+        with suppress(ImportError):  # an extra that is not installed is a matter of the tests that need it
+            importlib.import_module(name)
+    run(**serve())
