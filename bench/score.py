@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -83,7 +84,8 @@ def costs(scoring: Task, arguments: argparse.Namespace) -> tuple[dict[str, Any],
     counted = {name: count_flops(run) for name, run in runs.items()}
     scores = {name: scored for name, (scored, _) in counted.items()}
     difference = largest_difference(scores, TOLERANCE[arguments.dtype])
-    seconds = median_seconds(runs, arguments.repeats, scoring.vlm.device)
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    seconds = median_seconds(runs, arguments.repeats, scoring.vlm.device, clock)
     spent = {name: {"flops": flops, "seconds": seconds.get(name)} for name, (_, flops) in counted.items()}
     return spent, scores, difference
 
@@ -141,6 +143,7 @@ def settings(arguments: argparse.Namespace, shape: Shape) -> dict[str, Any]:
         "dtype": arguments.dtype,
         "device": torch.cuda.get_device_name(arguments.device) if gpu else f"CPU, {torch.get_num_threads()} threads",
         "repeats": arguments.repeats,
+        "clock": "the process's" if arguments.cpu_time else "wall",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "transformers")},
     }
 
@@ -177,6 +180,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", help="default: the GPU with --full-shape, else the CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16", "float64"])
     parser.add_argument("--repeats", type=int, default=3, help="timed runs; 0: compare and count only")
+    parser.add_argument("--cpu-time", action="store_true", help="the process's time: for a busy machine, one thread")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--memory-of", choices=NAMES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

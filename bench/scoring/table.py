@@ -16,7 +16,8 @@ def table(run: Found, most: float, least: float) -> str:
         f"LLaVA-1.5 with random weights: {settings['layers']} layers, width {settings['width']}, "
         f"{settings['heads']} heads; {settings['rows']} conversations of {settings['vision_tokens']} vision, "
         f"{settings['text_tokens']} prompt and {settings['answer_tokens']} answer tokens",
-        f"{settings['dtype']} on {settings['device']}; {versions}; median of {settings['repeats']} runs",
+        f"{settings['dtype']} on {settings['device']}; {versions}; median of {settings['repeats']} runs, "
+        f"{settings['clock']} time",
         f"Ablations: {ablations}",
         "",
         f"{'':18}{'GFLOP':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'samples/s':>11}{'peak MB':>10}{'ratio':>8}",
