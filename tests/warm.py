@@ -138,16 +138,24 @@ def _ask(**request: Any) -> Any:
 
 
 def serve() -> dict[str, Any]:
-    """Answer until the input ends; in a fork, return what it is to run."""
+    """Answer until the input ends, with what still runs; in a fork, return what it is to run."""
+    running = set()
     while line := sys.stdin.readline():
         request = json.loads(line)
-        if "wait" in request:
-            print(json.dumps(exit_code(request["wait"], request["seconds"])), flush=True)
+        if pid := request.get("wait"):
+            code = exit_code(pid, request["seconds"])
+            if code is not None:
+                running.remove(pid)
+            print(json.dumps(code), flush=True)
             continue
         pid = os.fork()
         if pid == 0:
             return request
+        running.add(pid)
         print(pid, flush=True)
+    for pid in running:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
     sys.exit()
 
 
@@ -195,6 +203,9 @@ def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # of Ctrl-C in a terminal: the tests end first, and the input with them
     for name in IMPORTED:
         with suppress(ImportError):  # an extra that is not installed is a matter of the tests that need it
             importlib.import_module(name)
