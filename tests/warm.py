@@ -1,7 +1,7 @@
 """A Python that has imported what the library stands on, and forks for each process that a test starts.
 
 A process of its own spends six to ten seconds on importing. A fork of this one begins as `python ARGUMENTS` would: with
-a session, an environment, a folder and standard streams of its own, and with nothing of vfl imported. Only torch,
+an environment, a folder and standard streams of its own, and with nothing of vfl imported. Only torch,
 transformers, TRL and their like are there already.
 
     done = warm.finished(["-m", "vfl.train.launch", "recipe.yaml"])
@@ -151,6 +151,7 @@ def serve() -> dict[str, Any]:
         pid = os.fork()
         if pid == 0:
             return request
+        os.setpgid(pid, pid)  # a group of its own, before anybody may want to end it
         running.add(pid)
         print(pid, flush=True)
     for pid in running:
@@ -174,7 +175,7 @@ def exit_code(pid: int, seconds: float) -> int | None:
 
 def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str, errors: str) -> None:
     """In a fork: be `python ARGUMENTS`."""
-    os.setsid()
+    os.setpgid(0, 0)
     for path, stream in ((os.devnull, 0), (output, 1), (errors, 2)):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, stream)
