@@ -1,7 +1,7 @@
 """A Python that has imported what the library stands on, and forks for each process that a test starts.
 
 A process of its own spends six to ten seconds on importing. A fork of this one begins as `python ARGUMENTS` would: with
-a session, an environment, a folder and standard streams of its own, and with nothing of vfl imported. Only torch,
+an environment, a folder and standard streams of its own, and with nothing of vfl imported. Only torch,
 transformers, TRL and their like are there already.
 
     done = warm.finished(["-m", "vfl.train.launch", "recipe.yaml"])
@@ -138,16 +138,25 @@ def _ask(**request: Any) -> Any:
 
 
 def serve() -> dict[str, Any]:
-    """Answer until the input ends; in a fork, return what it is to run."""
+    """Answer until the input ends, with what still runs; in a fork, return what it is to run."""
+    running = set()
     while line := sys.stdin.readline():
         request = json.loads(line)
-        if "wait" in request:
-            print(json.dumps(exit_code(request["wait"], request["seconds"])), flush=True)
+        if pid := request.get("wait"):
+            code = exit_code(pid, request["seconds"])
+            if code is not None:
+                running.remove(pid)
+            print(json.dumps(code), flush=True)
             continue
         pid = os.fork()
         if pid == 0:
             return request
+        os.setpgid(pid, pid)  # a group of its own, before anybody may want to end it
+        running.add(pid)
         print(pid, flush=True)
+    for pid in running:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
     sys.exit()
 
 
@@ -166,7 +175,7 @@ def exit_code(pid: int, seconds: float) -> int | None:
 
 def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str, errors: str) -> None:
     """In a fork: be `python ARGUMENTS`."""
-    os.setsid()
+    os.setpgid(0, 0)
     for path, stream in ((os.devnull, 0), (output, 1), (errors, 2)):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, stream)
@@ -195,6 +204,9 @@ def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # of Ctrl-C in a terminal: the tests end first, and the input with them
     for name in IMPORTED:
         with suppress(ImportError):  # an extra that is not installed is a matter of the tests that need it
             importlib.import_module(name)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from pages import DOCS, ROOT, blocks_of
 
 PAGES = [
@@ -44,8 +45,11 @@ def test_every_block_runs(name, tmp_path):
     for block in blocks_of(DOCS / f"{name}.md"):
         if block.title or block.language not in ("bash", "python"):
             continue
-        call = ["bash", "-euo", "pipefail"] if block.language == "bash" else [sys.executable]
-        done = subprocess.run([*call, "-c", block.text], cwd=work, env=env, capture_output=True, text=True, check=False)
+        if block.language == "python":
+            done = warm.finished(["-c", block.text], env, cwd=work)
+        else:
+            command = ["bash", "-euo", "pipefail", "-c", block.text]
+            done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         run += 1
     assert run >= 2

@@ -21,7 +21,7 @@ def command(
     question: Annotated[str | None, typer.Argument(help="The question.")] = None,
     window: Annotated[int | None, typer.Option(help="Layers swapped at a time (1).")] = None,
     reading: Reading = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer (16).")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
     *,
     shared: Shared,
 ) -> None:
