@@ -10,6 +10,7 @@ from vfl.data import read
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.io.config import validated
+from vfl.io.disk import explained
 from vfl.report.bars import Histogram
 from vfl.report.charts import Ink, inks
 from vfl.report.page import environment, flat
@@ -73,7 +74,13 @@ def write_selection_report(
     }
     config = validated(ChoiceConfig, {"budget": "20%", **settings, "memory": memory}, source=str(subset))
     path = Path(out)
-    with database(memory) as connection, replacing(path) as temporary:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file, such as {path / 'report.html'}.")
+    with (
+        explained(path, full="Nothing was written there: make room, or give another --out."),
+        database(memory) as connection,
+        replacing(path) as temporary,
+    ):
         if subset is None:
             notes = _choose_default(connection, folder, config)
         else:

@@ -11,8 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from vfl.errors import InputError
+from vfl.io.disk import explained
 from vfl.select.settings import RayConfig, ScoreConfig
-from vfl.select.shards.parts import Plan, missing
+from vfl.select.shards.parts import FULL, Plan, missing
 
 try:
     import ray
@@ -68,8 +69,9 @@ class PartScorer:
     def __call__(self, dealt: dict[str, Any]) -> dict[str, Any]:
         error = ""
         try:
-            for part in dealt["part"]:
-                self.worker.score_part(int(part))
+            with explained(self.worker.out, full=FULL):
+                for part in dealt["part"]:
+                    self.worker.score_part(int(part))
         except InputError as raised:  # Ray would wrap it in errors and tracebacks of its own
             error = str(raised)
         return {"part": dealt["part"], "error": [error] * len(dealt["part"])}
@@ -102,7 +104,7 @@ def _score(config: ScoreConfig, plan: Plan, left: list[int], progress: bool) -> 
 def _plan(config: ScoreConfig) -> Plan:
     from vfl.select.score.worker import Worker
 
-    with Worker(config) as worker:
+    with explained(config.out, full=FULL), Worker(config) as worker:
         return worker.plan
 
 

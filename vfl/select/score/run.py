@@ -24,16 +24,17 @@ from tqdm import tqdm
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.config import read_config, validated
+from vfl.io.disk import explained
 from vfl.loading.load import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.select.choose.classes import classify
 from vfl.select.score.worker import Worker, pause
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.claims import Claims
-from vfl.select.shards.part_files import part_name
+from vfl.select.shards.part_files import ALL_ERRORS, part_name
 from vfl.select.shards.parts import (
-    ALL_ERRORS,
     CLAIMS,
+    FULL,
     MANIFEST,
     Plan,
     clear,
@@ -75,21 +76,8 @@ def score(
         InputError: for settings, data, map or model that can't be used, when `out` holds another run's scores, for the
             first bad row unless `on_bad_row` is skip, or when no row can be scored.
     """
-    if overwrite:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise InputError(f"--overwrite can't be used by several processes at once; remove {config.out} yourself.")
-        clear(config.out)
-    if config.ray is not None:
-        if data is not None or vlm is not None or fmap is not None:
-            raise InputError("On Ray, data, model and map are read by the workers: name their paths.")
-        from vfl.select.score.ray import score_on_ray
-
-        plan = score_on_ray(config, progress=progress)
-        return _finished(config, plan)
-    with Worker(config, data=data, vlm=vlm, fmap=fmap) as worker:
-        shown = progress and int(os.environ.get("RANK", "0")) == 0
-        _work(worker, shown)
-        return _finished(config, worker.plan)
+    with explained(config.out, full=FULL):
+        return _score(config, data=data, vlm=vlm, fmap=fmap, overwrite=overwrite, progress=progress)
 
 
 def score_data(
@@ -135,6 +123,26 @@ def score_data(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _score(
+    config: ScoreConfig, *, data: Any, vlm: VLM | None, fmap: FunctionMap | None, overwrite: bool, progress: bool
+) -> Path:
+    if overwrite:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError(f"--overwrite can't be used by several processes at once; remove {config.out} yourself.")
+        clear(config.out)
+    if config.ray is not None:
+        if data is not None or vlm is not None or fmap is not None:
+            raise InputError("On Ray, data, model and map are read by the workers: name their paths.")
+        from vfl.select.score.ray import score_on_ray
+
+        plan = score_on_ray(config, progress=progress)
+        return _finished(config, plan)
+    with Worker(config, data=data, vlm=vlm, fmap=fmap) as worker:
+        shown = progress and int(os.environ.get("RANK", "0")) == 0
+        _work(worker, shown)
+        return _finished(config, worker.plan)
 
 
 def _work(worker: Worker, progress: bool) -> None:

@@ -1,5 +1,6 @@
 """One process's share of a scoring run: the model, the plan that all processes agree on, and the parts it takes."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -8,8 +9,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from vfl.data import BadRow, read
 from vfl.errors import InputError
@@ -38,7 +40,10 @@ from vfl.select.shards.parts import (
     save,
 )
 
-MEAN = "mean.npy"
+logger = logging.getLogger(__name__)
+
+MEAN = "mean.safetensors"
+"""The mean vision embedding, with the run's digest and its own: another run's, or a damaged one, is made anew."""
 
 
 class Worker:
@@ -154,15 +159,38 @@ class Worker:
     def _mean(self) -> torch.Tensor:
         """The mean vision embedding, from the run's folder: the same for all processes and after a restart."""
         path = self.out / MEAN
-        while not path.exists():
+        while True:
+            mean = read_mean(path, self.run)
+            if mean is not None:
+                return mean
             with self.claims.hold("mean") as held:
-                if held and not path.exists():
+                if held and read_mean(path, self.run) is None:
                     mean = mean_of_rows(self.vlm, self.read(), self.config.mean_images)
-                    with replacing(path) as temporary, temporary.open("wb") as handle:
-                        np.save(handle, mean.numpy())
+                    with replacing(path) as temporary:
+                        save_file({"mean": mean}, temporary, {"run": self.run, "sha256": _digest(mean)})
             if not held:
                 time.sleep(pause(self.config))
-        return torch.from_numpy(np.load(path))
+
+
+def read_mean(path: Path, run: str) -> torch.Tensor | None:
+    """The mean embedding in a file; None where there is none, or it is damaged or another run's."""
+    try:
+        with safe_open(path, "pt") as file:
+            mean: torch.Tensor = file.get_tensor("mean")
+            facts = file.metadata() or {}
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError) as error:
+        logger.warning("%s can't be read (%s): it is made anew", path, error)
+        return None
+    if facts.get("run") == run and facts.get("sha256") == _digest(mean):
+        return mean
+    logger.warning("%s is of another run, or damaged: it is made anew", path)
+    return None
+
+
+def _digest(mean: torch.Tensor) -> str:
+    return sha256(mean.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def pause(config: ScoreConfig) -> float:

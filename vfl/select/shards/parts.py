@@ -30,12 +30,13 @@ from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import SETTINGS
 from vfl.io.versions import versions
-from vfl.select.shards.part_files import OTHER_RUN, RUN, foreign, part_name, problem_of
+from vfl.select.shards.part_files import ALL_ERRORS, OTHER_RUN, RUN, foreign, part_name, problem_of
 from vfl.select.shards.score_table import ERRORS, Part
 
 logger = logging.getLogger(__name__)
 
-PLAN, MANIFEST, ALL_ERRORS = "plan.json", "manifest.json", "errors.parquet"
+PLAN, MANIFEST = "plan.json", "manifest.json"
+FULL = "What was finished is kept: make room and run the same command again, or give another --out."
 PARTS, FAILED, CLAIMS = "parts", "failed", "claims"
 KIND = "vfl scores"
 Rows = Iterator[Sample | BadRow]
@@ -76,8 +77,10 @@ class Plan(BaseModel):
 
 
 def read_plan(out: Path) -> Plan | None:
-    """The plan in a folder, if there is one: a finished run's manifest holds it too."""
-    problem = None
+    """The plan in a folder, if there is one that can be read: a finished run's manifest holds it too.
+
+    Without it, a run plans anew. What it plans by is in each part, so that parts of another run are known as such.
+    """
     for name in (PLAN, MANIFEST):
         try:
             content = json.loads((out / name).read_text(encoding="utf-8"))
@@ -85,10 +88,7 @@ def read_plan(out: Path) -> Plan | None:
         except FileNotFoundError:
             continue
         except (ValueError, LookupError, TypeError) as error:
-            why = " ".join(str(error).split())[:200]
-            problem = problem or InputError(f"{out / name} can't be read ({why}); use --overwrite, or another folder.")
-    if problem is not None:
-        raise problem
+            logger.warning("%s can't be read (%s)", out / name, " ".join(str(error).split())[:200])
     return None
 
 
@@ -99,10 +99,12 @@ def repair(out: Path, plan: Plan) -> None:
         InputError: files of another run are among the parts.
     """
     facts = plan.model_dump(mode="json")
+    ended = (out / MANIFEST).exists()
     strange = [(file, "is no part of this run") for file in foreign(out / PARTS, plan.num_parts)]
     for part in range(plan.num_parts):
         file = out / PARTS / f"{part_name(part)}.parquet"
-        problem = problem_of(file, part, facts)
+        # Who scores again what has ended comes for the sake of damage: then it is looked for in every page.
+        problem = problem_of(file, part, facts, whole=ended)
         if problem == OTHER_RUN:
             strange.append((file, problem))
         elif problem is not None and file.exists():
@@ -113,6 +115,7 @@ def repair(out: Path, plan: Plan) -> None:
         raise InputError(f"{file} {problem}; move it away and run this again, or use --overwrite to score all anew.")
     if _is_finished(out) and not missing(out, plan):
         return
+    write_json(out / PLAN, facts)  # it may be the manifest's
     (out / MANIFEST).unlink(missing_ok=True)
     _restore_errors(out, plan)
 
@@ -181,7 +184,7 @@ def clear(out: Path) -> None:
         raise InputError(f"{out} is a file; name a folder.")
     if any(out.iterdir()) and not any((out / name).exists() for name in (PLAN, MANIFEST, CLAIMS)):
         raise InputError(f"{out} holds other files; name another folder.")
-    for name in (MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.npy"):
+    for name in (MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.safetensors"):
         (out / name).unlink(missing_ok=True)
     for name in (PARTS, FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -205,7 +208,7 @@ def save(out: Path, part: int, scores: Part, run: str = "") -> None:
     marked = scores.table.replace_schema_metadata({RUN: run})
     for folder, table in ((FAILED, scores.errors), (PARTS, marked)):
         with replacing(out / folder / f"{part_name(part)}.parquet") as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, write_page_checksum=True)
 
 
 class Walker:
