@@ -43,6 +43,7 @@ from vfl.select.shards.parts import (
     missing,
     tidy,
 )
+from vfl.select.shards.score_folder import CLASSES
 
 logger = logging.getLogger(__name__)
 
@@ -186,9 +187,10 @@ def _finished(config: ScoreConfig, plan: Plan) -> Path:
         with claims.hold("manifest") as held:
             if held and not (out / MANIFEST).exists():
                 finish(out, plan)
-                classify(out)
         if not held:
             time.sleep(pause(config))
+    if not (out / CLASSES).exists():  # several processes at once write the same
+        classify(out)
     tidy(out)
     return _judged(out, strict=config.on_bad_row == "error")
 

@@ -115,6 +115,7 @@ def repair(out: Path, plan: Plan) -> None:
         raise InputError(f"{file} {problem}; move it away and run this again, or use --overwrite to score all anew.")
     if _is_finished(out) and not missing(out, plan):
         return
+    (out / "classes.parquet").unlink(missing_ok=True)
     write_json(out / PLAN, facts)  # it may be the manifest's
     (out / MANIFEST).unlink(missing_ok=True)
     _restore_errors(out, plan)

@@ -111,6 +111,8 @@ def database(memory: str = MEMORY, threads: int | None = None, temporary: Path |
             # a file: tables made on the way go to disk where memory ends
             connection = duckdb.connect(f"{folder}/pool.duckdb", config=settings)
         except duckdb.Error as error:
+            if is_full(error):
+                raise InputError(_no_room(folder, memory)) from None
             raise InputError(f"duckdb doesn't start with memory {memory!r}: {error}") from None
         try:
             connection.execute("SET enable_progress_bar = false")
