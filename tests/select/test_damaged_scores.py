@@ -129,7 +129,12 @@ def test_a_damaged_mean_is_made_anew(tmp_path, config, embedded, caplog):
     content, run = file.read_bytes(), digest_of(json.loads((scores / "plan.json").read_text()))
     assert read_mean(file, run) is not None
     assert read_mean(file, "0123") is None
-    for damaged in (b"", save({"mean": torch.ones(4)}), content[:-1] + bytes([content[-1] ^ 1]), content[:-40]):
+    for damaged in (
+        b"",
+        save({"mean": torch.ones(4)}, {"of": run}),
+        content[:-1] + bytes([content[-1] ^ 1]),
+        content[:-40],
+    ):
         file.write_bytes(damaged)
         assert read_mean(file, run) is None
     (scores / "parts" / "part-000001.parquet").unlink()

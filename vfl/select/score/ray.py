@@ -5,6 +5,7 @@ are done are not scored twice; a run that was stopped goes on with the same comm
 """
 
 import logging
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,7 @@ class PartScorer:
         error = ""
         try:
             with explained(self.worker.out, full=FULL):
-                for part in dealt["part"]:
-                    self.worker.score_part(int(part))
+                deque(self.worker.score_parts(map(int, dealt["part"])), maxlen=0)
         except InputError as raised:  # Ray would wrap it in errors and tracebacks of its own
             error = str(raised)
         return {"part": dealt["part"], "error": [error] * len(dealt["part"])}

@@ -14,7 +14,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -164,19 +165,33 @@ def _work(worker: Worker, progress: bool) -> None:
         bar.initial = plan.rows - sum(map(plan.rows_of, left))  # or the rate would count what is done already
         while left:
             took, shown = False, catch_up(left)
-            for part in left:
-                if progress and time.monotonic() - shown > LOOK_AFTER:
-                    shown = catch_up(missing(out, plan))
-                if is_done(out, part):
-                    continue
-                with worker.claims.hold(part_name(part)) as held:
-                    if held:
-                        took = True
-                        worker.score_part(part, show)
+            held: dict[int, ExitStack] = {}
+            try:
+                for part in worker.score_parts(_claimed(worker, left, held), show):
+                    took = True
+                    held.pop(part).close()
+                    if progress and time.monotonic() - shown > LOOK_AFTER:
+                        shown = catch_up(missing(out, plan))
+            finally:
+                for claim in list(held.values()):
+                    claim.close()
             if not took:
                 time.sleep(pause(worker.config))
             left = missing(out, plan)
         catch_up(left)
+
+
+def _claimed(worker: Worker, left: Sequence[int], held: dict[int, ExitStack]) -> Iterator[int]:
+    """Those of the parts that are this process's now; `held` gets what gives each back."""
+    for part in left:
+        with ExitStack() as stack:
+            if (
+                not is_done(worker.out, part)
+                and stack.enter_context(worker.claims.hold(part_name(part)))
+                and not is_done(worker.out, part)
+            ):
+                held[part] = stack.pop_all()
+                yield part
 
 
 def _finished(config: ScoreConfig, plan: Plan) -> Path:

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +34,6 @@ from vfl.select.shards.parts import (
     Rows,
     Walker,
     check_same,
-    is_done,
     read_plan,
     repair,
     save,
@@ -42,6 +41,8 @@ from vfl.select.shards.parts import (
 
 logger = logging.getLogger(__name__)
 
+PART_ROWS, LEAST_ROWS, PARTS_EACH, PART_BYTES = 2048, 64, 8, 2**28
+"""Rows of a part, at most and at least; parts that a process gets, at least; bytes of the data that a part holds."""
 MEAN = "mean.safetensors"
 """The mean vision embedding, with the run's digest and its own: another run's, or a damaged one, is made anew."""
 
@@ -95,10 +96,12 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.scorer.__exit__()
 
-    def score_part(self, part: int, on_rows: Callable[[int], None] = lambda count: None) -> None:
-        """Score a part and save it, unless it is done."""
-        if not is_done(self.out, part):
-            save(self.out, part, self.scorer.score(self.walker.rows_of(part), on_rows), self.run)
+    def score_parts(self, parts: Iterable[int], on_rows: Callable[[int], None] = lambda count: None) -> Iterator[int]:
+        """Score parts and save each, whose number comes then. `parts` is read in another thread, one part ahead."""
+        rows = ((part, self.walker.rows_of(part)) for part in parts)
+        for part, scores in self.scorer.score_parts(rows, on_rows):
+            save(self.out, part, scores, self.run)
+            yield part
 
     def _agree(self, source: Any, fmap: FunctionMap | None) -> Plan:
         """The folder's plan if there is one, which then has to be this run's; else this process or another makes it."""
@@ -120,7 +123,7 @@ class Worker:
             | {"encoding": sha256(encoding.encode()).hexdigest()},
             sources=[],
             rows=0,
-            shard_rows=self.config.shard_rows,
+            shard_rows=self.config.shard_rows or 0,
             settings=settings
             | {
                 "data": None if self.config.data is None else [absolute(path) for path in self.config.data],
@@ -131,16 +134,23 @@ class Worker:
             there = read_plan(self.out)
             if there is not None:
                 here.sources = sources_of(source, there.sources, self.config.split)
+                here.shard_rows = here.shard_rows or there.shard_rows
                 check_same(self.out, there, here)
                 return there
             with self.claims.hold("plan") as held:
                 if held and read_plan(self.out) is None:
                     here.sources = sources_of(source, split=self.config.split)
                     here.rows = self._count()
+                    here.shard_rows = here.shard_rows or rows_of_parts(
+                        here.rows, sum(source.get("bytes", 0) for source in here.sources), self._processes()
+                    )
                     write_settings(self.out, {key: value for key, value in here.settings.items() if key != "out"})
                     write_json(self.out / PLAN, here.model_dump(mode="json"))
             if not held:
                 time.sleep(pause(self.config))
+
+    def _processes(self) -> int:
+        return self.config.ray.workers if self.config.ray else int(os.environ.get("WORLD_SIZE", "1"))
 
     def _count(self) -> int:
         """The rows of the data, read once to the end: a broken file is found before anything is scored."""
@@ -167,7 +177,7 @@ class Worker:
                 if held and read_mean(path, self.run) is None:
                     mean = mean_of_rows(self.vlm, self.read(), self.config.mean_images)
                     with replacing(path) as temporary:
-                        save_file({"mean": mean}, temporary, {"run": self.run, "sha256": _digest(mean)})
+                        save_file({"mean": mean}, temporary, {"of": _of(mean, self.run)})
             if not held:
                 time.sleep(pause(self.config))
 
@@ -183,14 +193,26 @@ def read_mean(path: Path, run: str) -> torch.Tensor | None:
     except (OSError, SafetensorError) as error:
         logger.warning("%s can't be read (%s): it is made anew", path, error)
         return None
-    if facts.get("run") == run and facts.get("sha256") == _digest(mean):
+    if facts.get("of") == _of(mean, run):
         return mean
     logger.warning("%s is of another run, or damaged: it is made anew", path)
     return None
 
 
-def _digest(mean: torch.Tensor) -> str:
-    return sha256(mean.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+def _of(mean: torch.Tensor, run: str) -> str:
+    return f"{run} {sha256(mean.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()}"
+
+
+def rows_of_parts(rows: int, size: int, processes: int) -> int:
+    """Rows of a part where none are named: many, so that those of a batch are about equally long.
+
+    Args:
+        rows: of the data.
+        size: its bytes; where rows hold their images, two parts of them must fit in memory.
+        processes: that score; each should get a part many times.
+    """
+    fitting = rows * PART_BYTES // max(size, 1)
+    return max(1, min(PART_ROWS, max(LEAST_ROWS, -(-rows // (PARTS_EACH * processes))), max(LEAST_ROWS, fitting)))
 
 
 def pause(config: ScoreConfig) -> float:
