@@ -97,6 +97,7 @@ class Feeder:
         # Written in a text, they would be encoded as the signs of turns, ends and images that they are.
         special = [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
         self.control = sorted({placeholder, *special} - {""})
+        self.tokens_a_row: float | None = None  # of the first part
         self.tokens_of_sides = [self._image_tokens(side) for side in _SIDES]
         self.decoding = ThreadPoolExecutor(workers, "decode")
         self.encoding = ThreadPoolExecutor(1, "encode")
@@ -159,6 +160,8 @@ class Feeder:
             return None
         key, entries = part
         lengths = self._lengths(entries)
+        if self.tokens_a_row is None and lengths:
+            self.tokens_a_row = statistics.fmean(lengths)
         return key, sorted(
             zip(lengths, entries, strict=True),
             key=lambda entry: (not entry[1].sample.images, -entry[0], entry[1].position),

@@ -29,6 +29,7 @@ from vfl.io.disk import explained
 from vfl.loading.load import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.select.choose.classes import classify
+from vfl.select.score.pace import told
 from vfl.select.score.worker import Worker, pause
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.claims import Claims
@@ -141,8 +142,8 @@ def _score(
 
         plan = score_on_ray(config, progress=progress)
         return _finished(config, plan)
-    with Worker(config, data=data, vlm=vlm, fmap=fmap) as worker:
-        shown = progress and int(os.environ.get("RANK", "0")) == 0
+    shown = progress and int(os.environ.get("RANK", "0")) == 0
+    with Worker(config, data=data, vlm=vlm, fmap=fmap, progress=shown) as worker:
         _work(worker, shown)
         return _finished(config, worker.plan)
 
@@ -151,9 +152,14 @@ def _work(worker: Worker, progress: bool) -> None:
     """Score parts until all are done, by this process or by others."""
     plan, out = worker.plan, worker.out
     with tqdm(total=plan.rows, desc="scoring", unit=" samples", disable=not progress, smoothing=0.05) as bar:
+        expected: list[str] = []
 
-        def show(count: int) -> None:
+        def show(count: int, ended: bool = False) -> None:
             bar.update(count)
+            pace = worker.scorer.pace.seconds_a_row(ended=ended)
+            if progress and not expected and pace is not None and bar.n < plan.rows:
+                expected.append(told(pace, int(plan.rows - bar.n), worker.processes, worker.vlm.device))
+                bar.write(expected[0], file=sys.stderr)
 
         def catch_up(left: Sequence[int]) -> float:
             """Count what others did."""
@@ -170,6 +176,7 @@ def _work(worker: Worker, progress: bool) -> None:
                 for part in worker.score_parts(_claimed(worker, left, held), show):
                     took = True
                     held.pop(part).close()
+                    show(0, ended=True)
                     if progress and time.monotonic() - shown > LOOK_AFTER:
                         shown = catch_up(missing(out, plan))
             finally:

@@ -1,5 +1,6 @@
 """Rows of data to rows of the score table: the model's own scores and one ablation a function, batch by batch."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -14,6 +15,7 @@ from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
 from vfl.models.vlm import VLM
 from vfl.select.score.feeding import Entry, Failure, Feeder, Row
+from vfl.select.score.pace import Pace
 from vfl.select.shards.score_table import ERRORS, Part, measures, schema
 from vfl.select.wording import answer, opening, question_terms
 
@@ -52,6 +54,7 @@ class Scorer:
         self.vlm, self.functions, self.ablation, self.mean = vlm, functions, ablation, mean
         self.batch, self.source_column, self.strict = batch, source_column, strict
         self.most_tokens = [float("inf")]  # in a batch; found when memory runs out
+        self.pace = Pace()
         self.feeder = Feeder(vlm, context_of(vlm) if limit is None else min(limit, context_of(vlm)), workers)
 
     def __enter__(self) -> "Scorer":
@@ -89,7 +92,10 @@ class Scorer:
                 continue
             self._fail(failures, ready.failures, on_rows)
             if ready.batch is not None:
+                began = time.monotonic()
                 values = self._measure(ready.batch)
+                self.pace.tokens_a_row = self.feeder.tokens_a_row
+                self.pace.add(ready.batch.inputs["input_ids"].numel(), time.monotonic() - began)
                 scored += [self._row(row, measured) for row, measured in zip(ready.rows, values, strict=True)]
                 on_rows(len(ready.rows))
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from vfl.data import BadRow, read
 from vfl.errors import InputError
@@ -50,13 +51,19 @@ MEAN = "mean.safetensors"
 class Worker:
     """One process's share of a run: the model, the plan that all agreed on, and the data.
 
-    A context manager. Args and errors as of `score`.
+    A context manager. Args and errors as of `score`; `progress` shows how far the first reading of the data is.
     """
 
     def __init__(
-        self, config: ScoreConfig, *, data: Any = None, vlm: VLM | None = None, fmap: FunctionMap | None = None
+        self,
+        config: ScoreConfig,
+        *,
+        data: Any = None,
+        vlm: VLM | None = None,
+        fmap: FunctionMap | None = None,
+        progress: bool = False,
     ) -> None:
-        self.config, self.out = config, config.out
+        self.config, self.out, self.progress = config, config.out, progress
         source = data if data is not None else list(config.data or ())
         if data is None and not config.data:
             raise InputError("No data was named; give the files to score.")
@@ -133,29 +140,36 @@ class Worker:
         while True:
             there = read_plan(self.out)
             if there is not None:
-                here.sources = sources_of(source, there.sources, self.config.split)
+                here.sources = self._sources(source, there.sources)
                 here.shard_rows = here.shard_rows or there.shard_rows
                 check_same(self.out, there, here)
                 return there
             with self.claims.hold("plan") as held:
                 if held and read_plan(self.out) is None:
-                    here.sources = sources_of(source, split=self.config.split)
+                    here.sources = self._sources(source)
                     here.rows = self._count()
                     here.shard_rows = here.shard_rows or rows_of_parts(
-                        here.rows, sum(source.get("bytes", 0) for source in here.sources), self._processes()
+                        here.rows, sum(source.get("bytes", 0) for source in here.sources), self.processes
                     )
                     write_settings(self.out, {key: value for key, value in here.settings.items() if key != "out"})
                     write_json(self.out / PLAN, here.model_dump(mode="json"))
             if not held:
                 time.sleep(pause(self.config))
 
-    def _processes(self) -> int:
+    @property
+    def processes(self) -> int:
+        """That score together."""
         return self.config.ray.workers if self.config.ray else int(os.environ.get("WORLD_SIZE", "1"))
+
+    def _sources(self, source: Any, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+        with tqdm(desc="hashing", unit="B", unit_scale=True, disable=not self.progress, leave=False, delay=1) as bar:
+            return sources_of(source, known, self.config.split, bar.update)
 
     def _count(self) -> int:
         """The rows of the data, read once to the end: a broken file is found before anything is scored."""
         count = 0
-        for row in self.read():
+        rows = tqdm(self.read(), "counting", unit=" rows", disable=not self.progress, leave=False)
+        for row in rows:
             if self.config.on_bad_row == "error" and isinstance(row, BadRow):
                 raise InputError(
                     f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave such rows out with on_bad_row: "
