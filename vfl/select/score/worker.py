@@ -39,6 +39,7 @@ from vfl.select.shards.parts import (
     repair,
     save,
 )
+from vfl.select.shards.row_index import INDEX, indexing, open_index
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Worker:
         source = data if data is not None else list(config.data or ())
         if data is None and not config.data:
             raise InputError("No data was named; give the files to score.")
-        self.read: Callable[[], Rows] = partial(
+        self.read: Callable[..., Rows] = partial(
             read,
             source,
             images=config.images,
@@ -95,7 +96,8 @@ class Worker:
             source_column=config.source_column,
             strict=config.on_bad_row == "error",
         )
-        self.walker = Walker(self.read, self.plan)
+        index = open_index(self.out / INDEX, self.plan.rows, [source["sha256"] for source in self.plan.sources])
+        self.walker = Walker(self.read, self.plan, index)
 
     def __enter__(self) -> "Worker":
         return self
@@ -147,7 +149,10 @@ class Worker:
             with self.claims.hold("plan") as held:
                 if held and read_plan(self.out) is None:
                     here.sources = self._sources(source)
-                    here.rows = self._count()
+                    with indexing(
+                        self.out / INDEX, self.read(), lambda: [source["sha256"] for source in here.sources]
+                    ) as rows:
+                        here.rows = self._count(rows)
                     here.shard_rows = here.shard_rows or rows_of_parts(
                         here.rows, sum(source.get("bytes", 0) for source in here.sources), self.processes
                     )
@@ -165,11 +170,10 @@ class Worker:
         with tqdm(desc="hashing", unit="B", unit_scale=True, disable=not self.progress, leave=False, delay=1) as bar:
             return sources_of(source, known, self.config.split, bar.update)
 
-    def _count(self) -> int:
+    def _count(self, rows: Rows) -> int:
         """The rows of the data, read once to the end: a broken file is found before anything is scored."""
         count = 0
-        rows = tqdm(self.read(), "counting", unit=" rows", disable=not self.progress, leave=False)
-        for row in rows:
+        for row in tqdm(rows, "counting", unit=" rows", disable=not self.progress, leave=False):
             if self.config.on_bad_row == "error" and isinstance(row, BadRow):
                 raise InputError(
                     f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave such rows out with on_bad_row: "

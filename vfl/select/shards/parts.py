@@ -6,8 +6,9 @@
     scores/errors.parquet       rows that could not be scored
     scores/manifest.json        the plan with counts and versions, written last: a folder with it is a finished run
 
-While it runs, failed/ holds each part's errors and claims/ who works on what. A part is done when its file in parts/ is
-there, so that a run killed at any moment loses only the parts that were being scored.
+While it runs, rows.parquet says where each row of the data begins, failed/ holds each part's errors and claims/ who
+works on what. A part is done when its file in parts/ is there, so that a run killed at any moment loses only the parts
+that were being scored.
 """
 
 import json
@@ -31,6 +32,7 @@ from vfl.io.json_files import write_json
 from vfl.io.run_folder import SETTINGS
 from vfl.io.versions import versions
 from vfl.select.shards.part_files import ALL_ERRORS, OTHER_RUN, RUN, foreign, part_name, problem_of
+from vfl.select.shards.row_index import INDEX, RowIndex
 from vfl.select.shards.score_table import ERRORS, Part
 
 logger = logging.getLogger(__name__)
@@ -185,7 +187,7 @@ def clear(out: Path) -> None:
         raise InputError(f"{out} is a file; name a folder.")
     if any(out.iterdir()) and not any((out / name).exists() for name in (PLAN, MANIFEST, CLAIMS)):
         raise InputError(f"{out} holds other files; name another folder.")
-    for name in (MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.safetensors"):
+    for name in (INDEX, MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.safetensors"):
         (out / name).unlink(missing_ok=True)
     for name in (PARTS, FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -213,15 +215,16 @@ def save(out: Path, part: int, scores: Part, run: str = "") -> None:
 
 
 class Walker:
-    """The rows of parts, read from the data's beginning on; cheap for ascending parts, others begin anew.
+    """The rows of parts. Without an index, read from the data's beginning on, past those of other processes.
 
     Args:
-        read: gives all rows.
+        read: gives all rows; with a row's `start` those from it on.
         plan: how they are cut.
+        index: where rows begin.
     """
 
-    def __init__(self, read: Callable[[], Rows], plan: Plan) -> None:
-        self.read, self.plan = read, plan
+    def __init__(self, read: Callable[..., Rows], plan: Plan, index: RowIndex | None = None) -> None:
+        self.read, self.plan, self.index = read, plan, index
         self.rows: Rows = iter(())
         self.position = -1  # not begun
 
@@ -232,7 +235,9 @@ class Walker:
             InputError: the data ends before it.
         """
         first = part * self.plan.shard_rows
-        if not 0 <= self.position <= first:
+        if self.index is not None and self.position != first:
+            self.rows, self.position = self.read(start=self.index.start(first)), first
+        elif not 0 <= self.position <= first:
             self.rows, self.position = self.read(), 0
         for _ in islice(self.rows, first - self.position):
             pass
@@ -271,6 +276,7 @@ def finish(out: Path, plan: Plan) -> dict[str, Any]:
 
 def tidy(out: Path) -> None:
     """Remove what only a run in progress needs, and what killed processes left."""
+    (out / INDEX).unlink(missing_ok=True)
     for name in (FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
     for file in [*out.glob(".*.tmp"), *(out / PARTS).glob(".*.tmp")]:
