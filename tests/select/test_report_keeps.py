@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 from fake_scores import FUNCTIONS, row, write_scores
+from PIL import Image
 
 from vfl.select.choose.filtering import ChoiceConfig, choose
 from vfl.select.report.keeps import chosen_again, kept, stages
@@ -29,9 +30,10 @@ def scores(tmp_path_factory):
                 text_hash=f"t{0 if n < 10 else n}", image_hash=f"{0 if n < 10 else n:016x}:0")
         )  # fmt: skip
         turns = [{"from": "human", "value": f"<image>\nQ{n}"}, {"from": "gpt", "value": answer}]
-        data.append({"id": f"u{n:05}", "conversations": turns, "image": "gone.png"})
+        data.append({"id": f"u{n:05}", "conversations": turns, "image": "seen.png"})
+    Image.new("RGB", (8, 6), "red").save(out / "seen.png")
     (out / "data.json").write_text(json.dumps(data))
-    settings = {"data": [str(out / "data.json")], "on_bad_row": "skip"}
+    settings = {"data": [str(out / "data.json")]}
     return open_scores(write_scores(out / "scores", rows, settings=settings))
 
 
