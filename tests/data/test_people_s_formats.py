@@ -68,6 +68,17 @@ def test_instruction_input_system_and_history(folder, write):
     assert "output is empty" in read_row(write, folder, row | {"output": ""}).reason
 
 
+def test_several_texts_are_not_taken_for_one_answer(folder, write, turns):
+    """Once LLaMA-Factory's preferences, and the answers of several people."""
+    for row in (
+        {"instruction": Q, "input": "", "output": [A, "Blue."]},
+        {"question": Q, "answer": [A, "red"]},
+        {"messages": turns(Q, [A, "Blue."])},
+    ):
+        assert "is a list of 2 texts; expected one" in read_row(write, folder, row).reason
+    assert told(read_row(write, folder, {"question": Q, "answer": [A]})) == [("user", Q), ("assistant", A)]
+
+
 PREFERENCES = [
     {"instruction": "What colour", "input": "is it?", "chosen": A, "rejected": "Blue.", "images": ["red.png"]},
     {"question": Q, "chosen": A, "rejected": "Blue.", "image": "red.png"},

@@ -233,6 +233,23 @@ def test_what_llamafactory_reads():
     }  # fmt: skip
     assert entry("sharegpt", rows["sharegpt"], "d.json")["columns"]["system"] == "system"
     assert entry("preference", rows["preference"], "d.json")["ranking"] is True
+    alpaca = {"instruction": "a", "input": "b", "chosen": "c", "rejected": "d", "images": ["red.png"]}
+    columns = {
+        "prompt": "instruction",
+        "query": "input",
+        "chosen": "chosen",
+        "rejected": "rejected",
+        "images": "images",
+    }
+    assert entry("preference", alpaca, "d.json") == {
+        "file_name": "d.json", "formatting": "alpaca", "ranking": True, "columns": columns
+    }  # fmt: skip
+    answers = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
+    turns = {"conversations": [{"from": "human", "value": "a"}]}
+    assert entry("preference", turns | answers, "d.json") == {
+        "file_name": "d.json", "formatting": "sharegpt", "ranking": True,
+        "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
+    }  # fmt: skip
     assert entry("prompt_completion", rows["prompt_completion"], "d.json")["columns"]["response"] == "completion"
     typed = {
         "messages": [

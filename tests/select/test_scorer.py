@@ -186,12 +186,42 @@ def test_rows_come_longest_first_and_text_by_itself(qwen, folder):
     with Scorer(qwen, LAYERS, batch=3) as scorer:
         feeder = scorer.feeder
         entries = [Entry(*one) for one in numbered]
-        batches = [[row.entry.sample.uid for row in one.rows] for one in feeder.batches(entries, 3, [math.inf])]
-        small = [len(one.rows) for one in feeder.batches(entries, 3, [1.0])]
-    assert sorted(map(len, batches)) == [1, 2, 3]
-    assert set(batches[-1]) == {"text", "words"}
-    assert batches[0][0] == "wide"
-    assert small == [1] * 6  # where memory ran out, batches are smaller
+
+        def batches(size, most_tokens):
+            ready = [batch for _, batch in feeder.batches(iter([(0, entries)]), size, [most_tokens])]
+            assert ready.pop() is None
+            return [[row.entry.sample.uid for row in batch.rows] for batch in ready]
+
+        found = batches(3, math.inf)
+        small = batches(3, 1.0)
+    assert sorted(name for batch in found for name in batch) == sorted(row["id"] for row in given)
+    assert set(found[-1]) == {"text", "words"}
+    assert found[0] == ["wide"]  # as many tokens as three rows of middle length
+    assert [len(batch) for batch in small] == [1] * 6  # where memory ran out, batches are smaller
+
+
+def test_a_part_does_not_depend_on_those_around_it(qwen, folder):
+    numbered = samples(folder, rows())
+    parts = [numbered[:3], [], numbered[3:5], numbered[5:]]
+    alone = [score(qwen, part).table for part in parts]
+    with Scorer(qwen, LAYERS) as scorer:
+        together = dict(scorer.score_parts(iter(enumerate(parts))))
+    assert list(together) == [0, 1, 2, 3]
+    assert [part.table for part in together.values()] == alone
+
+
+def test_what_was_read_is_scored_before_the_reading_fails(qwen, folder):
+    numbered = samples(folder, rows())
+
+    def parts():
+        yield 0, numbered[:3]
+        raise InputError("the data ends")
+
+    with Scorer(qwen, LAYERS) as scorer:
+        scored = scorer.score_parts(parts())
+        assert next(scored)[0] == 0
+        with pytest.raises(InputError, match="the data ends"):
+            next(scored)
 
 
 def bad_rows(folder, limit_words):

@@ -17,6 +17,7 @@ from vfl.data import read
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.select.score.run import main, score
+from vfl.select.score.worker import rows_of_parts
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.parts import Walker
 
@@ -303,3 +304,16 @@ def test_parts_are_cut_alike_in_whatever_order_they_are_asked_for(data):
     short = Walker(lambda: iter([row for _, row in every[:9]]), Plan())
     with pytest.raises(InputError, match="ends at row 9 of 10"):
         list(short.rows_of(2))
+
+
+def test_parts_are_large_and_still_enough_for_all_processes():
+    for rows, size, processes, expected in (
+        (10**7, 10**9, 8, 2048),  # names of images
+        (10**6, 10**11, 8, 2684),  # 100 kB an image: cut by PART_ROWS
+        (10**6, 10**12, 8, 268),  # 1 MB an image
+        (10**6, 10**13, 8, 64),
+        (4_000, 10**6, 1, 500),
+        (4_000, 10**6, 8, 64),
+        (40, 10**4, 1, 64),
+    ):
+        assert rows_of_parts(rows, size, processes) == min(expected, 2048)

@@ -244,12 +244,9 @@ def score_with(settings: Any, *, overwrite: bool) -> Path:
 
 
 def finish_scores(folder: Path) -> None:
-    """Write the default classes beside the scores, and say where they are."""
+    """Say where the scores are, once."""
     if int(os.environ.get("RANK", "0")):
         return
-    from vfl.select.choose.classes import classify
-
-    classify(folder)
     say(f"Scores: {folder}")
 
 

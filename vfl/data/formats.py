@@ -48,7 +48,7 @@ class Source:
     container: Container
     home: Path | None
     rows: Callable[..., Iterator[RawRow]]
-    """Called with `only_ids=True` it may leave out everything but the ids."""
+    """Called with `only_ids=True` it may leave out everything but the ids; with a row's `start` it begins there."""
     path: Path | None = None
 
 
@@ -161,7 +161,9 @@ def _file(path: Path) -> Source:
     except OSError as error:
         raise InputError(f"the data {path} cannot be read: {error.strerror}") from error
     if head.startswith(b"PAR1"):
-        return _source(path, "parquet", lambda only_ids=False: parquet.rows(path, only_ids=only_ids))
+        return _source(
+            path, "parquet", lambda only_ids=False, start=None: parquet.rows(path, only_ids=only_ids, start=start)
+        )
     packed = packing(path)
     if packed:
         head = unpacked_head(path, 2**16)
@@ -170,9 +172,9 @@ def _file(path: Path) -> Source:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     lines = path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl")
     if _ARRAY_IN_LINES.match(text) if lines else text.startswith(b"[") or _ONE_OBJECT.match(text):
-        return _source(path, "json", lambda only_ids=False: jsonarray.rows(path))
+        return _source(path, "json", lambda only_ids=False, start=None: jsonarray.rows(path, start))
     if text.startswith(b"{") or (text and lines):
-        return _source(path, "jsonl", lambda only_ids=False: jsonl.rows(path))
+        return _source(path, "jsonl", lambda only_ids=False, start=None: jsonl.rows(path, start))
     raise InputError(
         f"{path} {'is empty' if not text else f'begins with {head[:12]!r}'}; expected a JSON array, JSON lines, parquet"
         " or a tar archive (of a saved Hugging Face dataset, give the folder)"
@@ -184,4 +186,10 @@ def _source(path: Path, container: Container, rows: Callable[..., Iterator[RawRo
 
 
 def _dataset(dataset: Any, name: str, home: Path | None) -> Source:
-    return Source(name, "hf", home, lambda only_ids=False: hf.rows(dataset, name, only_ids=only_ids), home)
+    return Source(
+        name,
+        "hf",
+        home,
+        lambda only_ids=False, start=None: hf.rows(dataset, name, only_ids=only_ids, start=start),
+        home,
+    )

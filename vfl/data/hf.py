@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from vfl.data.arrowrows import BATCH, batch_rows
-from vfl.data.rawrow import RawRow
+from vfl.data.rawrow import RawRow, Start
 from vfl.errors import InputError
 
 SPLITS_FILE = "dataset_dict.json"
@@ -57,26 +57,29 @@ def check_dataset(source: Any) -> None:
         raise InputError(f"a {type(source).__name__} was given; expected a datasets.Dataset (one split, not streamed)")
 
 
-def rows(dataset: Any, name: str, *, only_ids: bool = False) -> Iterator[RawRow]:
-    """The rows of a `datasets.Dataset`; images stay as they are stored. With `only_ids`, only the column id."""
+def rows(dataset: Any, name: str, *, only_ids: bool = False, start: Start | None = None) -> Iterator[RawRow]:
+    """The rows of a `datasets.Dataset` from `start` on; images stay as stored. With `only_ids`, only the column id."""
     datasets = _library()
     if only_ids:
         if "id" not in dataset.column_names:
             return
         dataset = dataset.select_columns(["id"])
     labels = {key: kind for key, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
-    number = 0
+    number = start.at if start else 0
+    if start:
+        dataset = dataset.select(range(number, len(dataset)))
     try:
         for table in dataset.with_format("arrow").iter(ID_BATCH if only_ids else BATCH):
             for row in batch_rows(table):
+                place = Start(number, number + 1)
                 number += 1
                 where = f"{name} row {number}"
                 if isinstance(row, InputError):
-                    yield RawRow(where, None, problem=str(row))
+                    yield RawRow(where, None, problem=str(row), start=place)
                     continue
                 for key, label in labels.items():
                     row[key] = None if row[key] is None else label.int2str(row[key])
-                yield RawRow(where, row)
+                yield RawRow(where, row, start=place)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"the dataset {name} cannot be read after row {number} ({error})") from error
 

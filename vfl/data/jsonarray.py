@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vfl.data.packed import unpacked
-from vfl.data.rawrow import RawRow, raw_row
+from vfl.data.packed import packing, unpacked
+from vfl.data.rawrow import RawRow, Start, raw_row
 from vfl.errors import InputError
 
 CHUNK = 2**18
@@ -23,28 +23,44 @@ HEAD = 200
 WRAPPERS = ("data", "rows", "samples", "examples", "train")
 
 WRAPPED = re.compile(r'\{\s*"(?:' + "|".join(WRAPPERS) + r')"\s*:\s*\[')
+Element = tuple[Any, str, int]
 _SPACE = " \t\r\n"
 _decode = json.JSONDecoder().raw_decode
 
 
-def rows(path: Path) -> Iterator[RawRow]:
+def rows(path: Path, start: Start | None = None) -> Iterator[RawRow]:
     """The rows of a .json file: one array, an object whose `data` (or another of WRAPPERS) is one, or objects in a row.
+
+    Args:
+        start: where a row begins, to begin with it. Then what follows the rows is not looked at.
 
     Raises:
         InputError: where the file stops being JSON: nothing after that place can be trusted, so this is no bad row.
     """
-    for number, (value, _) in enumerate(entries(path), start=1):
-        yield raw_row(f"{path.name} row {number}", value)
+    seekable = not packing(path)
+    with unpacked(path) as handle:
+        found = _elements(_Text(handle, path)) if start is None else _later_elements(_Text(handle, path, start.at))
+        for number, (value, _, at) in enumerate(found, start=start.number if start else 1):
+            begin = Start(at, number) if seekable else None
+            yield raw_row(f"{path.name} row {number}", value, start=begin)
 
 
 def entries(path: Path) -> Iterator[tuple[Any, str]]:
     """Each row and its own text in the file."""
     with unpacked(path) as handle:
-        yield from _elements(handle, path)
+        for value, told, _ in _elements(_Text(handle, path)):
+            yield value, told
 
 
-def _elements(handle: BinaryIO, path: Path) -> Iterator[tuple[Any, str]]:
-    text = _Text(handle, path)
+def _later_elements(text: "_Text") -> Iterator[Element]:
+    """The rows from the one on at which the text begins."""
+    while text.next_sign() not in ("", "]", "}"):
+        yield text.element()
+        if text.next_sign() == ",":
+            text.pos += 1
+
+
+def _elements(text: "_Text") -> Iterator[Element]:
     sign = text.next_sign()
     if sign == "{":
         wrapped = text.wrapper()
@@ -83,20 +99,32 @@ def _elements(handle: BinaryIO, path: Path) -> Iterator[tuple[Any, str]]:
 class _Text:
     """A window of the file's text: `buffer[pos:]` is not read yet."""
 
-    def __init__(self, handle: BinaryIO, path: Path) -> None:
+    def __init__(self, handle: BinaryIO, path: Path, at: int = 0) -> None:
         self.handle, self.path = handle, path
+        self.byte, self.counted = at, 0  # of the file, at buffer[counted]
+        if at:
+            handle.seek(at)
         self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self.buffer, self.pos, self.rows, self.ended = "", 0, 1, False
 
     def grow(self) -> None:
         """Read on, and at least as much again as is waiting, so that a long row is parsed few times."""
         data = self.handle.read(max(CHUNK, len(self.buffer) - self.pos))
+        self.here()
+        if not self.byte and data.startswith(codecs.BOM_UTF8):
+            self.byte = len(codecs.BOM_UTF8)
         self.ended = not data
         try:
             self.buffer = self.buffer[self.pos :] + self.decoder.decode(data, self.ended)
         except UnicodeDecodeError as error:
             raise self.broken(f"not UTF-8 text ({error.reason})") from error
-        self.pos = 0
+        self.pos = self.counted = 0
+
+    def here(self) -> int:
+        """The byte of the file at which what is not read yet begins."""
+        self.byte += len(self.buffer[self.counted : self.pos].encode())
+        self.counted = self.pos
+        return self.byte
 
     def next_sign(self) -> str:
         """The next character that is no space, without reading over it; "" at the end of the file."""
@@ -118,9 +146,10 @@ class _Text:
             self.pos = match.end() - 1
         return match is not None
 
-    def element(self) -> tuple[Any, str]:
-        """The value that begins at the next sign, and its text."""
+    def element(self) -> Element:
+        """The value that begins at the next sign, its text, and the byte where it begins."""
         self.next_sign()
+        at = self.here()
         while True:
             try:
                 value, end = _decode(self.buffer, self.pos)
@@ -136,7 +165,7 @@ class _Text:
             else:
                 if end < len(self.buffer) - TAIL or self.ended:  # else a number may go on: 1 is read of "1." or "1e+"
                     text, self.pos = self.buffer[self.pos : end], end
-                    return value, text
+                    return value, text, at
             self.grow()
 
     def broken(self, why: str) -> InputError:

@@ -10,6 +10,7 @@ from vfl.data.conversation import IMAGE_COLUMNS
 from vfl.data.imagefolder import is_blank
 from vfl.data.kinds import Kind
 
+ASKED = ("prompt", "instruction", "question", "query")
 MESSAGE_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 
 
@@ -40,9 +41,21 @@ def entry(kind: Kind, row: Mapping[str, Any], file_name: str) -> dict[str, Any] 
         others = {name: name for name in ("system", "history") if row.get(name)}
         columns = {"prompt": asked, **more, "response": answered, **others, **images}
         return {"file_name": file_name, "formatting": "alpaca", "columns": columns}
-    if kind == "preference" and _texts(row, "prompt", "chosen", "rejected"):
-        columns = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", **images}
+    return _ranking(row, file_name, images) if kind == "preference" else None
+
+
+def _ranking(row: Mapping[str, Any], file_name: str, images: dict[str, str]) -> dict[str, Any] | None:
+    answers = {"chosen": "chosen", "rejected": "rejected"}
+    asked = next((name for name in ASKED if row.get(name) is not None), None)
+    if asked is not None and _texts(row, asked, *answers):
+        more = {"query": "input"} if asked == "instruction" and "input" in row else {}
+        others = {name: name for name in ("system", "history") if row.get(name)}
+        columns = {"prompt": asked, **more, **answers, **others, **images}
         return {"file_name": file_name, "formatting": "alpaca", "ranking": True, "columns": columns}
+    turns = row.get("conversations")
+    if isinstance(turns, list) and all(_is_text(turn) for turn in (*turns, *map(row.get, answers))):
+        columns = {"messages": "conversations", **answers, **images}
+        return {"file_name": file_name, "formatting": "sharegpt", "ranking": True, "columns": columns}
     return None
 
 

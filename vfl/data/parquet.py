@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vfl.data.arrowrows import BATCH, batch_rows
-from vfl.data.rawrow import RawRow
+from vfl.data.rawrow import RawRow, Start
 from vfl.errors import InputError
 
 BUFFER = 2**16
@@ -15,25 +15,45 @@ BUFFER = 2**16
 ID_BATCH = 512
 
 
-def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
-    """The rows of a .parquet file; with `only_ids` they hold no other column than the id.
+def rows(path: Path, *, only_ids: bool = False, start: Start | None = None) -> Iterator[RawRow]:
+    """The rows of a .parquet file from `start` on; with `only_ids` they hold no other column than the id.
+
+    Row groups before `start` are not read.
 
     Raises:
         InputError: the file is no intact parquet.
     """
-    number = 0
+    number = begin = start.at if start else 0
     try:
         with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             columns = [name for name in file.schema_arrow.names if name == "id"] if only_ids else None
             if columns == []:
                 return  # no row has an id
             size = ID_BATCH if only_ids else BATCH
-            for batch in file.iter_batches(batch_size=size, columns=columns, use_threads=False):
-                for row in batch_rows(batch):
+            groups, number = _groups(file, begin)
+            for batch in file.iter_batches(batch_size=size, columns=columns, use_threads=False, row_groups=groups):
+                before = min(max(begin - number, 0), batch.num_rows)
+                number += before
+                for row in batch_rows(batch.slice(before)):
+                    place = Start(number, number + 1)
                     number += 1
                     where = f"{path.name} row {number}"
-                    yield RawRow(where, None, problem=str(row)) if isinstance(row, InputError) else RawRow(where, row)
+                    if isinstance(row, InputError):
+                        yield RawRow(where, None, problem=str(row), start=place)
+                    else:
+                        yield RawRow(where, row, start=place)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names or texts that are not UTF-8
         raise InputError(
             f"{path} is no intact parquet file (after row {number}: {' '.join(str(error).split())[:200]})"
         ) from error
+
+
+def _groups(file: pq.ParquetFile, begin: int) -> tuple[list[int], int]:
+    """The row groups from the one with row `begin` on, and how many rows are before them."""
+    before = 0
+    for group in range(file.metadata.num_row_groups):
+        rows_here = file.metadata.row_group(group).num_rows
+        if before + rows_here > begin:
+            return list(range(group, file.metadata.num_row_groups)), before
+        before += rows_here
+    return [], before

@@ -9,6 +9,14 @@ from vfl.errors import InputError
 
 
 @dataclass(frozen=True)
+class Start:
+    """A row's place in a source: the byte at which it begins, or how many rows are before it; its number to show."""
+
+    at: int
+    number: int
+
+
+@dataclass(frozen=True)
 class RawRow:
     where: str
     row: dict[str, Any] | None
@@ -18,6 +26,8 @@ class RawRow:
     members: Mapping[str, bytes] = field(default_factory=dict)
     problem: str = ""
     stored: Any = None
+    start: Start | None = None
+    """Where reading can begin with this row, if it can."""
 
     @property
     def given_id(self) -> str | None:

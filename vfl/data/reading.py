@@ -1,6 +1,7 @@
 """Read training or selection data of any known format as one stream of samples, in constant memory."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,8 @@ from vfl.data.formats import LOOKED_AT, Source, kind_of, sources
 from vfl.data.imagefolder import ImageFolder
 from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.rawrow import RawRow
-from vfl.data.sample import BadRow, Sample
-from vfl.data.uids import Namer, content_digest, repeated_ids, stored_digest
+from vfl.data.sample import BadRow, Place, Sample
+from vfl.data.uids import Named, Namer, content_digest, repeated_ids, stored_digest
 from vfl.errors import InputError
 
 
@@ -24,6 +25,7 @@ def read(
     allow_remote: bool = False,
     image_column: str | Sequence[str] | None = None,
     keep_rows: bool = False,
+    start: tuple[Place, Iterator[str]] | None = None,
 ) -> Iterator[Sample | BadRow]:
     """The rows of `source` in order, each as a sample or as a bad row; nothing is left out.
 
@@ -42,6 +44,8 @@ def read(
         allow_remote: let images be addresses (http, https), fetched when they are opened.
         image_column: the column, or columns in order, with the images; default: `images` or `image`.
         keep_rows: keep the stored row in `Sample.row`.
+        start: the place of a row of an earlier reading, and the uids of the rows from it on: begin with this row, go on
+            to the last uid, and read nothing before.
 
     Raises:
         InputError: at once for a source that is not there or of no known format, and while reading where a container
@@ -60,7 +64,7 @@ def read(
     columns = (image_column,) if isinstance(image_column, str) else image_column
     if columns is not None:
         _check_columns(parts, columns)
-    return _rows(parts, kinds, root, allow_remote, columns, keep_rows, mixed=format == "auto")
+    return _rows(parts, kinds, root, allow_remote, columns, keep_rows, format == "auto", start)
 
 
 def _check_columns(parts: list[Source], columns: Sequence[str]) -> None:
@@ -81,13 +85,23 @@ def _rows(
     image_columns: Sequence[str] | None,
     keep_rows: bool,
     mixed: bool,
+    start: tuple[Place, Iterator[str]] | None,
 ) -> Iterator[Sample | BadRow]:
-    namer = Namer(repeated_ids(raw.given_id for part in parts for raw in part.rows(only_ids=True)))
-    for part, kind in zip(parts, kinds, strict=True):
+    first, begin = 0, None
+    if start is None:
+        namer: Namer | Named = Namer(repeated_ids(raw.given_id for part in parts for raw in part.rows(only_ids=True)))
+    else:
+        namer = Named(start[1])
+        first, begin = start[0].part, start[0].start
+    for number, (part, kind) in enumerate(zip(parts[first:], kinds[first:], strict=True), start=first):
         home = root if root is not None else part.home
         folder = ImageFolder(home, allow_remote)
-        for raw in part.rows():
-            yield _sample(raw, _kind(raw, kind) if mixed else kind, folder, namer, image_columns, keep_rows)
+        for raw in part.rows() if begin is None else part.rows(start=begin):
+            if namer.ended:
+                return
+            row = _sample(raw, _kind(raw, kind) if mixed else kind, folder, namer, image_columns, keep_rows)
+            yield row if raw.start is None else replace(row, place=Place(number, raw.start))
+        begin = None
 
 
 def _kind(raw: RawRow, usual: Kind) -> Kind:
@@ -100,7 +114,7 @@ def _sample(
     raw: RawRow,
     kind: Kind,
     folder: ImageFolder,
-    namer: Namer,
+    namer: Namer | Named,
     image_columns: Sequence[str] | None,
     keep_rows: bool,
 ) -> Sample | BadRow:

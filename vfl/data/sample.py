@@ -4,9 +4,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vfl.data.imageref import ImageRef
+from vfl.data.rawrow import Start
 
 Message = dict[str, Any]
 """`{"role": "system"|"user"|"assistant", "content": [{"type": "text", "text": str} | {"type": "image"}, ...]}`"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where reading can begin with a row: which of the sources' files, and where in it."""
+
+    part: int
+    start: Start
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Sample:
     """The row as it was stored, for writing it back; None unless it was asked for."""
     prompt: int = 0
     """How many of the first messages are a row's own `prompt`: never an answer to learn, not even their answers."""
+    place: Place | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -39,3 +49,4 @@ class BadRow:
     where: str
     uid: str
     reason: str
+    place: Place | None = field(default=None, compare=False, repr=False)

@@ -95,6 +95,11 @@ def _parts(content: Any, where: str) -> list[dict[str, Any]]:
         return _split(content)
     if not isinstance(content, list):
         raise InputError(f"{where} holds {_kind(content)}; expected text or a list of typed entries")
+    if len(content) > 1 and all(isinstance(entry, str) for entry in content):
+        raise InputError(
+            f"{where} is a list of {len(content)} texts; expected one text: of several right answers write one, of a"
+            " better and a worse one write chosen and rejected"
+        )
     return [part for entry in content for part in _entry(entry, where)]
 
 

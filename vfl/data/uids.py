@@ -29,6 +29,8 @@ def repeated_ids(ids: Iterable[str | None]) -> "array[int]":
 class Namer:
     """Gives each row its uid, in reading order."""
 
+    ended = False
+
     def __init__(self, repeated: "array[int]") -> None:
         self.repeated = repeated
         self.seen = Occurrences()
@@ -42,6 +44,25 @@ class Namer:
     def _repeats(self, digest: int) -> bool:
         place = bisect_left(self.repeated, digest)
         return place < len(self.repeated) and self.repeated[place] == digest
+
+
+class Named:
+    """Gives the names that rows had when they were read before."""
+
+    def __init__(self, uids: Iterator[str]) -> None:
+        self.uids = uids
+        self._next = next(uids, None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no row is left."""
+        return self._next is None
+
+    def name(self, own_id: str | None, content: bytes) -> str:
+        """The next name, whatever the row."""
+        assert self._next is not None
+        uid, self._next = self._next, next(self.uids, None)
+        return uid
 
 
 class Occurrences:

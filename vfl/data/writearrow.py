@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from vfl.data.arrowrows import BATCH
 from vfl.data.parquet import BUFFER
 from vfl.errors import InputError
+from vfl.io.disk import is_full
 
 GROUP_BYTES = 2**25
 """Bytes of a row group, and so what is in memory at a time: rows may hold images."""
@@ -34,6 +35,8 @@ def write_parquet(path: Path, keep: Iterator[bool], out: Path) -> int:
                     waiting = []
             _write(writer, waiting, file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
+        if is_full(error):
+            raise
         raise InputError(f"{path} cannot be copied ({' '.join(str(error).split())[:200]})") from error
     return count
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from vfl.data import webdataset
 from vfl.errors import InputError
+from vfl.io.disk import is_full
 
 Held = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -50,6 +51,8 @@ def write_tar(path: Path, keep: Iterator[bool], out: Path) -> int:
                 elif kept:
                     _add(target, member, source.extractfile(member))
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        if is_full(error):
+            raise
         raise InputError(f"{path} cannot be copied ({error})") from error
     return count
 

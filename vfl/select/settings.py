@@ -49,8 +49,17 @@ class ScoreConfig(ModelConfig):
     mean_images: int = Field(default=64, ge=1, description="first rows with images that ablation: mean averages over")
     max_length: int | None = Field(default=None, ge=2, description="most tokens a row; default: the model's context")
     on_bad_row: OnBadRow = Field(default="error", description="stop at the first bad row, or leave such rows out")
-    batch: int = Field(default=16, ge=1, description="rows scored together")
-    shard_rows: int = Field(default=256, ge=1, description="rows of a part: what is saved and dealt out at a time")
+    batch: int = Field(
+        default=16,
+        ge=1,
+        description="rows of middle length scored together; fewer of longer rows, more of shorter ones",
+    )
+    shard_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="rows of a part, which is saved and dealt out at a time; default: 2048, fewer of small data or of"
+        " rows that hold their images",
+    )
     workers: int = Field(default=4, ge=1, description="threads that decode images ahead of the model")
     expiry: float = Field(
         default=60, gt=0, description="seconds without a sign of life after which another takes a process's part"

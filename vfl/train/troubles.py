@@ -1,6 +1,5 @@
 """What can go wrong with a run that is right: no memory, no room, no right to write, in one paragraph each."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +8,9 @@ import torch
 from safetensors import SafetensorError
 
 from vfl.errors import InputError
+from vfl.io.disk import is_barred, is_full
 from vfl.train.recipe import Recipe
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_BARRED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
-# Writers that wrap the system's error in one of their own say this.
-_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed", "unexpected pos")
 _MEMORY_TEXTS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -26,16 +22,16 @@ def explained(recipe: Recipe) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise InputError(_no_memory(recipe, str(error))) from error
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise InputError(_no_room(recipe.out)) from error
-        if error.errno in _BARRED and _inside(error.filename, recipe.out):
+        if is_barred(error, recipe.out):
             raise InputError(
                 f"{error.filename} can't be written ({error.strerror}). Give another folder with out=, or the rights "
                 "to write there."
             ) from error
         raise
     except (RuntimeError, SafetensorError) as error:
-        if any(text in str(error) for text in _FULL_TEXTS):
+        if is_full(error):
             raise InputError(_no_room(recipe.out)) from error
         if any(text in str(error) for text in _MEMORY_TEXTS):
             raise InputError(_no_memory(recipe, str(error))) from error
@@ -56,11 +52,3 @@ def _no_room(out: Path) -> str:
         f"The disk of {out} is full. What was written to its end is whole; make room, keep fewer checkpoints with "
         "trainer.save_total_limit, or give another folder with out=. --resume goes on from the last checkpoint."
     )
-
-
-def _inside(path: object, out: Path) -> bool:
-    """Whether a path lies in the run's folder, is it, or lies on the way to it."""
-    if not isinstance(path, str | Path):
-        return False
-    here, folder = Path(path).absolute(), out.absolute()
-    return here == folder or folder in here.parents or here in folder.parents

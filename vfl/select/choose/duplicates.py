@@ -5,10 +5,13 @@ differ in at most so many of 64 bits. Of several such rows the first in the data
 that has a better one in its class with such an image, whatever their texts.
 
 A row is left out if any row before it is close, left out itself or not; so a chain of close rows leaves its first.
-Pairs within b bits are found by b + 1 bands of the hash, one of which they must share.
+Pairs are found by multi-index hashing (Norouzi et al. 2012, arXiv 1307.2982), with all that is close and nothing else:
+of b + k bands of the hash, two that differ in b bits at most share k, so that only rows are compared that share some k
+of them. The more rows, the larger a k is worth its number of choices of bands, and time stays about in proportion.
 """
 
-from itertools import pairwise
+from itertools import combinations, pairwise
+from math import comb
 from typing import Any, Literal
 
 from vfl.errors import InputError
@@ -16,6 +19,9 @@ from vfl.errors import InputError
 Duplicates = Literal["keep", "exact", "near"]
 MOST_BITS = 15
 BITS = 64
+MOST_SHARED = 4
+LOOK = 30
+"""Comparisons of two hashes that putting a row into a table for a mask costs."""
 FIRST = "('0x' || substr(image_hash, 1, 16))::UBIGINT"
 OTHERS = "regexp_replace(substr(image_hash, 17), ':[0-9a-f]+', '', 'g')"
 """Of an image_hash, "perceptual:exact" for each image: the first image's perceptual hash, and those of the others."""
@@ -65,9 +71,11 @@ def _close(connection: Any, bits: int) -> int:
     )
     connection.execute("CREATE OR REPLACE TABLE close AS SELECT place FROM shown ANTI JOIN first USING (place)")
     if bits:
-        edges = [round(n * BITS / (bits + 1)) for n in range(bits + 2)]
-        for start, end in pairwise(edges):
-            band = f"(bits >> {start}) & {2 ** (end - start) - 1}"
+        (rows,) = connection.execute(
+            "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM first GROUP BY part)"
+        ).fetchone()
+        for mask in masks(bits, rows):
+            band = f"bits & {mask}::UBIGINT"
             connection.execute(f"""
                 INSERT INTO close
                 WITH banded AS (SELECT *, {band} AS band FROM first)
@@ -76,3 +84,17 @@ def _close(connection: Any, bits: int) -> int:
                 WHERE bit_count(xor(later.bits, earlier.bits)) <= {bits}""")
     (count,) = connection.execute("SELECT count(DISTINCT place) FROM close").fetchone()
     return int(count)
+
+
+def masks(bits: int, rows: int) -> list[int]:
+    """Bits of the hash, of which those of one mask agree in any two hashes within `bits`, cheapest for so many rows."""
+    shared = min(range(1, MOST_SHARED + 1), key=lambda shared: _comparisons(bits, shared, rows))
+    edges = [round(n * BITS / (bits + shared)) for n in range(bits + shared + 1)]
+    bands = [2**end - 2**start for start, end in pairwise(edges)]
+    return [sum(chosen) for chosen in combinations(bands, shared)]
+
+
+def _comparisons(bits: int, shared: int, rows: int) -> float:
+    """About how many rows are looked at: each once a mask, and in pairs those that agree in it by chance."""
+    agreeing = 2.0 ** (BITS * shared / (bits + shared))
+    return comb(bits + shared, shared) * rows * (LOOK + rows / 2 / agreeing)

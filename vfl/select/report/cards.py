@@ -1,6 +1,6 @@
 """Sample cards: rows that show what a class holds, with their image, question, answer and drops."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,15 @@ class CardGroup:
     rows: list[CardRow]
 
 
-def card_groups(connection: Any, functions: tuple[str, ...], *, subset: bool) -> list[CardGroup]:
-    """The rows to show: of each function's class the highest and lowest scores, and blind rows."""
+def card_groups(
+    connection: Any, functions: tuple[str, ...], *, subset: bool, more: Mapping[str, list[int]] | None = None
+) -> list[CardGroup]:
+    """The rows to show: of each function's class the highest and lowest scores, blind rows, and `more` by position."""
     groups = []
+    for title, positions in (more or {}).items():
+        order = "CASE position " + " ".join(f"WHEN {place} THEN {n}" for n, place in enumerate(positions)) + " END"
+        where = f"position IN ({', '.join(map(str, positions))})"
+        groups.append(CardGroup(title, _rows(connection, functions, where, order, subset, len(positions))))
     for name in functions:
         for title, order in (("highest", "score DESC, score2 DESC NULLS LAST"), ("lowest", "score, score2 NULLS LAST")):
             rows = _rows(connection, functions, f"class = {text(name)}", order, subset)
@@ -72,11 +78,13 @@ def cards(groups: Iterable[CardGroup], samples: Iterable[Sample | BadRow]) -> di
     return drawn
 
 
-def _rows(connection: Any, functions: tuple[str, ...], where: str, order: str, subset: bool) -> list[CardRow]:
+def _rows(
+    connection: Any, functions: tuple[str, ...], where: str, order: str, subset: bool, most: int = EACH
+) -> list[CardRow]:
     drops = [column(prefix + name) for name in functions for prefix in ("drop_", "logprob_drop_", "z_")]
     chosen = "position IN (SELECT position FROM chosen)" if subset else "false"
     query = f"""SELECT uid, class, solved, margin, source, {chosen}, no_image_accuracy, no_image_logprob_drop,
-        {", ".join(drops)} FROM classed WHERE {where} ORDER BY {order}, uid LIMIT {EACH}"""
+        {", ".join(drops)} FROM classed WHERE {where} ORDER BY {order}, uid LIMIT {most}"""
     rows = []
     for uid, cls, solved, margin, source, kept, bare, gap, *values in connection.execute(query).fetchall():
         each = [(name, *values[3 * n : 3 * n + 3]) for n, name in enumerate(functions)]

@@ -10,6 +10,7 @@ from vfl.data import read
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.io.config import validated
+from vfl.io.disk import explained
 from vfl.report.bars import Histogram
 from vfl.report.charts import Ink, inks
 from vfl.report.page import environment, flat
@@ -19,6 +20,7 @@ from vfl.select.choose.counts import counts_of
 from vfl.select.choose.filtering import ChoiceConfig, choose
 from vfl.select.report.cards import Card, CardGroup, card_groups, cards
 from vfl.select.report.histograms import histogram
+from vfl.select.report.keeps import Again, chosen_again, kept, stages
 from vfl.select.shards.data_files import changes
 from vfl.select.shards.score_folder import MANIFEST, MEMORY, NOT_FUNCTIONS, ScoreFolder, database, open_scores, text
 from vfl.select.subset.write import READING, TABLE
@@ -26,6 +28,7 @@ from vfl.select.subset.write import READING, TABLE
 TEMPLATES = Path(__file__).resolve().parent
 MOST_ERRORS = 50
 MOST_SOURCES = 40
+NEXT, WRONG = "next in line: not chosen, and first with a larger budget", "probably wrong answers: taken last"
 GREYS = {"none": "#6b7480", "blind": "#1c2430", "text": "#aab2bc", "unsolved": "#8a4b00"}
 
 
@@ -73,16 +76,30 @@ def write_selection_report(
     }
     config = validated(ChoiceConfig, {"budget": "20%", **settings, "memory": memory}, source=str(subset))
     path = Path(out)
-    with database(memory) as connection, replacing(path) as temporary:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file, such as {path / 'report.html'}.")
+    with (
+        explained(path, full="Nothing was written there: make room, or give another --out."),
+        database(memory) as connection,
+        replacing(path) as temporary,
+    ):
+        again = None
         if subset is None:
             notes = _choose_default(connection, folder, config)
         else:
             notes = list(manifest.get("notes", []))
+            again = chosen_again(connection, folder, config)
             _take_subset(connection, folder, config, Path(subset) / TABLE)
-        groups = card_groups(connection, folder.functions, subset=subset is not None)
+        more = {NEXT: again.next_in_line, WRONG: again.suspects} if again else {}
+        groups = card_groups(
+            connection,
+            folder.functions,
+            subset=subset is not None,
+            more={title: rows for title, rows in more.items() if rows},
+        )
         drawn, unread = _cards(folder, manifest, groups, data, images)
         temporary.write_text(
-            _render(connection, folder, config, manifest, groups, drawn, notes + unread), encoding="utf-8"
+            _render(connection, folder, config, manifest, groups, drawn, notes + unread, again), encoding="utf-8"
         )
     return path
 
@@ -154,6 +171,7 @@ def _render(
     groups: list[CardGroup],
     drawn: Mapping[str, Card],
     notes: list[str],
+    again: Again | None,
 ) -> str:
     chosen = bool(manifest)
     ink = inks(folder.functions) | {name: Ink(colour, "") for name, colour in GREYS.items()}
@@ -185,6 +203,7 @@ def _render(
     (passes, rows) = connection.execute(
         "SELECT coalesce(sum((full_passes > 0)::INT), 0), count(*) FROM classed"
     ).fetchone()
+    kept_rows = kept(connection)
     agreed: list[Agreement] = agreements(connection, folder, config)  # last: it chooses other rows
     model = folder.manifest.get("model") or {}
     return (
@@ -196,6 +215,10 @@ def _render(
             chosen=chosen,
             rows=rows,
             classes=classes,
+            kept=kept_rows,
+            openings=[(row.name, kept_rows.openings[row.name]) for row in classes if row.name in kept_rows.openings],
+            stages=stages(folder, manifest, again),
+            again=again,
             sources=_count_rows(counts["source"], {})[:MOST_SOURCES],
             more_sources=max(len(counts["source"]) - MOST_SOURCES, 0),
             drops=drops,

@@ -1,9 +1,10 @@
-"""Rows of a part as batches for the model: grouped by length, decoded in parallel and encoded ahead of the model.
+"""Rows of parts as batches for the model: of about equal lengths, decoded in parallel and encoded ahead of the model.
 
-Memory holds the rows of one part and the open images of a few batches, however large the data is.
+Memory holds the rows of two parts and the open images of a few batches, however large the data is.
 """
 
 import io
+import statistics
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,8 @@ Bomb = Image.DecompressionBombError
 AHEAD = 2
 """Batches that are opened and encoded while the model works."""
 _SIDES = (56, 112, 224, 448, 896, 1344)
-_LETTERS = 4.0  # a token, roughly: rows are only put in order by it
+_MORE = 4
+"""Times the rows of a batch of middle length that one of short rows may have."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Entry:
 
     position: int
     sample: Sample
+
+
+K = int
+Part = tuple[K, Sequence[Entry]]
+"""A part's number and its rows."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ class Feeder:
     """
 
     def __init__(self, vlm: VLM, limit: int, workers: int) -> None:
-        # A processor of its own: tokenizers are not to be used by two threads at once.
+        # Of their own: tokenizers are not to be used by two threads at once.
+        self.tokenizer = deepcopy(vlm.tokenizer)
+        self.tokenizer.model_max_length = 2**62  # or it warns of rows that are found too long further on
         self.encoder = ConversationEncoder(
             deepcopy(vlm.processor), vlm.family, vlm.parts.image_token_id, vlm.end_ids(), vlm.chat_template, vlm.dtype
         )
@@ -88,44 +97,75 @@ class Feeder:
         # Written in a text, they would be encoded as the signs of turns, ends and images that they are.
         special = [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
         self.control = sorted({placeholder, *special} - {""})
+        self.tokens_a_row: float | None = None  # of the first part
         self.tokens_of_sides = [self._image_tokens(side) for side in _SIDES]
         self.decoding = ThreadPoolExecutor(workers, "decode")
         self.encoding = ThreadPoolExecutor(1, "encode")
+        self.reading = ThreadPoolExecutor(1, "read")
 
     def __enter__(self) -> "Feeder":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.reading.shutdown(cancel_futures=True)
         self.encoding.shutdown(cancel_futures=True)
         self.decoding.shutdown(cancel_futures=True)
 
-    def batches(self, entries: Sequence[Entry], size: int, most_tokens: list[float]) -> Iterator[Ready]:
-        """The entries in batches of up to `size`, the longest first, text-only rows by themselves.
+    def batches(self, parts: Iterator[Part], size: int, most_tokens: list[float]) -> Iterator[tuple[K, Ready | None]]:
+        """The entries of parts in batches, each with its part's key, and None at the end of each part.
+
+        The longest rows come first, text-only rows by themselves, each batch of about as many tokens, padding included,
+        as `size` rows of the part's middle length have: `size` rows of the middle length, fewer of longer ones, more of
+        shorter ones. A part is read and its first batches are encoded while the model works on the last ones of the
+        part before it.
 
         Args:
+            parts: is read in a thread of its own.
             most_tokens: one number, read anew for each batch: about how many tokens, padding included, it may hold.
         """
-        lengths = self.decoding.map(self._length, entries)
-        left = sorted(
-            zip(lengths, entries, strict=True),
-            key=lambda one: (not one[1].sample.images, -one[0], one[1].position),
-        )
-        waiting: deque[Future[Ready]] = deque()
+        waiting: deque[tuple[K, Future[Ready] | None]] = deque()
+        upcoming = self.reading.submit(self._next, parts)
         try:
-            while left:
-                longest, first = left[0]
-                fitting = int(max(1, min(size, most_tokens[0] / max(longest, 1))))
-                alike = sum(bool(entry.sample.images) == bool(first.sample.images) for _, entry in left[:fitting])
-                chosen, left = left[:alike], left[alike:]
-                opened = [self.decoding.submit(self._open, entry) for _, entry in chosen]
-                waiting.append(self.encoding.submit(self._ready, opened))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
+            while True:
+                while waiting and not upcoming.done():
+                    yield _taken(waiting)
+                while waiting and upcoming.exception() is not None:  # what is read is scored before it is raised
+                    yield _taken(waiting)
+                part = upcoming.result()
+                if part is None:
+                    break
+                key, left = part
+                middle = statistics.median(length for length, _ in left) if left else 0.0
+                while left:
+                    count = _fitting(left, size, min(size * middle, most_tokens[0]))
+                    opened = [self.decoding.submit(self._open, entry) for _, entry in left[:count]]
+                    waiting.append((key, self.encoding.submit(self._ready, opened)))
+                    del left[:count]
+                    while len(waiting) > AHEAD:
+                        yield _taken(waiting)
+                upcoming = self.reading.submit(self._next, parts)
+                waiting.append((key, None))
             while waiting:
-                yield waiting.popleft().result()
+                yield _taken(waiting)
         finally:
-            for future in waiting:
-                future.cancel()
+            upcoming.cancel()
+            for _, future in waiting:
+                if future is not None:
+                    future.cancel()
+
+    def _next(self, parts: Iterator[Part]) -> tuple[K, list[tuple[float, Entry]]] | None:
+        """The next part's key, and its entries with their lengths in the order in which they are to come."""
+        part = next(parts, None)
+        if part is None:
+            return None
+        key, entries = part
+        lengths = self._lengths(entries)
+        if self.tokens_a_row is None and lengths:
+            self.tokens_a_row = statistics.fmean(lengths)
+        return key, sorted(
+            zip(lengths, entries, strict=True),
+            key=lambda entry: (not entry[1].sample.images, -entry[0], entry[1].position),
+        )
 
     def _open(self, entry: Entry) -> Row | Failure:
         sample = entry.sample
@@ -184,12 +224,18 @@ class Feeder:
             return Ready(rest.batch, rest.rows, failures + rest.failures)
         return Ready(batch, rows)
 
-    def _length(self, entry: Entry) -> float:
-        """About how many tokens a row has, told by its text and the headers of its images."""
-        letters = sum(len(part.get("text", "")) for turn in entry.sample.messages for part in turn["content"])
-        areas = [_area(image) for image in entry.sample.images]
-        tokens = np.interp(areas, [side * side for side in _SIDES], self.tokens_of_sides)
-        return letters / _LETTERS + float(np.sum(tokens))
+    def _lengths(self, entries: Sequence[Entry]) -> list[float]:
+        """About how many tokens each row has: those of its text, and by the headers of its images."""
+        if not entries:
+            return []
+        areas = self.decoding.map(lambda entry: [_area(image) for image in entry.sample.images], entries)
+        texts = ["\n".join(_texts(entry.sample)) for entry in entries]
+        tokens = self.tokenizer(texts, add_special_tokens=False, return_length=True, verbose=False)
+        sides = [side * side for side in _SIDES]
+        return [
+            len(ids) + float(np.sum(np.interp(of_row, sides, self.tokens_of_sides)))
+            for ids, of_row in zip(tokens["input_ids"], areas, strict=True)
+        ]
 
     def _image_tokens(self, side: int) -> int:
         """Vision tokens of a square image: the same for all sizes with some models, as many as pixels with others."""
@@ -197,6 +243,22 @@ class Feeder:
         turns = [("user", [image, {"type": "text", "text": "?"}]), ("assistant", [{"type": "text", "text": "!"}])]
         batch = self.encoder.encode([[{"role": role, "content": content} for role, content in turns]])
         return int((batch.inputs["input_ids"] == self.encoder.image_token_id).sum())
+
+
+def _fitting(left: Sequence[tuple[float, Entry]], size: int, tokens: float) -> int:
+    """How many of the first rows make a batch: as many as `tokens` hold, all with images or all without."""
+    longest, first = left[0]
+    count = int(max(1, min(_MORE * size, tokens / max(longest, 1))))
+    return sum(bool(entry.sample.images) == bool(first.sample.images) for _, entry in left[:count])
+
+
+def _taken(waiting: deque[tuple[K, Future[Ready] | None]]) -> tuple[K, Ready | None]:
+    key, future = waiting.popleft()
+    return key, None if future is None else future.result()
+
+
+def _texts(sample: Sample) -> Iterator[str]:
+    return (part["text"] for turn in sample.messages for part in turn["content"] if part["type"] == "text")
 
 
 def _area(image: ImageRef) -> int:

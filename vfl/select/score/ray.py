@@ -5,14 +5,16 @@ are done are not scored twice; a run that was stopped goes on with the same comm
 """
 
 import logging
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from vfl.errors import InputError
+from vfl.io.disk import explained
 from vfl.select.settings import RayConfig, ScoreConfig
-from vfl.select.shards.parts import Plan, missing
+from vfl.select.shards.parts import FULL, Plan, missing
 
 try:
     import ray
@@ -68,8 +70,8 @@ class PartScorer:
     def __call__(self, dealt: dict[str, Any]) -> dict[str, Any]:
         error = ""
         try:
-            for part in dealt["part"]:
-                self.worker.score_part(int(part))
+            with explained(self.worker.out, full=FULL):
+                deque(self.worker.score_parts(map(int, dealt["part"])), maxlen=0)
         except InputError as raised:  # Ray would wrap it in errors and tracebacks of its own
             error = str(raised)
         return {"part": dealt["part"], "error": [error] * len(dealt["part"])}
@@ -102,7 +104,7 @@ def _score(config: ScoreConfig, plan: Plan, left: list[int], progress: bool) -> 
 def _plan(config: ScoreConfig) -> Plan:
     from vfl.select.score.worker import Worker
 
-    with Worker(config) as worker:
+    with explained(config.out, full=FULL), Worker(config) as worker:
         return worker.plan
 
 

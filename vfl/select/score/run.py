@@ -14,7 +14,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,18 @@ from tqdm import tqdm
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.config import read_config, validated
+from vfl.io.disk import explained
 from vfl.loading.load import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.select.choose.classes import classify
+from vfl.select.score.pace import told
 from vfl.select.score.worker import Worker, pause
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.claims import Claims
-from vfl.select.shards.part_files import part_name
+from vfl.select.shards.part_files import ALL_ERRORS, part_name
 from vfl.select.shards.parts import (
-    ALL_ERRORS,
     CLAIMS,
+    FULL,
     MANIFEST,
     Plan,
     clear,
@@ -42,6 +45,7 @@ from vfl.select.shards.parts import (
     missing,
     tidy,
 )
+from vfl.select.shards.score_folder import CLASSES
 
 logger = logging.getLogger(__name__)
 
@@ -75,21 +79,8 @@ def score(
         InputError: for settings, data, map or model that can't be used, when `out` holds another run's scores, for the
             first bad row unless `on_bad_row` is skip, or when no row can be scored.
     """
-    if overwrite:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise InputError(f"--overwrite can't be used by several processes at once; remove {config.out} yourself.")
-        clear(config.out)
-    if config.ray is not None:
-        if data is not None or vlm is not None or fmap is not None:
-            raise InputError("On Ray, data, model and map are read by the workers: name their paths.")
-        from vfl.select.score.ray import score_on_ray
-
-        plan = score_on_ray(config, progress=progress)
-        return _finished(config, plan)
-    with Worker(config, data=data, vlm=vlm, fmap=fmap) as worker:
-        shown = progress and int(os.environ.get("RANK", "0")) == 0
-        _work(worker, shown)
-        return _finished(config, worker.plan)
+    with explained(config.out, full=FULL):
+        return _score(config, data=data, vlm=vlm, fmap=fmap, overwrite=overwrite, progress=progress)
 
 
 def score_data(
@@ -137,13 +128,38 @@ def score_data(
     )
 
 
+def _score(
+    config: ScoreConfig, *, data: Any, vlm: VLM | None, fmap: FunctionMap | None, overwrite: bool, progress: bool
+) -> Path:
+    if overwrite:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError(f"--overwrite can't be used by several processes at once; remove {config.out} yourself.")
+        clear(config.out)
+    if config.ray is not None:
+        if data is not None or vlm is not None or fmap is not None:
+            raise InputError("On Ray, data, model and map are read by the workers: name their paths.")
+        from vfl.select.score.ray import score_on_ray
+
+        plan = score_on_ray(config, progress=progress)
+        return _finished(config, plan)
+    shown = progress and int(os.environ.get("RANK", "0")) == 0
+    with Worker(config, data=data, vlm=vlm, fmap=fmap, progress=shown) as worker:
+        _work(worker, shown)
+        return _finished(config, worker.plan)
+
+
 def _work(worker: Worker, progress: bool) -> None:
     """Score parts until all are done, by this process or by others."""
     plan, out = worker.plan, worker.out
     with tqdm(total=plan.rows, desc="scoring", unit=" samples", disable=not progress, smoothing=0.05) as bar:
+        expected: list[str] = []
 
-        def show(count: int) -> None:
+        def show(count: int, ended: bool = False) -> None:
             bar.update(count)
+            pace = worker.scorer.pace.seconds_a_row(ended=ended)
+            if progress and not expected and pace is not None and bar.n < plan.rows:
+                expected.append(told(pace, int(plan.rows - bar.n), worker.processes, worker.vlm.device))
+                bar.write(expected[0], file=sys.stderr)
 
         def catch_up(left: Sequence[int]) -> float:
             """Count what others did."""
@@ -155,19 +171,34 @@ def _work(worker: Worker, progress: bool) -> None:
         bar.initial = plan.rows - sum(map(plan.rows_of, left))  # or the rate would count what is done already
         while left:
             took, shown = False, catch_up(left)
-            for part in left:
-                if progress and time.monotonic() - shown > LOOK_AFTER:
-                    shown = catch_up(missing(out, plan))
-                if is_done(out, part):
-                    continue
-                with worker.claims.hold(part_name(part)) as held:
-                    if held:
-                        took = True
-                        worker.score_part(part, show)
+            held: dict[int, ExitStack] = {}
+            try:
+                for part in worker.score_parts(_claimed(worker, left, held), show):
+                    took = True
+                    held.pop(part).close()
+                    show(0, ended=True)
+                    if progress and time.monotonic() - shown > LOOK_AFTER:
+                        shown = catch_up(missing(out, plan))
+            finally:
+                for claim in list(held.values()):
+                    claim.close()
             if not took:
                 time.sleep(pause(worker.config))
             left = missing(out, plan)
         catch_up(left)
+
+
+def _claimed(worker: Worker, left: Sequence[int], held: dict[int, ExitStack]) -> Iterator[int]:
+    """Those of the parts that are this process's now; `held` gets what gives each back."""
+    for part in left:
+        with ExitStack() as stack:
+            if (
+                not is_done(worker.out, part)
+                and stack.enter_context(worker.claims.hold(part_name(part)))
+                and not is_done(worker.out, part)
+            ):
+                held[part] = stack.pop_all()
+                yield part
 
 
 def _finished(config: ScoreConfig, plan: Plan) -> Path:
@@ -178,9 +209,10 @@ def _finished(config: ScoreConfig, plan: Plan) -> Path:
         with claims.hold("manifest") as held:
             if held and not (out / MANIFEST).exists():
                 finish(out, plan)
-                classify(out)
         if not held:
             time.sleep(pause(config))
+    if not (out / CLASSES).exists():  # several processes at once write the same
+        classify(out)
     tidy(out)
     return _judged(out, strict=config.on_bad_row == "error")
 

@@ -1,6 +1,7 @@
 """Rows of data to rows of the score table: the model's own scores and one ablation a function, batch by batch."""
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -13,10 +14,12 @@ from vfl.engine.teacher_forcing import Ablation, teacher_forced
 from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
 from vfl.models.vlm import VLM
-from vfl.select.score.feeding import Entry, Failure, Feeder
+from vfl.select.score.feeding import Entry, Failure, Feeder, Row
+from vfl.select.score.pace import Pace
 from vfl.select.shards.score_table import ERRORS, Part, measures, schema
 from vfl.select.wording import answer, opening, question_terms
 
+Rows = Iterable[tuple[int, Sample | BadRow]]
 SOURCE_COLUMNS = ("source", "task", "dataset")
 
 
@@ -29,7 +32,7 @@ class Scorer:
         ablation: what text reads there instead of the image.
         mean: (d,) mean vision embedding, for ablation="mean".
         limit: most tokens a row; longer rows are errors.
-        batch: most rows at a time.
+        batch: rows of middle length at a time.
         workers: threads that decode images.
         source_column: column that tells a row's source; see `source_of`.
         strict: raise at the first row that can't be scored.
@@ -51,6 +54,7 @@ class Scorer:
         self.vlm, self.functions, self.ablation, self.mean = vlm, functions, ablation, mean
         self.batch, self.source_column, self.strict = batch, source_column, strict
         self.most_tokens = [float("inf")]  # in a batch; found when memory runs out
+        self.pace = Pace()
         self.feeder = Feeder(vlm, context_of(vlm) if limit is None else min(limit, context_of(vlm)), workers)
 
     def __enter__(self) -> "Scorer":
@@ -59,47 +63,57 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self.feeder.__exit__()
 
-    def score(
-        self, rows: Iterable[tuple[int, Sample | BadRow]], on_rows: Callable[[int], None] = lambda count: None
-    ) -> Part:
-        """Score rows, given with their numbers in the data; what comes back does not depend on other rows' parts.
+    def score(self, rows: Rows, on_rows: Callable[[int], None] = lambda count: None) -> Part:
+        """Score the rows of one part; see `score_parts`."""
+        ((_, part),) = self.score_parts(iter([(0, rows)]), on_rows)
+        return part
+
+    def score_parts(
+        self, parts: Iterator[tuple[int, Rows]], on_rows: Callable[[int], None] = lambda count: None
+    ) -> Iterator[tuple[int, Part]]:
+        """Score parts of the data one after another; what comes back does not depend on other parts.
 
         Args:
-            rows: few enough to hold in memory.
+            parts: numbers of parts, each with its rows, which are given with their numbers in the data: few enough to
+                hold in memory. Is read in a thread of its own, a part ahead of the model.
             on_rows: told how many rows are done, batch by batch.
 
         Raises:
             InputError: where `strict`, for the first row that can't be scored.
         """
-        entries: list[Entry] = []
-        failures: list[Failure] = []
-        for position, given in rows:
-            if isinstance(given, BadRow):
-                self._fail(failures, [Failure(given.uid, position, given.where, given.reason)], on_rows)
-            else:
-                entries.append(Entry(position, given))
+        bad: dict[int, list[Failure]] = {}
         scored: list[dict[str, Any]] = []
-        for ready in self.feeder.batches(entries, self.batch, self.most_tokens):
-            self._fail(failures, ready.failures, on_rows)
-            if ready.batch is None:
+        failures: list[Failure] = []
+        for part, ready in self.feeder.batches(_entries(parts, bad), self.batch, self.most_tokens):
+            self._fail(failures, bad.pop(part, []), on_rows)
+            if ready is None:
+                yield part, self._tables(scored, failures)
+                scored, failures = [], []
                 continue
-            for row, values in zip(ready.rows, self._measure(ready.batch), strict=True):
-                sample = row.entry.sample
-                scored.append(
-                    values
-                    | {
-                        "uid": sample.uid,
-                        "position": row.entry.position,
-                        "source": source_of(sample, self.source_column),
-                        "images": len(sample.images),
-                        "question_terms": question_terms(sample.messages),
-                        "opening": opening(sample.messages),
-                        "answer": answer(sample.messages),
-                        "text_hash": row.text_hash,
-                        "image_hash": row.image_hash,
-                    }
-                )
-            on_rows(len(ready.rows))
+            self._fail(failures, ready.failures, on_rows)
+            if ready.batch is not None:
+                began = time.monotonic()
+                values = self._measure(ready.batch)
+                self.pace.tokens_a_row = self.feeder.tokens_a_row
+                self.pace.add(ready.batch.inputs["input_ids"].numel(), time.monotonic() - began)
+                scored += [self._row(row, measured) for row, measured in zip(ready.rows, values, strict=True)]
+                on_rows(len(ready.rows))
+
+    def _row(self, row: Row, values: dict[str, Any]) -> dict[str, Any]:
+        sample = row.entry.sample
+        return values | {
+            "uid": sample.uid,
+            "position": row.entry.position,
+            "source": source_of(sample, self.source_column),
+            "images": len(sample.images),
+            "question_terms": question_terms(sample.messages),
+            "opening": opening(sample.messages),
+            "answer": answer(sample.messages),
+            "text_hash": row.text_hash,
+            "image_hash": row.image_hash,
+        }
+
+    def _tables(self, scored: list[dict[str, Any]], failures: list[Failure]) -> Part:
         scored.sort(key=lambda row: int(row["position"]))
         failures.sort(key=lambda failure: failure.position)
         return Part(
@@ -130,6 +144,20 @@ class Scorer:
             )
         failures.extend(more)
         on_rows(len(more))
+
+
+def _entries(parts: Iterator[tuple[int, Rows]], bad: dict[int, list[Failure]]) -> Iterator[tuple[int, list[Entry]]]:
+    """The usable rows of each part; `bad` gets the others."""
+    for part, rows in parts:
+        entries: list[Entry] = []
+        failures: list[Failure] = []
+        for position, row in rows:
+            if isinstance(row, BadRow):
+                failures.append(Failure(row.uid, position, row.where, row.reason))
+            else:
+                entries.append(Entry(position, row))
+        bad[part] = failures
+        yield part, entries
 
 
 def context_of(vlm: VLM) -> int:

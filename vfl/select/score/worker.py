@@ -1,15 +1,18 @@
 """One process's share of a scoring run: the model, the plan that all processes agree on, and the parts it takes."""
 
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
 
 from vfl.data import BadRow, read
 from vfl.errors import InputError
@@ -32,29 +35,40 @@ from vfl.select.shards.parts import (
     Rows,
     Walker,
     check_same,
-    is_done,
     read_plan,
     repair,
     save,
 )
+from vfl.select.shards.row_index import INDEX, indexing, open_index
 
-MEAN = "mean.npy"
+logger = logging.getLogger(__name__)
+
+PART_ROWS, LEAST_ROWS, PARTS_EACH, PART_BYTES = 2048, 64, 8, 2**28
+"""Rows of a part, at most and at least; parts that a process gets, at least; bytes of the data that a part holds."""
+MEAN = "mean.safetensors"
+"""The mean vision embedding, with the run's digest and its own: another run's, or a damaged one, is made anew."""
 
 
 class Worker:
     """One process's share of a run: the model, the plan that all agreed on, and the data.
 
-    A context manager. Args and errors as of `score`.
+    A context manager. Args and errors as of `score`; `progress` shows how far the first reading of the data is.
     """
 
     def __init__(
-        self, config: ScoreConfig, *, data: Any = None, vlm: VLM | None = None, fmap: FunctionMap | None = None
+        self,
+        config: ScoreConfig,
+        *,
+        data: Any = None,
+        vlm: VLM | None = None,
+        fmap: FunctionMap | None = None,
+        progress: bool = False,
     ) -> None:
-        self.config, self.out = config, config.out
+        self.config, self.out, self.progress = config, config.out, progress
         source = data if data is not None else list(config.data or ())
         if data is None and not config.data:
             raise InputError("No data was named; give the files to score.")
-        self.read: Callable[[], Rows] = partial(
+        self.read: Callable[..., Rows] = partial(
             read,
             source,
             images=config.images,
@@ -82,7 +96,8 @@ class Worker:
             source_column=config.source_column,
             strict=config.on_bad_row == "error",
         )
-        self.walker = Walker(self.read, self.plan)
+        index = open_index(self.out / INDEX, self.plan.rows, [source["sha256"] for source in self.plan.sources])
+        self.walker = Walker(self.read, self.plan, index)
 
     def __enter__(self) -> "Worker":
         return self
@@ -90,10 +105,12 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.scorer.__exit__()
 
-    def score_part(self, part: int, on_rows: Callable[[int], None] = lambda count: None) -> None:
-        """Score a part and save it, unless it is done."""
-        if not is_done(self.out, part):
-            save(self.out, part, self.scorer.score(self.walker.rows_of(part), on_rows), self.run)
+    def score_parts(self, parts: Iterable[int], on_rows: Callable[[int], None] = lambda count: None) -> Iterator[int]:
+        """Score parts and save each, whose number comes then. `parts` is read in another thread, one part ahead."""
+        rows = ((part, self.walker.rows_of(part)) for part in parts)
+        for part, scores in self.scorer.score_parts(rows, on_rows):
+            save(self.out, part, scores, self.run)
+            yield part
 
     def _agree(self, source: Any, fmap: FunctionMap | None) -> Plan:
         """The folder's plan if there is one, which then has to be this run's; else this process or another makes it."""
@@ -115,7 +132,7 @@ class Worker:
             | {"encoding": sha256(encoding.encode()).hexdigest()},
             sources=[],
             rows=0,
-            shard_rows=self.config.shard_rows,
+            shard_rows=self.config.shard_rows or 0,
             settings=settings
             | {
                 "data": None if self.config.data is None else [absolute(path) for path in self.config.data],
@@ -125,22 +142,38 @@ class Worker:
         while True:
             there = read_plan(self.out)
             if there is not None:
-                here.sources = sources_of(source, there.sources, self.config.split)
+                here.sources = self._sources(source, there.sources)
+                here.shard_rows = here.shard_rows or there.shard_rows
                 check_same(self.out, there, here)
                 return there
             with self.claims.hold("plan") as held:
                 if held and read_plan(self.out) is None:
-                    here.sources = sources_of(source, split=self.config.split)
-                    here.rows = self._count()
+                    here.sources = self._sources(source)
+                    with indexing(
+                        self.out / INDEX, self.read(), lambda: [source["sha256"] for source in here.sources]
+                    ) as rows:
+                        here.rows = self._count(rows)
+                    here.shard_rows = here.shard_rows or rows_of_parts(
+                        here.rows, sum(source.get("bytes", 0) for source in here.sources), self.processes
+                    )
                     write_settings(self.out, {key: value for key, value in here.settings.items() if key != "out"})
                     write_json(self.out / PLAN, here.model_dump(mode="json"))
             if not held:
                 time.sleep(pause(self.config))
 
-    def _count(self) -> int:
+    @property
+    def processes(self) -> int:
+        """That score together."""
+        return self.config.ray.workers if self.config.ray else int(os.environ.get("WORLD_SIZE", "1"))
+
+    def _sources(self, source: Any, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+        with tqdm(desc="hashing", unit="B", unit_scale=True, disable=not self.progress, leave=False, delay=1) as bar:
+            return sources_of(source, known, self.config.split, bar.update)
+
+    def _count(self, rows: Rows) -> int:
         """The rows of the data, read once to the end: a broken file is found before anything is scored."""
         count = 0
-        for row in self.read():
+        for row in tqdm(rows, "counting", unit=" rows", disable=not self.progress, leave=False):
             if self.config.on_bad_row == "error" and isinstance(row, BadRow):
                 raise InputError(
                     f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave such rows out with on_bad_row: "
@@ -154,15 +187,50 @@ class Worker:
     def _mean(self) -> torch.Tensor:
         """The mean vision embedding, from the run's folder: the same for all processes and after a restart."""
         path = self.out / MEAN
-        while not path.exists():
+        while True:
+            mean = read_mean(path, self.run)
+            if mean is not None:
+                return mean
             with self.claims.hold("mean") as held:
-                if held and not path.exists():
+                if held and read_mean(path, self.run) is None:
                     mean = mean_of_rows(self.vlm, self.read(), self.config.mean_images)
-                    with replacing(path) as temporary, temporary.open("wb") as handle:
-                        np.save(handle, mean.numpy())
+                    with replacing(path) as temporary:
+                        save_file({"mean": mean}, temporary, {"of": _of(mean, self.run)})
             if not held:
                 time.sleep(pause(self.config))
-        return torch.from_numpy(np.load(path))
+
+
+def read_mean(path: Path, run: str) -> torch.Tensor | None:
+    """The mean embedding in a file; None where there is none, or it is damaged or another run's."""
+    try:
+        with safe_open(path, "pt") as file:
+            mean: torch.Tensor = file.get_tensor("mean")
+            facts = file.metadata() or {}
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError) as error:
+        logger.warning("%s can't be read (%s): it is made anew", path, error)
+        return None
+    if facts.get("of") == _of(mean, run):
+        return mean
+    logger.warning("%s is of another run, or damaged: it is made anew", path)
+    return None
+
+
+def _of(mean: torch.Tensor, run: str) -> str:
+    return f"{run} {sha256(mean.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()}"
+
+
+def rows_of_parts(rows: int, size: int, processes: int) -> int:
+    """Rows of a part where none are named: many, so that those of a batch are about equally long.
+
+    Args:
+        rows: of the data.
+        size: its bytes; where rows hold their images, two parts of them must fit in memory.
+        processes: that score; each should get a part many times.
+    """
+    fitting = rows * PART_BYTES // max(size, 1)
+    return max(1, min(PART_ROWS, max(LEAST_ROWS, -(-rows // (PARTS_EACH * processes))), max(LEAST_ROWS, fitting)))
 
 
 def pause(config: ScoreConfig) -> float:

@@ -70,8 +70,12 @@ class Claims:
         except (FileExistsError, FileNotFoundError):
             return None
         started = psutil.Process().create_time()
-        with os.fdopen(handle, "w") as stream:
-            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": started}, stream)
+        try:
+            with os.fdopen(handle, "w") as stream:
+                json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": started}, stream)
+        except OSError:  # a full disk: a claim that says nothing would keep others waiting
+            path.unlink()
+            raise
         if file is not None:
             logger.warning("%s was given up by its process and is taken over", name)
         return path

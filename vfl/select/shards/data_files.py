@@ -1,6 +1,6 @@
 """The files of the data by their hashes, and whether they still are those that were scored."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,17 @@ from vfl.data.hf import is_dataset, is_saved
 from vfl.errors import InputError
 
 
-def sources_of(data: Any, known: list[dict[str, Any]] | None = None, split: str | None = None) -> list[dict[str, Any]]:
+def sources_of(
+    data: Any,
+    known: list[dict[str, Any]] | None = None,
+    split: str | None = None,
+    on_bytes: Callable[[int], object] = lambda count: None,
+) -> list[dict[str, Any]]:
     """Path, bytes, time and SHA-256 of each file that is read, or rows and fingerprint of a `datasets.Dataset`.
 
     Args:
         known: of an earlier run; files of the same path, size and time are not read again.
+        on_bytes: told how many were hashed, piece by piece.
     """
     seen = {
         (source.get("path"), source.get("bytes"), source.get("modified")): source["sha256"] for source in known or ()
@@ -27,7 +33,7 @@ def sources_of(data: Any, known: list[dict[str, Any]] | None = None, split: str 
         for file in _files(Path(part), split):
             stat, name = file.stat(), str(file.absolute())
             key = (name, stat.st_size, stat.st_mtime_ns)
-            digest = seen.get(key) or _hash_of(file)
+            digest = seen.get(key) or _hash_of(file, on_bytes)
             facts.append({"path": name, "bytes": key[1], "modified": key[2], "sha256": digest})
     return facts
 
@@ -78,12 +84,13 @@ def _files(path: Path, split: str | None) -> list[Path]:
     return [part.path for part in sources(path, split) if part.path is not None]
 
 
-def _hash_of(file: Path) -> str:
+def _hash_of(file: Path, on_bytes: Callable[[int], object]) -> str:
     digest = sha256()
     try:
         with file.open("rb") as handle:
             while chunk := handle.read(1 << 22):
                 digest.update(chunk)
+                on_bytes(len(chunk))
     except OSError as error:
         raise InputError(f"the data {file} can't be read: {error.strerror}") from error
     return digest.hexdigest()

@@ -14,6 +14,7 @@ from vfl.errors import InputError
 RUN = b"vfl_run"
 """Key in a part's metadata: the digest of the plan that it was scored by."""
 
+ALL_ERRORS = "errors.parquet"
 OTHER_RUN = "is of another run"
 
 
@@ -33,22 +34,28 @@ def digest_of(plan: Mapping[str, Any]) -> str:
     return sha256(json.dumps([*facts, [source["sha256"] for source in plan["sources"]]]).encode()).hexdigest()[:16]
 
 
-def problem_of(file: Path, part: int, plan: Mapping[str, Any]) -> str | None:
+def problem_of(file: Path, part: int, plan: Mapping[str, Any], *, whole: bool = False) -> str | None:
     """What is wrong with a part's file, by its footer; None where nothing is.
 
-    Damage inside a column is not seen here.
+    Args:
+        whole: read all of it too, and compare its pages with their checksums.
     """
     rows, first = rows_of_part(part, plan["rows"], plan["shard_rows"]), part * plan["shard_rows"]
     try:
-        found = pq.ParquetFile(file)
-        names, count, metadata = found.schema_arrow.names, found.metadata.num_rows, found.metadata.metadata or {}
-        ends = _ends(found.metadata)
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            names, count, metadata = parquet.schema_arrow.names, parquet.metadata.num_rows, parquet.metadata.metadata
+            ends = _ends(parquet.metadata)
+            if whole:
+                parquet.read()
     except FileNotFoundError:
         return "is missing"
     except (pa.ArrowException, OSError, ValueError) as error:
         return f"is cut off or damaged ({' '.join(str(error).split())[:100]})"
-    other = metadata.get(RUN, b"").decode() not in ("", digest_of(plan))  # what was written by hand has none
-    if other or "position" not in names or any(f"drop_{name}" not in names for name in plan["functions"]):
+    if (
+        (metadata or {}).get(RUN, b"").decode() != digest_of(plan)
+        or "position" not in names
+        or any(f"drop_{name}" not in names for name in plan["functions"])
+    ):
         return OTHER_RUN
     if count > rows or (ends and not first <= ends[0] <= ends[1] < first + rows):
         return f"holds other rows than {first} to {first + rows - 1}"
@@ -69,6 +76,17 @@ def _ends(metadata: Any) -> tuple[int, int] | None:
     return (min(group.min for group in known), max(group.max for group in known)) if known else None
 
 
+def _errors_lost(file: Path, count: int) -> list[str]:
+    """What is wrong with the file of the rows that could not be scored."""
+    try:
+        there = pq.read_metadata(file).num_rows
+    except FileNotFoundError:
+        return [f"{file.name} is missing"]
+    except (pa.ArrowException, OSError) as error:
+        return [f"{file.name} is cut off or damaged ({' '.join(str(error).split())[:100]})"]
+    return [f"{file.name} holds {there:,} rows of {count:,}"] if there != count else []
+
+
 def check_parts(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise InputError, with what is wrong, unless all parts that a manifest tells of are there and whole.
 
@@ -87,6 +105,7 @@ def check_parts(folder: Path, manifest: Mapping[str, Any]) -> None:
         rows = sum(pq.read_metadata(folder / name).num_rows for name in names)
         if rows != manifest["counts"]["scored"]:
             problems.append(f"{rows:,} rows, of {manifest['counts']['scored']:,} that were scored")
+        problems += _errors_lost(folder.parent / ALL_ERRORS, manifest["counts"]["errors"])
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(

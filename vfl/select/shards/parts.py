@@ -6,8 +6,9 @@
     scores/errors.parquet       rows that could not be scored
     scores/manifest.json        the plan with counts and versions, written last: a folder with it is a finished run
 
-While it runs, failed/ holds each part's errors and claims/ who works on what. A part is done when its file in parts/ is
-there, so that a run killed at any moment loses only the parts that were being scored.
+While it runs, rows.parquet says where each row of the data begins, failed/ holds each part's errors and claims/ who
+works on what. A part is done when its file in parts/ is there, so that a run killed at any moment loses only the parts
+that were being scored.
 """
 
 import json
@@ -30,12 +31,14 @@ from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import SETTINGS
 from vfl.io.versions import versions
-from vfl.select.shards.part_files import OTHER_RUN, RUN, foreign, part_name, problem_of
+from vfl.select.shards.part_files import ALL_ERRORS, OTHER_RUN, RUN, foreign, part_name, problem_of
+from vfl.select.shards.row_index import INDEX, RowIndex
 from vfl.select.shards.score_table import ERRORS, Part, schema
 
 logger = logging.getLogger(__name__)
 
-PLAN, MANIFEST, ALL_ERRORS = "plan.json", "manifest.json", "errors.parquet"
+PLAN, MANIFEST = "plan.json", "manifest.json"
+FULL = "What was finished is kept: make room and run the same command again, or give another --out."
 PARTS, FAILED, CLAIMS = "parts", "failed", "claims"
 KIND = "vfl scores"
 Rows = Iterator[Sample | BadRow]
@@ -76,8 +79,10 @@ class Plan(BaseModel):
 
 
 def read_plan(out: Path) -> Plan | None:
-    """The plan in a folder, if there is one: a finished run's manifest holds it too."""
-    problem = None
+    """The plan in a folder, if there is one that can be read: a finished run's manifest holds it too.
+
+    Without it, a run plans anew. What it plans by is in each part, so that parts of another run are known as such.
+    """
     for name in (PLAN, MANIFEST):
         try:
             content = json.loads((out / name).read_text(encoding="utf-8"))
@@ -85,10 +90,7 @@ def read_plan(out: Path) -> Plan | None:
         except FileNotFoundError:
             continue
         except (ValueError, LookupError, TypeError) as error:
-            why = " ".join(str(error).split())[:200]
-            problem = problem or InputError(f"{out / name} can't be read ({why}); use --overwrite, or another folder.")
-    if problem is not None:
-        raise problem
+            logger.warning("%s can't be read (%s)", out / name, " ".join(str(error).split())[:200])
     return None
 
 
@@ -99,10 +101,12 @@ def repair(out: Path, plan: Plan) -> None:
         InputError: files of another run are among the parts.
     """
     facts = plan.model_dump(mode="json")
+    ended = (out / MANIFEST).exists()
     strange = [(file, "is no part of this run") for file in foreign(out / PARTS, plan.num_parts)]
     for part in range(plan.num_parts):
         file = out / PARTS / f"{part_name(part)}.parquet"
-        problem = problem_of(file, part, facts)
+        # Who scores again what has ended comes for the sake of damage: then it is looked for in every page.
+        problem = problem_of(file, part, facts, whole=ended)
         if problem == OTHER_RUN:
             strange.append((file, problem))
         elif problem is not None and file.exists():
@@ -115,6 +119,8 @@ def repair(out: Path, plan: Plan) -> None:
         _leave_older(out, plan)
     if _is_finished(out) and not missing(out, plan):
         return
+    (out / "classes.parquet").unlink(missing_ok=True)
+    write_json(out / PLAN, facts)  # it may be the manifest's
     (out / MANIFEST).unlink(missing_ok=True)
     _restore_errors(out, plan)
 
@@ -193,7 +199,7 @@ def clear(out: Path) -> None:
         raise InputError(f"{out} is a file; name a folder.")
     if any(out.iterdir()) and not any((out / name).exists() for name in (PLAN, MANIFEST, CLAIMS)):
         raise InputError(f"{out} holds other files; name another folder.")
-    for name in (MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.npy"):
+    for name in (INDEX, MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.safetensors"):
         (out / name).unlink(missing_ok=True)
     for name in (PARTS, FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -217,19 +223,20 @@ def save(out: Path, part: int, scores: Part, run: str = "") -> None:
     marked = scores.table.replace_schema_metadata({RUN: run})
     for folder, table in ((FAILED, scores.errors), (PARTS, marked)):
         with replacing(out / folder / f"{part_name(part)}.parquet") as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, write_page_checksum=True)
 
 
 class Walker:
-    """The rows of parts, read from the data's beginning on; cheap for ascending parts, others begin anew.
+    """The rows of parts. Without an index, read from the data's beginning on, past those of other processes.
 
     Args:
-        read: gives all rows.
+        read: gives all rows; with a row's `start` those from it on.
         plan: how they are cut.
+        index: where rows begin.
     """
 
-    def __init__(self, read: Callable[[], Rows], plan: Plan) -> None:
-        self.read, self.plan = read, plan
+    def __init__(self, read: Callable[..., Rows], plan: Plan, index: RowIndex | None = None) -> None:
+        self.read, self.plan, self.index = read, plan, index
         self.rows: Rows = iter(())
         self.position = -1  # not begun
 
@@ -240,7 +247,9 @@ class Walker:
             InputError: the data ends before it.
         """
         first = part * self.plan.shard_rows
-        if not 0 <= self.position <= first:
+        if self.index is not None and self.position != first:
+            self.rows, self.position = self.read(start=self.index.start(first)), first
+        elif not 0 <= self.position <= first:
             self.rows, self.position = self.read(), 0
         for _ in islice(self.rows, first - self.position):
             pass
@@ -279,6 +288,7 @@ def finish(out: Path, plan: Plan) -> dict[str, Any]:
 
 def tidy(out: Path) -> None:
     """Remove what only a run in progress needs, and what killed processes left."""
+    (out / INDEX).unlink(missing_ok=True)
     for name in (FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
     for file in [*out.glob(".*.tmp"), *(out / PARTS).glob(".*.tmp")]:

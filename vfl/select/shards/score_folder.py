@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vfl.errors import InputError
-from vfl.select.shards.part_files import check_parts
+from vfl.io.disk import is_full
+from vfl.select.shards.part_files import ALL_ERRORS, check_parts
 
 MANIFEST = "manifest.json"
 PARTS = "parts"
-ERRORS = "errors.parquet"
 CLASSES = "classes.parquet"
 NOT_FUNCTIONS = ("text", "none", "blind", "unsolved")
 """Classes that are no function."""
@@ -50,7 +50,7 @@ class ScoreFolder:
     @property
     def errors(self) -> Path | None:
         """The rows that couldn't be scored, where there are any."""
-        file = self.path / ERRORS
+        file = self.path / ALL_ERRORS
         return file if file.is_file() else None
 
     @property
@@ -81,10 +81,12 @@ def open_scores(path: str | Path) -> ScoreFolder:
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{folder / MANIFEST} can't be read ({error}); run the same `vfl select score` again: it mends it."
+            f"{folder / MANIFEST} can't be read ({error}). Run the same `vfl select score` again: it mends it."
         ) from None
     if not isinstance(manifest, dict):
-        raise InputError(f"{folder / MANIFEST} is no manifest of scores; run the same `vfl select score` again.")
+        raise InputError(
+            f"{folder / MANIFEST} is no manifest of scores. Run the same `vfl select score` again: it mends it."
+        )
     check_parts(folder / PARTS, manifest)
     columns = pq.read_schema(files[0]).names
     found = [name.removeprefix("drop_") for name in columns if name.startswith("drop_")]
@@ -118,22 +120,35 @@ def database(memory: str = MEMORY, threads: int | None = None, temporary: Path |
             # a file: tables made on the way go to disk where memory ends
             connection = duckdb.connect(f"{folder}/pool.duckdb", config=settings)
         except duckdb.Error as error:
+            if is_full(error):
+                raise InputError(_no_room(folder, memory)) from None
             raise InputError(f"duckdb doesn't start with memory {memory!r}: {error}") from None
         try:
             connection.execute("SET enable_progress_bar = false")
             yield connection
         except (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException) as error:
+            if is_full(error):
+                raise InputError(_no_room(folder, memory)) from error
             if f"/{PARTS}/" not in str(error):
                 raise
             raise InputError(
-                f"A part of the scores is damaged ({str(error).splitlines()[0][:300]}); remove that file and run the "
-                "same `vfl select score` again: it scores what is missing."
+                f"A part of the scores is damaged ({str(error).splitlines()[0][:300]}). Run the same `vfl select score`"
+                " again: it scores what is missing."
             ) from error
         except duckdb.OutOfMemoryException as error:
+            if is_full(error):
+                raise InputError(_no_room(folder, memory)) from error
             first = str(error).splitlines()[0]
             raise InputError(f"The selection needs more memory than {memory} ({first}); give --memory.") from error
         finally:
             connection.close()
+
+
+def _no_room(folder: str, memory: str) -> str:
+    return (
+        f"The disk of {Path(folder).parent} is full, where selecting puts what does not fit into {memory}. Make room,"
+        " name a folder on another disk in TMPDIR, or give more --memory."
+    )
 
 
 def text(value: str) -> str:
