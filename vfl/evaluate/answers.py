@@ -7,14 +7,13 @@ evaluator = Evaluator(vlm, items)      # encodes once; evaluator.answer() as oft
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from vfl.engine.decode import generate
 from vfl.engine.memory import in_parts
 from vfl.engine.untouched import untouched
 from vfl.evaluate.batches import Batches, ItemBatch, Shown, encode_batch
 from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.padding import pads_left
+from vfl.io.progress import progress_bar
 from vfl.models.vlm import VLM
 from vfl.probes.asking import read_answer
 
@@ -69,7 +68,7 @@ class Evaluator:
         """
         by_id: dict[str, Answered] = {}
         with untouched(self.vlm):
-            for batch in tqdm(self.batches, "answers", unit="batch", disable=not progress, leave=False):
+            for batch in progress_bar(self.batches, "answers", unit="batch", disable=not progress, leave=False):
                 by_id |= {answered.id: answered for answered in _answer(self.vlm, batch)}
         return [by_id[item.id] for item in self.items]
 

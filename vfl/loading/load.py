@@ -1,6 +1,9 @@
 """Load a vision-language model and check what the experiments rely on before anything else is run."""
 
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +16,7 @@ from transformers import (
     AutoProcessor,
     PreTrainedModel,
 )
+from transformers.utils import logging as transformers_logging
 
 from vfl.errors import InputError
 from vfl.loading.checks import check
@@ -129,9 +133,10 @@ def read_pretrained(
     if local:
         check_weight_files(Path(name))
     try:
-        loaded, info = auto_class.from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, **weights, **common
-        )
+        with _bars_on_terminals():
+            loaded, info = auto_class.from_pretrained(
+                name, use_safetensors=True, output_loading_info=True, **weights, **common
+            )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(_first_line(f"{name!r} could not be loaded", error)) from error
     try:
@@ -240,6 +245,19 @@ def import_torchvision() -> None:
             f"torchvision does not work with torch {torch.__version__} ({error}). Image processors need the build that "
             "matches the installed torch: pip install --upgrade torch torchvision"
         ) from error
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """Transformers' bars overwrite themselves, which in a log file is one endless line."""
+    if sys.stderr.isatty() or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
 
 
 def _quantization(bits: str, device: torch.device) -> Any:

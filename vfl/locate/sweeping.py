@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
+from vfl.io.progress import progress_bar
 from vfl.locate.config import LocateConfig
 from vfl.locate.curves import LayerSpan
 from vfl.locate.layer_rule import end_blocks, window_blocks
@@ -101,7 +101,7 @@ def _sweep_stage(
     progress: bool,
 ) -> None:
     rows: list[dict[str, Any]] = []
-    for number, pair in enumerate(tqdm(pairs, title, unit="pair", disable=not progress), 1):
+    for number, pair in enumerate(progress_bar(pairs, title, unit="pair", disable=not progress), 1):
         rows += sweep_pair(asker, pair, blocks, reading=config.reading, max_new_tokens=config.max_new_tokens)
         if number % config.part_pairs == 0 or number == len(pairs):
             write_part(parts, rows)

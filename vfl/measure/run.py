@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vfl.errors import InputError
 from vfl.io.json_files import write_json
+from vfl.io.progress import progress_bar
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
 from vfl.loading.config import configured, identify, load_from
@@ -118,7 +117,7 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
-    for name in (bar := tqdm(waiting, desc="measuring", unit="metric", disable=not progress)):
+    for name in (bar := progress_bar(waiting, desc="measuring", unit="metric", disable=not progress)):
         bar.set_postfix_str(name)
         measured[name] = _measure(vlm, name, pairs, config)
         _save(parts / f"{name}.json", measured[name])

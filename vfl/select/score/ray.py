@@ -9,10 +9,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vfl.errors import InputError
 from vfl.io.disk import explained
+from vfl.io.progress import progress_bar
 from vfl.select.settings import RayConfig, ScoreConfig
 from vfl.select.shards.parts import FULL, Plan, missing
 
@@ -93,7 +92,7 @@ def _score(config: ScoreConfig, plan: Plan, left: list[int], progress: bool) -> 
         num_gpus=config.ray.gpus,
     )
     total = plan.rows
-    with tqdm(total=total, desc="scoring", unit=" samples", disable=not progress) as bar:
+    with progress_bar(total=total, desc="scoring", unit=" samples", disable=not progress) as bar:
         bar.initial = bar.n = total - sum(map(plan.rows_of, left))
         for row in done.iter_rows():
             if row["error"]:

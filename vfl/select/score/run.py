@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.config import read_config, validated
 from vfl.io.disk import explained
+from vfl.io.progress import progress_bar
 from vfl.loading.load import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.select.choose.classes import classify
@@ -151,7 +151,7 @@ def _score(
 def _work(worker: Worker, progress: bool) -> None:
     """Score parts until all are done, by this process or by others."""
     plan, out = worker.plan, worker.out
-    with tqdm(total=plan.rows, desc="scoring", unit=" samples", disable=not progress, smoothing=0.05) as bar:
+    with progress_bar(total=plan.rows, desc="scoring", unit=" samples", disable=not progress, smoothing=0.05) as bar:
         expected: list[str] = []
 
         def show(count: int, ended: bool = False) -> None:

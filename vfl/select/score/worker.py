@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from vfl.data import BadRow, read
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
+from vfl.io.progress import progress_bar
 from vfl.io.run_folder import write_settings
 from vfl.loading.config import identify, load_from
 from vfl.models.vlm import VLM
@@ -167,13 +167,14 @@ class Worker:
         return self.config.ray.workers if self.config.ray else int(os.environ.get("WORLD_SIZE", "1"))
 
     def _sources(self, source: Any, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-        with tqdm(desc="hashing", unit="B", unit_scale=True, disable=not self.progress, leave=False, delay=1) as bar:
+        shown: dict[str, Any] = {"unit": "B", "unit_scale": True, "leave": False, "delay": 1}
+        with progress_bar(desc="hashing", disable=not self.progress, **shown) as bar:
             return sources_of(source, known, self.config.split, bar.update)
 
     def _count(self, rows: Rows) -> int:
         """The rows of the data, read once to the end: a broken file is found before anything is scored."""
         count = 0
-        for row in tqdm(rows, "counting", unit=" rows", disable=not self.progress, leave=False):
+        for row in progress_bar(rows, "counting", unit=" rows", disable=not self.progress, leave=False):
             if self.config.on_bad_row == "error" and isinstance(row, BadRow):
                 raise InputError(
                     f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave such rows out with on_bad_row: "

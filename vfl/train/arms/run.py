@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from tqdm import tqdm
 
 from vfl.errors import InputError
 from vfl.evaluate.result import EVALUATION
+from vfl.io.progress import progress_bar
 from vfl.io.run_folder import SETTINGS
 from vfl.train.checkpoints import checkpoints
 from vfl.train.recipe import Recipe, read_recipe
@@ -79,7 +79,7 @@ def run_all(runs: Sequence[ArmRun], *, jobs: int = 1, launcher: Sequence[str] = 
     """
     waiting = [run for run in runs if not run.finished]
     failed: list[ArmRun] = []
-    bar = tqdm(total=len(runs), initial=len(runs) - len(waiting), desc="runs", disable=not progress)
+    bar = progress_bar(total=len(runs), initial=len(runs) - len(waiting), desc="runs", disable=not progress)
     # Processes that each take all cores only wait for each other.
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     with bar, ThreadPoolExecutor(max_workers=jobs) as pool:

@@ -16,12 +16,12 @@ from typing import Any
 
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vfl.data import BadRow, Sample, read
 from vfl.data.token_weights import TOKEN_WEIGHTS, TokenWeights
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
+from vfl.io.progress import progress_bar
 from vfl.models.conversation import ConversationEncoder
 from vfl.train.preflight.facts import DataFacts
 from vfl.train.recipe import DataConfig
@@ -225,7 +225,7 @@ def _check_all(
     loader = DataLoader(
         rows, batch_size=16, num_workers=workers, collate_fn=partial(_check_rows, encoder=encoder, method=method)
     )
-    with tqdm(total=len(rows), desc="checking rows", unit="row", disable=not progress, leave=False) as bar:
+    with progress_bar(total=len(rows), desc="checking rows", unit="row", disable=not progress, leave=False) as bar:
         for batch in loader:
             yield from batch
             bar.update(len(batch))
