@@ -135,7 +135,7 @@ LITERATURE = ("coincide", "ccs", "prism", "semdedup", "vig")
 EQUAL_STEPS = tuple(name for name in POLICIES if name.endswith(", steps of all"))
 PARTS = tuple(name for name in POLICIES if name.startswith("balanced, ") and name not in EQUAL_STEPS)
 OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
-SEEDS, FEW = 5, 3
+SEEDS, FEW, MOST = 5, 3, 10
 BUDGETS = (0.1, 0.4)  # beside 0.2
 Run = tuple[str, str, float, int]
 """Setting, policy, budget, seed."""
@@ -169,6 +169,10 @@ def plan() -> Iterator[Run]:
         yield setting, ALL, 1.0, 0
     yield from (
         (setting, name, b, seed) for seed in range(SEEDS) for b in BUDGETS for setting in JUDGING for name in PAIR
+    )
+    more = range(SEEDS, MOST)
+    yield from (
+        (setting, name, b, seed) for seed in more for b in (0.2, *BUDGETS) for setting in JUDGING for name in PAIR
     )
     yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in JUDGING)
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in LITERATURE)

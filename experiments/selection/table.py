@@ -21,7 +21,7 @@ def write_tables(out: Path, results: list[dict[str, Any]], settings: list[str], 
         if (cell := cell_of(results, setting, policy, budget)) is not None
     ]
     (out / "select.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
-    text = markdown(cells, settings)
+    text = overview(cells, settings) + markdown(cells, settings)
     (out / "select.md").write_text(text, encoding="utf-8")
     print(text)
 
@@ -84,6 +84,29 @@ def markdown(cells: list[dict[str, Any]], settings: list[str]) -> str:
             lines += [_line(_cells(cell, names)) for cell in shown]
             lines += [""]
     return "\n".join(lines)
+
+
+def overview(cells: list[dict[str, Any]], settings: list[str]) -> str:
+    """The default against random, a line a setting and a column a budget; bold where its interval leaves out zero."""
+    defaults = {(cell["setting"], cell["budget"]): cell for cell in cells if cell["policy"] == DEFAULT}
+    budgets = sorted({budget for _, budget in defaults})
+    lines = [_line(["setting", "base", *(f"{budget:.0%}" for budget in budgets)]), _line(["---"] * (2 + len(budgets)))]
+    for setting in settings:
+        own = [defaults.get((setting, budget)) for budget in budgets]
+        there = [cell for cell in own if cell is not None]
+        if there:
+            lines.append(_line([setting, f"{100 * there[0]['base']:.0f} %", *map(_against, own)]))
+    return "\n".join([*lines, "", ""])
+
+
+def _against(cell: dict[str, Any] | None) -> str:
+    if cell is None or "against_random" not in cell:
+        return ""
+    _, low, high = cell["against_random"]
+    shown = _points(cell["against_random"])
+    shown = f"**{shown}**" if low > 0 or high < 0 else shown
+    whole = "" if cell.get("of_all") is None else f", {100 * cell['of_all']:.0f} % of all rows'"
+    return f"{100 * cell['accuracy']:.1f}: {shown}{whole}"
 
 
 def _cells(cell: dict[str, Any], names: list[str]) -> list[str]:
