@@ -50,7 +50,7 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
         recipes.append(str(trained.write_recipe(folder / f"{name}.yaml", values)))
     done = warm.ranks([str(Path(ranked.__file__)), *recipes], trained.environment())
     errors = "\n".join(rank.stderr for rank in done)
-    assert [rank.returncode for rank in done] == [0, 0], errors[-5000:]
+    assert [rank.returncode for rank in done] == [0, 0], "\n".join(rank.stderr[-3000:] for rank in done)
     codes = [json.loads((folder / f"ranks.{rank}.json").read_text()) for rank in range(2)]
     return folder, codes, errors
 

@@ -266,7 +266,8 @@ def _record(path: Path, rows: Sequence[BadRow]) -> None:
         path.unlink(missing_ok=True)
         return
     with replacing(path) as temporary:
-        lines = [json.dumps(vars(row), ensure_ascii=False) + "\n" for row in rows]
+        facts = [{"where": row.where, "uid": row.uid, "reason": row.reason} for row in rows]
+        lines = [json.dumps(bad, ensure_ascii=False) + "\n" for bad in facts]
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
