@@ -62,7 +62,7 @@ def test_arrays_are_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("image", "message"),
     [
         (np.zeros((3, 8, 8), np.uint8), r"shape \(3, 8, 8\)"),
         (np.zeros((8, 8, 3), np.float32), "as bytes"),

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import trained
+import warm
 
 import vfl
 from vfl.data import read
@@ -160,7 +161,7 @@ def test_from_scores_to_a_run_that_is_killed_and_resumed(qwen, data_of, run, tmp
     run(qwen, rows, tmp_path / "whole", **settings)
     out = tmp_path / "killed"
     recipe = trained.write_recipe(tmp_path / "recipe.yaml", trained.settings(qwen, rows, out, **settings))
-    done = trained.finished([str(Path(killed.__file__)), str(recipe), str(out), "save:3"])
+    done = warm.finished([str(Path(killed.__file__)), str(recipe), str(out), "save:3"])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert "not killed" not in done.stdout
     assert trained.same(trained.weights(out), trained.weights(tmp_path / "whole"))
