@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import types
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 IMPORTED = (
-    *("torch", "torchvision", "transformers", "accelerate", "peft", "trl", "deepspeed", "datasets", "wandb"),
+    *("torch", "torchvision", "transformers", "accelerate", "peft", "trl", "deepspeed", "datasets"),
     *("transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"),
     *("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer", "torch.utils.data"),
     *("pyarrow.parquet", "duckdb", "sklearn.cluster", "scipy.stats", "matplotlib.pyplot", "PIL.Image"),
@@ -176,6 +177,9 @@ def exit_code(pid: int, seconds: float) -> int | None:
 def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str, errors: str) -> None:
     """In a fork: be `python ARGUMENTS`."""
     os.setpgid(0, 0)
+    # What imports left behind, such as folders for a process's files, belongs to all forks: none removes it at its end.
+    for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        inherited.detach()
     for path, stream in ((os.devnull, 0), (output, 1), (errors, 2)):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, stream)
