@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 import types
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -177,9 +176,9 @@ def exit_code(pid: int, seconds: float) -> int | None:
 def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str, errors: str) -> None:
     """In a fork: be `python ARGUMENTS`."""
     os.setpgid(0, 0)
-    # What imports left behind, such as folders for a process's files, belongs to all forks: none removes it at its end.
-    for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-        inherited.detach()
+    # TRL imports wandb, which makes a folder for its process's files and removes it at the end: each fork has its own.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        del sys.modules[name]
     for path, stream in ((os.devnull, 0), (output, 1), (errors, 2)):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, stream)
