@@ -8,7 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vfl.io.config import validated
+from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_uids
 from vfl.select.shards.data_files import sources_of
+from vfl.select.shards.score_folder import database, open_scores
 
 FUNCTIONS = ("recognition", "counting", "grounding", "ocr")
 STATES = 16
@@ -107,6 +110,14 @@ def write_scores(
     }
     (folder / "manifest.json").write_text(json.dumps(defaults | manifest))
     return folder
+
+
+def choice_of(folder: Path, **settings: Any) -> tuple[Choice, list[str]]:
+    """What is chosen of a fifth of the rows, unless `settings` say otherwise, and the uids."""
+    config = validated(ChoiceConfig, {"budget": "20%", **settings}, source="test")
+    with database(config.memory, config.threads) as connection:
+        made = choose(connection, open_scores(folder), config)
+        return made, list(chosen_uids(connection))
 
 
 def table(folder: Path) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -71,22 +72,37 @@ def write_even_seeing(out: Path, seed: int) -> None:
 
 def _write_skewed(out: Path, seed: int, counts: dict[str, int]) -> None:
     """A row's source is its function's, but for junk, which has one of its own."""
-    rng = Random(f"skewed/{seed}")
     folder = _fresh(out)
+
+    def made(name: str, count: int) -> list[Row]:
+        return [replace(row, source=name) for row in drawn(name, count, seed, folder / "images")]
+
+    _write_dirty(folder, Random(f"skewed/{seed}"), counts, SKEWED_JUNK, made, "captions")
+    _add_test(folder, [row for name in counts for row in drawn(name, HELD_OUT, seed + 7, folder / "images", "test-")])
+    _finish(folder, out)
+
+
+def _write_dirty(
+    folder: Path,
+    rng: Random,
+    counts: dict[str, int],
+    junk: dict[str, int],
+    made: Callable[[str, int], list[Row]],
+    source: str = "",
+) -> None:
+    """The pool of so many rows of each function, made by `made`, with junk; `source` is that of blind rows."""
     rows: list[Row] = []
     wrong: list[Row] = []
     whole = sum(counts.values())
     for name, count in counts.items():
-        more = round(SKEWED_JUNK["wrong"] * count / whole)
-        made = [replace(row, source=name) for row in drawn(name, count + more, seed, folder / "images")]
-        rows += made[:count]
-        wrong += [spoilt(row, made, rng) for row in made[count:]]
+        more = round(junk["wrong"] * count / whole)
+        some = made(name, count + more)
+        rows += some[:count]
+        wrong += [spoilt(row, some, rng) for row in some[count:]]
     pictures = [row.image for row in rows]
-    said = [replace(blind_row(n, rng, pictures), source="captions") for n in range(SKEWED_JUNK["blind"])]
-    repeats = [copied(n, row) for n, row in enumerate(rng.sample(rows, SKEWED_JUNK["repeats"]))]
+    said = [replace(blind_row(n, rng, pictures), source=source) for n in range(junk["blind"])]
+    repeats = [copied(n, row) for n, row in enumerate(rng.sample(rows, junk["repeats"]))]
     _write(folder / "pool.jsonl", rng, [*rows, *wrong, *said, *repeats])
-    _add_test(folder, [row for name in counts for row in drawn(name, HELD_OUT, seed + 7, folder / "images", "test-")])
-    _finish(folder, out)
 
 
 def write_phrased(out: Path, seed: int) -> None:
@@ -110,19 +126,12 @@ def write_phrased_turned(out: Path, seed: int) -> None:
 
 
 def _write_phrased_dirty(out: Path, seed: int, counts: dict[str, int]) -> None:
-    rng = Random(f"phrased and dirty/{seed}")
     folder = _fresh(out)
-    rows: list[Row] = []
-    wrong: list[Row] = []
-    whole = sum(counts.values())
-    for name, count in counts.items():
-        more = round(DIRTY_JUNK["wrong"] * count / whole)
-        made = _told(name, count + more, f"dirty/{seed}", folder / "images")
-        rows += made[:count]
-        wrong += [spoilt(row, made, rng) for row in made[count:]]
-    said = [blind_row(n, rng, [row.image for row in rows]) for n in range(DIRTY_JUNK["blind"])]
-    repeats = [copied(n, row) for n, row in enumerate(rng.sample(rows, DIRTY_JUNK["repeats"]))]
-    _write(folder / "pool.jsonl", rng, [*rows, *wrong, *said, *repeats])
+
+    def made(name: str, count: int) -> list[Row]:
+        return _told(name, count, f"dirty/{seed}", folder / "images")
+
+    _write_dirty(folder, Random(f"phrased and dirty/{seed}"), counts, DIRTY_JUNK, made)
     _add_test(folder, [row for name in FUNCTIONS for row in _told(name, HELD_OUT, f"test/{seed}", folder / "images")])
     _finish(folder, out)
 

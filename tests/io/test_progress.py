@@ -28,6 +28,22 @@ def test_a_log_gets_whole_lines(monkeypatch, leave):
         assert "5/5" in lines[-1]
 
 
+def test_a_line_says_how_far_it_is_now(monkeypatch):
+    """Slow rows after fast ones: each line has the state of its moment."""
+    log, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", log)
+    bar = progress_bar(total=100, desc="counting")
+    bar._time = lambda: now[0]
+    bar.last_print_t = bar.start_t = 0.0
+    for n in range(100):
+        now[0] += 0.1 if n < 50 else 40.0
+        bar.update()
+    bar.close()
+    shown = [int(line.split("/")[0].rsplit(" ", 1)[1]) for line in log.getvalue().splitlines()]
+    assert shown == sorted(shown)
+    assert set(range(51, 101)) <= set(shown)
+
+
 def test_a_log_of_short_work_is_short(monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)

@@ -4,13 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fake_scores import FUNCTIONS, STATES, row, write_scores
+from fake_scores import FUNCTIONS, STATES, choice_of, row, write_scores
 
 from vfl.errors import InputError
-from vfl.io.config import validated
 from vfl.select.choose.balance import BalanceConfig, shares
-from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
-from vfl.select.shards.score_folder import database, open_scores
 
 WEIGHT = {"recognition": 0.7, "counting": 0.07, "grounding": 0.13, "ocr": 0.1}
 
@@ -49,13 +46,6 @@ def rows():
 @pytest.fixture(scope="module")
 def folder(rows, tmp_path_factory):
     return write_scores(tmp_path_factory.mktemp("scores") / "s", rows)
-
-
-def choice_of(folder, **settings):
-    config = validated(ChoiceConfig, {"budget": "20%", "policy": "balanced", **settings}, source="test")
-    with database(config.memory, 1) as connection:
-        made = choose(connection, open_scores(folder), config)
-        return made, list(chosen_uids(connection))
 
 
 def functions_of(uids):

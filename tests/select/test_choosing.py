@@ -9,14 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_scores import FUNCTIONS, row, table, write_scores
+from fake_scores import FUNCTIONS, choice_of, row, table, write_scores
 
 from vfl.errors import InputError
-from vfl.io.config import validated
 from vfl.select.choose.classes import classify
-from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
 from vfl.select.choose.policies import BASELINES
-from vfl.select.shards.score_folder import database, open_scores
 
 BENCH = Path(__file__).parents[2] / "bench" / "selection.py"
 
@@ -58,16 +55,9 @@ def classes(folder):
 
 
 def uids_of(folder, **settings):
-    found, uids = choice_of(folder, **settings)
+    found, uids = choice_of(folder, **{"policy": "quota", **settings})
     assert found.rows == len(uids) == len(set(uids))
     return uids
-
-
-def choice_of(folder, **settings):
-    config = validated(ChoiceConfig, {"budget": "20%", "policy": "quota", **settings}, source="test")
-    with database(config.memory, config.threads) as connection:
-        found = choose(connection, open_scores(folder), config)
-        return found, list(chosen_uids(connection))
 
 
 def classes_of(uids, classes):
@@ -110,7 +100,7 @@ def test_shares_proportional_and_given(folder, classes):
 def test_classes_can_take_part_or_stay_out(folder, classes):
     found = classes_of(uids_of(folder, budget=60, include="blind,text"), classes)
     assert (found["blind"], found["text"], found["none"]) == (10, 10, 0)
-    found, uids = choice_of(folder, budget=399, fill=())
+    found, uids = choice_of(folder, policy="quota", budget=399, fill=())
     assert set(classes_of(uids, classes)) == set(FUNCTIONS)
     assert "include" in found.notes[0]
 
@@ -312,7 +302,7 @@ def test_reclassing_needs_no_model(folder, classes):
 )
 def test_settings_that_do_not_fit_are_refused(folder, settings, message):
     with pytest.raises(InputError, match=message):
-        choice_of(folder, **settings)
+        choice_of(folder, **{"policy": "quota", **settings})
 
 
 def test_no_row_that_may_be_chosen(tmp_path):

@@ -4,16 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fake_scores import FUNCTIONS, STATES, row, write_scores
+from fake_scores import FUNCTIONS, STATES, choice_of, row, write_scores
 
 from vfl.errors import InputError
-from vfl.io.config import validated
 from vfl.select.choose import states
 from vfl.select.choose.coincide import cluster_weights, density, greedy_mmd, kernel, transferability
-from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
 from vfl.select.choose.policies import PolicyConfig, ranking_of
 from vfl.select.choose.semdedup import largest_before
-from vfl.select.shards.score_folder import database, open_scores
 
 POLICIES = ("coincide", "ccs", "prism", "semdedup", "vig")
 
@@ -44,13 +41,6 @@ def rows():
 @pytest.fixture(scope="module")
 def folder(rows, tmp_path_factory):
     return write_scores(tmp_path_factory.mktemp("scores") / "s", rows)
-
-
-def choice_of(folder, **settings):
-    config = validated(ChoiceConfig, {"budget": "20%", **settings}, source="test")
-    with database(config.memory, config.threads) as connection:
-        made = choose(connection, open_scores(folder), config)
-        return made, list(chosen_uids(connection))
 
 
 @pytest.mark.parametrize("policy", POLICIES)

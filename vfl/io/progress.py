@@ -39,5 +39,6 @@ def progress_bar(rows: Iterable[Any] | None = None, desc: str | None = None, **o
     """
     if sys.stderr.isatty() or any("notebook" in kind.__module__ for kind in tqdm_auto.__mro__):
         return tqdm_auto(rows, desc, **options)
-    plain: dict[str, Any] = {"file": _Lines(sys.stderr), "mininterval": EVERY, "maxinterval": EVERY, "ncols": 0}
+    # miniters: or tqdm would guess after how many rows to look again, and show an old state meanwhile
+    plain: dict[str, Any] = {"file": _Lines(sys.stderr), "mininterval": EVERY, "miniters": 1, "ncols": 0}
     return tqdm(rows, desc, **{**options, **plain})

@@ -1,7 +1,7 @@
 """The policy `balanced`: a budget for each function's rows, spread over kinds of questions, answers and looks.
 
-1. Rows are about the function of their cluster (profiles.py). Repeats are left out, and clusters that do not look at
-   the image. Probably wrong answers (suspects.py) come last, when nothing else is left.
+1. Rows are about the function of their cluster (profiles.py). Repeats are left out, and clusters whose answers the
+   text gives. Probably wrong answers (suspects.py) come last, when nothing else is left.
 2. A function's share is n^(1 - LEVEL) * (LEAST + (1 - LEAST) * u): n its rows, u the part of them that the model does
    not answer yet, of those that the commonest answer of their cluster would not get right either: half of yes and no
    is nothing known. Between the data's proportions and equal parts, and moved to what is left to learn. Rows without

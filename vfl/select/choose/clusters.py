@@ -38,7 +38,7 @@ def insert_pieces(connection: Any, table: str, pieces: Iterable[dict[str, Any]])
     pending: list[dict[str, Any]] = []
     for piece in pieces:
         pending.append(piece)
-        if sum(len(next(iter(one.values()))) for one in pending) >= PIECE:
+        if sum(len(next(iter(columns.values()))) for columns in pending) >= PIECE:
             insert(connection, table, _joined(pending))
             pending = []
     if pending:

@@ -9,7 +9,7 @@
 The paper clusters activations of several layers of a small model into 10,000 groups; here they are the states that
 scoring kept of the model itself (vfl.select.choose.states), a group for each 66 rows and 1,000 at most. How many
 centroids are near, and the kernel's width, are our reading. In a cluster of more than 4,096 rows kernels are averaged
-over so many that are drawn.
+over so many that are drawn. With few clusters S can be below zero, where a denser cluster gets more instead of less.
 """
 
 from collections.abc import Iterator
