@@ -8,9 +8,10 @@ Legend: B rows, T tokens of the longest row, W the model's width.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -53,13 +54,13 @@ class Schedule:
 
 
 @torch.no_grad()
-def encode(vlm: VLM, rows: Sequence[dict]) -> list[Row]:
-    """Rows of `vfl.train.rows.table` as they enter the first layer."""
+def encode(vlm: VLM, rows: Sequence[dict], *, rejected: bool = False) -> list[Row]:
+    """Rows of `vfl.train.rows.table` as they enter the first layer; of preference rows one side."""
     encoder = encoder_of(vlm)
     encoded = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
         some = rows[start : start + ROWS_AT_ONCE]
-        batch = encoder.encode([conversation(row) for row in some], [row["prompt"] for row in some])
+        batch = encoder.encode([conversation(row, rejected=rejected) for row in some], [row["prompt"] for row in some])
         states, positions = entering(vlm, batch.inputs)
         labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
         for n, length in enumerate(batch.lengths.tolist()):
@@ -92,6 +93,12 @@ def entering(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor
 
 def loss_of(vlm: VLM, rows: Sequence[Row]) -> torch.Tensor:
     """Mean loss over the rows' answer tokens, as `vfl train` has it."""
+    logits, tokens, _ = predictions(vlm, rows)
+    return cross_entropy(logits, tokens)
+
+
+def predictions(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(N, vocabulary) logits, in float32, that predict the rows' N answer tokens; these tokens, and each one's row."""
     states = pad_sequence([row.states for row in rows], batch_first=True)
     positions = pad_sequence([row.positions for row in rows], batch_first=True).permute(2, 0, 1)
     labels = pad_sequence([row.labels for row in rows], batch_first=True, padding_value=-100)
@@ -101,7 +108,7 @@ def loss_of(vlm: VLM, rows: Sequence[Row]) -> torch.Tensor:
     ).last_hidden_state
     following = labels[:, 1:]
     answers = following >= 0
-    return cross_entropy(vlm.parts.head(hidden[:, :-1][answers]).float(), following[answers])
+    return vlm.parts.head(hidden[:, :-1][answers]).float(), following[answers], answers.nonzero()[:, 0]
 
 
 def batches(count: int, schedule: Schedule, seed: int) -> list[list[int]]:
@@ -131,15 +138,18 @@ def adapted(vlm: VLM, config: LoraConfig, seed: int) -> Iterator[PeftModel]:
 def fit(
     vlm: VLM,
     model: PeftModel,
-    rows: Sequence[Row],
+    rows: Sequence[Any],
     order: Sequence[Sequence[int]],
     schedule: Schedule,
     multipliers: Mapping[int, float] | None = None,
+    loss: Callable[[VLM, Sequence[Any]], torch.Tensor] = loss_of,
 ) -> list[float]:
     """Train the adapter; the losses of all steps.
 
     Args:
+        rows: what `loss` takes.
         multipliers: of the learning rate, by decoder layer; 1 where none is given.
+        loss: of some rows.
     """
     groups = parameter_groups(model, multipliers or {}, schedule.learning_rate, DEFAULTS["weight_decay"])
     optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
@@ -150,12 +160,12 @@ def fit(
     model.train()
     with truncate(model, checkpointing=False):
         for chosen in order:
-            loss = loss_of(vlm, [rows[n] for n in chosen])
-            loss.backward()
+            of_step = loss(vlm, [rows[n] for n in chosen])
+            of_step.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(float(loss.detach()))
+            losses.append(float(of_step.detach()))
     model.eval()
     return losses

@@ -12,7 +12,8 @@ sys.path.append(str(ROOT))
 
 import vfl  # noqa: E402
 from experiments.layers.arms import DATA_RULES, arm_of  # noqa: E402
-from experiments.layers.loop import Schedule, batches, encode, fit, loss_of  # noqa: E402
+from experiments.layers.loop import Schedule, adapted, batches, encode, fit, loss_of  # noqa: E402
+from experiments.layers.preference import pair_loss, pairs_of  # noqa: E402
 from experiments.layers.run import FIRST, SECOND, Run, planned  # noqa: E402
 from experiments.layers.tasks import TASKS, rows_of, write  # noqa: E402
 from vfl.functionmap import FunctionMap  # noqa: E402
@@ -61,11 +62,55 @@ def test_the_loop_trains_as_vfl_train_does(layers, task, tmp_path):
     schedule = Schedule(steps=6, batch=6, learning_rate=2e-3)
     parts.trainer.train()
     expected = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
-    from experiments.layers.loop import adapted
-
     with adapted(vlm, build_lora(vlm.model, parts.layers, recipe["lora"]), seed=0) as model:
         model.load_state_dict(start, strict=False)
         losses = fit(vlm, model, rows, batches(len(rows), schedule, seed=0), schedule)
+    assert losses == pytest.approx(expected, rel=2e-3)
+    assert losses[0] != pytest.approx(losses[-1], rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "sigmoid_sft"])
+def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
+    """Losses of four steps, over the end of an epoch, from the same adapter and reference."""
+    answers = ("I", "II", "III")
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "roman-images").symlink_to(task.parent / "train-images")
+    with (tmp_path / "pairs" / "pairs.jsonl").open("w") as file:
+        for line in task.read_text().splitlines()[:8]:
+            row = json.loads(line.replace("train-images", "roman-images"))
+            row["chosen"] = row.pop("completion")
+            other = next(answer for answer in answers if answer != row["chosen"][0]["content"])
+            row["rejected"] = [{"role": "assistant", "content": other}]
+            file.write(json.dumps(row) + "\n")
+    trainer = {
+        "learning_rate": 5e-3,
+        "per_device_train_batch_size": 4,
+        "max_steps": 4,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "loss_type": kind.split("_"),
+    }
+    recipe = {
+        "out": str(tmp_path / "run"),
+        "method": "dpo",
+        "data": {"train": str(tmp_path / "pairs")},
+        "layers": [4, 6],
+        "lora": {"r": 4, "lora_dropout": 0.0},
+        "trainer": trainer,
+        "attention": "eager",
+        "checkpointing": "off",
+        "seed": 0,
+    }
+    parts = assemble(Recipe.model_validate(recipe), progress=False)
+    start = trained_state(parts.peft_model)
+    vlm = vfl.load(None, attention="eager", device="cpu")
+    pairs = pairs_of(vlm, tmp_path / "pairs")
+    parts.trainer.train()
+    expected = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
+    schedule = Schedule(steps=4, batch=4, learning_rate=5e-3)
+    with adapted(vlm, build_lora(vlm.model, parts.layers, recipe["lora"]), seed=0) as model:
+        model.load_state_dict(start, strict=False)
+        losses = fit(vlm, model, pairs, batches(len(pairs), schedule, seed=0), schedule, loss=pair_loss(kind))
     assert losses == pytest.approx(expected, rel=2e-3)
     assert losses[0] != pytest.approx(losses[-1], rel=0.05)
 

@@ -1,0 +1,257 @@
+"""Do rejected answers from a model that is blind where the map says teach more than those of other layers?
+
+    python -m experiments.layers.negatives --out runs/layers                    # the planted model
+    python -m experiments.layers.negatives --out runs/layers --model twin=experiments/twin/weights \
+        --map experiments/twin/map.json                                         # one that nobody planted
+    python -m experiments.layers.negatives --out runs/layers --table            # the tables, from whatever is there
+
+Every arm trains the same LoRA (all layers, rank 5: `layers: auto`) for the same number of optimizer steps; preference
+rows come from `vfl.negatives` on the task's own training rows.
+
+| arm | learns from |
+|---|---|
+| sft | the right answers, as many rows a step as the others have pairs |
+| sft double | the same with twice as many rows: as many answers as the pairs have |
+| dpo X | preference pairs alone, loss sigmoid |
+| both X | preference pairs, loss sigmoid plus that of the chosen answers (TRL: `loss_type: [sigmoid, sft]`) |
+
+X says at which layers the model was blind when it gave the rejected answers: `map` (where the task's function reads),
+`random` (as many layers, drawn anew for each seed), `blind` (all of them) or `own` (none: its own wrong answers).
+
+The learning rate of each kind of loss is chosen on SET_ON with the map's negatives, on seed 0; the other tasks judge.
+Each run is a line of negatives.jsonl; an interrupted experiment goes on where it stopped.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+import vfl
+from experiments.layers.arms import arm_of
+from experiments.layers.bed import NEW, Bed, bed_of
+from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
+from experiments.layers.preference import Pair, PairLoss, pair_loss, pairs_of
+from experiments.layers.run import share
+from experiments.layers.tasks import TASKS
+from vfl.functionmap import FunctionMap
+from vfl.negatives.result import Negatives
+from vfl.testbeds.micro.questions import FUNCTIONS
+from vfl.train.adapter.lora import build_lora
+
+RESULTS = "negatives.jsonl"
+SET_ON = "poster"
+TASKS_OF = {"planted": (SET_ON, "dark", "cells"), "twin": (SET_ON, "dark")}
+RATES = (1e-3, 2e-3, 5e-3)
+LOSSES = {"sft": "sft", "sft double": "sft", "dpo": "dpo", "both": "both"}
+PAIR_LOSSES: dict[str, PairLoss] = {"dpo": "sigmoid", "both": "sigmoid_sft"}
+SOURCES = ("map", "random", "blind", "own")
+ARMS = ("sft", "sft double", *(f"{loss} {source}" for loss in PAIR_LOSSES for source in SOURCES))
+STEPS, BATCH, SEEDS = 120, 6, 3
+assert set(PAIR_LOSSES.values()) == set(get_args(PairLoss))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    model: str
+    task: str
+    arm: str
+    rate: float
+    seed: int
+
+    def key(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def loss_name(arm: str) -> str:
+    """Which arms share a learning rate: sft, dpo or both."""
+    return arm.partition(" ")[0]
+
+
+def rating(model: str) -> list[Run]:
+    """The runs that set the learning rates."""
+    return [Run(model, SET_ON, arm, rate, 0) for arm in ("sft", "dpo map", "both map") for rate in RATES]
+
+
+def best_rates(results: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """Each loss' best learning rate on the planted model's first task, or None as long as a run is missing."""
+    reached = {row["run"]: share(row["after"][NEW]) for row in results}
+    runs = rating("planted")
+    if not all(run.key() in reached for run in runs):
+        return None
+    best: dict[str, Run] = {}
+    for run in runs:
+        name = loss_name(run.arm)
+        if name not in best or reached[run.key()] > reached[best[name].key()]:
+            best[name] = run
+    return {name: run.rate for name, run in best.items()}
+
+
+def planned(model: str, rates: dict[str, float] | None) -> Iterator[Run]:
+    """Runs in order: those that set the rates, then every arm on every task, seed by seed."""
+    if rates is None:
+        yield from rating("planted")
+        return
+    for seed in range(SEEDS):
+        for task in TASKS_OF[model]:
+            yield from (Run(model, task, arm, rates[loss_name(arm)], seed) for arm in ARMS)
+
+
+def blind_at(source: str, task: str, fmap: FunctionMap, seed: int) -> dict[str, Any]:
+    """Settings of `vfl.negatives` that say where the model is blind."""
+    reading = fmap.layers_of(TASKS[task].functions)
+    if source == "map":
+        return {"layers": reading}
+    if source == "random":
+        return {"layers": f"random:{len(reading)}", "seed": 100 + seed}
+    return {"layers": {"blind": "all", "own": "none"}[source]}
+
+
+def negatives_of(bed: Bed, run: Run, fmap: FunctionMap) -> tuple[list[Pair], Negatives]:
+    """The preference pairs of a run's arm, and what their manifest says."""
+    source = run.arm.rpartition(" ")[2]
+    name = f"{run.model}-{run.task}-{source}" + (f"-{run.seed}" if source == "random" else "")
+    folder = bed.out / "negatives" / name
+    if not (folder / "manifest.json").exists():
+        where = blind_at(source, run.task, fmap, run.seed)
+        data = bed.out / "tasks" / run.task / "train.jsonl"
+        match = "exact" if run.task in ("roman", "cells") else "auto"
+        vfl.negatives(data, bed.vlm, out=folder, batch=64, match=match, overwrite=True, progress=False, **where)
+    manifest = Negatives.model_validate_json((folder / "manifest.json").read_bytes())
+    return pairs_of(bed.vlm, folder), manifest
+
+
+def train(bed: Bed, run: Run, fmap: FunctionMap, known: dict[str, Any]) -> dict[str, Any]:
+    """One run: losses, seconds of a step, answers after it.
+
+    Args:
+        known: pairs that were made before, by model, task and source.
+    """
+    facts: dict[str, Any] = {}
+    batch = 2 * BATCH if run.arm == "sft double" else BATCH
+    loss: Any = loss_of
+    rows: Sequence[Any] = bed.rows(run.task)
+    if (name := loss_name(run.arm)) in PAIR_LOSSES:
+        source = run.arm.rpartition(" ")[2]
+        place = f"{run.model} {run.task} {source} {run.seed if source == 'random' else ''}"
+        if place not in known:
+            known[place] = negatives_of(bed, run, fmap)
+        rows, manifest = known[place]
+        loss = pair_loss(PAIR_LOSSES[name])
+        facts = {"blind": manifest.layers, "kept": manifest.kept, "left_out": manifest.left_out}
+    arm = arm_of("thin", TASKS[run.task], {}, fmap, run.seed)
+    assert arm is not None
+    schedule = Schedule(STEPS, batch, run.rate)
+    with adapted(bed.vlm, build_lora(bed.vlm.model, arm.layers, arm.lora()), run.seed) as model:
+        start = time.process_time()
+        losses = fit(bed.vlm, model, rows, batches(len(rows), schedule, run.seed), schedule, loss=loss)
+        seconds = time.process_time() - start
+        after = bed.correct(run.task)
+    return {**facts, "step_cpu_seconds": seconds / STEPS, "loss": float(np.mean(losses[-10:])), "after": after}
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """A table a model: each arm's share of right answers on the new task, the gain over sft, own old skill and others.
+
+    The gain is the mean over seeds, each paired with sft of the same seed, with a 95 % bootstrap interval over seeds
+    and items.
+    """
+    rates = best_rates(results)
+    done = {row["run"]: row for row in results}
+    texts = [f"Learning rates: {rates}"]
+    for model, tasks in TASKS_OF.items():
+        before = {task: done.get(f"{model} {task}") for task in tasks}
+        heads = [f"{task} (before: {_percent(row['after'][NEW])})" for task, row in before.items() if row]
+        texts += ["", f"{model}: new, gain over sft / own / others", ""]
+        texts += ["| arm | " + " | ".join(heads) + " |", "|" + " --- |" * (1 + len(heads))]
+        for arm in ARMS:
+            cells = []
+            for task in [task for task, row in before.items() if row]:
+                runs = [(Run(model, task, arm, rates[loss_name(arm)], seed), seed) for seed in range(SEEDS)]
+                pairs = [
+                    (done[run.key()], done[Run(model, task, "sft", rates["sft"], seed).key()])
+                    for run, seed in runs
+                    if run.key() in done
+                ]
+                cells.append(_cell(task, pairs) if pairs else "")
+            if any(cells):
+                texts.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(texts)
+
+
+def _cell(task: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    own = TASKS[task].old
+    after = [row["after"] for row, _ in pairs]
+    new = np.mean([share(answers[NEW]) for answers in after])
+    gains = np.array([_digits(row) - _digits(sft) for row, sft in pairs])
+    low, high = bootstrap(gains)
+    kept = np.mean([share(answers[own]) for answers in after]) if own else float("nan")
+    others = np.mean([share(answers[name]) for answers in after for name in FUNCTIONS if name != own])
+    gain = f"{100 * gains.mean():+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
+    blind = pairs[0][0].get("kept")
+    rows = "" if blind is None else f", {np.mean([row['kept'] for row, _ in pairs]):.0f} rows"
+    return f"{100 * new:.0f}, {gain} / {100 * kept:.0f} / {100 * others:.0f}{rows}, n {len(pairs)}"
+
+
+def bootstrap(gains: np.ndarray, draws: int = 4000) -> tuple[float, float]:
+    """95 % interval of the mean of (S, I) differences, over seeds and items."""
+    rng = np.random.default_rng(0)
+    seeds, items = gains.shape
+    chosen = rng.integers(seeds, size=(draws, seeds, 1)), rng.integers(items, size=(draws, 1, items))
+    low, high = np.quantile(gains[chosen].mean((1, 2)), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _digits(row: dict[str, Any]) -> np.ndarray:
+    return np.array([int(digit) for digit in row["after"][NEW]])
+
+
+def _percent(digits: str) -> str:
+    return f"{100 * share(digits):.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/layers"))
+    parser.add_argument("--model", default="planted", help="name=folder of another model; default: the embedded one")
+    parser.add_argument("--map", type=Path, default=Path("recipes/micro/map.json"))
+    parser.add_argument("--table", action="store_true", help="write negatives.md from the runs that are there")
+    options = parser.parse_args()
+    name, _, folder = options.model.partition("=")
+    path = options.out / RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if options.table:
+        (options.out / "negatives.md").write_text(table(results) + "\n", encoding="utf-8")
+        print(table(results))
+        return
+    fmap = FunctionMap.load(options.map)
+    beds: dict[str, Bed] = {}
+    known: dict[str, Any] = {}
+    while True:
+        done = {row["run"] for row in results}
+        left = [run for run in planned(name, best_rates(results)) if run.key() not in done]
+        if not left:
+            return
+        run = left[0]
+        bed = bed_of(run.model, run.task, Path(folder) if folder else None, options.out, beds)
+        before = f"{run.model} {run.task}"
+        if before in done:
+            result = {"run": run.key(), **train(bed, run, fmap, known)}
+        else:
+            result = {"run": before, "after": bed.correct(run.task)}
+        results.append(result)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+        print(f"{result['run']} { ({g: round(share(d), 2) for g, d in result['after'].items()}) }", flush=True)
+
+
+if __name__ == "__main__":
+    main()
