@@ -18,8 +18,9 @@ rows come from `vfl.negatives` on the task's own training rows.
 X says at which layers the model was blind when it gave the rejected answers: `map` (where the task's function reads),
 `random` (as many layers, drawn anew for each seed), `blind` (all of them) or `own` (none: its own wrong answers).
 
-The learning rate of each kind of loss is chosen on SET_ON with the map's negatives, on seed 0; the other tasks judge.
-Each run is a line of negatives.jsonl; an interrupted experiment goes on where it stopped.
+All arms of a task share its first ROWS rows. The learning rate of each kind of loss is chosen on SET_ON with the map's
+negatives, on the planted model and seed 0; the other seeds, tasks and models judge. CORE arms come first. Each run is a
+line of negatives.jsonl; an interrupted experiment goes on where it stopped.
 """
 
 import argparse
@@ -34,7 +35,7 @@ import numpy as np
 
 import vfl
 from experiments.layers.arms import arm_of
-from experiments.layers.bed import NEW, Bed, bed_of
+from experiments.layers.bed import EXACT, NEW, Bed
 from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
 from experiments.layers.preference import Pair, PairLoss, pair_loss, pairs_of
 from experiments.layers.run import share
@@ -46,13 +47,14 @@ from vfl.train.adapter.lora import build_lora
 
 RESULTS = "negatives.jsonl"
 SET_ON = "poster"
-TASKS_OF = {"planted": (SET_ON, "dark", "cells"), "twin": (SET_ON, "dark")}
-RATES = (1e-3, 2e-3, 5e-3)
-LOSSES = {"sft": "sft", "sft double": "sft", "dpo": "dpo", "both": "both"}
+TASKS_OF = {"planted": (SET_ON, "dark", "roman"), "twin": (SET_ON, "dark")}
+RATES = (2e-3, 5e-3)
+RATED = {"sft": "sft", "both": "both map", "dpo": "dpo map"}  # the arm that sets each kind's rate
 PAIR_LOSSES: dict[str, PairLoss] = {"dpo": "sigmoid", "both": "sigmoid_sft"}
 SOURCES = ("map", "random", "blind", "own")
 ARMS = ("sft", "sft double", *(f"{loss} {source}" for loss in PAIR_LOSSES for source in SOURCES))
-STEPS, BATCH, SEEDS = 120, 6, 3
+CORE = ("sft", "both map", "both random", "both own")
+STEPS, BATCH, SEEDS, ROWS, TESTED = 60, 6, 3, 480, 200
 assert set(PAIR_LOSSES.values()) == set(get_args(PairLoss))
 
 
@@ -75,33 +77,32 @@ def loss_name(arm: str) -> str:
     return arm.partition(" ")[0]
 
 
-def rating(model: str) -> list[Run]:
-    """The runs that set the learning rates."""
-    return [Run(model, SET_ON, arm, rate, 0) for arm in ("sft", "dpo map", "both map") for rate in RATES]
-
-
-def best_rates(results: Sequence[dict[str, Any]]) -> dict[str, float] | None:
-    """Each loss' best learning rate on the planted model's first task, or None as long as a run is missing."""
+def best_rates(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The best learning rate on the planted model's first task, of each kind of loss whose rates have all been run."""
     reached = {row["run"]: share(row["after"][NEW]) for row in results}
-    runs = rating("planted")
-    if not all(run.key() in reached for run in runs):
-        return None
-    best: dict[str, Run] = {}
-    for run in runs:
-        name = loss_name(run.arm)
-        if name not in best or reached[run.key()] > reached[best[name].key()]:
-            best[name] = run
-    return {name: run.rate for name, run in best.items()}
+    best = {}
+    for name in RATED:
+        runs = rating(name)
+        if all(run.key() in reached for run in runs):
+            best[name] = max(runs, key=lambda run: reached[run.key()]).rate
+    return best
 
 
-def planned(model: str, rates: dict[str, float] | None) -> Iterator[Run]:
-    """Runs in order: those that set the rates, then every arm on every task, seed by seed."""
-    if rates is None:
-        yield from rating("planted")
-        return
-    for seed in range(SEEDS):
-        for task in TASKS_OF[model]:
-            yield from (Run(model, task, arm, rates[loss_name(arm)], seed) for arm in ARMS)
+def rating(name: str) -> list[Run]:
+    """The runs that set the learning rate of a kind of loss."""
+    return [Run("planted", SET_ON, RATED[name], rate, 0) for rate in RATES]
+
+
+def planned(model: str, rates: dict[str, float]) -> Iterator[Run]:
+    """Runs in the order in which they decide most: a kind's rates before its arms, the core before the rest."""
+    for arms in (CORE, tuple(arm for arm in ARMS if arm not in CORE)):
+        for name in dict.fromkeys(map(loss_name, arms)):
+            if name not in rates:
+                yield from rating(name)
+                return
+        for tasks in (TASKS_OF[model][:2], TASKS_OF[model][2:]):
+            for seed in range(SEEDS):
+                yield from (Run(model, task, arm, rates[loss_name(arm)], seed) for task in tasks for arm in arms)
 
 
 def blind_at(source: str, task: str, fmap: FunctionMap, seed: int) -> dict[str, Any]:
@@ -122,8 +123,9 @@ def negatives_of(bed: Bed, run: Run, fmap: FunctionMap) -> tuple[list[Pair], Neg
     if not (folder / "manifest.json").exists():
         where = blind_at(source, run.task, fmap, run.seed)
         data = bed.out / "tasks" / run.task / "train.jsonl"
-        match = "exact" if run.task in ("roman", "cells") else "auto"
-        vfl.negatives(data, bed.vlm, out=folder, batch=64, match=match, overwrite=True, progress=False, **where)
+        match = "exact" if run.task in EXACT else "auto"
+        reading = {"rows": ROWS, "match": match, "batch": 64}
+        vfl.negatives(data, bed.vlm, out=folder, overwrite=True, progress=False, **reading, **where)
     manifest = Negatives.model_validate_json((folder / "manifest.json").read_bytes())
     return pairs_of(bed.vlm, folder), manifest
 
@@ -137,7 +139,7 @@ def train(bed: Bed, run: Run, fmap: FunctionMap, known: dict[str, Any]) -> dict[
     facts: dict[str, Any] = {}
     batch = 2 * BATCH if run.arm == "sft double" else BATCH
     loss: Any = loss_of
-    rows: Sequence[Any] = bed.rows(run.task)
+    rows: Sequence[Any] = bed.rows(run.task)[:ROWS]
     if (name := loss_name(run.arm)) in PAIR_LOSSES:
         source = run.arm.rpartition(" ")[2]
         place = f"{run.model} {run.task} {source} {run.seed if source == 'random' else ''}"
@@ -167,26 +169,32 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     done = {row["run"]: row for row in results}
     texts = [f"Learning rates: {rates}"]
     for model, tasks in TASKS_OF.items():
-        before = {task: done.get(f"{model} {task}") for task in tasks}
-        heads = [f"{task} (before: {_percent(row['after'][NEW])})" for task, row in before.items() if row]
+        tasks = tuple(task for task in tasks if f"{model} {task}" in done)
+        heads = [f"{task} (before: {100 * share(done[f'{model} {task}']['after'][NEW]):.0f})" for task in tasks]
         texts += ["", f"{model}: new, gain over sft / own / others", ""]
         texts += ["| arm | " + " | ".join(heads) + " |", "|" + " --- |" * (1 + len(heads))]
-        for arm in ARMS:
-            cells = []
-            for task in [task for task, row in before.items() if row]:
-                runs = [(Run(model, task, arm, rates[loss_name(arm)], seed), seed) for seed in range(SEEDS)]
-                pairs = [
-                    (done[run.key()], done[Run(model, task, "sft", rates["sft"], seed).key()])
-                    for run, seed in runs
-                    if run.key() in done
-                ]
-                cells.append(_cell(task, pairs) if pairs else "")
+        for arm in (arm for arm in ARMS if loss_name(arm) in rates):
+            cells = [_cell(task, _paired(done, rates, model, task, arm)) for task in tasks]
             if any(cells):
                 texts.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(texts)
 
 
+def _paired(
+    done: dict[str, Any], rates: dict[str, float], model: str, task: str, arm: str
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """An arm's runs, each with that of sft on the same seed."""
+    pairs = []
+    for seed in range(SEEDS):
+        run, sft = (Run(model, task, name, rates[loss_name(name)], seed).key() for name in (arm, "sft"))
+        if run in done and sft in done:
+            pairs.append((done[run], done[sft]))
+    return pairs
+
+
 def _cell(task: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    if not pairs:
+        return ""
     own = TASKS[task].old
     after = [row["after"] for row, _ in pairs]
     new = np.mean([share(answers[NEW]) for answers in after])
@@ -213,10 +221,6 @@ def _digits(row: dict[str, Any]) -> np.ndarray:
     return np.array([int(digit) for digit in row["after"][NEW]])
 
 
-def _percent(digits: str) -> str:
-    return f"{100 * share(digits):.0f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/layers"))
@@ -233,7 +237,7 @@ def main() -> None:
         print(table(results))
         return
     fmap = FunctionMap.load(options.map)
-    beds: dict[str, Bed] = {}
+    bed: Bed | None = None
     known: dict[str, Any] = {}
     while True:
         done = {row["run"] for row in results}
@@ -241,7 +245,7 @@ def main() -> None:
         if not left:
             return
         run = left[0]
-        bed = bed_of(run.model, run.task, Path(folder) if folder else None, options.out, beds)
+        bed = bed or Bed(Path(folder) if folder else None, options.out, tested=TESTED)
         before = f"{run.model} {run.task}"
         if before in done:
             result = {"run": run.key(), **train(bed, run, fmap, known)}

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))
 
 import vfl  # noqa: E402
+from experiments.layers import negatives  # noqa: E402
 from experiments.layers.arms import DATA_RULES, arm_of  # noqa: E402
 from experiments.layers.loop import Schedule, adapted, batches, encode, fit, loss_of  # noqa: E402
 from experiments.layers.preference import pair_loss, pairs_of  # noqa: E402
@@ -155,3 +156,26 @@ def test_every_run_is_planned_once():
     later = list(planned("planted", None, seeds=3))
     assert len(later) == 8
     assert {Run("planted", "cells", arm, 2e-3, 0, 0.0).key() for arm in (*FIRST, *SECOND)} <= set(runs)
+
+
+def test_negatives_are_planned_and_tabled():
+    """Every arm once, rates first; a gain of nothing has an interval around nothing, and one of everything has none."""
+    rates = [run.key() for run in negatives.planned("planted", {})]
+    assert len(rates) == len(set(rates)) == len(negatives.RATES)
+    known = dict.fromkeys(negatives.RATED, 5e-3)
+    runs = list(negatives.planned("planted", known))
+    assert len({run.key() for run in runs}) == len(runs) == len(negatives.ARMS) * 3 * negatives.SEEDS
+    fmap = FunctionMap.load(MAP)
+    assert negatives.blind_at("map", "dark", fmap, 0) == {"layers": [5]}
+    assert negatives.blind_at("random", "dark", fmap, 2) == {"layers": "random:1", "seed": 102}
+    old = dict.fromkeys(("recognition", "counting", "grounding", "ocr"), "1111")
+    results = [{"run": "planted dark", "after": {"new": "0000", **old}}]
+    for run in runs:
+        if run.task == "dark":
+            results.append(
+                {"run": run.key(), "kept": 7, "after": {"new": "0110" if run.arm == "sft" else "1111", **old}}
+            )
+    results += [{"run": run.key(), "after": {"new": "0000"}} for name in known for run in negatives.rating(name)]
+    shown = negatives.table(results)
+    assert "| sft | 50, +0 (+0 to +0) / 100 / 100, 7 rows, n 3 |" in shown
+    assert "| both map | 100, +50 (+0 to +100) / 100 / 100, 7 rows, n 3 |" in shown
