@@ -93,12 +93,6 @@ def entering(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor
 
 def loss_of(vlm: VLM, rows: Sequence[Row]) -> torch.Tensor:
     """Mean loss over the rows' answer tokens, as `vfl train` has it."""
-    logits, tokens, _ = predictions(vlm, rows)
-    return cross_entropy(logits, tokens)
-
-
-def predictions(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(N, vocabulary) logits, in float32, that predict the rows' N answer tokens; these tokens, and each one's row."""
     states = pad_sequence([row.states for row in rows], batch_first=True)
     positions = pad_sequence([row.positions for row in rows], batch_first=True).permute(2, 0, 1)
     labels = pad_sequence([row.labels for row in rows], batch_first=True, padding_value=-100)
@@ -108,7 +102,7 @@ def predictions(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tens
     ).last_hidden_state
     following = labels[:, 1:]
     answers = following >= 0
-    return vlm.parts.head(hidden[:, :-1][answers]).float(), following[answers], answers.nonzero()[:, 0]
+    return cross_entropy(vlm.parts.head(hidden[:, :-1][answers]).float(), following[answers])
 
 
 def batches(count: int, schedule: Schedule, seed: int) -> list[list[int]]:

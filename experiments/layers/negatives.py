@@ -170,6 +170,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     texts = [f"Learning rates: {rates}"]
     for model, tasks in TASKS_OF.items():
         tasks = tuple(task for task in tasks if f"{model} {task}" in done)
+        if not tasks:
+            continue
         heads = [f"{task} (before: {100 * share(done[f'{model} {task}']['after'][NEW]):.0f})" for task in tasks]
         texts += ["", f"{model}: new, gain over sft / own / others", ""]
         texts += ["| arm | " + " | ".join(heads) + " |", "|" + " --- |" * (1 + len(heads))]

@@ -113,7 +113,7 @@ def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
         model.load_state_dict(start, strict=False)
         losses = fit(vlm, model, pairs, batches(len(pairs), schedule, seed=0), schedule, loss=pair_loss(kind))
     assert losses == pytest.approx(expected, rel=2e-3)
-    assert losses[0] != pytest.approx(losses[-1], rel=0.05)
+    assert losses[-1] < losses[0] - 0.01
 
 
 def test_rows_enter_as_the_model_lets_them(task):
@@ -162,7 +162,7 @@ def test_negatives_are_planned_and_tabled():
     """Every arm once, rates first; a gain of nothing has an interval around nothing, and one of everything has none."""
     rates = [run.key() for run in negatives.planned("planted", {})]
     assert len(rates) == len(set(rates)) == len(negatives.RATES)
-    known = dict.fromkeys(negatives.RATED, 5e-3)
+    known = dict.fromkeys(negatives.RATED, negatives.RATES[0])  # the first of equals
     runs = list(negatives.planned("planted", known))
     assert len({run.key() for run in runs}) == len(runs) == len(negatives.ARMS) * 3 * negatives.SEEDS
     fmap = FunctionMap.load(MAP)
