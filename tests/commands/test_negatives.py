@@ -21,6 +21,8 @@ from vfl.negatives.layers import blind_layers
 from vfl.probes.make import make
 from vfl.probes.match import same
 from vfl.probes.style import MICRO_STYLE
+from vfl.train.assemble import assemble
+from vfl.train.recipe import Recipe
 
 MAP = Path(__file__).resolve().parents[2] / "recipes" / "micro" / "map.json"
 READS = [5]  # where the embedded model reads the image for counting
@@ -231,13 +233,22 @@ def test_a_row_that_can_not_be_used(vfl_command, data, tmp_path):
     assert yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text())["layers"] == [5]
 
 
-def test_the_rows_train_a_dpo_run_as_they_lie(data, tmp_path):
-    """Two real processes: the folder is the recipe's data, and nothing else is said of it."""
+def test_the_rows_train_with_dpo_as_they_lie(data, tmp_path):
+    """A real process makes the folder, and it is a recipe's data as it is."""
     out = tmp_path / "negatives"
     arguments = ["negatives", data, "--map", MAP, "--functions", "counting", "--dtype", "float32", "--out", out]
     done = warm.finished(["-c", "from vfl.commands.main import run; run()", *map(str, arguments)], environment())
     assert done.returncode == 0, done.stderr
     assert "Blind at layers 5" in done.stdout
+    trainer = {
+        "max_steps": 3,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 5e-3,
+        "warmup_steps": 0,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+    }
     recipe = {
         "out": str(tmp_path / "dpo"),
         "method": "dpo",
@@ -245,19 +256,11 @@ def test_the_rows_train_a_dpo_run_as_they_lie(data, tmp_path):
         "data": {"train": str(out)},
         "layers": [5],
         "lora": {"r": 4},
-        "trainer": {
-            "max_steps": 3,
-            "per_device_train_batch_size": 4,
-            "learning_rate": 5e-3,
-            "warmup_steps": 0,
-            "logging_steps": 1,
-        },
+        "trainer": trainer,
     }
-    (tmp_path / "dpo.yaml").write_text(yaml.safe_dump(recipe))
-    trained = ["train", str(tmp_path / "dpo.yaml")]
-    done = warm.finished(["-c", "from vfl.commands.main import run; run()", *trained], environment())
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "dpo" / "adapter" / "adapter_model.safetensors").exists()
-    losses = [entry["loss"] for entry in lines(tmp_path / "dpo" / "metrics.jsonl") if "loss" in entry]
-    assert losses[0] == pytest.approx(0.6931, abs=1e-3)
+    assembled = assemble(Recipe.model_validate(recipe), progress=False)
+    assert len(assembled.prepared.rows) == len(lines(out / "negatives.jsonl"))
+    assembled.trainer.train()
+    losses = [entry["loss"] for entry in assembled.trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3), "at first the model is its own reference"
     assert losses[-1] < losses[0]
