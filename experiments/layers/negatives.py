@@ -18,13 +18,19 @@ rows come from `vfl.negatives` on the task's own training rows.
 X says at which layers the model was blind when it gave the rejected answers: `map` (where the task's function reads),
 `random` (as many layers, drawn anew for each seed), `blind` (all of them) or `own` (none: its own wrong answers).
 
-All arms of a task share its first ROWS rows. The learning rate of each kind of loss is chosen on SET_ON with the map's
-negatives, on the planted model and seed 0; the other seeds, tasks and models judge. CORE arms come first. Each run is a
-line of negatives.jsonl; an interrupted experiment goes on where it stopped.
+Tasks are of two kinds. `worn counting` and `worn ocr` restore one function after noise in the decoder, and `ocr` is
+what the twin reads half-well as it is: the model answers part of the questions, so what it says when it is blind is
+another answer. `poster` and `dark` are known things drawn otherwise (experiments/layers/tasks.py), of which the model
+sees little.
+
+All arms of a task share its first ROWS_OF rows. The learning rate of each loss is chosen with the map's negatives for each
+kind of task, on one task of the planted model and seed 0; the other seeds, tasks and models judge. CORE arms come
+first. Each run is a line of negatives.jsonl; an interrupted experiment goes on where it stopped.
 """
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -35,26 +41,27 @@ import numpy as np
 
 import vfl
 from experiments.layers.arms import arm_of
-from experiments.layers.bed import EXACT, NEW, Bed
+from experiments.layers.bed import NEW, WORN_NOISE, Bed
 from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
 from experiments.layers.preference import Pair, PairLoss, pair_loss, pairs_of
 from experiments.layers.run import share
-from experiments.layers.tasks import TASKS
+from experiments.layers.tasks import TASKS, plain, write
 from vfl.functionmap import FunctionMap
 from vfl.negatives.result import Negatives
 from vfl.testbeds.micro.questions import FUNCTIONS
 from vfl.train.adapter.lora import build_lora
 
 RESULTS = "negatives.jsonl"
-SET_ON = "poster"
-TASKS_OF = {"planted": (SET_ON, "dark", "roman"), "twin": (SET_ON, "dark")}
+TASKS_OF = {"planted": ("worn counting", "worn ocr", "poster", "dark"), "twin": ("ocr", "worn counting")}
+SET_ON = {"known": "worn counting", "shifted": "poster"}
+STEPS_OF, ROWS_OF = {"known": 8, "shifted": 60}, {"known": 96, "shifted": 480}
 RATES = (2e-3, 5e-3)
 RATED = {"sft": "sft", "both": "both map", "dpo": "dpo map"}  # the arm that sets each kind's rate
 PAIR_LOSSES: dict[str, PairLoss] = {"dpo": "sigmoid", "both": "sigmoid_sft"}
 SOURCES = ("map", "random", "blind", "own")
 ARMS = ("sft", "sft double", *(f"{loss} {source}" for loss in PAIR_LOSSES for source in SOURCES))
 CORE = ("sft", "both map", "both random", "both own")
-STEPS, BATCH, SEEDS, ROWS, TESTED = 60, 6, 3, 480, 200
+BATCH, SEEDS, TESTED = 6, 3, 200
 assert set(PAIR_LOSSES.values()) == set(get_args(PairLoss))
 
 
@@ -77,37 +84,71 @@ def loss_name(arm: str) -> str:
     return arm.partition(" ")[0]
 
 
-def best_rates(results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The best learning rate on the planted model's first task, of each kind of loss whose rates have all been run."""
+def kind_of(task: str) -> str:
+    """Whether a task is about what the model knows in part, or about known things drawn otherwise."""
+    return "shifted" if task in TASKS else "known"
+
+
+def function_of(task: str) -> str:
+    """The function that a task is about."""
+    return TASKS[task].functions[0] if task in TASKS else task.rpartition(" ")[2]
+
+
+def best_rates(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], float]:
+    """The best learning rate of each kind of task and loss whose rates have all been run."""
     reached = {row["run"]: share(row["after"][NEW]) for row in results}
     best = {}
-    for name in RATED:
-        runs = rating(name)
-        if all(run.key() in reached for run in runs):
-            best[name] = max(runs, key=lambda run: reached[run.key()]).rate
+    for kind in SET_ON:
+        for name in RATED:
+            runs = rating(kind, name)
+            if all(run.key() in reached for run in runs):
+                best[kind, name] = max(runs, key=lambda run: reached[run.key()]).rate
     return best
 
 
-def rating(name: str) -> list[Run]:
-    """The runs that set the learning rate of a kind of loss."""
-    return [Run("planted", SET_ON, RATED[name], rate, 0) for rate in RATES]
+def rating(kind: str, name: str) -> list[Run]:
+    """The runs that set a learning rate."""
+    return [Run("planted", SET_ON[kind], RATED[name], rate, 0) for rate in RATES]
 
 
-def planned(model: str, rates: dict[str, float]) -> Iterator[Run]:
-    """Runs in the order in which they decide most: a kind's rates before its arms, the core before the rest."""
+def planned(model: str, rates: dict[tuple[str, str], float]) -> Iterator[Run]:
+    """Runs in the order in which they decide most: rates before their arms, the core before the rest.
+
+    Raises:
+        ValueError: for another model before the planted one has set the rates.
+    """
     for arms in (CORE, tuple(arm for arm in ARMS if arm not in CORE)):
-        for name in dict.fromkeys(map(loss_name, arms)):
-            if name not in rates:
-                yield from rating(name)
+        for kind in SET_ON:
+            tasks = [task for task in TASKS_OF[model] if kind_of(task) == kind]
+            names = dict.fromkeys(map(loss_name, arms)) if tasks else ()
+            if missing := [name for name in names if (kind, name) not in rates]:
+                if model != "planted":
+                    raise ValueError("the planted model sets the rates: run it first")
+                yield from (run for name in missing for run in rating(kind, name))
                 return
-        for tasks in (TASKS_OF[model][:2], TASKS_OF[model][2:]):
             for seed in range(SEEDS):
-                yield from (Run(model, task, arm, rates[loss_name(arm)], seed) for task in tasks for arm in arms)
+                yield from (Run(model, task, arm, rates[kind, loss_name(arm)], seed) for task in tasks for arm in arms)
+
+
+def written(out: Path, task: str) -> str:
+    """The name of the folder with a task's rows, which are written where they are not there."""
+    if task in TASKS:
+        return task
+    name = f"plain-{function_of(task)}"
+    folder, temporary = out / "tasks" / name, out / "tasks" / f".{name}.tmp"
+    if not folder.exists():
+        shutil.rmtree(temporary, ignore_errors=True)
+        taken: set[bytes] = set()
+        for part, count, seed in (("train", ROWS_OF["known"], 0), ("test", TESTED, 1)):
+            rng = np.random.default_rng([seed, FUNCTIONS.index(function_of(task)), 7])
+            write(temporary, part, (plain(rng, function_of(task)) for _ in range(count)), taken)
+        temporary.rename(folder)
+    return name
 
 
 def blind_at(source: str, task: str, fmap: FunctionMap, seed: int) -> dict[str, Any]:
     """Settings of `vfl.negatives` that say where the model is blind."""
-    reading = fmap.layers_of(TASKS[task].functions)
+    reading = fmap.layers_of(function_of(task))
     if source == "map":
         return {"layers": reading}
     if source == "random":
@@ -118,14 +159,13 @@ def blind_at(source: str, task: str, fmap: FunctionMap, seed: int) -> dict[str, 
 def negatives_of(bed: Bed, run: Run, fmap: FunctionMap) -> tuple[list[Pair], Negatives]:
     """The preference pairs of a run's arm, and what their manifest says."""
     source = run.arm.rpartition(" ")[2]
-    name = f"{run.model}-{run.task}-{source}" + (f"-{run.seed}" if source == "random" else "")
+    name = f"{run.model}-{run.task.replace(' ', '-')}-{source}" + (f"-{run.seed}" if source == "random" else "")
     folder = bed.out / "negatives" / name
     if not (folder / "manifest.json").exists():
         where = blind_at(source, run.task, fmap, run.seed)
-        data = bed.out / "tasks" / run.task / "train.jsonl"
-        match = "exact" if run.task in EXACT else "auto"
-        reading = {"rows": ROWS, "match": match, "batch": 64}
-        vfl.negatives(data, bed.vlm, out=folder, overwrite=True, progress=False, **reading, **where)
+        data = bed.out / "tasks" / written(bed.out, run.task) / "train.jsonl"
+        count = ROWS_OF[kind_of(run.task)]
+        vfl.negatives(data, bed.vlm, out=folder, rows=count, batch=64, overwrite=True, progress=False, **where)
     manifest = Negatives.model_validate_json((folder / "manifest.json").read_bytes())
     return pairs_of(bed.vlm, folder), manifest
 
@@ -139,8 +179,11 @@ def train(bed: Bed, run: Run, fmap: FunctionMap, known: dict[str, Any]) -> dict[
     facts: dict[str, Any] = {}
     batch = 2 * BATCH if run.arm == "sft double" else BATCH
     loss: Any = loss_of
-    rows: Sequence[Any] = bed.rows(run.task)[:ROWS]
-    if (name := loss_name(run.arm)) in PAIR_LOSSES:
+    name, kind = loss_name(run.arm), kind_of(run.task)
+    rows: Sequence[Any] = []
+    if name not in PAIR_LOSSES:
+        rows = bed.rows(written(bed.out, run.task))[: ROWS_OF[kind]]
+    else:
         source = run.arm.rpartition(" ")[2]
         place = f"{run.model} {run.task} {source} {run.seed if source == 'random' else ''}"
         if place not in known:
@@ -148,15 +191,15 @@ def train(bed: Bed, run: Run, fmap: FunctionMap, known: dict[str, Any]) -> dict[
         rows, manifest = known[place]
         loss = pair_loss(PAIR_LOSSES[name])
         facts = {"blind": manifest.layers, "kept": manifest.kept, "left_out": manifest.left_out}
-    arm = arm_of("thin", TASKS[run.task], {}, fmap, run.seed)
+    arm = arm_of("thin", TASKS["worn"], {}, fmap, run.seed)  # of every task the same
     assert arm is not None
-    schedule = Schedule(STEPS, batch, run.rate)
+    schedule = Schedule(STEPS_OF[kind], batch, run.rate)
     with adapted(bed.vlm, build_lora(bed.vlm.model, arm.layers, arm.lora()), run.seed) as model:
         start = time.process_time()
         losses = fit(bed.vlm, model, rows, batches(len(rows), schedule, run.seed), schedule, loss=loss)
         seconds = time.process_time() - start
-        after = bed.correct(run.task)
-    return {**facts, "step_cpu_seconds": seconds / STEPS, "loss": float(np.mean(losses[-10:])), "after": after}
+        after = bed.correct(written(bed.out, run.task))
+    return {**facts, "step_cpu_seconds": seconds / schedule.steps, "loss": float(np.mean(losses[-10:])), "after": after}
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -167,7 +210,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """
     rates = best_rates(results)
     done = {row["run"]: row for row in results}
-    texts = [f"Learning rates: {rates}"]
+    texts = ["Learning rates: " + ", ".join(f"{' '.join(key)} {rate:g}" for key, rate in rates.items())]
     for model, tasks in TASKS_OF.items():
         tasks = tuple(task for task in tasks if f"{model} {task}" in done)
         if not tasks:
@@ -175,7 +218,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         heads = [f"{task} (before: {100 * share(done[f'{model} {task}']['after'][NEW]):.0f})" for task in tasks]
         texts += ["", f"{model}: new, gain over sft / own / others", ""]
         texts += ["| arm | " + " | ".join(heads) + " |", "|" + " --- |" * (1 + len(heads))]
-        for arm in (arm for arm in ARMS if loss_name(arm) in rates):
+        for arm in ARMS:
             cells = [_cell(task, _paired(done, rates, model, task, arm)) for task in tasks]
             if any(cells):
                 texts.append(f"| {arm} | " + " | ".join(cells) + " |")
@@ -183,12 +226,14 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _paired(
-    done: dict[str, Any], rates: dict[str, float], model: str, task: str, arm: str
+    done: dict[str, Any], rates: dict[tuple[str, str], float], model: str, task: str, arm: str
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """An arm's runs, each with that of sft on the same seed."""
     pairs = []
     for seed in range(SEEDS):
-        run, sft = (Run(model, task, name, rates[loss_name(name)], seed).key() for name in (arm, "sft"))
+        run, sft = (
+            Run(model, task, name, rates.get((kind_of(task), loss_name(name)), 0), seed).key() for name in (arm, "sft")
+        )
         if run in done and sft in done:
             pairs.append((done[run], done[sft]))
     return pairs
@@ -197,12 +242,12 @@ def _paired(
 def _cell(task: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     if not pairs:
         return ""
-    own = TASKS[task].old
+    own = function_of(task)
     after = [row["after"] for row, _ in pairs]
     new = np.mean([share(answers[NEW]) for answers in after])
     gains = np.array([_digits(row) - _digits(sft) for row, sft in pairs])
     low, high = bootstrap(gains)
-    kept = np.mean([share(answers[own]) for answers in after]) if own else float("nan")
+    kept = np.mean([share(answers[own]) for answers in after])
     others = np.mean([share(answers[name]) for answers in after for name in FUNCTIONS if name != own])
     gain = f"{100 * gains.mean():+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
     blind = pairs[0][0].get("kept")
@@ -239,7 +284,7 @@ def main() -> None:
         print(table(results))
         return
     fmap = FunctionMap.load(options.map)
-    bed: Bed | None = None
+    beds: dict[bool, Bed] = {}
     known: dict[str, Any] = {}
     while True:
         done = {row["run"] for row in results}
@@ -247,12 +292,16 @@ def main() -> None:
         if not left:
             return
         run = left[0]
-        bed = bed or Bed(Path(folder) if folder else None, options.out, tested=TESTED)
+        worn = run.task.startswith("worn ")
+        if worn not in beds:
+            noise = WORN_NOISE if worn else 0.0
+            beds[worn] = Bed(Path(folder) if folder else None, options.out, noise, TESTED)
+        bed = beds[worn]
         before = f"{run.model} {run.task}"
         if before in done:
             result = {"run": run.key(), **train(bed, run, fmap, known)}
         else:
-            result = {"run": before, "after": bed.correct(run.task)}
+            result = {"run": before, "after": bed.correct(written(options.out, run.task))}
         results.append(result)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")

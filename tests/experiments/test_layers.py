@@ -160,22 +160,34 @@ def test_every_run_is_planned_once():
 
 def test_negatives_are_planned_and_tabled():
     """Every arm once, rates first; a gain of nothing has an interval around nothing, and one of everything has none."""
-    rates = [run.key() for run in negatives.planned("planted", {})]
-    assert len(rates) == len(set(rates)) == len(negatives.RATES)
-    known = dict.fromkeys(negatives.RATED, negatives.RATES[0])  # the first of equals
+    first = list(negatives.planned("planted", {}))
+    assert {run.arm for run in first} == {"sft", "both map"}
+    assert len(set(first)) == len(first) == 2 * len(negatives.RATES)
+    rate = negatives.RATES[0]  # the first of equals
+    known = {(kind, name): rate for kind in negatives.SET_ON for name in negatives.RATED}
     runs = list(negatives.planned("planted", known))
-    assert len({run.key() for run in runs}) == len(runs) == len(negatives.ARMS) * 3 * negatives.SEEDS
+    assert len(set(runs)) == len(runs) == len(negatives.ARMS) * len(negatives.TASKS_OF["planted"]) * negatives.SEEDS
+    with pytest.raises(ValueError, match="run it first"):
+        next(negatives.planned("twin", {}))
     fmap = FunctionMap.load(MAP)
     assert negatives.blind_at("map", "dark", fmap, 0) == {"layers": [5]}
+    assert negatives.blind_at("map", "worn ocr", fmap, 0) == {"layers": [8]}
     assert negatives.blind_at("random", "dark", fmap, 2) == {"layers": "random:1", "seed": 102}
     old = dict.fromkeys(("recognition", "counting", "grounding", "ocr"), "1111")
-    results = [{"run": "planted dark", "after": {"new": "0000", **old}}]
+    rated = [negatives.rating(kind, name) for kind, name in known]
+    results = [{"run": run.key(), "after": {"new": "0000", **old}} for rates in rated for run in rates]
+    results.append({"run": "planted dark", "after": {"new": "0000", **old}})
     for run in runs:
         if run.task == "dark":
-            results.append(
-                {"run": run.key(), "kept": 7, "after": {"new": "0110" if run.arm == "sft" else "1111", **old}}
-            )
-    results += [{"run": run.key(), "after": {"new": "0000"}} for name in known for run in negatives.rating(name)]
+            new = "0110" if run.arm == "sft" else "1111"
+            results.append({"run": run.key(), "kept": 7, "after": {"new": new, **old}})
     shown = negatives.table(results)
     assert "| sft | 50, +0 (+0 to +0) / 100 / 100, 7 rows, n 3 |" in shown
     assert "| both map | 100, +50 (+0 to +100) / 100 / 100, 7 rows, n 3 |" in shown
+
+
+def test_the_rows_of_a_known_task(tmp_path):
+    name = negatives.written(tmp_path, "worn ocr")
+    assert name == negatives.written(tmp_path, "ocr") == "plain-ocr"
+    lines = (tmp_path / "tasks" / name / "test.jsonl").read_text().splitlines()
+    assert {json.loads(line)["function"] for line in lines} == {"ocr"}
