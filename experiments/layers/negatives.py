@@ -23,8 +23,8 @@ what the twin reads half-well as it is: the model answers part of the questions,
 another answer. `poster` and `dark` are known things drawn otherwise (experiments/layers/tasks.py), of which the model
 sees little.
 
-All arms of a task share its first ROWS_OF rows. The learning rate of each loss is chosen with the map's negatives for each
-kind of task, on one task of the planted model and seed 0; the other seeds, tasks and models judge. CORE arms come
+All arms of a task share its first ROWS_OF rows. The learning rate of each loss is chosen with the map's negatives for
+each kind of task, on one task of the planted model and seed 0; the other seeds, tasks and models judge. CORE arms come
 first. Each run is a line of negatives.jsonl; an interrupted experiment goes on where it stopped.
 """
 
@@ -52,8 +52,8 @@ from vfl.testbeds.micro.questions import FUNCTIONS
 from vfl.train.adapter.lora import build_lora
 
 RESULTS = "negatives.jsonl"
-TASKS_OF = {"planted": ("worn counting", "worn ocr", "poster", "dark"), "twin": ("ocr", "worn counting")}
-SET_ON = {"known": "worn counting", "shifted": "poster"}
+TASKS_OF = {"planted": ("worn ocr", "worn grounding", "poster", "dark"), "twin": ("ocr", "worn grounding")}
+SET_ON = {"known": "worn ocr", "shifted": "poster"}
 STEPS_OF, ROWS_OF = {"known": 8, "shifted": 60}, {"known": 96, "shifted": 480}
 RATES = (2e-3, 5e-3)
 RATED = {"sft": "sft", "both": "both map", "dpo": "dpo map"}  # the arm that sets each kind's rate
