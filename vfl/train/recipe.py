@@ -13,6 +13,7 @@ from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.io.fields import Names, OnBadRow, Paths, SomeNames, split, switch
 from vfl.loading.load import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
+from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
 from vfl.train.nonfinite import OnNan
 
@@ -113,6 +114,7 @@ class Recipe(_Strict):
     data: DataConfig
     layers: LayerChoice
     protect: ProtectConfig | None = None
+    freeze: FreezeConfig | None = Field(default=None, description="lower layers are trained in the first steps alone")
     match_rank: bool = Field(default=False, description="scale the rank to as many trainable parameters as full-LoRA")
     lora: dict[str, Any] = Field(default_factory=dict)
     also_adapt: Annotated[tuple[Literal["vision", "projector"], ...], BeforeValidator(split)] = ()
@@ -135,6 +137,15 @@ class Recipe(_Strict):
         }
         if taken := [key for key in written if written[key]]:
             raise ValueError(f"adapter keeps its own rank, modules and layers: leave {taken[0]} out")
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_what_the_backward_pass_ends_at(self) -> Self:
+        if self.freeze is not None and self.also_adapt:
+            raise ValueError(
+                f"freeze ends the backward pass above the lower layers, and also_adapt: {', '.join(self.also_adapt)} "
+                "leads it through all of them: leave one of the two out"
+            )
         return self
 
     @model_validator(mode="after")
