@@ -1,0 +1,88 @@
+"""What can be made again, kept for later: one folder for all, in which each entry appears whole or not at all.
+
+It is `VFL_CACHE`, or else `vfl` in the folder where the Hugging Face libraries keep models and data sets (`HF_HOME`).
+All of it may be deleted at any time; a run that has an entry open keeps what it has opened.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import SoftFileLock, Timeout
+from huggingface_hub.constants import HF_HOME
+
+from vfl.io.disk import explained
+from vfl.io.folders import replacing_folder
+from vfl.io.lock_holder import holder
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "VFL_CACHE"
+EVERY = 30.0
+"""Seconds after which a process that waits says for whom."""
+
+T = TypeVar("T")
+
+
+def cache_home() -> Path:
+    """The folder of the cache, which may not exist yet."""
+    return Path(os.environ.get(VARIABLE) or Path(HF_HOME) / "vfl").expanduser()
+
+
+def cached_folder(
+    kind: str, key: str, known: Callable[[Path], T | None], make: Callable[[Path], None], *, doing: str
+) -> T:
+    """What `known` finds in an entry, made first where there is none.
+
+    Of several processes that want the same entry, one makes it while the others wait for as long as it takes. One that
+    dies leaves nothing that is taken for an entry, and its lock is taken over.
+
+    Args:
+        kind: a folder of the cache.
+        key: a name in it, for all that the entry depends on.
+        known: reads an entry; None where it is absent or no longer holds.
+        make: writes an entry into an empty folder; `known` must find something in it then.
+        doing: what a process that makes the entry does, for those that wait.
+
+    Raises:
+        InputError: the cache can't be written, or its disk is full.
+    """
+    folder = cache_home() / kind / key
+    with (
+        explained(
+            folder,
+            full=f"Make room there, or set {VARIABLE} to a folder elsewhere.",
+            barred=f"Prepared data is kept there: set {VARIABLE} to a folder that can be written.",
+        ),
+        _alone(folder, doing),
+    ):
+        entry = known(folder)
+        if entry is None:
+            for left in (*folder.parent.glob(f".{key}.*.tmp"), *folder.parent.glob(f".{key}.*.old")):
+                shutil.rmtree(left, ignore_errors=True)
+            with replacing_folder(folder) as new:
+                make(new)
+            entry = known(folder)
+            assert entry is not None
+        return entry
+
+
+@contextmanager
+def _alone(folder: Path, doing: str) -> Iterator[None]:
+    """Within it, no other process makes or reads this entry."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = SoftFileLock(folder.with_name(f".{folder.name}.lock"))
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=EVERY, poll_interval=0.1)
+        except Timeout:
+            file = Path(lock.lock_file)
+            logger.warning("waiting for %s, which %s. If it is gone, remove %s", holder(file), doing, file)
+    try:
+        yield
+    finally:
+        lock.release()
