@@ -33,6 +33,33 @@ def cache_home() -> Path:
     return Path(os.environ.get(VARIABLE) or Path(HF_HOME) / "vfl").expanduser()
 
 
+def entries() -> dict[Path, int]:
+    """The folder of each entry and its bytes, with what a killed process left of it."""
+    sizes: dict[Path, int] = {}
+    for path in sorted(cache_home().glob("*/*")):
+        if path.is_dir():
+            folder = path.with_name(path.name.lstrip(".").partition(".")[0])
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            sizes[folder] = sizes.get(folder, 0) + size
+    return sizes
+
+
+def clear_entry(folder: Path) -> bool:
+    """Remove an entry, unless a process is at work on it; whether it was removed."""
+    lock = _lock_of(folder)
+    try:
+        lock.acquire(timeout=0.5, poll_interval=0.1)  # a dead process's lock is seen at the second look
+    except Timeout:
+        return False
+    try:
+        if folder.exists():  # gone in one piece: if this is killed, no part of an entry stays
+            os.rename(folder, folder.with_name(f".{folder.name}.{os.getpid()}.old"))
+        _clear_leftovers(folder)
+    finally:
+        lock.release()
+    return True
+
+
 def cached_folder(
     kind: str, key: str, known: Callable[[Path], T | None], make: Callable[[Path], None], *, doing: str
 ) -> T:
@@ -62,8 +89,7 @@ def cached_folder(
     ):
         entry = known(folder)
         if entry is None:
-            for left in (*folder.parent.glob(f".{key}.*.tmp"), *folder.parent.glob(f".{key}.*.old")):
-                shutil.rmtree(left, ignore_errors=True)
+            _clear_leftovers(folder)
             with replacing_folder(folder) as new:
                 make(new)
             entry = known(folder)
@@ -75,7 +101,7 @@ def cached_folder(
 def _alone(folder: Path, doing: str) -> Iterator[None]:
     """Within it, no other process makes or reads this entry."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = SoftFileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = _lock_of(folder)
     while not lock.is_locked:
         try:
             lock.acquire(timeout=EVERY, poll_interval=0.1)
@@ -86,3 +112,14 @@ def _alone(folder: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes were making or replacing; the caller holds the lock."""
+    for ending in ("tmp", "old"):
+        for left in folder.parent.glob(f".{folder.name}.*.{ending}"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _lock_of(folder: Path) -> SoftFileLock:
+    return SoftFileLock(folder.with_name(f".{folder.name}.lock"))

@@ -34,8 +34,10 @@ def as_before(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
             trainer[key] = earlier[key]
         else:
             trainer.pop(key, None)
-    data = dict(settings.get("data") or {}) | {key: (before.get("data") or {}).get(key) for key in DATA_MAY_CHANGE}
-    return settings | {"trainer": trainer, "data": data}
+    settings |= {"trainer": trainer}
+    if "data" in settings:
+        settings["data"] |= {key: before["data"].get(key) for key in DATA_MAY_CHANGE}
+    return settings
 
 
 def goes_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfl.io.layers import layer_list
+from vfl.io.sizes import size_text
 from vfl.train.preflight.audit import AuditRow, LossAudit, visible
 from vfl.train.preflight.facts import ArmFacts, DataFacts, MemoryFacts, Preflight, SetFacts, TimeEstimate
 from vfl.train.preflight.lengths import LengthHistogram, bars
@@ -36,15 +37,6 @@ def _sections(flight: Preflight) -> list[RenderableType]:
     if flight.warnings:
         parts.append(_pairs([("Warning", text) for text in flight.warnings], style="yellow"))
     return parts
-
-
-def size_text(count: float) -> str:
-    """Bytes in words: 1536 -> "1.5 KiB"."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def duration_text(seconds: float) -> str:
