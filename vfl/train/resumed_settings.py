@@ -8,6 +8,8 @@ from vfl.train.arguments import DEFAULTS
 
 MAY_CHANGE = {"out", "checkpointing"}
 """Of the recipe: where a run lies, and what it recomputes."""
+DATA_MAY_CHANGE = {"workers"}
+"""Of its data: how many processes prepare the rows."""
 _WATCHING = {"disable_tqdm", "report_to", "run_name", "project", "log_level", "log_level_replica", "log_on_each_node"}
 _LOGGING = {"logging_steps", "logging_strategy", "logging_first_step", "logging_nan_inf_filter"}
 _SAVING = {"save_steps", "save_strategy", "save_total_limit", "save_on_each_node"}
@@ -32,7 +34,10 @@ def as_before(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
             trainer[key] = earlier[key]
         else:
             trainer.pop(key, None)
-    return settings | {"trainer": trainer}
+    settings |= {"trainer": trainer}
+    if "data" in settings:
+        settings["data"] |= {key: before["data"].get(key) for key in DATA_MAY_CHANGE}
+    return settings
 
 
 def goes_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
