@@ -210,7 +210,7 @@ def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str
 
 
 def leave(code: object) -> NoReturn:
-    """End as Python does after `sys.exit(code)`, but take nothing apart: with all that is imported that takes seconds."""
+    """End as Python does after `sys.exit(code)`, but take nothing apart, which takes seconds with all these modules."""
     if code is not None and not isinstance(code, int):
         print(code, file=sys.stderr)
         code = 1
