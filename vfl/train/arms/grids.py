@@ -54,6 +54,9 @@ def notes(result: StudyResult) -> list[str]:
             f"Each arm stands at its best learning rate, chosen by {result.validation} validation items of the new "
             "skill. All results are over the other items (test), which chose nothing."
         )
+        lines += _at_ends(result)
+    if any(group.against_full for arm in result.arms for group in arm.groups.values()):
+        lines.append("Against full: points more or less than all layers with the same modules and replay, paired.")
     if _judged(result):
         lines.append("Front: no other arm is at least as good in new and forgotten and better in one of them.")
     if result.unfinished:
@@ -163,6 +166,18 @@ def change(rate: Rate | None, *, plus: bool = True) -> str:
         for number, digits in ((rate.value, 1), (rate.low, 0), (rate.high, 0))
     )
     return f"{value} ({low} to {high})"
+
+
+def _at_ends(result: StudyResult) -> list[str]:
+    """Arms whose best rate may lie beyond those that were tried."""
+    ends = []
+    for arm in result.arms:
+        rates = [tried.rate for tried in arm.tried]
+        if len(rates) > 1 and arm.rate in (rates[0], rates[-1]):
+            ends.append(f"{arm.arm} ({_rate(arm.rate)})")
+    if not ends:
+        return []
+    return [f"The best rate lies at an end of those that were tried, so try further ones: {', '.join(ends)}."]
 
 
 def _rate(rate: float | None) -> str:
