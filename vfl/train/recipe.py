@@ -16,6 +16,7 @@ from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
 from vfl.train.nonfinite import OnNan
+from vfl.train.study_config import StudyConfig
 
 
 class _Strict(BaseModel):
@@ -199,6 +200,7 @@ class Recipe(_Strict):
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
+    study: StudyConfig | None = Field(default=None, description="the arms of `vfl arms`; `vfl train` passes over it")
 
     @model_validator(mode="after")
     def _goes_on_from_an_adapter(self) -> Self:
