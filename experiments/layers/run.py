@@ -42,7 +42,7 @@ RATED = ("full", "gradient")
 FIRST = ("full", "function", "gradient", "thin", "protect", "random 0", "uniform")
 SECOND = ("half", "reversed", "attention", "warmup", "similarity", "mlp", "lowest", "fisher", "random 1", "random 2")
 REPLAYED = ("full", "half", "function")
-SHARE = 0.1
+SHARE, FIFTH = 0.1, 0.2
 STEPS, BATCH = 120, 6
 # The second look: twice the steps and the other rate, on a task that no arm had learned and where forgetting was large.
 LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
@@ -99,6 +99,9 @@ def planned_judged(model: str) -> Iterator[Run]:
     """With replay, on tasks that chose neither rate nor rule; on another model than the planted one on all of them."""
     tasks = JUDGES if model == "planted" else (*JUDGES[:2], *LONG_TASKS, *JUDGES[2:])
     everything = (*LONG_TASKS, *JUDGES)
+    for seed in range(2):
+        arms = ("thin", "full", "settled")
+        yield from (Run(model, task, arm, LONG_RATE, seed, FIFTH) for task in everything for arm in arms)
     for seed in range(3):
         yield from (Run(model, task, "settled", LONG_RATE, seed, SHARE) for task in everything)
         yield from (Run(model, task, arm, LONG_RATE, seed, SHARE) for task in tasks for arm in ("thin", "full"))
