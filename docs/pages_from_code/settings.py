@@ -37,9 +37,9 @@ def page() -> str:
     """The whole page."""
     parts = [
         "# Settings",
-        "Every key that a YAML file may hold, by command. In a nested key the dots are levels, `NAME` is a name of yours "
-        "and `N` an entry of a list. An unknown key is an "
-        "error that says which is meant. Settings come from `--config FILE`, then from flags, then from `--set "
+        "Every key that a YAML file may hold, by command. In a nested key the dots are levels, `NAME` is a name of "
+        "yours and `N` an entry of a list. An unknown key is an error that says which is meant. Settings come from "
+        "`--config FILE`, then from flags, then from `--set "
         "key=value`; a list may be written `a,b` or `[a, b]`, layers `10-12,20`. Each run saves its own as "
         "`settings.yaml`, which `--config` runs again.",
     ]

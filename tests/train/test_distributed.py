@@ -27,14 +27,22 @@ def asked(data_of):
 
 
 @pytest.fixture(scope="module")
-def ranks(qwen, data_of, asked, tmp_path_factory):
+def mixture(data_of):
+    """Two sets, of the second of which each row comes three times."""
+    return {
+        "train": [{"path": str(data_of(*IMAGES)), "weight": 2}, {"path": str(data_of("image", "text")), "weight": 1}]
+    }
+
+
+@pytest.fixture(scope="module")
+def ranks(qwen, data_of, asked, mixture, tmp_path_factory):
     """All runs of two ranks: where they lie, and each rank's exit codes."""
     folder = tmp_path_factory.mktemp("ranks")
     images, mixed, pairs = data_of(*IMAGES), data_of(*MIXED), data_of(*PAIRS)
     broken = folder / "broken.jsonl"
     broken.write_text(images.read_text().replace("3-0.png", "missing.png"))
     runs = {
-        "ddp": (images, {"evaluation": asked}),
+        "ddp": (images, {"evaluation": asked, "data": mixture}),
         "zero2": (images, {"deepspeed": "zero2"}),
         "zero3": (images, {"deepspeed": "zero3", "evaluation": asked}),
         "zero3-checkpointing": (images, {"deepspeed": "zero3", "checkpointing": "on"}),
@@ -87,7 +95,6 @@ def _pairs_without_image(folder, pairs):
 @pytest.mark.parametrize(
     ("name", "kinds", "method"),
     [
-        ("ddp", IMAGES, "sft"),
         ("zero2", IMAGES, "sft"),
         ("zero3", IMAGES, "sft"),
         ("zero3-checkpointing", IMAGES, "sft"),
@@ -107,16 +114,23 @@ def test_two_ranks_train_what_one_process_does(ranks, alone, name, kinds, method
     assert all(weight.numel() and weight.norm() > 0 for weight in weights.values())
     freeze = FREEZE if name.endswith("freeze") else None
     assert trained.difference(alone(kinds, method, freeze), weights) < trained.ROUNDING
-    stage = {"ddp": None, "ddp-freeze": None, "zero2": 2, "zero2-freeze": 2, "mixed-zero2": 2, "dpo": 2}.get(name, 3)
-    zero = json.loads((folder / name / "preflight.json").read_text())["launch"]["zero"]
+    stages = {"ddp-freeze": None, "zero2": 2, "zero2-freeze": 2, "mixed-zero2": 2, "dpo": 2}
+    check_stage(folder / name, stages.get(name, 3))
+
+
+def check_stage(out, stage):
+    zero = json.loads((out / "preflight.json").read_text())["launch"]["zero"]
     assert (zero and zero["stage"]) == stage
-    parts = list((folder / name / "checkpoints" / "checkpoint-3").glob("global_step*/*optim_states.pt"))
+    parts = list((out / "checkpoints" / "checkpoint-3").glob("global_step*/*optim_states.pt"))
     assert len(parts) == (2 if stage else 0), "DeepSpeed itself kept the optimizer's state"
 
 
 @pytest.mark.parametrize("name", ["ddp", "zero3"])
-def test_what_two_ranks_answer_is_what_the_model_answers(ranks, qwen, data_of, asked, run, name, tmp_path):
-    run(qwen, data_of(*IMAGES), tmp_path / "run", trainer=WHOLE, evaluation=asked)
+def test_what_two_ranks_answer_is_what_the_model_answers(ranks, qwen, data_of, asked, mixture, run, name, tmp_path):
+    more = {"data": mixture} if name == "ddp" else {}
+    run(qwen, data_of(*IMAGES), tmp_path / "run", trainer=WHOLE, evaluation=asked, **more)
+    assert trained.difference(trained.weights(tmp_path / "run"), trained.weights(ranks[0] / name)) < trained.ROUNDING
+    check_stage(ranks[0] / name, {"zero3": 3}.get(name))
     for step in ("step-000000.jsonl", "step-000003.jsonl"):
         assert (ranks[0] / name / "answers" / step).read_text() == (tmp_path / "run" / "answers" / step).read_text()
 

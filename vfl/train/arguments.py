@@ -29,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "save_steps": 500,
     "save_total_limit": 2,
     "report_to": "none",
-    # The other ranks wait while the first reads, checks and encodes all rows.
+    # The other ranks wait while the first draws probes, or chooses layers by the rows.
     "ddp_timeout": 7200,
 }
 # Set here, because another value would break what the run promises; the key of the recipe that decides instead.
