@@ -179,7 +179,8 @@ def _at_ends(result: StudyResult) -> list[str]:
             ends.append(f"{arm.arm} ({_rate(arm.rate)})")
     if not ends:
         return []
-    return [f"The best rate lies at an end of those that were tried, so try further ones: {', '.join(ends)}."]
+    whose = "every arm" if len(ends) == len(result.arms) else ", ".join(ends)
+    return [f"The best rate lies at an end of those that were tried, so try further ones: {whose}."]
 
 
 def _rate(rate: float | None) -> str:
