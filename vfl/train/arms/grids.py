@@ -118,10 +118,11 @@ def _costs(result: StudyResult) -> Grid:
     rows = []
     for arm in result.arms:
         layers = arm.layers[0] if len(arm.layers) == 1 else "differ by seed"
-        relative = arm.step_seconds / full if full and arm.step_seconds else None
         seconds = NONE if arm.step_seconds is None else f"{arm.step_seconds:.3g}"
-        rows.append((arm.arm, layers, f"{arm.parameters:,}", seconds, fixed(relative)))
-    return Grid("What it costs", ("arm", "layers", "parameters", "s a step", "of full"), rows, words=(0, 1))
+        relative = [fixed(arm.step_seconds / full if arm.step_seconds else None)] if full else []
+        rows.append((arm.arm, layers, f"{arm.parameters:,}", seconds, *relative))
+    heads = ["arm", "layers", "parameters", "s a step", *(["of full"] if full else [])]
+    return Grid("What it costs", tuple(heads), rows, words=(0, 1))
 
 
 def _rates(result: StudyResult) -> Grid:
@@ -173,11 +174,13 @@ def _at_ends(result: StudyResult) -> list[str]:
     ends = []
     for arm in result.arms:
         rates = [tried.rate for tried in arm.tried]
-        if len(rates) > 1 and arm.rate in (rates[0], rates[-1]):
+        equal = len({tried.validation.value for tried in arm.tried if tried.validation}) == 1
+        if len(rates) > 1 and arm.rate in (rates[0], rates[-1]) and not equal:
             ends.append(f"{arm.arm} ({_rate(arm.rate)})")
     if not ends:
         return []
-    return [f"The best rate lies at an end of those that were tried, so try further ones: {', '.join(ends)}."]
+    whose = "every arm" if len(ends) == len(result.arms) else ", ".join(ends)
+    return [f"The best rate lies at an end of those that were tried, so try further ones: {whose}."]
 
 
 def _rate(rate: float | None) -> str:
