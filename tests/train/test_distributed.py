@@ -9,6 +9,8 @@ import ranked
 import trained
 import warm
 
+pytestmark = pytest.mark.long
+
 IMAGES = ("image", "image", "turns", "images") * 3
 # Batches of both ranks with and without images, and of one rank only.
 MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")

@@ -15,6 +15,8 @@ from vfl.errors import InputError
 from vfl.train.checkpoints import WRITING
 from vfl.train.resumed_settings import as_before, goes_on
 
+pytestmark = pytest.mark.long
+
 KINDS = ("image", "text", "turns", "image", "images", "image", "text", "image", "image", "image")
 # Three steps an epoch, of which the last is short; dropout, shuffling and accumulation all draw or count.
 SETTINGS = {

@@ -19,6 +19,8 @@ from vfl.train.assemble import assemble
 from vfl.train.recipe import Recipe
 from vfl.train.run import train
 
+pytestmark = pytest.mark.long
+
 KINDS = ("image", "text", "turns", "images")
 ONE_ANSWER = ("image", "text", "images", "image")  # prefix-LMs take one question a row
 LAST = 3
