@@ -34,7 +34,8 @@ TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", 
 
 @pytest.fixture(scope="module")
 def settings(data_of):
-    return SETTINGS | {"evaluation": {"data": {"own": {"path": str(data_of("image", "text", "image"))}}, "every": 3}}
+    own = {"path": str(data_of("image", "text", "image")), "max_new_tokens": 4}
+    return SETTINGS | {"evaluation": {"data": {"own": own}, "every": 3}}
 
 
 @pytest.fixture(scope="module")
