@@ -9,7 +9,10 @@ from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
 from vfl.testbeds.micro.evaluate import evaluate
 
+pytestmark = pytest.mark.long
+
 SINGLE = ("counting", "grounding", "ocr")  # planted in one layer each
+PAIRS = 9  # with fewer than eight, no layer of ten can be significant
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def vlm():
 
 
 def test_planted_single_layers_are_recovered_exactly(vlm, tmp_path):
-    fmap = vfl.locate(vlm, out=tmp_path, functions=SINGLE, pairs=6, seed=5, mode="single", progress=False)
+    fmap = vfl.locate(vlm, out=tmp_path, functions=SINGLE, pairs=PAIRS, seed=5, mode="single", progress=False)
     truth = read_truth(EMBEDDED)
     assert fmap.model.id == "embedded"
     assert {name: entry.layers for name, entry in fmap.functions.items()} == {name: truth[name] for name in SINGLE}

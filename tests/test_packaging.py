@@ -17,6 +17,8 @@ import tiny
 import warm
 import yaml
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns(
     *(".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache", "build", "dist", "demo", "runs", "site")

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import warm
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).parents[2] / "bench" / "locate.py"
 TINY = ["--layers", "6", "--width", "64", "--heads", "2", "--vision-tokens", "64", "--text-tokens", "12"]
 

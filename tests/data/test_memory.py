@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 READ = """
 import sys
 from vfl.data import Sample, read

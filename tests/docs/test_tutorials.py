@@ -14,6 +14,8 @@ import pytest
 import warm
 from pages import DOCS, ROOT, blocks_of
 
+pytestmark = pytest.mark.long
+
 PAGES = [
     "tutorials/find",
     "how-to/pairs",

@@ -9,6 +9,8 @@ import ranked
 import trained
 import warm
 
+pytestmark = pytest.mark.long
+
 IMAGES = ("image", "image", "turns", "images") * 3
 # Batches of both ranks with and without images, and of one rank only.
 MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")
@@ -23,7 +25,7 @@ SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps
 def asked(data_of):
     """What is evaluated beside the training, at the start and the end."""
     rows = data_of("image", "text", "image")
-    return {"data": {"own": {"path": str(rows)}}, "batch": 2}
+    return {"data": {"own": {"path": str(rows), "max_new_tokens": 4}}, "batch": 2}
 
 
 @pytest.fixture(scope="module")
