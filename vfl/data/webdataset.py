@@ -72,8 +72,10 @@ def _files(
             data = handle.read()
             if len(data) != member.size:
                 raise tarfile.ReadError(f"{member.name} is cut off")
-            plain = home is not None and member.sparse is None
-            yield match["key"], member.name, data, Span(home, member.offset_data, member.size) if plain else None
+            span = None
+            if home is not None and member.sparse is None:
+                span = Span(home, member.offset_data, member.size)
+            yield match["key"], member.name, data, span
 
 
 def _sample(where: str, key: str, members: list[tuple[str, bytes, Span | None]]) -> RawRow:
