@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import vfl
-from experiments.layers.loop import Row, encode
+from experiments.layers.loop import Row, as_anchors, encode
 from experiments.layers.tasks import TASKS, write_tasks
 from vfl.data import read
 from vfl.evaluate.answers import Evaluator
@@ -59,12 +59,14 @@ class Bed:
             self._rows[task] = encode(self.vlm, self._written(task))
         return self._rows[task]
 
-    def mixed(self, task: str, share: float, seed: int) -> list[Row]:
-        """A task's rows with old rows among them, `share` of all."""
+    def mixed(self, task: str, share: float, seed: int, hold: bool = False) -> list[Row]:
+        """A task's rows with old rows among them, `share` of all, to be learned again or held as anchors."""
         rows = self.rows(task)
         if not share:
             return rows
-        pool = self.rows("replay")
+        if hold and "anchors" not in self._rows:
+            self._rows["anchors"] = as_anchors(self.vlm, self.rows("replay"))
+        pool = self.rows("anchors" if hold else "replay")
         return rows + [pool[n] for n in replayed(len(rows), len(pool), share, seed)]
 
     def correct(self, task: str) -> dict[str, str]:

@@ -13,6 +13,12 @@ IMAGES = ("image", "image", "turns", "images") * 3
 # Batches of both ranks with and without images, and of one rank only.
 MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")
 PAIRS = ("pair",) * 8
+OLD = (
+    "text",
+    "image",
+    "turns",
+    "text",
+)  # anchors: a third of the rows, so that some batches of a rank are theirs alone
 # The first gradient (norm 0.8) is taken as it is, the next ones (1.2, 1.4) are clipped.
 WHOLE = {"per_device_train_batch_size": 4, "max_steps": 3, "max_grad_norm": 1.0, **trained.STEADY}
 SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
@@ -39,6 +45,8 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
         "zero3-checkpointing": (images, {"deepspeed": "zero3", "checkpointing": "on"}),
         "mixed-zero2": (mixed, {"deepspeed": "zero2"}),
         "mixed-zero3": (mixed, {"deepspeed": "zero3", "checkpointing": "auto"}),
+        "anchors": (mixed, {"protect": _held(data_of)}),
+        "anchors-zero3": (mixed, {"protect": _held(data_of), "deepspeed": "zero3"}),
         "dpo": (pairs, {"method": "dpo", "deepspeed": "zero2"}),
         "dpo-zero3": (pairs, {"method": "dpo", "deepspeed": "zero3"}),
         "dpo-mixed": (_pairs_without_image(folder, pairs), {"method": "dpo", "deepspeed": "zero3"}),
@@ -57,17 +65,22 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(qwen, data_of, run, tmp_path_factory):
-    """The weights that one process trains, by data and method."""
+    """The weights that one process trains, by data and method, or with anchors."""
     known = {}
 
     def weights(kinds, method="sft"):
         if (kinds, method) not in known:
             out = tmp_path_factory.mktemp("alone") / "run"
-            run(qwen, data_of(*kinds), out, trainer=WHOLE, method=method)
+            changed = {"protect": _held(data_of)} if method == "anchors" else {"method": method}
+            run(qwen, data_of(*kinds), out, trainer=WHOLE, **changed)
             known[kinds, method] = trained.weights(out)
         return known[kinds, method]
 
     return weights
+
+
+def _held(data_of):
+    return {"how": "kl", "beta": 5.0, "anchors": {"data": str(data_of(*OLD)), "share": 1 / 3}}
 
 
 def _pairs_without_image(folder, pairs):
@@ -88,6 +101,8 @@ def _pairs_without_image(folder, pairs):
         ("zero3-checkpointing", IMAGES, "sft"),
         ("mixed-zero2", MIXED, "sft"),
         ("mixed-zero3", MIXED, "sft"),
+        ("anchors", MIXED, "anchors"),
+        ("anchors-zero3", MIXED, "anchors"),
         ("dpo", PAIRS, "dpo"),
         ("dpo-zero3", PAIRS, "dpo"),
     ],
@@ -98,7 +113,7 @@ def test_two_ranks_train_what_one_process_does(ranks, alone, name, kinds, method
     weights = trained.weights(folder / name)
     assert all(weight.numel() and weight.norm() > 0 for weight in weights.values())
     assert trained.difference(alone(kinds, method), weights) < trained.ROUNDING
-    stage = {"ddp": None, "zero2": 2, "mixed-zero2": 2, "dpo": 2}.get(name, 3)
+    stage = {"ddp": None, "anchors": None, "zero2": 2, "mixed-zero2": 2, "dpo": 2}.get(name, 3)
     zero = json.loads((folder / name / "preflight.json").read_text())["launch"]["zero"]
     assert (zero and zero["stage"]) == stage
     parts = list((folder / name / "checkpoints" / "checkpoint-3").glob("global_step*/*optim_states.pt"))

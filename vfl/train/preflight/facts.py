@@ -78,6 +78,7 @@ class DataFacts(_Facts):
     too_long: int = 0  # skipped by on_long_row
     weighed: float | None = None  # share of the answer tokens that the loss is over; None for all of them
     replay: int = 0  # old rows mixed into each epoch, besides those used
+    anchors: int = 0  # rows of each epoch that hold the model to its old answers, besides both
     text_only: int = 0
     multi_turn: int = 0
     multi_image: int = 0

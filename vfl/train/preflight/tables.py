@@ -74,11 +74,10 @@ def data_text(data: DataFacts) -> str:
     text += f", skipped: {', '.join(left)}" if left else ""
     text += f"; {', '.join(kinds)}" if kinds else ""
     text += f"; {data.weighed:.1%} of the answer tokens have a weight" if data.weighed is not None else ""
-    if not data.replay:
-        return text
-    return (
-        f"{text}; {data.replay:,} old rows replayed in each epoch, {data.replay / (data.used + data.replay):.1%} of it"
-    )
+    total = data.used + data.replay + data.anchors
+    for count, what in ((data.replay, "old rows replayed"), (data.anchors, "anchor rows")):
+        text += f"; {count:,} {what} in each epoch, {count / total:.1%} of it" if count else ""
+    return text
 
 
 def memory_text(memory: MemoryFacts) -> str:

@@ -1,6 +1,8 @@
 """Old rows among the new ones: from data that the user names, or from probe pairs with their right answers."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,58 +15,85 @@ from vfl.models.conversation import ConversationEncoder
 from vfl.models.vlm import VLM
 from vfl.probes.asking import expected_text, question_of
 from vfl.probes.pair import Pair, Which
-from vfl.train.recipe import Recipe, ReplayConfig
+from vfl.train.old_rows import OldRowsConfig
+from vfl.train.recipe import Recipe
 from vfl.train.rows.prepare import Prepared, prepare
 from vfl.train.rows.replay_rows import replayed
+from vfl.train.rows.table import ANCHOR
 
-POOL, PROBE_ROWS = "replay", "probe-rows.jsonl"
+POOL, ANCHORS, PROBE_ROWS = "replay", "anchors", "probe-rows.jsonl"
 
 
-def with_replay(
+def with_old_rows(
     prepared: Prepared, recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, folder: Path, *, workers: int
 ) -> Prepared:
-    """The training set with old rows behind its own, the same ones in every epoch; as it is without `data.replay`.
+    """The training set with old rows behind its own, the same ones in every epoch: those to replay, then the anchors.
 
-    Which rows, and that they are `share` of all to the nearest row, follows from the recipe's seed alone, so a resumed
-    run and every rank have the same ones.
+    Which rows, and that they are their share of all to the nearest row, follows from the recipe's seed alone, so a
+    resumed run and every rank have the same ones. Without `data.replay` and anchors it is as it is.
 
     Args:
         prepared: the new rows.
-        folder: of the prepared rows; the pool lies below it.
+        folder: of the prepared rows; the pools lie below it.
         workers: processes that decode and encode.
 
     Raises:
-        InputError: for rows that can't be replayed.
+        InputError: for rows that can't be used so.
     """
-    config = recipe.data.replay
-    if config is None:
-        return prepared
-    pool = _pool(config, recipe, vlm, encoder, folder / POOL, workers)
-    chosen = replayed(len(prepared.rows), len(pool.rows), config.share, recipe.seed)
+    replay, anchors = recipe.data.replay, recipe.protect.anchors if recipe.protect else None
+    both = prepared
+    if replay is not None:
+        place = folder / POOL
+        pool = _pool(replay, replay.functions, "data.replay", recipe, vlm, encoder, place, workers)
+        others = 0.0 if anchors is None else anchors.share
+        chosen = replayed(len(prepared.rows), len(pool.rows), replay.share, recipe.seed, others=others)
+        both = _behind(both, pool, chosen, "replay")
+    if anchors is not None:
+        assert recipe.protect is not None
+        # A folder inside: what is refused is written beside it, and must not replace what is said of other rows.
+        place, setting = folder / ANCHORS / "rows", "protect.anchors"
+        pool = _pool(anchors, recipe.protect.functions, setting, recipe, vlm, encoder, place, workers)
+        others = 0.0 if replay is None else replay.share
+        chosen = replayed(
+            len(prepared.rows), len(pool.rows), anchors.share, recipe.seed, others=others, setting=setting
+        )
+        pool = replace(pool, rows=pool.rows.add_column(ANCHOR, list(range(len(pool.rows)))))
+        both = replace(both, rows=both.rows.add_column(ANCHOR, [-1] * len(both.rows)))
+        both = _behind(both, pool, chosen, "anchors")
+    return both
+
+
+def _behind(before: Prepared, pool: Prepared, chosen: list[int], kind: str) -> Prepared:
+    """Chosen rows of a pool behind others, counted in the facts under their kind."""
     return Prepared(
-        rows=concatenate_datasets([prepared.rows, pool.rows.select(chosen)]),
-        text=[*prepared.text, *(pool.text[n] for n in chosen)],
-        image=[*prepared.image, *(pool.image[n] for n in chosen)],
-        facts=prepared.facts.model_copy(
-            update={"replay": len(chosen), "files": {**prepared.facts.files, **pool.facts.files}}
-        ),
+        rows=concatenate_datasets([before.rows, pool.rows.select(chosen)]),
+        text=[*before.text, *(pool.text[n] for n in chosen)],
+        image=[*before.image, *(pool.image[n] for n in chosen)],
+        facts=before.facts.model_copy(update={kind: len(chosen), "files": {**before.facts.files, **pool.facts.files}}),
     )
 
 
 def _pool(
-    config: ReplayConfig, recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, folder: Path, workers: int
+    config: OldRowsConfig,
+    functions: Sequence[str] | None,
+    setting: str,
+    recipe: Recipe,
+    vlm: VLM,
+    encoder: ConversationEncoder,
+    folder: Path,
+    workers: int,
 ) -> Prepared:
-    """All rows that may be replayed, checked like the new ones."""
+    """All rows that may be drawn, checked like the new ones."""
     if config.probes is not None and recipe.method == "dpo":
         raise InputError(
-            "data.replay.probes are questions with one right answer, and the method is dpo: replay preference pairs "
-            "with data.replay.data instead."
+            f"{setting}.probes are questions with one right answer, and the method is dpo: replay preference pairs "
+            f"with {setting}.data instead."
         )
     if missing := [path for path in config.data if not path.exists()]:
-        raise InputError(f"There is no data at {missing[0]} (data.replay.data). Check the path.")
+        raise InputError(f"There is no data at {missing[0]} ({setting}.data). Check the path.")
     source = recipe.data.model_copy(
         update={
-            "train": config.data or (_written(config, vlm, folder),),
+            "train": config.data or (_written(config, functions, vlm, folder),),
             "images": config.images,
             "format": config.format,
             "replay": None,
@@ -74,13 +103,13 @@ def _pool(
     return prepare(source, encoder, folder, method=recipe.method, workers=workers, progress=False)
 
 
-def _written(config: ReplayConfig, vlm: VLM, folder: Path) -> Path:
+def _written(config: OldRowsConfig, functions: Sequence[str] | None, vlm: VLM, folder: Path) -> Path:
     """Probe pairs as rows: each image of a pair with the question and its right answer as the model writes it."""
     assert config.probes is not None
     pairs = suite_of(
         config.probes,
         folder / "probes",
-        functions=config.functions,
+        functions=functions,
         pairs=config.pairs,
         seed=config.probe_seed,
     )
