@@ -15,6 +15,7 @@ second pass.
 Legend: B rows, T tokens, N answer tokens of anchors, d the model's width, V its vocabulary.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,8 @@ from vfl.engine.untouched import untouched
 from vfl.errors import InputError
 from vfl.models.vlm import VLM
 from vfl.train.rows.table import ANCHOR
+
+logger = logging.getLogger(__name__)
 
 
 class Anchors:
@@ -60,9 +63,11 @@ class Anchors:
         """
         if self._states:
             return
+        logger.info("%d anchor rows are passed through the base model", len(self.rows))
         model: PeftModel = trainer.model
         self._check_head(model)
         size = trainer.args.per_device_train_batch_size
+        measured: dict[int, torch.Tensor] = {}
         with untouched(self.vlm), model.disable_adapter(), trainer.compute_loss_context_manager():
             for start in range(0, len(self.rows), size):
                 batch = trainer.data_collator([self.rows[n] for n in range(start, min(start + size, len(self.rows)))])
@@ -75,7 +80,8 @@ class Anchors:
                 self._check_predictions(states, inputs["labels"][answers], output.log_probs[answers[:, 1:]])
                 counts = answers[numbers >= 0].sum(1).tolist()
                 parts = states.cpu().split(counts)
-                self._states |= dict(zip(numbers[numbers >= 0].tolist(), parts, strict=True))
+                measured |= dict(zip(numbers[numbers >= 0].tolist(), parts, strict=True))
+        self._states = measured
 
     def divergence(self, numbers: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """Sum over N tokens of KL(p, q), in nats.
