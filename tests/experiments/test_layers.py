@@ -29,6 +29,7 @@ from vfl.models.conversation import encoder_of  # noqa: E402
 from vfl.train.adapter.lora import build_lora  # noqa: E402
 from vfl.train.adapter.lora_rank import count_parameters  # noqa: E402
 from vfl.train.assemble import assemble  # noqa: E402
+from vfl.train.layers.freeze import FreezeConfig  # noqa: E402
 from vfl.train.recipe import Recipe  # noqa: E402
 from vfl.train.rows.table import conversation  # noqa: E402
 from vfl.train.trainers import trained_state  # noqa: E402
@@ -44,13 +45,16 @@ def task(tmp_path_factory):
     return folder / "train.jsonl"
 
 
-@pytest.mark.parametrize(("layers", "beta"), [("full", None), ([4, 6], 2.0)])
-def test_the_loop_trains_as_vfl_train_does(layers, beta, task, tmp_path):
+@pytest.mark.parametrize(
+    ("layers", "freeze", "beta"), [("full", {"below": 0.6, "after": 0.5}, None), ([4, 6], None, 2.0)]
+)
+def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path):
     """Losses of six steps, over the end of an epoch, from the same adapter; with some rows as anchors too."""
     recipe = {
         "out": str(tmp_path / "run"),
         "data": {"train": str(task)},
         "layers": layers,
+        "freeze": freeze,
         "lora": {"r": 4, "lora_dropout": 0.0},
         "trainer": {
             "learning_rate": 2e-3,
@@ -77,7 +81,9 @@ def test_the_loop_trains_as_vfl_train_does(layers, beta, task, tmp_path):
     expected = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
     with adapted(vlm, build_lora(vlm.model, parts.layers, recipe["lora"]), seed=0) as model:
         model.load_state_dict(start, strict=False)
-        losses = fit(vlm, model, rows, batches(len(rows), schedule, seed=0), schedule, beta=beta or 0.0)
+        order = batches(len(rows), schedule, seed=0)
+        freezing = freeze and FreezeConfig(**freeze)
+        losses = fit(vlm, model, rows, order, schedule, freeze=freezing, beta=beta or 0.0)
     assert losses == pytest.approx(expected, rel=2e-3)
     assert losses[0] != pytest.approx(losses[-1], rel=0.05)
 

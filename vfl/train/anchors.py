@@ -68,7 +68,7 @@ class Anchors:
         self._check_head(model)
         size = trainer.args.per_device_train_batch_size
         measured: dict[int, torch.Tensor] = {}
-        with untouched(self.vlm), model.disable_adapter(), trainer.compute_loss_context_manager():
+        with untouched(self.vlm), _disabled(model), trainer.compute_loss_context_manager():
             for start in range(0, len(self.rows), size):
                 batch = trainer.data_collator([self.rows[n] for n in range(start, min(start + size, len(self.rows)))])
                 inputs = trainer._prepare_inputs(batch)
@@ -167,6 +167,18 @@ class AnchoredLoss:
             metrics[name].pop()
             if not metrics[name]:
                 del metrics[name]
+
+
+@contextmanager
+def _disabled(model: PeftModel) -> Iterator[None]:
+    """The model without its adapter; PEFT would let all of it be trained afterwards, layers that are frozen too."""
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ replay), or held to what the model said of them before (anchors).
 from random import Random
 
 from vfl.errors import InputError
+from vfl.train.rows.draw import drawn
 
 
 def replayed(
@@ -28,8 +29,4 @@ def replayed(
     if pool < 1:
         raise InputError(f"The data of {setting} has no usable row. Give at least one, or leave it out.")
     wanted = max(1, round(new * share / (1 - share - others)))
-    rng = Random(f"replay/{seed}")
-    rows: list[int] = []
-    while len(rows) < wanted:
-        rows += rng.sample(range(pool), min(pool, wanted - len(rows)))
-    return rows
+    return drawn(pool, wanted, Random(f"replay/{seed}"))
