@@ -10,11 +10,11 @@ Legend: B rows, T tokens of the longest row, W the model's width.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.nn.utils.rnn import pad_sequence
 from transformers import get_scheduler
 
@@ -37,11 +37,14 @@ class Row:
         states: (T, W) embeddings, those of the image in place.
         positions: (T, 3) rotary positions.
         labels: (T,) the answer's tokens, -100 elsewhere.
+        base: (N, W) what the output head reads of an anchor in the base model, before its N answer tokens; None where
+            the answer is learned.
     """
 
     states: torch.Tensor
     positions: torch.Tensor
     labels: torch.Tensor
+    base: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,19 @@ def entering(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor
     return seen["states"], seen["positions"][-3:]
 
 
-def loss_of(vlm: VLM, rows: Sequence[Row]) -> torch.Tensor:
-    """Mean loss over the rows' answer tokens, as `vfl train` has it."""
+@torch.no_grad()
+def as_anchors(vlm: VLM, rows: Sequence[Row]) -> list[Row]:
+    """The same rows, to be answered as the plain model answers them now."""
+    held = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        states, labels = reading(vlm, some)
+        held += [replace(row, base=state[label >= 0]) for row, state, label in zip(some, states, labels, strict=True)]
+    return held
+
+
+def reading(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, T - 1, W) what the output head reads, and (B, T - 1) the answer tokens that it is to predict, or -100."""
     states = pad_sequence([row.states for row in rows], batch_first=True)
     positions = pad_sequence([row.positions for row in rows], batch_first=True).permute(2, 0, 1)
     labels = pad_sequence([row.labels for row in rows], batch_first=True, padding_value=-100)
@@ -100,9 +114,22 @@ def loss_of(vlm: VLM, rows: Sequence[Row]) -> torch.Tensor:
     hidden = vlm.parts.decoder(
         inputs_embeds=states, position_ids=positions, attention_mask=mask, use_cache=False
     ).last_hidden_state
-    following = labels[:, 1:]
+    return hidden[:, :-1], labels[:, 1:]
+
+
+def loss_of(vlm: VLM, rows: Sequence[Row], beta: float = 0.0) -> torch.Tensor:
+    """Mean loss over the rows' answer tokens, as `vfl train` has it, anchors with their KL term of weight `beta`."""
+    hidden, following = reading(vlm, rows)
     answers = following >= 0
-    return cross_entropy(vlm.parts.head(hidden[:, :-1][answers]).float(), following[answers])
+    anchors = [row for row in rows if row.base is not None]
+    if not anchors:
+        return cross_entropy(vlm.parts.head(hidden[answers]).float(), following[answers])
+    held = answers & torch.tensor([row.base is not None for row in rows])[:, None]
+    learned = answers & ~held
+    loss = cross_entropy(vlm.parts.head(hidden[learned]).float(), following[learned], reduction="sum")
+    base = torch.cat([row.base for row in anchors if row.base is not None])
+    now, old = (log_softmax(vlm.parts.head(states).float(), dim=-1) for states in (hidden[held], base))
+    return (loss + beta * kl_div(now, old, log_target=True, reduction="sum")) / answers.sum()
 
 
 def batches(count: int, schedule: Schedule, seed: int) -> list[list[int]]:
@@ -137,12 +164,14 @@ def fit(
     schedule: Schedule,
     multipliers: Mapping[int, float] | None = None,
     freeze: FreezeConfig | None = None,
+    beta: float = 0.0,
 ) -> list[float]:
     """Train the adapter; the losses of all steps.
 
     Args:
         multipliers: of the learning rate, by decoder layer; 1 where none is given.
         freeze: which layers are trained in the first steps alone.
+        beta: weight of the KL term on the anchors among the rows.
     """
     groups = parameter_groups(model, multipliers or {}, schedule.learning_rate, DEFAULTS["weight_decay"])
     freezing = None if freeze is None else Freezing.of(freeze, vlm.num_layers, schedule.steps)
@@ -155,7 +184,7 @@ def fit(
     with truncate(model, checkpointing=False):
         for step, chosen in enumerate(order):
             with nullcontext() if freezing is None else freezing.at(step, model):
-                loss = loss_of(vlm, [rows[n] for n in chosen])
+                loss = loss_of(vlm, [rows[n] for n in chosen], beta)
                 loss.backward()
             torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], 1.0)
             optimizer.step()

@@ -5,6 +5,7 @@
     python -m experiments.layers.run --out runs/layers --judge             # what chose nothing: other tasks
     python -m experiments.layers.run --out runs/layers --judge --model twin=experiments/twin/weights \
         --map experiments/twin/map.json                                    # and a model whose layers nobody planted
+    python -m experiments.layers.run --out runs/layers --anchors           # old rows held by a KL term, not replayed
 
 Stages, in this order, each finished before the next:
 1. rates: both learning rates for full LoRA and for three layers, on the two tasks that set it.
@@ -48,6 +49,9 @@ STEPS, BATCH = 120, 6
 LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
 FINAL = ("full", "thin", "half")
 JUDGES = ("letters", "counts", "dark", "roman")
+# Old rows as anchors: the weight of their KL term is chosen for one arm on one task of the planted model, seed 0.
+BETAS, WEIGHED, WEIGHED_ON = (1.0, 3.0, 10.0), "thin", "poster"
+HELD, HELD_ON = ("full", "thin"), ("cells", "dark")
 FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
@@ -62,9 +66,10 @@ class Run:
     rate: float
     seed: int
     replay: float
+    beta: float | None = None  # of the KL term that holds the old rows; None: they are learned again
 
     def key(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
 
 
 def planned(model: str, rate: float | None, seeds: int) -> Iterator[Run]:
@@ -111,6 +116,30 @@ def planned_judged(model: str) -> Iterator[Run]:
     yield from (Run(model, task, arm, LONG_RATE, 0, 0.0) for task in tasks for arm in ("full", "thin", "settled"))
 
 
+def planned_anchors(model: str, beta: float | None, seeds: int) -> Iterator[Run]:
+    """Old rows held by a KL term beside the same rows replayed; its weight first, on the planted model."""
+    if model == "planted":
+        yield from (Run(model, WEIGHED_ON, WEIGHED, LONG_RATE, 0, SHARE, each) for each in BETAS)
+    if beta is None:
+        return
+    for seed in range(seeds):
+        for task in HELD_ON:
+            yield from (Run(model, task, arm, LONG_RATE, seed, SHARE, each) for arm in HELD for each in (beta, None))
+
+
+def best_beta(results: list[dict[str, Any]]) -> float | None:
+    """The weight with the highest sum of what was learned and the mean of what was kept."""
+    reached = {row["run"]: row["after"] for row in results}
+    scores = {}
+    for beta in BETAS:
+        after = reached.get(Run("planted", WEIGHED_ON, WEIGHED, LONG_RATE, 0, SHARE, beta).key())
+        if after is None:
+            return None
+        kept = [share(digits) for name, digits in after.items() if name != NEW]
+        scores[beta] = share(after[NEW]) + float(np.mean(kept))
+    return max(scores, key=lambda beta: scores[beta])
+
+
 def best_rate(results: list[dict[str, Any]], model: str) -> float | None:
     """The rate with the highest mean accuracy of full LoRA and three layers on the tasks that set it."""
     means = {}
@@ -130,14 +159,15 @@ def share(digits: str) -> float:
 
 def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
     """One run: losses, seconds of a step, answers after it."""
-    rows = bed.mixed(run.task, run.replay, run.seed)
+    rows = bed.mixed(run.task, run.replay, run.seed, hold=run.beta is not None)
     schedule = Schedule(steps, BATCH, run.rate)
     config = build_lora(bed.vlm.model, arm.layers, arm.lora())
     with adapted(bed.vlm, config, run.seed) as model:
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         start = time.process_time()
+        order = batches(len(rows), schedule, run.seed)
         losses = fit(
-            bed.vlm, model, rows, batches(len(rows), schedule, run.seed), schedule, arm.multipliers, arm.freeze
+            bed.vlm, model, rows, order, schedule, arm.multipliers, arm.freeze, 0.0 if run.beta is None else run.beta
         )
         seconds = time.process_time() - start
         after = bed.correct(run.task)
@@ -160,12 +190,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of the confirmation")
     parser.add_argument("--long", action="store_true", help="the second look, into results-240.jsonl")
     parser.add_argument("--judge", action="store_true", help="as long, on what set nothing; into the same file")
+    parser.add_argument("--anchors", action="store_true", help="KL on old rows beside replay; into the same file")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
     fmap = FunctionMap.load(options.map)
-    long = options.long or options.judge
+    long = options.long or options.judge or options.anchors
     steps = LONG_STEPS if long else STEPS
     path = options.out / (f"results-{steps}.jsonl" if long else "results.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,6 +208,8 @@ def main() -> None:
         plan = planned(name, rate, options.seeds)
         if long:
             plan = planned_judged(name) if options.judge else planned_long(name)
+        if options.anchors:
+            plan = planned_anchors(name, best_beta(results), options.seeds)
         left = [run for run in plan if run.key() not in done]
         if options.dry or not left:
             print(f"{len(done)} runs done, {len(left)} left; rate {rate}")
@@ -191,7 +224,8 @@ def main() -> None:
         if arm is None:
             result: dict[str, Any] = {"left_out": True}
         else:
-            same = json.dumps([run.model, run.task, arm.key(), run.rate, run.seed, run.replay])
+            held = [] if run.beta is None else [run.beta]
+            same = json.dumps([run.model, run.task, arm.key(), run.rate, run.seed, run.replay, *held])
             result = next((row for row in results if row.get("same") == same), None) or train(bed, run, arm, steps)
             result = result | {"same": same}
         results.append({**result, "run": run.key()})

@@ -15,6 +15,8 @@ IMAGES = ("image", "image", "turns", "images") * 3
 # Batches of both ranks with and without images, and of one rank only.
 MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")
 PAIRS = ("pair",) * 8
+# Anchors, a third of the rows: some batches of a rank are theirs alone, and some have none.
+OLD = ("text", "image", "turns", "text")
 # The first gradient (norm 0.8) is taken as it is, the next ones (1.2, 1.4) are clipped.
 WHOLE = {"per_device_train_batch_size": 4, "max_steps": 3, "max_grad_norm": 1.0, **trained.STEADY}
 FREEZE = {"below": 0.6, "after": 0.34}  # layer 2 after the first of three steps, layer 3 goes on
@@ -53,6 +55,8 @@ def ranks(qwen, data_of, asked, mixture, tmp_path_factory):
         "zero3-freeze": (images, {"freeze": FREEZE, "deepspeed": "zero3", "checkpointing": "on"}),
         "mixed-zero2": (mixed, {"deepspeed": "zero2"}),
         "mixed-zero3": (mixed, {"deepspeed": "zero3", "checkpointing": "auto"}),
+        "anchors": (mixed, {"protect": _held(data_of)}),
+        "anchors-zero3": (mixed, {"protect": _held(data_of), "deepspeed": "zero3"}),
         "dpo": (pairs, {"method": "dpo", "deepspeed": "zero2"}),
         "dpo-zero3": (pairs, {"method": "dpo", "deepspeed": "zero3"}),
         "dpo-mixed": (_pairs_without_image(folder, pairs), {"method": "dpo", "deepspeed": "zero3"}),
@@ -71,18 +75,23 @@ def ranks(qwen, data_of, asked, mixture, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(qwen, data_of, run, tmp_path_factory):
-    """The weights that one process trains, by data and method."""
+    """The weights that one process trains, by data and method, or with anchors."""
     known = {}
 
     def weights(kinds, method="sft", freeze=None):
         key = (kinds, method, freeze is None)
         if key not in known:
             out = tmp_path_factory.mktemp("alone") / "run"
-            run(qwen, data_of(*kinds), out, trainer=WHOLE, method=method, freeze=freeze)
+            changed = {"protect": _held(data_of)} if method == "anchors" else {"method": method}
+            run(qwen, data_of(*kinds), out, trainer=WHOLE, freeze=freeze, **changed)
             known[key] = trained.weights(out)
         return known[key]
 
     return weights
+
+
+def _held(data_of):
+    return {"how": "kl", "beta": 5.0, "anchors": {"data": str(data_of(*OLD)), "share": 1 / 3}}
 
 
 def _pairs_without_image(folder, pairs):
@@ -105,6 +114,8 @@ def _pairs_without_image(folder, pairs):
         ("zero3-freeze", IMAGES, "sft"),
         ("mixed-zero2", MIXED, "sft"),
         ("mixed-zero3", MIXED, "sft"),
+        ("anchors", MIXED, "anchors"),
+        ("anchors-zero3", MIXED, "anchors"),
         ("dpo", PAIRS, "dpo"),
         ("dpo-zero3", PAIRS, "dpo"),
     ],
@@ -116,7 +127,7 @@ def test_two_ranks_train_what_one_process_does(ranks, alone, name, kinds, method
     assert all(weight.numel() and weight.norm() > 0 for weight in weights.values())
     freeze = FREEZE if name.endswith("freeze") else None
     assert trained.difference(alone(kinds, method, freeze), weights) < trained.ROUNDING
-    stages = {"ddp-freeze": None, "zero2": 2, "zero2-freeze": 2, "mixed-zero2": 2, "dpo": 2}
+    stages = {"ddp-freeze": None, "anchors": None, "zero2": 2, "zero2-freeze": 2, "mixed-zero2": 2, "dpo": 2}
     check_stage(folder / name, stages.get(name, 3))
 
 

@@ -19,6 +19,7 @@ from vfl.models.precision import DTYPES, dtype_of
 from vfl.models.vlm import VLM
 from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
 from vfl.train.adapter.lora import DEFAULTS, build_lora
+from vfl.train.anchors import Anchors
 from vfl.train.arguments import trainer_arguments
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
@@ -35,13 +36,14 @@ from vfl.train.recipe import DataConfig, Recipe, TrainingSet
 from vfl.train.rows.collate import Collator, PreferenceCollator
 from vfl.train.rows.prepare import check_paths, prepare
 from vfl.train.rows.prepared import Prepared
-from vfl.train.rows.replay import with_replay
+from vfl.train.rows.replay import with_old_rows
+from vfl.train.rows.table import ANCHOR
 from vfl.train.rows.weights import warn_of_unused
 from vfl.train.trainers import TRAINERS
 
 logger = logging.getLogger(__name__)
 
-ERRORS, OLD_ERRORS, HELDOUT_ERRORS = "errors.jsonl", "replay-errors.jsonl", "heldout-errors.jsonl"
+ERRORS, HELDOUT_ERRORS = "errors.jsonl", "heldout-errors.jsonl"
 """In a run's folder: rows that were left out of what is trained on, replayed, and held out."""
 
 
@@ -113,7 +115,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         place=stage != 3,  # DeepSpeed places its partitions itself; a step is tried on whole weights
     )
     vlm = describe(model, processor, model_id=name, chat_template=template)
-    identity = identify_model(model, hashed=fmap is not None or recipe.protect is not None)
+    identity = identify_model(model, hashed=fmap is not None or bool(recipe.protect and recipe.protect.map))
     protection = protection_of(recipe.protect, identity, choice.functions)
     options = with_modules(recipe.lora, choice.modules, vlm)
     if choice.rule == "auto":
@@ -136,10 +138,11 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         layers = list(decision.layers)
         _check_freeze(recipe, layers, vlm)
         lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
-    mixed = prepared.facts.text_only > 0 and stage == 3
+    blind = prepared.image.count(0)  # old rows too
+    mixed = blind > 0 and stage == 3
     if mixed and recipe.method == "dpo":
         raise InputError(
-            f"{prepared.facts.text_only} rows have no image, and under ZeRO-3 a batch without one would leave the "
+            f"{blind} rows have no image, and under ZeRO-3 a batch without one would leave the "
             "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
         )
     collator = Collator(encoder, show_always=mixed) if recipe.method == "sft" else PreferenceCollator(encoder)
@@ -169,6 +172,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         )
     if protection is not None:
         trainer.multipliers = protection.multipliers
+    if recipe.protect is not None and recipe.protect.how == "kl":
+        trainer.anchors = Anchors(vlm, prepared.rows, recipe.protect.beta)
     if recipe.freeze is not None:
         steps = launch_facts(args, len(prepared.rows)).total_steps
         trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
@@ -206,6 +211,7 @@ def _decided(
     launch = launch_facts(args, len(prepared.rows))
     if args.process_index == 0:
         new = prepared.rows.select(range(prepared.facts.new))  # old rows ask for no change
+        new = new.remove_columns([name for name in (ANCHOR,) if name in new.column_names])
         decision = decide(
             recipe.layers,
             vlm,
@@ -230,7 +236,11 @@ def _prepared(recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, args: Any,
 
     def rows(first: bool) -> Prepared:
         new = _rows(recipe.data, recipe, encoder, args, ERRORS, progress, first)
-        return with_replay(new, recipe, vlm, lambda old: _rows(old, recipe, encoder, args, OLD_ERRORS, False, first))
+
+        def read(old: DataConfig, errors: str) -> Prepared:
+            return _rows(old, recipe, encoder, args, errors, False, first)
+
+        return with_old_rows(new, recipe, vlm, read)
 
     return in_turn(rows, args, same=_digest)
 

@@ -16,6 +16,7 @@ from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
 from vfl.train.nonfinite import OnNan
+from vfl.train.old_rows import OldRowsConfig
 from vfl.train.study_config import StudyConfig
 
 
@@ -24,23 +25,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class ReplayConfig(_Strict):
+class ReplayConfig(OldRowsConfig):
     """Rows of what the model can do already, mixed into every epoch so that it keeps that."""
 
-    data: Paths = ()
-    images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
-    format: Kind | Literal["auto"] = "auto"
-    probes: str | None = Field(default=None, description="instead of data: micro, standard, or a suite's folder")
-    functions: SomeNames | None = None
-    pairs: int = Field(default=100, ge=1, description="generated pairs a function, two rows each")
-    probe_seed: int = Field(default=2, ge=0, description="of generated probes; not the one that is evaluated with")
-    share: float = Field(default=0.1, gt=0, lt=1, description="of the rows of an epoch")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if bool(self.data) == (self.probes is not None):
-            raise ValueError("replay needs rows from data or from probes: give one of the two")
-        return self
+    functions: SomeNames | None = Field(default=None, description="of the probes; default: the paper's four, or all")
 
 
 class TrainingSet(_Strict):
@@ -229,6 +217,25 @@ class Recipe(_Strict):
     def _weighs_single_answers(self) -> Self:
         if self.method == "dpo" and self.data.token_weights is not None:
             raise ValueError("data.token_weights weigh the tokens of one answer, and dpo compares two: use method: sft")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_model_to_hold_to(self) -> Self:
+        """What a KL term compares with is the model without its adapter."""
+        if self.protect is None or self.protect.how != "kl":
+            return self
+        if self.method == "dpo":
+            raise ValueError("protect.how: kl is for method: sft; dpo has a KL term of its own (trainer.beta)")
+        start, bias = self.lora.get("init_lora_weights", True), self.lora.get("bias", "none")
+        if start not in (True, False, "gaussian") or bias != "none":
+            raise ValueError(
+                "protect.how: kl holds the model to what it says without its adapter, and "
+                + (f"lora.bias {bias!r}" if bias != "none" else f"lora.init_lora_weights {start!r}")
+                + " changes the weights beside the adapter: leave it out"
+            )
+        replay = self.data.replay.share if self.data.replay else 0.0
+        if (share := replay + self.protect.anchors.share) >= 1:  # type: ignore[union-attr]
+            raise ValueError(f"data.replay.share and protect.anchors.share are {share:g} together: no row is new then")
         return self
 
     @model_validator(mode="after")

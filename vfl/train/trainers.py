@@ -12,6 +12,7 @@ from trl import DPOTrainer, SFTTrainer
 
 from vfl.errors import InputError
 from vfl.train.adapter.files import readable
+from vfl.train.anchors import AnchoredLoss
 from vfl.train.checkpoints import WholeCheckpoints
 from vfl.train.layers.freeze import Freezing
 from vfl.train.layers.multipliers import parameter_groups
@@ -119,7 +120,7 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
         """TRL reports model and machine to the hub; nothing leaves this one unasked."""
 
 
-class LayerSFTTrainer(_Adapted, SFTTrainer):
+class LayerSFTTrainer(_Adapted, AnchoredLoss, SFTTrainer):
     """`SFTTrainer` for `vfl train`: a step's loss is the mean over its answer tokens, however they are batched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

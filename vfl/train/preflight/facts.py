@@ -88,6 +88,7 @@ class DataFacts(_Facts):
     weighed: float | None = None  # share of the answer tokens that the loss is over; None for all of them
     sets: tuple[SetFacts, ...] = ()  # of several sets, each
     replay: int = 0  # old rows mixed into each epoch, besides the new ones
+    anchors: int = 0  # rows of each epoch that hold the model to its old answers, besides both
     text_only: int = 0
     multi_turn: int = 0
     multi_image: int = 0

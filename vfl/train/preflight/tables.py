@@ -66,11 +66,11 @@ def data_text(data: DataFacts) -> str:
     text += f", skipped: {', '.join(left)}" if left else ""
     text += f"; {', '.join(kinds)}" if kinds else ""
     text += f"; {data.weighed:.1%} of the answer tokens have a weight" if data.weighed is not None else ""
-    epoch = data.new + data.replay
+    epoch = data.new + data.replay + data.anchors
     text += "".join(f"; {_set_text(each, epoch)}" for each in data.sets)
-    if not data.replay:
-        return text
-    return f"{text}; {data.replay:,} old rows replayed in each epoch, {data.replay / epoch:.1%} of it"
+    for count, what in ((data.replay, "old rows replayed"), (data.anchors, "anchor rows")):
+        text += f"; {count:,} {what} in each epoch, {count / epoch:.1%} of it" if count else ""
+    return text
 
 
 def _set_text(each: SetFacts, epoch: int) -> str:

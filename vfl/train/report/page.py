@@ -150,6 +150,7 @@ def _facts(flight: Preflight) -> list[tuple[str, str]]:
         ("method", flight.method),
         ("model", words.model_text(flight)),
         ("arm", words.arm_text(flight)),
+        *([("protected", flight.arm.protected)] if flight.arm.protected else []),
         ("backward pass", words.backward_text(flight)),
         ("data", words.data_text(flight.data)),
         ("processes", words.processes_text(launch)),

@@ -14,6 +14,9 @@ from vfl.data.sample import Message, Sample
 from vfl.data.token_weights import RowWeights, TokenWeights
 from vfl.io.atomic import replacing
 
+ANCHOR = "anchor"
+"""Column of a training set with anchors, whose features stand below without it: a row's number, -1 for no anchor."""
+
 # TRL takes a data set for one with images by the column's name.
 FEATURES = Features(
     {
