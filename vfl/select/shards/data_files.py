@@ -1,11 +1,11 @@
 """The files of the data by their hashes, and whether they still are those that were scored."""
 
-from collections.abc import Callable, Mapping
-from hashlib import sha256
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vfl.data.formats import sources
+from vfl.data.hashing import Hashes
 from vfl.data.hf import is_dataset, is_saved
 from vfl.errors import InputError
 
@@ -14,14 +14,15 @@ def sources_of(
     data: Any,
     known: list[dict[str, Any]] | None = None,
     split: str | None = None,
-    on_bytes: Callable[[int], object] = lambda count: None,
+    hashes: Hashes | None = None,
 ) -> list[dict[str, Any]]:
     """Path, bytes, time and SHA-256 of each file that is read, or rows and fingerprint of a `datasets.Dataset`.
 
     Args:
         known: of an earlier run; files of the same path, size and time are not read again.
-        on_bytes: told how many were hashed, piece by piece.
+        hashes: of files that were read just now.
     """
+    hashes = hashes or Hashes()
     seen = {
         (source.get("path"), source.get("bytes"), source.get("modified")): source["sha256"] for source in known or ()
     }
@@ -33,9 +34,15 @@ def sources_of(
         for file in _files(Path(part), split):
             stat, name = file.stat(), str(file.absolute())
             key = (name, stat.st_size, stat.st_mtime_ns)
-            digest = seen.get(key) or _hash_of(file, on_bytes)
+            digest = seen.get(key) or hashes.of(file)
             facts.append({"path": name, "bytes": key[1], "modified": key[2], "sha256": digest})
     return facts
+
+
+def bytes_of(data: Any, split: str | None = None) -> int:
+    """The size of the files that are read."""
+    parts = data if isinstance(data, list | tuple) else [data]
+    return sum(file.stat().st_size for part in parts if not is_dataset(part) for file in _files(Path(part), split))
 
 
 def check_unchanged(manifest: Mapping[str, Any], data: Any, split: str | None = None) -> None:
@@ -82,15 +89,3 @@ def _files(path: Path, split: str | None) -> list[Path]:
     if path.is_dir() and is_saved(path):
         return sorted(file for file in path.rglob("*") if file.is_file())
     return [part.path for part in sources(path, split) if part.path is not None]
-
-
-def _hash_of(file: Path, on_bytes: Callable[[int], object]) -> str:
-    digest = sha256()
-    try:
-        with file.open("rb") as handle:
-            while chunk := handle.read(1 << 22):
-                digest.update(chunk)
-                on_bytes(len(chunk))
-    except OSError as error:
-        raise InputError(f"the data {file} can't be read: {error.strerror}") from error
-    return digest.hexdigest()

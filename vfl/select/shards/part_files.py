@@ -18,8 +18,17 @@ ALL_ERRORS = "errors.parquet"
 OTHER_RUN = "is of another run"
 
 
+PART = "part-"
+
+
 def part_name(part: int) -> str:
-    return f"part-{part:06}"
+    """The name of a part's files and claims."""
+    return f"{PART}{part:06}"
+
+
+def number_of(name: str) -> int:
+    """The part that has a name."""
+    return int(name.removeprefix(PART))
 
 
 def rows_of_part(part: int, rows: int, shard_rows: int) -> int:

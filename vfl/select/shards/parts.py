@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from vfl.data import BadRow, Sample
+from vfl.data.reading import Data
+from vfl.data.uids import Named
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
@@ -230,13 +232,13 @@ class Walker:
     """The rows of parts. Without an index, read from the data's beginning on, past those of other processes.
 
     Args:
-        read: gives all rows; with a row's `start` those from it on.
+        data: whose rows they are.
         plan: how they are cut.
         index: where rows begin.
     """
 
-    def __init__(self, read: Callable[..., Rows], plan: Plan, index: RowIndex | None = None) -> None:
-        self.read, self.plan, self.index = read, plan, index
+    def __init__(self, data: Data, plan: Plan, index: RowIndex | None = None) -> None:
+        self.data, self.plan, self.index = data, plan, index
         self.rows: Rows = iter(())
         self.position = -1  # not begun
 
@@ -248,9 +250,10 @@ class Walker:
         """
         first = part * self.plan.shard_rows
         if self.index is not None and self.position != first:
-            self.rows, self.position = self.read(start=self.index.start(first)), first
+            place, uids = self.index.start(first)
+            self.rows, self.position = self.data.rows_from(place, Named(uids)), first
         elif not 0 <= self.position <= first:
-            self.rows, self.position = self.read(), 0
+            self.rows, self.position = self.data.rows(), 0
         for _ in islice(self.rows, first - self.position):
             pass
         self.position = first
