@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vfl.data.arrowrows import BATCH, batch_rows
+from vfl.data.conversation import IMAGE_COLUMNS
 from vfl.data.hashing import HashedFile, Hashes
 from vfl.data.rawrow import RawRow, Start
 from vfl.errors import InputError
@@ -18,9 +19,17 @@ ID_BATCH = 512
 
 
 def rows(
-    path: Path, *, only_ids: bool = False, start: Start | None = None, hashes: Hashes | None = None
+    path: Path,
+    *,
+    only_ids: bool = False,
+    only_texts: bool = False,
+    start: Start | None = None,
+    hashes: Hashes | None = None,
 ) -> Iterator[RawRow]:
-    """The rows of a .parquet file from `start` on; with `only_ids` they hold no other column than the id.
+    """The rows of a .parquet file from `start` on.
+
+    With `only_ids` they hold no other column than the id; with `only_texts` all, but nothing of bytes is in them: a
+    page of images may be as large as their row group, and is read as a whole.
 
     Row groups before `start` are not read. With `hashes` each row group is read whole and once, in the order of the
     file's bytes; one of more than `hashing.MOST_KEPT` bytes is read twice, in little memory.
@@ -34,9 +43,11 @@ def rows(
             nullcontext(path) if hashes is None else hashes.open_any_order(path) as source,
             pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False) as file,
         ):
-            columns = [name for name in file.schema_arrow.names if name == "id"] if only_ids else None
-            if columns == []:
-                return  # no row has an id
+            columns = _text_columns(file) if only_texts else None
+            if only_ids:
+                columns = [name for name in file.schema_arrow.names if name == "id"]
+                if not columns:
+                    return  # no row has an id
             size = ID_BATCH if only_ids else BATCH
             groups, number = _groups(file, begin)
             for batch in _batches(file, groups, size, columns, source):
@@ -48,12 +59,26 @@ def rows(
                     where = f"{path.name} row {number}"
                     if isinstance(row, InputError):
                         yield RawRow(where, None, problem=str(row), start=place)
+                    elif only_texts:
+                        yield RawRow(where, {name: row.get(name) for name in file.schema_arrow.names}, start=place)
                     else:
                         yield RawRow(where, row, start=place)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names or texts that are not UTF-8
         raise InputError(
             f"{path} is no intact parquet file (after row {number}: {' '.join(str(error).split())[:200]})"
         ) from error
+
+
+def _text_columns(file: pq.ParquetFile) -> list[str]:
+    """The columns, and parts of columns, that are no bytes, or may be turns."""
+    leaves = [file.schema.column(n) for n in range(len(file.schema))]
+    return [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type != "BYTE_ARRAY"
+        or leaf.logical_type.type != "NONE"
+        or leaf.path.split(".")[0] not in IMAGE_COLUMNS
+    ]
 
 
 def _batches(

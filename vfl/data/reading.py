@@ -138,7 +138,7 @@ def open_data(
 
 def _check_columns(parts: list[Source], columns: Sequence[str]) -> None:
     """Raise InputError unless each image column is in some of the first rows."""
-    there = {name for part in parts for raw in islice(part.rows(), LOOKED_AT) for name in raw.row or ()}
+    there = {name for part in parts for raw in islice(part.rows(only_texts=True), LOOKED_AT) for name in raw.row or ()}
     for name in columns or ("",):
         if name not in there:
             raise InputError(
