@@ -92,6 +92,7 @@ class Worker:
             limit=config.max_length,
             batch=config.batch,
             workers=config.workers,
+            encoders=config.encoders,
             source_column=config.source_column,
             strict=config.on_bad_row == "error",
         )

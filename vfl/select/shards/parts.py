@@ -201,7 +201,8 @@ def clear(out: Path) -> None:
         raise InputError(f"{out} is a file; name a folder.")
     if any(out.iterdir()) and not any((out / name).exists() for name in (PLAN, MANIFEST, CLAIMS)):
         raise InputError(f"{out} holds other files; name another folder.")
-    for name in (INDEX, MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.safetensors"):
+    made = ("classes.parquet", "mean.safetensors", "image-hashes.parquet")
+    for name in (INDEX, MANIFEST, PLAN, ALL_ERRORS, SETTINGS, *made):
         (out / name).unlink(missing_ok=True)
     for name in (PARTS, FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
