@@ -54,6 +54,8 @@ def test_images_are_looked_at_once_and_only_where_rows_are_compared(scored, monk
     assert len(seen) == 2
     assert left(scores, None, duplicates="near", near_bits=6) == [0, 3, 4, 5]
     assert not list(scores.glob(".*"))
+    (scores / perceptual.FILE).write_bytes(b"damaged")
+    assert left(scores, data, duplicates="near", near_bits=6) == [0, 3, 4, 5]
 
 
 def test_an_image_that_went_away_is_named(scored):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from vfl.data import BadRow, Sample
 from vfl.data.reading import Data
@@ -54,8 +55,8 @@ class Images:
             CREATE OR REPLACE TABLE perceptual AS
             SELECT position, image_hash, {OWN} AS bits FROM asked WHERE contains(image_hash, ':')""")
         kept = self.scores / FILE
-        known = f"read_parquet({text(str(kept))})"
-        if kept.exists():
+        known = _known(kept)
+        if known:
             connection.execute(f"INSERT INTO perceptual SELECT * FROM {known} SEMI JOIN asked USING {KEY}")
         missing = f"asked ANTI JOIN perceptual USING {KEY}"
         ((count,),) = connection.execute(f"SELECT count(*) FROM {missing}").fetchall()
@@ -67,7 +68,7 @@ class Images:
             connection.execute("INSERT INTO perceptual FROM made")
         from duckdb import IOException  # optional, as in score_folder
 
-        more = f"UNION ALL (SELECT * FROM {known} ANTI JOIN perceptual USING {KEY})" if kept.exists() else ""
+        more = f"UNION ALL (SELECT * FROM {known} ANTI JOIN perceptual USING {KEY})" if known else ""
         try:
             with replacing(kept) as temporary:
                 connection.execute(f"COPY (FROM perceptual {more}) TO {text(str(temporary))} (FORMAT parquet)")
@@ -88,6 +89,18 @@ class Images:
                 positions, hashes = zip(*chunk, strict=True)
                 yield pa.table([positions, hashes, pa.array(bits, pa.uint64())], SCHEMA)
                 bar.update(len(chunk))
+
+
+def _known(kept: Path) -> str:
+    """In SQL, the hashes that were kept; "" where there are none, or their file is damaged."""
+    try:
+        pq.read_schema(kept)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, pa.ArrowException) as error:
+        logger.warning("%s can't be read (%s): the images are hashed anew", kept, error)
+        return ""
+    return f"read_parquet({text(str(kept))})"
 
 
 def _row_at(rows: Iterator[tuple[int, Sample | BadRow]], position: int) -> Sample | BadRow:

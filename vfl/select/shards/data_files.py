@@ -1,6 +1,6 @@
 """The files of the data by their hashes, and whether they still are those that were scored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,14 @@ def changes(manifest: Mapping[str, Any], data: Any, split: str | None = None) ->
         rows = sum(source["rows"] for source in now) if all(source["path"] is None for source in now) else None
         scored = manifest.get("rows")
         return [f"{scored:,} rows then, {rows:,} now"] if None not in (rows, scored) and rows != scored else []
+    return differences(then, now)
+
+
+def differences(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which files differ, of those that were scored and those that are there; in words, empty where none does."""
     if len(then) == len(now):
         return [change for before, after in zip(then, now, strict=True) if (change := _change(before, after))]
-    before, after = ({Path(source["path"]).name: source for source in side} for side in (then, now))
+    before, after = ({Path(source["path"] or "").name: source for source in side} for side in (then, now))
     lost = [f"{name} was scored and is not there" for name in before if name not in after]
     new = [f"{name} is there and was not scored" for name in after if name not in before]
     changed = [change for name in before if name in after and (change := _change(before[name], after[name]))]
@@ -78,9 +83,10 @@ def changes(manifest: Mapping[str, Any], data: Any, split: str | None = None) ->
 def _change(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     if then["sha256"] == now["sha256"]:
         return None
-    if then.get("bytes") != now["bytes"]:
-        return f"{now['path']} has {now['bytes']:,} bytes, {then.get('bytes', 0):,} then"
-    return f"{now['path']} has other content (SHA-256 {then['sha256'][:12]}... then, {now['sha256'][:12]}... now)"
+    name = now["path"] or "the data set"
+    if then.get("bytes") != now.get("bytes"):
+        return f"{name} has {now.get('bytes', 0):,} bytes, {then.get('bytes', 0):,} then"
+    return f"{name} has other content (SHA-256 {then['sha256'][:12]}... then, {now['sha256'][:12]}... now)"
 
 
 def _files(path: Path, split: str | None) -> list[Path]:

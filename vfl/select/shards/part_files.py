@@ -105,7 +105,9 @@ def check_parts(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not {"rows", "shard_rows", "parts", "counts", "measured"} <= manifest.keys():
         return  # made by hand
     names = [f"{part_name(part)}.parquet" for part in range(manifest["parts"])]
-    problems = [f"{file.name} is no part of this run" for file in foreign(folder, manifest["parts"])]
+    if strange := foreign(folder, manifest["parts"]):
+        raise InputError(f"{strange[0]} is no part of this run; move it away, and run this again.")
+    problems = []
     for part, name in enumerate(names):
         problem = problem_of(folder / name, part, manifest)
         if problem is not None:

@@ -33,6 +33,7 @@ from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import SETTINGS
 from vfl.io.versions import versions
+from vfl.select.shards.data_files import differences
 from vfl.select.shards.part_files import ALL_ERRORS, OTHER_RUN, RUN, foreign, part_name, problem_of
 from vfl.select.shards.row_index import INDEX, RowIndex
 from vfl.select.shards.score_table import ERRORS, Part, schema
@@ -43,6 +44,8 @@ PLAN, MANIFEST = "plan.json", "manifest.json"
 FULL = "What was finished is kept: make room and run the same command again, or give another --out."
 PARTS, FAILED, CLAIMS = "parts", "failed", "claims"
 KIND = "vfl scores"
+SHOWN = 3
+"""Files whose change is told."""
 Rows = Iterator[Sample | BadRow]
 
 
@@ -175,13 +178,15 @@ def check_same(out: Path, there: Plan, here: Plan) -> None:
         "functions": (there.functions, here.functions),
         "shard_rows": (there.shard_rows, here.shard_rows),
         "map": ((there.map or {}).get("sha256"), (here.map or {}).get("sha256")),
-        "data": ([one["sha256"] for one in there.sources], [one["sha256"] for one in here.sources]),
     }
     for before, now in ((there.model, here.model), (there.measured, here.measured)):
         pairs |= {key: (before.get(key), now.get(key)) for key in {**before, **now}}
     if there.model.get("weights_sha256") and here.model.get("weights_sha256"):
         del pairs["id"]  # a folder may have been moved
     other = [f"{key}: {then!r} then, {now!r} now" for key, (then, now) in pairs.items() if then != now]
+    changed = differences(there.sources, here.sources)
+    if changed:
+        other.append(f"data: {', '.join(changed[:SHOWN])}{' and more' if len(changed) > SHOWN else ''}")
     if other:
         raise InputError(
             f"{out} holds scores of another run ({'; '.join(other)}). Use the same settings, --overwrite to replace "

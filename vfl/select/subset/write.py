@@ -247,7 +247,11 @@ def _data_of(config: FilterConfig, folder: ScoreFolder) -> tuple[Path, ...]:
     scored = folder.manifest.get("settings", {}).get("data")
     if not scored:
         raise InputError("Where is the data? The scores don't tell (it was no file); give --data.")
-    return tuple(map(Path, several(scored)))
+    data = tuple(map(Path, several(scored)))
+    gone = next((path for path in data if not path.exists()), None)
+    if gone is not None:
+        raise InputError(f"{gone}, which was scored, is not there any more; say where it is now with --data.")
+    return data
 
 
 def _reading_of(config: FilterConfig, folder: ScoreFolder) -> dict[str, Any]:
