@@ -38,7 +38,7 @@ class Hashes:
         """A file's SHA-256 as hex digits. What nobody has read is read now.
 
         Raises:
-            InputError: the file can't be read, or has become shorter meanwhile.
+            InputError: the file can't be read, or its size changed meanwhile.
         """
         state = self._state(path)
         try:
@@ -47,7 +47,7 @@ class Hashes:
                 file.hash_to(size)
         except OSError as error:
             raise InputError(f"the data {path} can't be read: {error.strerror}") from error
-        if state.count != size:
+        if not state.count == size == state.size:
             raise InputError(f"the data {path} was changed while it was read; run this again when it is complete")
         return state.digest.hexdigest()
 
@@ -56,10 +56,11 @@ class Hashes:
 
 
 class _State:
-    """The first `count` bytes of a file are hashed."""
+    """The first `count` bytes of a file are hashed. It had `size` bytes when it was first opened."""
 
     def __init__(self, on_bytes: Callable[[int], object]) -> None:
         self.digest, self.count, self.on_bytes = sha256(), 0, on_bytes
+        self.size: int | None = None
 
     def add(self, piece: memoryview | bytes) -> None:
         self.digest.update(piece)
@@ -73,6 +74,8 @@ class HashedFile(io.RawIOBase):
     def __init__(self, path: Path, state: _State, *, in_order: bool) -> None:
         self._raw = path.open("rb", buffering=0)
         self._state, self._in_order = state, in_order
+        if state.size is None:
+            state.size = os.fstat(self._raw.fileno()).st_size
         self._at = 0
         self._kept, self._kept_from = b"", 0
 
@@ -95,8 +98,13 @@ class HashedFile(io.RawIOBase):
             self._state.add(piece)
 
     def readinto(self, buffer: Any) -> int:
-        """As of io.RawIOBase."""
-        view = memoryview(buffer).cast("B")
+        """As of io.RawIOBase; fewer bytes than asked for come at the end of the file alone, as Arrow expects."""
+        view, filled = memoryview(buffer).cast("B"), 0
+        while filled < len(view) and (count := self._read_some(view[filled:])):
+            filled += count
+        return filled
+
+    def _read_some(self, view: memoryview) -> int:
         inside = self._at - self._kept_from
         if 0 <= inside < len(self._kept):
             piece = memoryview(self._kept)[inside : inside + len(view)]
