@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vfl.data import hashing
 from vfl.data.hashing import Hashes
 from vfl.data.reading import open_data
 from vfl.data.uids import Named
@@ -95,6 +96,15 @@ def test_reading_begins_at_any_row_and_the_first_one_hashes_the_file(tmp_path, c
         assert rows_from(data, index, first, 150) == every[first : first + 150]
     if data.is_file():
         assert hashes.of(data) == sha256(data.read_bytes()).hexdigest()
+
+
+def test_row_groups_that_are_too_large_to_keep_are_read_twice(tmp_path, monkeypatch):
+    data, hashes = written("parquet", tmp_path), Hashes()
+    whole, _ = index_of(data, tmp_path)
+    monkeypatch.setattr(hashing, "MOST_KEPT", 2_000)
+    every, _ = index_of(data, tmp_path, hashes)
+    assert every == whole
+    assert hashes.of(data) == sha256(data.read_bytes()).hexdigest()
 
 
 def test_several_files_follow_each_other(tmp_path):
