@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 PART_ROWS, LEAST_ROWS, PARTS_EACH, PART_BYTES = 2048, 64, 8, 2**28
 """Rows of a part, at most and at least; parts that a process gets, at least; bytes of the data that a part holds."""
+BYTES: dict[str, Any] = {"unit": "B", "unit_scale": True}
 MEAN = "mean.safetensors"
 """The mean vision embedding, with the run's digest and its own: another run's, or a damaged one, is made anew."""
 
@@ -164,16 +165,20 @@ class Worker:
 
     def _hashed(self, source: Any, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The data's files; read are those that look changed since they were `known`."""
-        shown: dict[str, Any] = {"unit": "B", "unit_scale": True, "leave": False, "delay": 1}
-        with progress_bar(desc="hashing", disable=not self.progress, **shown) as bar:
+        with self._bar("hashing", **BYTES) as bar:
             return sources_of(source, known, self.config.split, Hashes(bar.update))
+
+    def _bar(self, desc: str, **shown: Any) -> Any:
+        return progress_bar(desc=desc, disable=not self.progress, leave=False, delay=1, **shown)
 
     def _read_once(self, source: Any) -> tuple[int, list[dict[str, Any]]]:
         """Count, hash and index the data in one reading; how many rows there are, and its files."""
         sources: list[dict[str, Any]] = []
-        size = bytes_of(source, self.config.split)
-        shown: dict[str, Any] = {"unit": "B", "unit_scale": True, "total": size} if size else {"unit": " rows"}
-        with progress_bar(desc="reading the data", disable=not self.progress, leave=False, delay=1, **shown) as bar:
+        hashes, files = Hashes(), all(part.container != "hf" for part in self.data.parts)
+        shown = {**BYTES, "total": bytes_of(source, self.config.split)} if files else {"unit": " rows"}
+        with self._bar("reading the data", **shown) as bar, self._bar("hashing", **BYTES) as other_bar:
+            # data sets are mapped into memory, and hashed when that is done
+            hashes.on_bytes = bar.update if files else other_bar.update
 
             def note(row: Sample | BadRow) -> None:
                 if self.config.on_bad_row == "error" and isinstance(row, BadRow):
@@ -181,14 +186,13 @@ class Worker:
                         f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave such rows out with on_bad_row: "
                         "skip (--on-bad-row skip)."
                     )
-                if not size:
+                if not files:
                     bar.update()
 
             def hashed() -> list[str]:
                 sources.extend(sources_of(source, None, self.config.split, hashes))
                 return [fact["sha256"] for fact in sources]
 
-            hashes = Hashes(bar.update if size else lambda count: None)
             return write_index(self.out / INDEX, self.data, hashes, hashed, note), sources
 
     def _mean(self) -> torch.Tensor:
