@@ -4,8 +4,8 @@ torchrun --nproc-per-node 8 --module vfl.select.score.run --config score.yaml [k
 accelerate launch --module vfl.select.score.run data=llava.json map=map.json out=scores
 deepspeed --module vfl.select.score.run --config score.yaml
 
-Every process takes parts that nobody works on, one after another, so that none waits for another; several machines do the same
-over a folder that all see. A run that was stopped, however, goes on with the same command: finished parts stay.
+Every process takes parts that nobody works on, one after another, so that none waits for another; several machines do
+the same over a folder that all see. A run that was stopped, however, goes on with the same command: finished parts stay.
 """
 
 import argparse
