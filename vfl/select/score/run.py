@@ -5,7 +5,8 @@ accelerate launch --module vfl.select.score.run data=llava.json map=map.json out
 deepspeed --module vfl.select.score.run --config score.yaml
 
 Every process takes parts that nobody works on, one after another, so that none waits for another; several machines do
-the same over a folder that all see. A run that was stopped, however, goes on with the same command: finished parts stay.
+the same over a folder that all see. A run that was stopped, however, goes on with the same command: finished parts
+stay.
 """
 
 import argparse
