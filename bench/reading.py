@@ -70,7 +70,8 @@ def parts_read(opened: Callable[[], Data], plan: Plan, index: Path, processes: i
     before = bytes_read()
     known = [source["sha256"] for source in plan.sources]
     walkers = [Walker(opened(), plan, open_index(index, plan.rows, known)) for _ in range(processes)]
-    free, taken, last = set(range(plan.num_parts)), {}, dict.fromkeys(range(processes))
+    free, last = set(range(plan.num_parts)), dict.fromkeys(range(processes))
+    taken: dict[int, int] = {}
     while free:
         for process, walker in enumerate(walkers):
             taken.pop(process, None)
