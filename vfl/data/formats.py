@@ -24,6 +24,8 @@ SUFFIXES = (
 )  # fmt: skip
 NO_DATA = ("dataset_info.json", "dataset_infos.json", "manifest.json", "state.json")
 """Files beside data that tell of it: LLaMA-Factory's, the Hub's, this tool's."""
+WRITTEN = ("vfl subset", "vfl negatives")
+"""The kinds of manifests of this tool's own folders of rows."""
 
 _PRETTY = rb"\{(?:[^\n]*,)?[ \r]*\n\s*\""
 """An object over several lines."""
@@ -75,8 +77,8 @@ def sources(source: Any, split: str | None = None) -> list[Source]:
         raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
     if path.is_dir() and hf.is_saved(path):
         return [_dataset(hf.load(path, split), path.name, path)]
-    if path.is_dir() and (subset := _subset(path)):
-        return subset
+    if path.is_dir() and (parts := _own(path)):
+        return parts
     if path.is_dir():
         return [_file(file) for file in _shards(path, split)]
     if split is not None:
@@ -84,13 +86,13 @@ def sources(source: Any, split: str | None = None) -> list[Source]:
     return [_file(path)]
 
 
-def _subset(folder: Path) -> list[Source]:
-    """The parts of a subset that this tool wrote; its rows name images in the folder that its manifest tells."""
+def _own(folder: Path) -> list[Source]:
+    """The parts of a folder that this tool wrote; its rows name images in the folder that its manifest tells."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    if not isinstance(manifest, dict) or manifest.get("kind") != "vfl subset":
+    if not isinstance(manifest, dict) or manifest.get("kind") not in WRITTEN:
         return []
     parts = [part for name in manifest["files"] for part in sources(folder / name)]
     images = manifest.get("images")
