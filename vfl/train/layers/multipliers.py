@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 LOWER = "lower"
-"""In a group of weights: of layers that are frozen on the way. By a key, since DeepSpeed's groups hold other tensors."""
+"""In a group of weights: of layers that are frozen on the way. A key, since DeepSpeed's groups hold other tensors."""
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
