@@ -9,12 +9,15 @@ import ranked
 import trained
 import warm
 
+pytestmark = pytest.mark.long
+
 IMAGES = ("image", "image", "turns", "images") * 3
 # Batches of both ranks with and without images, and of one rank only.
 MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")
 PAIRS = ("pair",) * 8
 # The first gradient (norm 0.8) is taken as it is, the next ones (1.2, 1.4) are clipped.
 WHOLE = {"per_device_train_batch_size": 4, "max_steps": 3, "max_grad_norm": 1.0, **trained.STEADY}
+FREEZE = {"below": 0.6, "after": 0.34}  # layer 2 after the first of three steps, layer 3 goes on
 SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 
 
@@ -22,7 +25,7 @@ SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps
 def asked(data_of):
     """What is evaluated beside the training, at the start and the end."""
     rows = data_of("image", "text", "image")
-    return {"data": {"own": {"path": str(rows)}}, "batch": 2}
+    return {"data": {"own": {"path": str(rows), "max_new_tokens": 4}}, "batch": 2}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,9 @@ def ranks(qwen, data_of, asked, mixture, tmp_path_factory):
         "zero2": (images, {"deepspeed": "zero2"}),
         "zero3": (images, {"deepspeed": "zero3", "evaluation": asked}),
         "zero3-checkpointing": (images, {"deepspeed": "zero3", "checkpointing": "on"}),
+        "ddp-freeze": (images, {"freeze": FREEZE}),
+        "zero2-freeze": (images, {"freeze": FREEZE, "deepspeed": "zero2"}),
+        "zero3-freeze": (images, {"freeze": FREEZE, "deepspeed": "zero3", "checkpointing": "on"}),
         "mixed-zero2": (mixed, {"deepspeed": "zero2"}),
         "mixed-zero3": (mixed, {"deepspeed": "zero3", "checkpointing": "auto"}),
         "dpo": (pairs, {"method": "dpo", "deepspeed": "zero2"}),
@@ -68,12 +74,13 @@ def alone(qwen, data_of, run, tmp_path_factory):
     """The weights that one process trains, by data and method."""
     known = {}
 
-    def weights(kinds, method="sft"):
-        if (kinds, method) not in known:
+    def weights(kinds, method="sft", freeze=None):
+        key = (kinds, method, freeze is None)
+        if key not in known:
             out = tmp_path_factory.mktemp("alone") / "run"
-            run(qwen, data_of(*kinds), out, trainer=WHOLE, method=method)
-            known[kinds, method] = trained.weights(out)
-        return known[kinds, method]
+            run(qwen, data_of(*kinds), out, trainer=WHOLE, method=method, freeze=freeze)
+            known[key] = trained.weights(out)
+        return known[key]
 
     return weights
 
@@ -93,6 +100,9 @@ def _pairs_without_image(folder, pairs):
         ("zero2", IMAGES, "sft"),
         ("zero3", IMAGES, "sft"),
         ("zero3-checkpointing", IMAGES, "sft"),
+        ("ddp-freeze", IMAGES, "sft"),
+        ("zero2-freeze", IMAGES, "sft"),
+        ("zero3-freeze", IMAGES, "sft"),
         ("mixed-zero2", MIXED, "sft"),
         ("mixed-zero3", MIXED, "sft"),
         ("dpo", PAIRS, "dpo"),
@@ -104,8 +114,10 @@ def test_two_ranks_train_what_one_process_does(ranks, alone, name, kinds, method
     assert [code[name] for code in codes] == [0, 0]
     weights = trained.weights(folder / name)
     assert all(weight.numel() and weight.norm() > 0 for weight in weights.values())
-    assert trained.difference(alone(kinds, method), weights) < trained.ROUNDING
-    check_stage(folder / name, {"zero2": 2, "mixed-zero2": 2, "dpo": 2}.get(name, 3))
+    freeze = FREEZE if name.endswith("freeze") else None
+    assert trained.difference(alone(kinds, method, freeze), weights) < trained.ROUNDING
+    stages = {"ddp-freeze": None, "zero2": 2, "zero2-freeze": 2, "mixed-zero2": 2, "dpo": 2}
+    check_stage(folder / name, stages.get(name, 3))
 
 
 def check_stage(out, stage):

@@ -15,6 +15,8 @@ from vfl.errors import InputError
 from vfl.train.checkpoints import WRITING
 from vfl.train.resumed_settings import as_before, goes_on
 
+pytestmark = pytest.mark.long
+
 KINDS = ("image", "text", "turns", "image", "images", "image", "text", "image", "image", "image")
 # Three steps an epoch, of which the last is short; dropout, shuffling and accumulation all draw or count.
 SETTINGS = {
@@ -32,7 +34,8 @@ TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", 
 
 @pytest.fixture(scope="module")
 def settings(data_of):
-    return SETTINGS | {"evaluation": {"data": {"own": {"path": str(data_of("image", "text", "image"))}}, "every": 3}}
+    own = {"path": str(data_of("image", "text", "image")), "max_new_tokens": 4}
+    return SETTINGS | {"evaluation": {"data": {"own": own}, "every": 3}}
 
 
 @pytest.fixture(scope="module")

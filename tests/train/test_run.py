@@ -19,6 +19,8 @@ from vfl.train.assemble import assemble
 from vfl.train.recipe import Recipe
 from vfl.train.run import train
 
+pytestmark = pytest.mark.long
+
 KINDS = ("image", "text", "turns", "images")
 ONE_ANSWER = ("image", "text", "images", "image")  # prefix-LMs take one question a row
 LAST = 3
@@ -86,7 +88,7 @@ def test_the_loss_is_recorded_and_drawn_without_an_evaluation(done):
 
 def test_every_logger_is_told_the_accuracies_and_none_of_the_losses_is_lost(done, qwen, data_of, run, tmp_path):
     out = tmp_path / "run"
-    evaluation = {"data": {"own": {"path": str(data_of("image", "text"))}}, "every": 1}
+    evaluation = {"data": {"own": {"path": str(data_of("image", "text")), "max_new_tokens": 4}}, "every": 1}
     run(qwen, data_of(*KINDS), out, evaluation=evaluation)
     assert trained.losses(out) == trained.losses(done[0])
     state = json.loads((out / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())
@@ -155,7 +157,7 @@ def test_accumulated_batches_count_by_their_tokens(done, qwen, data_of, run, tmp
 
 def test_another_run_may_be_overwritten_when_asked(done, qwen, data_of, run, tmp_path):
     out = tmp_path / "run"
-    evaluation = {"data": {"own": {"path": str(data_of("image", "text"))}}}
+    evaluation = {"data": {"own": {"path": str(data_of("image", "text")), "max_new_tokens": 4}}}
     run(qwen, data_of("image", "text"), out, evaluation=evaluation)
     run(qwen, data_of(*KINDS), out, how={"overwrite": True})
     assert trained.same(trained.weights(out), trained.weights(done[0]))

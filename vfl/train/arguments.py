@@ -115,8 +115,8 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
         "fp16": dtype is torch.float16,
         "use_cpu": not gpu,
         "dataloader_num_workers": _workers() if gpu else 0,
-        # Only language layers hold trained weights, and every batch passes through all of them.
-        "ddp_find_unused_parameters": bool(recipe.also_adapt),
+        # Only language layers hold trained weights, and every batch passes through all that are not frozen.
+        "ddp_find_unused_parameters": bool(recipe.also_adapt) or recipe.freeze is not None,
         **written,
         "output_dir": str(recipe.out / CHECKPOINTS),
         "seed": recipe.seed,

@@ -25,6 +25,7 @@ from vfl.train.export.meta_model import identify_model
 from vfl.train.field_values import checked
 from vfl.train.in_turn import in_turn
 from vfl.train.layers.choice import chosen_layers
+from vfl.train.layers.freeze import Freezing, check_freezing
 from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
 from vfl.train.layers.rules import check_count
@@ -121,6 +122,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         _check_rule(recipe, identity, options, vlm, stage)
     else:  # before the data is read: a wrong choice is said at once
         layers = spared(chosen_layers(choice, identity, fmap), protection)
+        _check_freeze(recipe, layers, vlm)
         if recipe.adapter is None:
             lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
         else:
@@ -132,6 +134,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if choice.by_data:
         decision = _decided(recipe, vlm, identity, prepared, encoder, args, options, protection)
         layers = list(decision.layers)
+        _check_freeze(recipe, layers, vlm)
         lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
     mixed = prepared.facts.text_only > 0 and stage == 3
     if mixed and recipe.method == "dpo":
@@ -166,7 +169,15 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         )
     if protection is not None:
         trainer.multipliers = protection.multipliers
+    if recipe.freeze is not None:
+        steps = launch_facts(args, len(prepared.rows)).total_steps
+        trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
+
+
+def _check_freeze(recipe: Recipe, layers: list[int], vlm: VLM) -> None:
+    if recipe.freeze is not None:
+        check_freezing(recipe.freeze, layers, vlm.num_layers)
 
 
 def _check_rule(recipe: Recipe, model: ModelId, options: dict[str, Any], vlm: VLM, stage: int) -> None:

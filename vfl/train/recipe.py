@@ -13,8 +13,10 @@ from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.io.fields import Names, OnBadRow, Paths, SomeNames, several, split, switch
 from vfl.loading.load import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
+from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
 from vfl.train.nonfinite import OnNan
+from vfl.train.study_config import StudyConfig
 
 
 class _Strict(BaseModel):
@@ -188,6 +190,7 @@ class Recipe(_Strict):
     data: DataConfig
     layers: LayerChoice
     protect: ProtectConfig | None = None
+    freeze: FreezeConfig | None = Field(default=None, description="lower layers are trained in the first steps alone")
     match_rank: bool = Field(default=False, description="scale the rank to as many trainable parameters as full-LoRA")
     lora: dict[str, Any] = Field(default_factory=dict)
     also_adapt: Annotated[tuple[Literal["vision", "projector"], ...], BeforeValidator(split)] = ()
@@ -197,6 +200,7 @@ class Recipe(_Strict):
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
+    study: StudyConfig | None = Field(default=None, description="the arms of `vfl arms`; `vfl train` passes over it")
 
     @model_validator(mode="after")
     def _goes_on_from_an_adapter(self) -> Self:
@@ -210,6 +214,15 @@ class Recipe(_Strict):
         }
         if taken := [key for key in written if written[key]]:
             raise ValueError(f"adapter keeps its own rank, modules and layers: leave {taken[0]} out")
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_what_the_backward_pass_ends_at(self) -> Self:
+        if self.freeze is not None and self.also_adapt:
+            raise ValueError(
+                f"freeze ends the backward pass above the lower layers, and also_adapt: {', '.join(self.also_adapt)} "
+                "leads it through all of them: leave one of the two out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -41,7 +41,9 @@ def as_before(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
 
 
 def goes_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a run is only longer than it was: no learning rate so far depended on how long it is."""
+    """Whether a run is only longer than it was: no learning rate and no frozen layer so far depended on its length."""
+    if before.get("freeze") or now.get("freeze"):
+        return False
     old, new = (DEFAULTS | dict(settings.get("trainer") or {}) for settings in (before, now))
     steps = [_length(trainer) for trainer in (old, new)]
     if old == new or steps[0][0] != steps[1][0] or not steps[1][1] > steps[0][1]:

@@ -239,4 +239,4 @@ def _claim(recipe: Recipe, previous: PreviousRun, *, resume: bool) -> None:
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with its defaults, as YAML has it; it can be run again as it is."""
-    return recipe.model_dump(mode="json", by_alias=True)
+    return recipe.model_dump(mode="json", by_alias=True, exclude={"study"})

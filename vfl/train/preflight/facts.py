@@ -47,6 +47,7 @@ class ArmFacts(_Facts):
     rank: int | None = None  # LoRA's r, after `match_rank`
     reason: str | None = None  # why a rule chose these layers
     protected: str | None = None  # which layers are spared for other functions, and how
+    frozen: str | None = None  # which layers are frozen on the way, and when
 
 
 class TowerModules(_Facts):

@@ -168,6 +168,7 @@ def _model(flight: Preflight) -> RenderableType:
     rows = [("Method", flight.method), ("Model", model_text(flight)), ("Arm", arm_text(flight))]
     rows += [("Why", flight.arm.reason)] if flight.arm.reason else []
     rows += [("Protected", flight.arm.protected)] if flight.arm.protected else []
+    rows += [("Frozen", flight.arm.frozen)] if flight.arm.frozen else []
     return _pairs([*rows, ("Backward", backward_text(flight)), ("Data", data_text(flight.data))])
 
 
