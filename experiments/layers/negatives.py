@@ -18,10 +18,10 @@ rows come from `vfl.negatives` on the task's own training rows.
 X says at which layers the model was blind when it gave the rejected answers: `map` (where the task's function reads),
 `random` (as many layers, drawn anew for each seed), `blind` (all of them) or `own` (none: its own wrong answers).
 
-Tasks are of two kinds. `worn counting` and `worn ocr` restore one function after noise in the decoder, and `ocr` is
-what the twin reads half-well as it is: the model answers part of the questions, so what it says when it is blind is
-another answer. `poster` and `dark` are known things drawn otherwise (experiments/layers/tasks.py), of which the model
-sees little.
+Tasks are of two kinds. `worn ocr` and `worn grounding` restore one function after noise in the decoder, and `ocr` is
+what the twin reads half-well as it is: where the model answers part of the questions, what it says when it is blind is
+another answer. (Worn counting is whole again after eight steps of sft, and leaves nothing to gain.) `poster` and `dark`
+are known things drawn otherwise (experiments/layers/tasks.py), of which the model sees little.
 
 All arms of a task share its first ROWS_OF rows. The learning rate of each loss is chosen with the map's negatives for
 each kind of task, on one task of the planted model and seed 0; the other seeds, tasks and models judge. CORE arms come
@@ -52,8 +52,8 @@ from vfl.testbeds.micro.questions import FUNCTIONS
 from vfl.train.adapter.lora import build_lora
 
 RESULTS = "negatives.jsonl"
-TASKS_OF = {"planted": ("worn counting", "worn ocr", "poster", "dark"), "twin": ("ocr", "worn counting")}
-SET_ON = {"known": "worn counting", "shifted": "poster"}
+TASKS_OF = {"planted": ("worn ocr", "worn grounding", "poster", "dark"), "twin": ("ocr", "worn grounding")}
+SET_ON = {"known": "worn ocr", "shifted": "poster"}
 STEPS_OF, ROWS_OF = {"known": 8, "shifted": 60}, {"known": 96, "shifted": 480}
 RATES = (2e-3, 5e-3)
 RATED = {"sft": "sft", "both": "both map", "dpo": "dpo map"}  # the arm that sets each kind's rate
@@ -126,8 +126,9 @@ def planned(model: str, rates: dict[tuple[str, str], float]) -> Iterator[Run]:
                     raise ValueError("the planted model sets the rates: run it first")
                 yield from (run for name in missing for run in rating(kind, name))
                 return
-            for seed in range(SEEDS):
-                yield from (Run(model, task, arm, rates[kind, loss_name(arm)], seed) for task in tasks for arm in arms)
+            for task in tasks:
+                for seed in range(SEEDS):
+                    yield from (Run(model, task, arm, rates[kind, loss_name(arm)], seed) for arm in arms)
 
 
 def written(out: Path, task: str) -> str:

@@ -242,8 +242,8 @@ def test_the_rows_train_with_dpo_as_they_lie(data, tmp_path):
     assert "Blind at layers 5" in done.stdout
     trainer = {
         "max_steps": 3,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 5e-3,
+        "per_device_train_batch_size": len(lines(out / "negatives.jsonl")),  # all rows, so that losses compare
+        "learning_rate": 2e-3,
         "warmup_steps": 0,
         "logging_steps": 1,
         "disable_tqdm": True,
