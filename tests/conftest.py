@@ -14,6 +14,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.append(str(Path(__file__).parent))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where prepared rows lie, for this session alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["VFL_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The checkpoint folder of a tiny family (a key of `tiny.ALL`), built once a session; read it, do not write."""

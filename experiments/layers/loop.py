@@ -9,7 +9,7 @@ Legend: B rows, T tokens of the longest row, W the model's width.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.arguments import DEFAULTS
 from vfl.train.backward.truncate import truncate
+from vfl.train.layers.freeze import FreezeConfig, Freezing
 from vfl.train.layers.multipliers import parameter_groups
 from vfl.train.rows.table import conversation
 
@@ -135,13 +136,16 @@ def fit(
     order: Sequence[Sequence[int]],
     schedule: Schedule,
     multipliers: Mapping[int, float] | None = None,
+    freeze: FreezeConfig | None = None,
 ) -> list[float]:
     """Train the adapter; the losses of all steps.
 
     Args:
         multipliers: of the learning rate, by decoder layer; 1 where none is given.
+        freeze: which layers are trained in the first steps alone.
     """
     groups = parameter_groups(model, multipliers or {}, schedule.learning_rate, DEFAULTS["weight_decay"])
+    freezing = None if freeze is None else Freezing.of(freeze, vlm.num_layers, schedule.steps)
     optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
     warmup = math.ceil(DEFAULTS["warmup_steps"] * schedule.steps)
     scheduler = get_scheduler(DEFAULTS["lr_scheduler_type"], optimizer, warmup, schedule.steps)
@@ -149,10 +153,11 @@ def fit(
     losses = []
     model.train()
     with truncate(model, checkpointing=False):
-        for chosen in order:
-            loss = loss_of(vlm, [rows[n] for n in chosen])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        for step, chosen in enumerate(order):
+            with nullcontext() if freezing is None else freezing.at(step, model):
+                loss = loss_of(vlm, [rows[n] for n in chosen])
+                loss.backward()
+            torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], 1.0)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)

@@ -42,12 +42,13 @@ RATED = ("full", "gradient")
 FIRST = ("full", "function", "gradient", "thin", "protect", "random 0", "uniform")
 SECOND = ("half", "reversed", "attention", "warmup", "similarity", "mlp", "lowest", "fisher", "random 1", "random 2")
 REPLAYED = ("full", "half", "function")
-SHARE = 0.1
+SHARE, FIFTH = 0.1, 0.2
 STEPS, BATCH = 120, 6
 # The second look: twice the steps and the other rate, on a task that no arm had learned and where forgetting was large.
 LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
 FINAL = ("full", "thin", "half")
 JUDGES = ("letters", "counts", "dark", "roman")
+FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
 
@@ -97,12 +98,17 @@ def planned_long(model: str) -> Iterator[Run]:
 def planned_judged(model: str) -> Iterator[Run]:
     """With replay, on tasks that chose neither rate nor rule; on another model than the planted one on all of them."""
     tasks = JUDGES if model == "planted" else (*JUDGES[:2], *LONG_TASKS, *JUDGES[2:])
-    for arms in (FINAL[:2], ("function", "gradient"), ("half", "protect")):
-        yield from (Run(model, task, arm, LONG_RATE, 0, SHARE) for task in tasks for arm in arms)
-        if arms == FINAL[:2]:
-            yield from (Run(model, task, arm, LONG_RATE, 1, SHARE) for task in tasks for arm in arms)
-    yield from (Run(model, task, arm, LONG_RATE, 2, SHARE) for task in tasks for arm in FINAL)
-    yield from (Run(model, task, arm, LONG_RATE, 0, 0.0) for task in tasks for arm in FINAL[:2])
+    everything = (*LONG_TASKS, *JUDGES)
+    for seed in range(2):
+        arms = ("thin", "full", "settled")
+        yield from (Run(model, task, arm, LONG_RATE, seed, FIFTH) for task in everything for arm in arms)
+    for seed in range(3):
+        yield from (Run(model, task, "settled", LONG_RATE, seed, SHARE) for task in everything)
+        yield from (Run(model, task, arm, LONG_RATE, seed, SHARE) for task in tasks for arm in ("thin", "full"))
+        if seed == 0:
+            yield from (Run(model, task, arm, LONG_RATE, 0, SHARE) for task in tasks for arm in ("upper", "function"))
+    yield from (Run(model, task, arm, LONG_RATE, 0, SHARE) for arm in FEW for task in tasks)
+    yield from (Run(model, task, arm, LONG_RATE, 0, 0.0) for task in tasks for arm in ("full", "thin", "settled"))
 
 
 def best_rate(results: list[dict[str, Any]], model: str) -> float | None:
@@ -130,7 +136,9 @@ def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
     with adapted(bed.vlm, config, run.seed) as model:
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         start = time.process_time()
-        losses = fit(bed.vlm, model, rows, batches(len(rows), schedule, run.seed), schedule, arm.multipliers)
+        losses = fit(
+            bed.vlm, model, rows, batches(len(rows), schedule, run.seed), schedule, arm.multipliers, arm.freeze
+        )
         seconds = time.process_time() - start
         after = bed.correct(run.task)
     return {

@@ -20,6 +20,7 @@ from vfl.models.conversation import encoder_of  # noqa: E402
 from vfl.train.adapter.lora import build_lora  # noqa: E402
 from vfl.train.adapter.lora_rank import count_parameters  # noqa: E402
 from vfl.train.assemble import assemble  # noqa: E402
+from vfl.train.layers.freeze import FreezeConfig  # noqa: E402
 from vfl.train.recipe import Recipe  # noqa: E402
 from vfl.train.rows.table import conversation  # noqa: E402
 from vfl.train.trainers import trained_state  # noqa: E402
@@ -35,13 +36,14 @@ def task(tmp_path_factory):
     return folder / "train.jsonl"
 
 
-@pytest.mark.parametrize("layers", ["full", [4, 6]])
-def test_the_loop_trains_as_vfl_train_does(layers, task, tmp_path):
+@pytest.mark.parametrize(("layers", "freeze"), [("full", {"below": 0.6, "after": 0.5}), ([4, 6], None)])
+def test_the_loop_trains_as_vfl_train_does(layers, freeze, task, tmp_path):
     """Losses of six steps, over the end of an epoch, from the same adapter."""
     recipe = {
         "out": str(tmp_path / "run"),
         "data": {"train": str(task)},
         "layers": layers,
+        "freeze": freeze,
         "lora": {"r": 4, "lora_dropout": 0.0},
         "trainer": {
             "learning_rate": 2e-3,
@@ -65,7 +67,8 @@ def test_the_loop_trains_as_vfl_train_does(layers, task, tmp_path):
 
     with adapted(vlm, build_lora(vlm.model, parts.layers, recipe["lora"]), seed=0) as model:
         model.load_state_dict(start, strict=False)
-        losses = fit(vlm, model, rows, batches(len(rows), schedule, seed=0), schedule)
+        order = batches(len(rows), schedule, seed=0)
+        losses = fit(vlm, model, rows, order, schedule, freeze=freeze and FreezeConfig(**freeze))
     assert losses == pytest.approx(expected, rel=2e-3)
     assert losses[0] != pytest.approx(losses[-1], rel=0.05)
 

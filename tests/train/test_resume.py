@@ -163,7 +163,7 @@ def test_a_folder_with_a_run_is_not_overwritten_unasked(interrupted, whole, qwen
 
 def test_what_changes_nothing_may_change(interrupted, whole, qwen, data_of, run, settings):
     trainer = settings["trainer"] | {"save_steps": 1, "save_total_limit": 1, "dataloader_num_workers": 1}
-    changed = settings | {"trainer": trainer | {"logging_steps": 2}}
+    changed = settings | {"trainer": trainer | {"logging_steps": 2}, "data": {"workers": 1}}
     run(qwen, data_of(*KINDS), interrupted, how={"resume": True}, **changed)
     assert trained.same(trained.weights(interrupted), trained.weights(whole))
 

@@ -126,10 +126,8 @@ def test_a_check_stops_before_training_and_changes_nothing(done, qwen, data_of, 
     out = tmp_path / "run"
     outcome = run(qwen, data_of(*KINDS), out, how={"check": True})
     assert outcome.adapter is None
-    assert sorted(path.name for path in out.iterdir()) == ["data", "preflight.json"]
-    checked = (out / "data" / "rows.arrow").stat()
+    assert [path.name for path in out.iterdir()] == ["preflight.json"]
     run(qwen, data_of(*KINDS), out)
-    assert (out / "data" / "rows.arrow").stat().st_mtime_ns == checked.st_mtime_ns, "not read again"
     assert trained.same(trained.weights(out), trained.weights(done[0]))
 
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from vfl.data.conversation import IMAGE_COLUMNS, converse
 from vfl.data.formats import LOOKED_AT, Source, kind_of, sources
-from vfl.data.imagefolder import ImageFolder
+from vfl.data.imagefolder import ImageFolder, MissingImageError
+from vfl.data.imageref import ImageRef
 from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.rawrow import RawRow
 from vfl.data.sample import BadRow, Place, Sample
@@ -123,7 +124,9 @@ def _sample(
     try:
         conversation, images = converse(raw.row, kind, folder, raw.members, image_columns)
     except InputError as error:
-        return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.row)), str(error))
+        missing = error.path if isinstance(error, MissingImageError) else None
+        return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.row)), str(error), missing=missing)
+    images = tuple(_placed(image, raw) for image in images)
     read_already = (*KINDS[kind][0], *(image_columns or IMAGE_COLUMNS))
     return Sample(
         uid=namer.name(raw.given_id, content_digest(conversation.turns, conversation.rejected, images)),
@@ -138,4 +141,13 @@ def _sample(
             if name not in read_already and (value is None or isinstance(value, (str, int, float)))
         },
         row=raw.row if keep_rows else None,
+    )
+
+
+def _placed(image: ImageRef, raw: RawRow) -> ImageRef:
+    """The image with its place, where it is a member that came with the row."""
+    if image.data is None:
+        return image
+    return next(
+        (replace(image, span=span) for name, span in raw.spans.items() if raw.members[name] is image.data), image
     )

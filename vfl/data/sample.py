@@ -1,6 +1,7 @@
 """What reading gives: a sample in one form whatever the format it came from, or the reason why a row is none."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vfl.data.imageref import ImageRef
@@ -50,3 +51,5 @@ class BadRow:
     uid: str
     reason: str
     place: Place | None = field(default=None, compare=False, repr=False)
+    missing: Path | None = field(default=None, compare=False, repr=False)
+    """The image file that is not there, where this is the reason."""

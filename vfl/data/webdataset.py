@@ -13,6 +13,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vfl.data.imageref import Span
 from vfl.data.kinds import kinds_of_row
 from vfl.data.rawrow import RawRow, parse_json
 from vfl.errors import InputError
@@ -31,8 +32,9 @@ def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
     done = "the beginning"
     try:
         with open_member(path) as handle, tarfile.open(fileobj=handle, mode="r:") as archive:
-            for key, files in groupby(_files(archive, only_ids), key=lambda file: file[0]):
-                yield _sample(f"{path.name} sample {key}", key, [(name, data) for _, name, data in files])
+            home = None if is_packed(path) else path.absolute()
+            for key, files in groupby(_files(archive, only_ids, home), key=lambda file: file[0]):
+                yield _sample(f"{path.name} sample {key}", key, [file[1:] for file in files])
                 done = f"sample {key}"
             handle.seek(archive.offset)
             # a broken header ends tarfile's loop just as the end mark does, a block of zeros
@@ -42,15 +44,21 @@ def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
         raise InputError(f"{path} is no intact tar archive (after {done}: {error})") from error
 
 
-def open_member(path: Path) -> BinaryIO:
+def is_packed(path: Path) -> bool:
+    """Whether an archive is gzipped, whatever its name says."""
     with path.open("rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b"
+        return handle.read(2) == b"\x1f\x8b"
+
+
+def open_member(path: Path) -> BinaryIO:
     # tarfile makes small steps back: within a buffer they do not unpack the archive from its beginning
-    return io.BufferedReader(gzip.open(path), 2**20) if packed else path.open("rb")
+    return io.BufferedReader(gzip.open(path), 2**20) if is_packed(path) else path.open("rb")
 
 
-def _files(archive: tarfile.TarFile, only_ids: bool) -> Iterator[tuple[str, str, bytes]]:
-    """(key, name, bytes) of each file that can belong to a sample."""
+def _files(
+    archive: tarfile.TarFile, only_ids: bool, home: Path | None
+) -> Iterator[tuple[str, str, bytes, Span | None]]:
+    """(key, name, bytes, their place in the file `home`) of each file that can belong to a sample."""
     while (member := archive.next()) is not None:
         # it keeps every header otherwise, and memory would grow with the archive
         archive.members.clear()  # type: ignore[attr-defined]
@@ -64,18 +72,22 @@ def _files(archive: tarfile.TarFile, only_ids: bool) -> Iterator[tuple[str, str,
             data = handle.read()
             if len(data) != member.size:
                 raise tarfile.ReadError(f"{member.name} is cut off")
-            yield match["key"], member.name, data
+            span = None
+            if home is not None and member.sparse is None:
+                span = Span(home, member.offset_data, member.size)
+            yield match["key"], member.name, data, span
 
 
-def _sample(where: str, key: str, members: list[tuple[str, bytes]]) -> RawRow:
-    files = dict(members)
-    images = {name: data for name, data in members if _extension(name) in IMAGES}
-    texts = {_extension(name): data for name, data in members if _extension(name) in _TEXTS}
+def _sample(where: str, key: str, members: list[tuple[str, bytes, Span | None]]) -> RawRow:
+    files = {name: data for name, data, _ in members}
+    images = {name: data for name, data in files.items() if _extension(name) in IMAGES}
+    texts = {_extension(name): data for name, data in files.items() if _extension(name) in _TEXTS}
+    spans = {name: span for name, _, span in members if span is not None and name in images}
     try:
-        kinds = [name if _extension(name) in IMAGES else f".{_extension(name)}" for name, _ in members]
+        kinds = [name if _extension(name) in IMAGES else f".{_extension(name)}" for name, *_ in members]
         if twice := [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]:
             raise InputError(
-                f"the sample has two files {twice[0]} ({_list(name for name, _ in members)}); what comes before a"
+                f"the sample has two files {twice[0]} ({_list(name for name, *_ in members)}); what comes before a"
                 " name's first dot is its sample's, so put another sign in place of further dots, or keep one file"
             )
         row = parse_json(texts["json"]) if "json" in texts else {}
@@ -89,7 +101,7 @@ def _sample(where: str, key: str, members: list[tuple[str, bytes]]) -> RawRow:
             row = row | {"messages": _caption(texts["txt"], len(images))}
     except InputError as error:
         return RawRow(where, None, key=key, problem=str(error), stored=files)
-    return RawRow(where, row, key=key, members=images)
+    return RawRow(where, row, key=key, members=images, spans=spans)
 
 
 _TEXTS = ("json", "txt")

@@ -209,6 +209,7 @@ def _arm_facts(recipe: Recipe, parts: Assembly) -> ArmFacts:
         rank=parts.lora.r,
         reason=_reason(recipe, parts),
         protected=None if parts.protection is None else parts.protection.sentence,
+        frozen=None if parts.trainer.freezing is None else parts.trainer.freezing.sentence(parts.layers),
     )
 
 

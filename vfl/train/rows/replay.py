@@ -1,28 +1,28 @@
 """Old rows among the new ones: from data that the user names, or from probe pairs with their right answers."""
 
 import json
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from datasets import concatenate_datasets
-
 from vfl.errors import InputError
 from vfl.evaluate.sources import suite_of
-from vfl.io.atomic import replacing
-from vfl.models.conversation import ConversationEncoder
+from vfl.io.cache import cached_folder
+from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.probes.asking import expected_text, question_of
-from vfl.probes.pair import Pair, Which
-from vfl.train.recipe import Recipe, ReplayConfig
-from vfl.train.rows.prepare import Prepared, prepare
+from vfl.probes.pair import PROBES_FILE, Pair, Which
+from vfl.probes.style import STYLES
+from vfl.train.recipe import DataConfig, Recipe, ReplayConfig, TrainingSet
+from vfl.train.rows.prepared import Prepared, joined
 from vfl.train.rows.replay_rows import replayed
+from vfl.train.rows.set_on_disk import code, file_hash
 
-POOL, PROBE_ROWS = "replay", "probe-rows.jsonl"
+KIND, PROBE_ROWS = "probes", "probe-rows.jsonl"
 
 
-def with_replay(
-    prepared: Prepared, recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, folder: Path, *, workers: int
-) -> Prepared:
+def with_replay(prepared: Prepared, recipe: Recipe, vlm: VLM, read: Callable[[DataConfig], Prepared]) -> Prepared:
     """The training set with old rows behind its own, the same ones in every epoch; as it is without `data.replay`.
 
     Which rows, and that they are `share` of all to the nearest row, follows from the recipe's seed alone, so a resumed
@@ -30,8 +30,7 @@ def with_replay(
 
     Args:
         prepared: the new rows.
-        folder: of the prepared rows; the pool lies below it.
-        workers: processes that decode and encode.
+        read: prepares the old ones.
 
     Raises:
         InputError: for rows that can't be replayed.
@@ -39,22 +38,15 @@ def with_replay(
     config = recipe.data.replay
     if config is None:
         return prepared
-    pool = _pool(config, recipe, vlm, encoder, folder / POOL, workers)
+    pool = read(_source(config, recipe, vlm))
     chosen = replayed(len(prepared.rows), len(pool.rows), config.share, recipe.seed)
-    return Prepared(
-        rows=concatenate_datasets([prepared.rows, pool.rows.select(chosen)]),
-        text=[*prepared.text, *(pool.text[n] for n in chosen)],
-        image=[*prepared.image, *(pool.image[n] for n in chosen)],
-        facts=prepared.facts.model_copy(
-            update={"replay": len(chosen), "files": {**prepared.facts.files, **pool.facts.files}}
-        ),
-    )
+    files = {**prepared.facts.files, **pool.facts.files}
+    facts = prepared.facts.model_copy(update={"replay": len(chosen), "files": files})
+    return joined([(prepared, range(len(prepared.rows))), (pool, chosen)], facts)
 
 
-def _pool(
-    config: ReplayConfig, recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, folder: Path, workers: int
-) -> Prepared:
-    """All rows that may be replayed, checked like the new ones."""
+def _source(config: ReplayConfig, recipe: Recipe, vlm: VLM) -> DataConfig:
+    """All rows that may be replayed, which are checked like the new ones."""
     if config.probes is not None and recipe.method == "dpo":
         raise InputError(
             "data.replay.probes are questions with one right answer, and the method is dpo: replay preference pairs "
@@ -62,36 +54,37 @@ def _pool(
         )
     if missing := [path for path in config.data if not path.exists()]:
         raise InputError(f"There is no data at {missing[0]} (data.replay.data). Check the path.")
-    source = recipe.data.model_copy(
-        update={
-            "train": config.data or (_written(config, vlm, folder),),
-            "images": config.images,
-            "format": config.format,
-            "replay": None,
-            "token_weights": None,
-        }
-    )
-    return prepare(source, encoder, folder, method=recipe.method, workers=workers, progress=False)
+    own = {"images": config.images, "format": config.format, "replay": None, "token_weights": None}
+    paths = config.data
+    if config.probes is not None:
+        paths = (_written(config, config.probes, vlm),)
+        own["images"] = paths[0].parent if config.probes in STYLES else Path(config.probes)
+    return recipe.data.model_copy(update={"train": (TrainingSet(path=paths),), **own})
 
 
-def _written(config: ReplayConfig, vlm: VLM, folder: Path) -> Path:
+def _written(config: ReplayConfig, probes: str, vlm: VLM) -> Path:
     """Probe pairs as rows: each image of a pair with the question and its right answer as the model writes it."""
-    assert config.probes is not None
-    pairs = suite_of(
-        config.probes,
-        folder / "probes",
-        functions=config.functions,
-        pairs=config.pairs,
-        seed=config.probe_seed,
-    )
-    path = folder / PROBE_ROWS
-    with replacing(path) as temporary:
-        lines = [json.dumps(row) + "\n" for pair in pairs for row in _rows(vlm, pair)]
-        temporary.write_text("".join(lines), encoding="utf-8")
-    return path
+    facts = config.model_dump(mode="json", include={"probes", "functions", "pairs", "probe_seed"})
+    if probes not in STYLES:
+        suite = Path(probes).resolve()
+        facts |= {"probes": str(suite), "suite": file_hash(suite / PROBES_FILE)}
+    facts |= {"encoder": encoder_of(vlm).fingerprint(), "family": vlm.family.name, "code": code()}
+
+    def known(folder: Path) -> Path | None:
+        path = folder / PROBE_ROWS
+        return path if path.exists() else None
+
+    def make(folder: Path) -> None:
+        pairs = suite_of(probes, folder, functions=config.functions, pairs=config.pairs, seed=config.probe_seed)
+        root = folder if probes in STYLES else Path(probes)
+        lines = [json.dumps(row) + "\n" for pair in pairs for row in _rows(vlm, pair, root)]
+        (folder / PROBE_ROWS).write_text("".join(lines), encoding="utf-8")
+
+    key = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return cached_folder(KIND, key, known, make, doing="draws probes to replay")
 
 
-def _rows(vlm: VLM, pair: Pair) -> list[dict[str, Any]]:
+def _rows(vlm: VLM, pair: Pair, root: Path) -> list[dict[str, Any]]:
     question = question_of(vlm, pair)
     rows: list[dict[str, Any]] = []
     shown: tuple[tuple[Which, str], ...] = (("image", pair.answer), ("source_image", pair.source_answer))
@@ -100,7 +93,7 @@ def _rows(vlm: VLM, pair: Pair) -> list[dict[str, Any]]:
         rows.append(
             {
                 "id": f"{pair.id}/{which}",
-                "images": [str(pair.path(which).resolve())],
+                "images": [str(pair.path(which).relative_to(root))],
                 "prompt": [{"role": "user", "content": question}],
                 "completion": [{"role": "assistant", "content": expected_text(vlm, pair, answer, encoded)}],
             }

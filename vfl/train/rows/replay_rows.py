@@ -6,6 +6,7 @@ Rows of what a model can do already, mixed into every epoch, keep it from forget
 from random import Random
 
 from vfl.errors import InputError
+from vfl.train.rows.draw import drawn
 
 
 def replayed(new: int, pool: int, share: float, seed: int) -> list[int]:
@@ -21,8 +22,4 @@ def replayed(new: int, pool: int, share: float, seed: int) -> list[int]:
     if pool < 1:
         raise InputError("The data to replay (data.replay) has no usable row. Give at least one, or leave replay out.")
     wanted = max(1, round(new * share / (1 - share)))
-    rng = Random(f"replay/{seed}")
-    rows: list[int] = []
-    while len(rows) < wanted:
-        rows += rng.sample(range(pool), min(pool, wanted - len(rows)))
-    return rows
+    return drawn(pool, wanted, Random(f"replay/{seed}"))
