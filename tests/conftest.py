@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,14 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 # `tiny` is imported from here. At the end of the path, so that no folder of tests shadows a module.
 sys.path.append(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where prepared rows lie, for this session alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["VFL_CACHE"] = str(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +35,22 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return folders[family]
 
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: a whole file runs in one process, which would go on alone after the others."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a search for garbage, of which each training run makes several, may skip it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Python's own end finds everything as it expects it."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,6 +17,8 @@ import tiny
 import warm
 import yaml
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns(
     *(".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache", "build", "dist", "demo", "runs", "site")
@@ -189,7 +191,8 @@ def test_a_clone_without_symbolic_links_installs_and_its_tests_are_found(tmp_pat
     )
     names = zipfile.ZipFile(build("wheel", clone, tmp_path / "dist")).namelist()
     assert {"vfl/train/run.py", "vfl/select/__init__.py"} <= set(names)
-    arguments = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/train", "tests/select")
+    options = ("--collect-only", "-q", "-p", "no:cacheprovider", "--assert=plain")
+    arguments = ("-m", "pytest", *options, "tests/train", "tests/select")
     collected = warm.finished(arguments, {**os.environ, "PYTHONPATH": str(clone)}, cwd=clone)
     assert collected.returncode == 0, collected.stdout[-3000:] + collected.stderr[-3000:]
     assert "tests/train/test_run.py::" in collected.stdout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from vfl.stats import Z_95, holm, wilson
+from vfl.stats import Z_95, _bootstrap, crossed_difference, crossed_rate, holm, wilson
 
 CASES = [(k, n) for n in (1, 2, 7, 20, 1000) for k in range(0, n + 1, max(1, n // 7))]
 
@@ -99,3 +99,69 @@ def test_the_order_of_hypotheses_does_not_matter_to_holm():
 def test_holm_without_hypotheses_or_rows():
     assert holm(np.zeros((2, 0)), 0.05).shape == (2, 0)
     assert holm(np.zeros((0, 3)), 0.05).shape == (0, 3)
+
+
+def crossed(rng, runs, items, mean, run_sd, item_sd):
+    """Outcomes of runs and items whose effects add up in log odds."""
+    effects = run_sd * rng.normal(size=(runs, 1)) + item_sd * rng.normal(size=(1, items))
+    return (rng.random((runs, items)) < 1 / (1 + np.exp(-mean - effects))).astype(float)
+
+
+def test_crossed_intervals_cover_the_rate_of_all_runs_and_items():
+    """In simulated studies; the percentiles of the bootstrap alone hold it far too seldom, so the guard has to work."""
+    alone, studies = 0, 80
+    settings = [(2, 60, 0.0, 1.0), (5, 60, 2.5, 1.0), (3, 10, 3.0, 0.3)]
+    for runs, items, mean, run_sd in settings:
+        rng = np.random.default_rng(runs)
+        truth = crossed(rng, 1500, 1500, mean, run_sd, 1.0).mean()
+        held = 0
+        for _ in range(studies):
+            outcomes = crossed(rng, runs, items, mean, run_sd, 1.0)
+            rate, low, high = crossed_rate([outcomes], 200)
+            assert 0 <= low <= rate <= high <= 1
+            held += low <= truth <= high
+            percentiles = _bootstrap([outcomes], 200)
+            alone += percentiles[0] <= truth <= percentiles[1]
+        assert held >= 0.9 * studies, (runs, items)
+    assert alone < 0.85 * len(settings) * studies
+
+
+def test_crossed_changes_cover_the_change_of_all_runs_and_items():
+    rng = np.random.default_rng(6)
+
+    def changes(runs, items):
+        return crossed(rng, runs, items, -1.5, 1.0, 1.0) - (rng.random((runs, items)) < 0.05)
+
+    truth = changes(1500, 1500).mean()
+    held = 0
+    for _ in range(80):
+        mean, low, high = crossed_difference([changes(3, 60)], 200)
+        assert -1 <= low <= mean <= high <= 1
+        held += low <= truth <= high
+    assert held >= 0.9 * 80
+
+
+@pytest.mark.parametrize("runs", [1, 2, 5])
+@pytest.mark.parametrize("items", [1, 2, 100])
+def test_outcomes_that_agree_leave_wilsons_interval_over_the_items(runs, items):
+    """Runs share their items, so more runs that agree are no more items."""
+    ends = wilson(np.array([0.0, items]), np.array([float(items)] * 2))
+    for value in (0, 1):
+        block = np.full((runs, items), float(value))
+        assert crossed_rate([block])[1:] == pytest.approx((ends[0][value], ends[1][value]))
+    assert crossed_difference([np.zeros((runs, items))]) == pytest.approx((0.0, -ends[1][0], ends[1][0]))
+
+
+def test_crossed_intervals_mirror_and_widen_where_runs_differ():
+    rng = np.random.default_rng(1)
+    alike = np.tile((rng.random(200) < 0.7).astype(float), (5, 1))
+    apart = np.stack([(rng.random(200) < share).astype(float) for share in (0.5, 0.6, 0.7, 0.8, 0.9)])
+    narrow, wide = crossed_rate([alike]), crossed_rate([apart])
+    assert wide[2] - wide[1] > 1.3 * (narrow[2] - narrow[1])
+    rate, low, high = crossed_rate([1 - apart])
+    assert (1 - rate, 1 - high, 1 - low) == pytest.approx(wide)
+    assert crossed_rate([apart]) == wide, "the same again"
+    # A block twice says no more of runs, and weighs as it did.
+    assert crossed_rate([apart, apart])[0] == pytest.approx(wide[0])
+    mean, low, high = crossed_difference([apart - alike])
+    assert crossed_difference([alike - apart]) == pytest.approx((-mean, -high, -low), abs=0.01)

@@ -62,6 +62,23 @@ def write_data(folder: Path, kinds: Sequence[str]) -> Path:
     return path
 
 
+def map_of(model: Path, folder: Path) -> Path:
+    """A map of the tiny model with five layers: ocr reads at layer 1, counting at 2 to 4."""
+    from vfl.functionmap import FunctionEntry, FunctionMap, ModelId
+    from vfl.models.identity import weights_sha256
+
+    def entry(layers: list[int]) -> FunctionEntry:
+        flat = [0.0] * 5
+        facts: dict[str, Any] = {"changed": flat, "followed_source": flat, "ci_low": flat, "ci_high": flat}
+        return FunctionEntry(layers=layers, peak=layers[0], distributed=False, pairs=1, kept=1, accuracy=1.0,
+                             logprob_effect=None, control=None, **facts)  # fmt: skip
+
+    identity = ModelId(id="tiny", weights_sha256=weights_sha256(model), family="Qwen2.5-VL", num_layers=5)
+    path = folder / "map.json"
+    FunctionMap(model=identity, functions={"ocr": entry([1]), "counting": entry([2, 3, 4])}).save(path)
+    return path
+
+
 def settings(model: Path, rows: Path, out: Path, **changed: Any) -> dict[str, Any]:
     """A recipe of two steps in layers 2 and 3; `changed` replaces or adds keys, within `data` and `trainer` too."""
     data = {"train": str(rows), **changed.pop("data", {})}

@@ -38,8 +38,9 @@ def page() -> str:
     """The whole page."""
     parts = [
         "# Settings",
-        "Every key that a YAML file may hold, by command. In a nested key the dots are levels. An unknown key is an "
-        "error that says which is meant. Settings come from `--config FILE`, then from flags, then from `--set "
+        "Every key that a YAML file may hold, by command. In a nested key the dots are levels, `NAME` is a name of "
+        "yours and `N` an entry of a list. An unknown key is an error that says which is meant. Settings come from "
+        "`--config FILE`, then from flags, then from `--set "
         "key=value`; a list may be written `a,b` or `[a, b]`, layers `10-12,20`. Each run saves its own as "
         "`settings.yaml`, which `--config` runs again.",
     ]
@@ -68,16 +69,17 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
         key = f"{prefix}{field.alias or name}"
         yield key, field
         for inner, several in inner_models(field.annotation):
-            yield from fields(inner, f"{key}{'.NAME' if several else ''}.")
+            yield from fields(inner, f"{key}{several}.")
 
 
-def inner_models(annotation: Any, several: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:
-    """Models in an annotation, and whether many are held by name."""
+def inner_models(annotation: Any, several: str = "") -> Iterator[tuple[type[BaseModel], str]]:
+    """Models in an annotation, and what stands before their keys where many are held, by name or in a list."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         yield annotation, several
+    held = {dict: ".NAME", list: ".N", tuple: ".N"}.get(get_origin(annotation), "")
     for inner in get_args(annotation):
         if not isinstance(inner, str):
-            yield from inner_models(inner, several or get_origin(annotation) in (dict, list, tuple))
+            yield from inner_models(inner, several or held)
 
 
 def kind(field: FieldInfo) -> str:

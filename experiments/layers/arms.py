@@ -4,13 +4,14 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from experiments.layers.tasks import Task
 from vfl.functionmap import FunctionMap
 from vfl.testbeds.micro.questions import FUNCTIONS
 from vfl.train.adapter.towers import ATTENTION_AND_MLP
+from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.rules import drawn, evenly_spaced, highest
 
 RANK, COUNT = 16, 3
@@ -27,13 +28,17 @@ class Arm:
     rank: int
     modules: tuple[str, ...] = ATTENTION_AND_MLP
     multipliers: dict[int, float] = field(default_factory=dict)
+    freeze: FreezeConfig | None = None
 
     def lora(self) -> dict[str, Any]:
         """Options of `build_lora`."""
         return {"r": self.rank, "lora_dropout": 0.0, "target_modules": list(self.modules)}
 
     def key(self) -> str:
-        return str(sorted(asdict(self).items()))
+        values = asdict(self)
+        if values["freeze"] is None:
+            del values["freeze"]
+        return str(sorted(values.items()))
 
 
 def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: FunctionMap, seed: int) -> Arm | None:
@@ -49,6 +54,8 @@ def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: F
         return Arm(everything, RANK)
     if name == "thin":
         return _equal(everything)
+    if name == "settled":
+        return replace(_equal(everything), freeze=FreezeConfig())
     if name == "attention":
         return Arm(everything, 12, ATTENTION)
     if name == "mlp":
@@ -61,6 +68,8 @@ def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: F
         return Arm(tuple(evenly_spaced(COUNT, total)), RANK)
     if name == "lowest":
         return Arm(everything[:COUNT], RANK)
+    if name == "upper":
+        return _equal(everything[total // 2 :])
     if name.startswith("random"):
         return Arm(tuple(drawn(COUNT, total, 100 * seed + int(name.removeprefix("random ")))), RANK)
     everyone = len(task.functions) == len(FUNCTIONS)

@@ -5,13 +5,14 @@ Groups of questions are `new`, the task's own test, and a function's name for ol
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import vfl
-from experiments.layers.loop import Row, encode
+from experiments.layers.loop import Row, as_anchors, encode
 from experiments.layers.tasks import TASKS, write_tasks
 from vfl.data import read
 from vfl.evaluate.answers import Evaluator
@@ -53,21 +54,33 @@ class Bed:
         pairs = suite_of("micro", out / "probes", pairs=PAIRS, seed=PROBE_SEED)
         self.probes = items_of_probes(self.vlm, pairs)
         self._rows: dict[str, list[Row]] = {}
+        self._replayed: dict[int, Row] = {}
+        self._anchors: dict[int, Row] = {}
         self._evaluators: dict[str, Evaluator] = {}
 
     def rows(self, task: str) -> list[Row]:
-        """The training rows of a task, or "replay"."""
+        """The training rows of a task."""
         if task not in self._rows:
             self._rows[task] = encode(self.vlm, self._written(task))
         return self._rows[task]
 
-    def mixed(self, task: str, share: float, seed: int) -> list[Row]:
-        """A task's rows with old rows among them, `share` of all."""
+    def mixed(self, task: str, share: float, seed: int, hold: bool = False) -> list[Row]:
+        """A task's rows with old rows among them, `share` of all, to be learned again or held as anchors."""
         rows = self.rows(task)
         if not share:
             return rows
-        pool = self.rows("replay")
-        return rows + [pool[n] for n in replayed(len(rows), len(pool), share, seed)]
+        pool = self._pool
+        chosen = replayed(len(rows), len(pool), share, seed)
+        known = self._anchors if hold else self._replayed
+        if missing := sorted(set(chosen) - known.keys()):
+            encoded = encode(self.vlm, [pool[n] for n in missing])
+            known.update(zip(missing, as_anchors(self.vlm, encoded) if hold else encoded, strict=True))
+        return rows + [known[n] for n in chosen]
+
+    @cached_property
+    def _pool(self) -> Sequence[Any]:
+        """Old rows, of which a run takes some."""
+        return self._written("replay")
 
     def correct(self, task: str) -> dict[str, str]:
         """Which answers are right now: a digit an item, in the order of their ids, by group."""

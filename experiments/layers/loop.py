@@ -9,13 +9,13 @@ Legend: B rows, T tokens of the longest row, W the model's width.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.nn.utils.rnn import pad_sequence
 from transformers import get_scheduler
 
@@ -23,6 +23,7 @@ from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.arguments import DEFAULTS
 from vfl.train.backward.truncate import truncate
+from vfl.train.layers.freeze import FreezeConfig, Freezing
 from vfl.train.layers.multipliers import parameter_groups
 from vfl.train.rows.table import conversation
 
@@ -37,11 +38,14 @@ class Row:
         states: (T, W) embeddings, those of the image in place.
         positions: (T, 3) rotary positions.
         labels: (T,) the answer's tokens, -100 elsewhere.
+        base: (N, W) what the output head reads of an anchor in the base model, before its N answer tokens; None where
+            the answer is learned.
     """
 
     states: torch.Tensor
     positions: torch.Tensor
     labels: torch.Tensor
+    base: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,19 @@ def entering(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor
     return seen["states"], seen["positions"][-3:]
 
 
-def loss_of(vlm: VLM, rows: Sequence[Row]) -> torch.Tensor:
-    """Mean loss over the rows' answer tokens, as `vfl train` has it."""
+@torch.no_grad()
+def as_anchors(vlm: VLM, rows: Sequence[Row]) -> list[Row]:
+    """The same rows, to be answered as the plain model answers them now."""
+    held = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        states, labels = reading(vlm, some)
+        held += [replace(row, base=state[label >= 0]) for row, state, label in zip(some, states, labels, strict=True)]
+    return held
+
+
+def reading(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, T - 1, W) what the output head reads, and (B, T - 1) the answer tokens that it is to predict, or -100."""
     states = pad_sequence([row.states for row in rows], batch_first=True)
     positions = pad_sequence([row.positions for row in rows], batch_first=True).permute(2, 0, 1)
     labels = pad_sequence([row.labels for row in rows], batch_first=True, padding_value=-100)
@@ -100,9 +115,22 @@ def loss_of(vlm: VLM, rows: Sequence[Row]) -> torch.Tensor:
     hidden = vlm.parts.decoder(
         inputs_embeds=states, position_ids=positions, attention_mask=mask, use_cache=False
     ).last_hidden_state
-    following = labels[:, 1:]
+    return hidden[:, :-1], labels[:, 1:]
+
+
+def loss_of(vlm: VLM, rows: Sequence[Row], beta: float = 0.0) -> torch.Tensor:
+    """Mean loss over the rows' answer tokens, as `vfl train` has it, anchors with their KL term of weight `beta`."""
+    hidden, following = reading(vlm, rows)
     answers = following >= 0
-    return cross_entropy(vlm.parts.head(hidden[:, :-1][answers]).float(), following[answers])
+    anchors = [row for row in rows if row.base is not None]
+    if not anchors:
+        return cross_entropy(vlm.parts.head(hidden[answers]).float(), following[answers])
+    held = answers & torch.tensor([row.base is not None for row in rows])[:, None]
+    learned = answers & ~held
+    loss = cross_entropy(vlm.parts.head(hidden[learned]).float(), following[learned], reduction="sum")
+    base = torch.cat([row.base for row in anchors if row.base is not None])
+    now, old = (log_softmax(vlm.parts.head(states).float(), dim=-1) for states in (hidden[held], base))
+    return (loss + beta * kl_div(now, old, log_target=True, reduction="sum")) / answers.sum()
 
 
 def batches(count: int, schedule: Schedule, seed: int) -> list[list[int]]:
@@ -136,6 +164,7 @@ def fit(
     order: Sequence[Sequence[int]],
     schedule: Schedule,
     multipliers: Mapping[int, float] | None = None,
+    freeze: FreezeConfig | None = None,
     loss: Callable[[VLM, Sequence[Any]], torch.Tensor] = loss_of,
 ) -> list[float]:
     """Train the adapter; the losses of all steps.
@@ -143,9 +172,11 @@ def fit(
     Args:
         rows: what `loss` takes.
         multipliers: of the learning rate, by decoder layer; 1 where none is given.
+        freeze: which layers are trained in the first steps alone.
         loss: of some rows.
     """
     groups = parameter_groups(model, multipliers or {}, schedule.learning_rate, DEFAULTS["weight_decay"])
+    freezing = None if freeze is None else Freezing.of(freeze, vlm.num_layers, schedule.steps)
     optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
     warmup = math.ceil(DEFAULTS["warmup_steps"] * schedule.steps)
     scheduler = get_scheduler(DEFAULTS["lr_scheduler_type"], optimizer, warmup, schedule.steps)
@@ -153,10 +184,11 @@ def fit(
     losses = []
     model.train()
     with truncate(model, checkpointing=False):
-        for chosen in order:
-            of_step = loss(vlm, [rows[n] for n in chosen])
-            of_step.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        for step, chosen in enumerate(order):
+            with nullcontext() if freezing is None else freezing.at(step, model):
+                of_step = loss(vlm, [rows[n] for n in chosen])
+                of_step.backward()
+            torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], 1.0)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)

@@ -54,7 +54,8 @@ def cells(results: Sequence[dict[str, Any]], model: str) -> list[Cell]:
             continue
         run = json.loads(row["run"])
         if run["model"] == model:
-            runs.setdefault((run["task"], run["arm"], run["rate"], run["replay"]), []).append(row)
+            arm = run["arm"] + (f", KL {run['beta']:g}" if "beta" in run else "")
+            runs.setdefault((run["task"], arm, run["rate"], run["replay"]), []).append(row)
     return [_cell(*key, rows) for key, rows in runs.items()]
 
 
@@ -159,7 +160,7 @@ def main() -> None:
     path = options.results or options.out / "results.jsonl"
     results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     found = cells(results, options.model)
-    arms = (*FIRST, *SECOND)
+    arms = list(dict.fromkeys([*FIRST, *SECOND, *sorted(cell.arm for cell in found)]))
     texts = []
     for rate in sorted({cell.rate for cell in found}):
         for replay in sorted({cell.replay for cell in found if cell.rate == rate}):

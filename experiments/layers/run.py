@@ -5,6 +5,7 @@
     python -m experiments.layers.run --out runs/layers --judge             # what chose nothing: other tasks
     python -m experiments.layers.run --out runs/layers --judge --model twin=experiments/twin/weights \
         --map experiments/twin/map.json                                    # and a model whose layers nobody planted
+    python -m experiments.layers.run --out runs/layers --anchors           # old rows held by a KL term, not replayed
 
 Stages, in this order, each finished before the next:
 1. rates: both learning rates for full LoRA and for three layers, on the two tasks that set it.
@@ -21,6 +22,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ import numpy as np
 
 from experiments.layers.arms import Arm, arm_of
 from experiments.layers.bed import NEW, Bed, bed_of
-from experiments.layers.loop import Schedule, adapted, batches, fit
+from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
 from experiments.layers.tasks import TASKS
 from vfl.functionmap import FunctionMap
 from vfl.train.adapter.lora import build_lora
@@ -42,12 +44,16 @@ RATED = ("full", "gradient")
 FIRST = ("full", "function", "gradient", "thin", "protect", "random 0", "uniform")
 SECOND = ("half", "reversed", "attention", "warmup", "similarity", "mlp", "lowest", "fisher", "random 1", "random 2")
 REPLAYED = ("full", "half", "function")
-SHARE = 0.1
+SHARE, FIFTH = 0.1, 0.2
 STEPS, BATCH = 120, 6
 # The second look: twice the steps and the other rate, on a task that no arm had learned and where forgetting was large.
 LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
 FINAL = ("full", "thin", "half")
 JUDGES = ("letters", "counts", "dark", "roman")
+# Old rows as anchors: the weight of their KL term is chosen for one arm on one task of the planted model, seed 0.
+BETAS, WEIGHED, WEIGHED_ON = (1.0, 3.0, 10.0), "thin", "poster"
+HELD, HELD_ON = ("full", "thin"), ("cells", "dark")
+FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
 
@@ -61,9 +67,10 @@ class Run:
     rate: float
     seed: int
     replay: float
+    beta: float | None = None  # of the KL term that holds the old rows; None: they are learned again
 
     def key(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
 
 
 def planned(model: str, rate: float | None, seeds: int) -> Iterator[Run]:
@@ -97,12 +104,41 @@ def planned_long(model: str) -> Iterator[Run]:
 def planned_judged(model: str) -> Iterator[Run]:
     """With replay, on tasks that chose neither rate nor rule; on another model than the planted one on all of them."""
     tasks = JUDGES if model == "planted" else (*JUDGES[:2], *LONG_TASKS, *JUDGES[2:])
-    for arms in (FINAL[:2], ("function", "gradient"), ("half", "protect")):
-        yield from (Run(model, task, arm, LONG_RATE, 0, SHARE) for task in tasks for arm in arms)
-        if arms == FINAL[:2]:
-            yield from (Run(model, task, arm, LONG_RATE, 1, SHARE) for task in tasks for arm in arms)
-    yield from (Run(model, task, arm, LONG_RATE, 2, SHARE) for task in tasks for arm in FINAL)
-    yield from (Run(model, task, arm, LONG_RATE, 0, 0.0) for task in tasks for arm in FINAL[:2])
+    everything = (*LONG_TASKS, *JUDGES)
+    for seed in range(2):
+        arms = ("thin", "full", "settled")
+        yield from (Run(model, task, arm, LONG_RATE, seed, FIFTH) for task in everything for arm in arms)
+    for seed in range(3):
+        yield from (Run(model, task, "settled", LONG_RATE, seed, SHARE) for task in everything)
+        yield from (Run(model, task, arm, LONG_RATE, seed, SHARE) for task in tasks for arm in ("thin", "full"))
+        if seed == 0:
+            yield from (Run(model, task, arm, LONG_RATE, 0, SHARE) for task in tasks for arm in ("upper", "function"))
+    yield from (Run(model, task, arm, LONG_RATE, 0, SHARE) for arm in FEW for task in tasks)
+    yield from (Run(model, task, arm, LONG_RATE, 0, 0.0) for task in tasks for arm in ("full", "thin", "settled"))
+
+
+def planned_anchors(model: str, beta: float | None, seeds: int) -> Iterator[Run]:
+    """Old rows held by a KL term beside the same rows replayed; its weight first, on the planted model."""
+    if model == "planted":
+        yield from (Run(model, WEIGHED_ON, WEIGHED, LONG_RATE, 0, SHARE, each) for each in BETAS)
+    if beta is None:
+        return
+    for seed in range(seeds):
+        for task in HELD_ON:
+            yield from (Run(model, task, arm, LONG_RATE, seed, SHARE, each) for arm in HELD for each in (beta, None))
+
+
+def best_beta(results: list[dict[str, Any]]) -> float | None:
+    """The weight with the highest sum of what was learned and the mean of what was kept."""
+    reached = {row["run"]: row["after"] for row in results}
+    scores = {}
+    for beta in BETAS:
+        after = reached.get(Run("planted", WEIGHED_ON, WEIGHED, LONG_RATE, 0, SHARE, beta).key())
+        if after is None:
+            return None
+        kept = [share(digits) for name, digits in after.items() if name != NEW]
+        scores[beta] = share(after[NEW]) + float(np.mean(kept))
+    return max(scores, key=lambda beta: scores[beta])
 
 
 def best_rate(results: list[dict[str, Any]], model: str) -> float | None:
@@ -124,13 +160,15 @@ def share(digits: str) -> float:
 
 def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
     """One run: losses, seconds of a step, answers after it."""
-    rows = bed.mixed(run.task, run.replay, run.seed)
+    rows = bed.mixed(run.task, run.replay, run.seed, hold=run.beta is not None)
     schedule = Schedule(steps, BATCH, run.rate)
     config = build_lora(bed.vlm.model, arm.layers, arm.lora())
     with adapted(bed.vlm, config, run.seed) as model:
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         start = time.process_time()
-        losses = fit(bed.vlm, model, rows, batches(len(rows), schedule, run.seed), schedule, arm.multipliers)
+        order = batches(len(rows), schedule, run.seed)
+        loss = partial(loss_of, beta=run.beta or 0.0)
+        losses = fit(bed.vlm, model, rows, order, schedule, arm.multipliers, arm.freeze, loss)
         seconds = time.process_time() - start
         after = bed.correct(run.task)
     return {
@@ -152,12 +190,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of the confirmation")
     parser.add_argument("--long", action="store_true", help="the second look, into results-240.jsonl")
     parser.add_argument("--judge", action="store_true", help="as long, on what set nothing; into the same file")
+    parser.add_argument("--anchors", action="store_true", help="KL on old rows beside replay; into the same file")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
     fmap = FunctionMap.load(options.map)
-    long = options.long or options.judge
+    long = options.long or options.judge or options.anchors
     steps = LONG_STEPS if long else STEPS
     path = options.out / (f"results-{steps}.jsonl" if long else "results.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +208,8 @@ def main() -> None:
         plan = planned(name, rate, options.seeds)
         if long:
             plan = planned_judged(name) if options.judge else planned_long(name)
+        if options.anchors:
+            plan = planned_anchors(name, best_beta(results), options.seeds)
         left = [run for run in plan if run.key() not in done]
         if options.dry or not left:
             print(f"{len(done)} runs done, {len(left)} left; rate {rate}")
@@ -183,7 +224,8 @@ def main() -> None:
         if arm is None:
             result: dict[str, Any] = {"left_out": True}
         else:
-            same = json.dumps([run.model, run.task, arm.key(), run.rate, run.seed, run.replay])
+            held = [] if run.beta is None else [run.beta]
+            same = json.dumps([run.model, run.task, arm.key(), run.rate, run.seed, run.replay, *held])
             result = next((row for row in results if row.get("same") == same), None) or train(bed, run, arm, steps)
             result = result | {"same": same}
         results.append({**result, "run": run.key()})

@@ -1,12 +1,16 @@
 """The benchmark of the sweep, at a tiny size: equal results, and the operations that the formula of the floor says."""
 
 import json
+import runpy
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import warm
+
+pytestmark = pytest.mark.long
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "locate.py"
 TINY = ["--layers", "6", "--width", "64", "--heads", "2", "--vision-tokens", "64", "--text-tokens", "12"]
@@ -16,13 +20,29 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return warm.finished([str(SCRIPT), *TINY, *flags])
 
 
+def forked(command: list[str], env: dict[str, str], **_: bool) -> subprocess.CompletedProcess[str]:
+    """In place of `subprocess.run`, for the children that measure memory."""
+    return warm.finished(command[1:], env)
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the script writes, run in this process, its children as forks."""
     path = tmp_path_factory.mktemp("bench") / "locate.json"
-    done = run("--answer-tokens", "1,3", "--repeats", "1", "--json", str(path))
-    assert done.returncode == 0, done.stderr
-    assert "this engine" in done.stdout
+    flags = [*TINY, "--answer-tokens", "1,3", "--repeats", "1", "--json", str(path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(SCRIPT), *flags])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(subprocess, "run", forked)
+        runpy.run_path(str(SCRIPT), run_name="__main__")
     return json.loads(path.read_text())
+
+
+def test_memory_is_that_of_a_process_which_holds_nothing_else(measured: dict[str, Any]) -> None:
+    for result in measured["results"]:
+        peaks = [contender["peak_bytes"] for contender in result["contenders"].values()]
+        assert len(peaks) >= 2
+        assert all(peak is None or peak > 0 for peak in peaks)  # None where the system does not tell
 
 
 def test_the_engine_and_the_hooks_agree(measured: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import warm
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).parents[2] / "bench" / "train_step.py"
 LAYERS = ["all", "10-17,20-23", "20-23", "24-27"]
 

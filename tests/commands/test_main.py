@@ -12,6 +12,8 @@ from own_suite import write_own_suite
 import vfl
 from vfl.functionmap import FunctionMap
 
+pytestmark = pytest.mark.long
+
 # What a user types, without the second that starting an interpreter costs.
 VFL = ("-c", "from vfl.commands.main import run; run()")
 

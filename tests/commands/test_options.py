@@ -7,7 +7,7 @@ import pytest
 from vfl.commands.main import command_line
 
 # Plain viewers: they read what is there, by two or three arguments.
-VIEWERS = ("compare", "models", "probes show", "select report")
+VIEWERS = ("cache", "compare", "models", "probes show", "select report")
 
 
 def commands_of(group, path=""):

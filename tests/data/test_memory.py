@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 READ = """
 import sys
 from vfl.data import Sample, read
@@ -15,15 +17,17 @@ def status(key):
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
-count = anonymous = 0
-for row in read(sys.argv[1]):
-    assert isinstance(row, Sample), row
-    count += 1
-    if count % 50 == 0:
-        anonymous = max(anonymous, status("RssAnon"))
-print(count, status("VmHWM"), anonymous)
+anonymous = 0
+for path in sys.argv[1:]:
+    count = 0
+    for row in read(path):
+        assert isinstance(row, Sample), row
+        count += 1
+        if count % 50 == 0:
+            anonymous = max(anonymous, status("RssAnon"))
+    print(count, status("VmHWM"), anonymous)
 """
-"""Counts rows; the process's peak, and the most anonymous memory in between, in kB."""
+"""Counts the rows of each file; the process's peak so far, and the most anonymous memory in between, in kB."""
 
 
 def rows(number, image):
@@ -74,21 +78,21 @@ WRITERS = {"json": write_json, "jsonl": write_jsonl, "parquet": write_parquet, "
 @pytest.mark.parametrize("container", [*WRITERS, "webdataset"])
 def test_peak_memory_of_1k_and_20k_rows_is_within_10_percent(tmp_path, png, write_tar, container):
     (tmp_path / "image.png").write_bytes(png())
-    peaks = []
-    for number in (1_000, 20_000):
-        path = tmp_path / f"data-{number}"
+    sizes = (1_000, 20_000)
+    paths = [tmp_path / f"data-{number}" for number in sizes]
+    for number, path in zip(sizes, paths, strict=True):
         if container == "webdataset":
             images = ({"png": png()} if i % 10 == 0 else {} for i in range(number))
             texts = ({"json": json.dumps(row | {"id": None}).encode()} for row in rows(number, None))
             write_tar(path, ((f"{i}", text | image) for i, (text, image) in enumerate(zip(texts, images, strict=True))))
         else:
             WRITERS[container](path, number, png())
-        done = subprocess.run([sys.executable, "-c", READ, path], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        count, peak, anonymous = map(int, done.stdout.split())
-        assert count == number
-        # a saved dataset is mapped: what was read stays as pages that the system takes back when it needs them
-        peaks.append(anonymous if container == "saved" else peak)
+    done = subprocess.run([sys.executable, "-c", READ, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    counts, peaks, anonymous = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
+    assert counts == sizes
+    if container == "saved":  # it is mapped: what was read stays as pages that the system takes back when it needs them
+        peaks = anonymous
     assert peaks[1] <= 1.1 * peaks[0], peaks
 
 

@@ -41,9 +41,9 @@ def keys_in(node: dict, known: dict, prefix: str) -> list[str]:
         keys += [prefix + name, *keys_in(inner, known, f"{prefix}{name}.")]
     for part in [*node.get("anyOf", []), *node.get("oneOf", []), *node.get("allOf", [])]:
         keys += keys_in(part, known, prefix)
-    for name in ("additionalProperties", "items"):
+    for name, stands_for in (("additionalProperties", "NAME"), ("items", "N")):
         if isinstance(node.get(name), dict) and node is not known:
-            keys += keys_in(node[name], known, f"{prefix}NAME.")
+            keys += keys_in(node[name], known, f"{prefix}{stands_for}.")
     return list(dict.fromkeys(keys))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,25 @@ sys.path.append(str(ROOT))
 import vfl  # noqa: E402
 from experiments.layers import negatives  # noqa: E402
 from experiments.layers.arms import DATA_RULES, arm_of  # noqa: E402
-from experiments.layers.loop import Schedule, adapted, batches, encode, fit, loss_of  # noqa: E402
+from experiments.layers.loop import Schedule, adapted, as_anchors, batches, encode, fit, loss_of  # noqa: E402
 from experiments.layers.preference import pair_loss, pairs_of  # noqa: E402
-from experiments.layers.run import FIRST, SECOND, Run, planned  # noqa: E402
+from experiments.layers.run import (  # noqa: E402
+    BETAS,
+    FIRST,
+    SECOND,
+    Run,
+    best_beta,
+    planned,
+    planned_anchors,
+    planned_long,
+)
 from experiments.layers.tasks import TASKS, rows_of, write  # noqa: E402
 from vfl.functionmap import FunctionMap  # noqa: E402
 from vfl.models.conversation import encoder_of  # noqa: E402
 from vfl.train.adapter.lora import build_lora  # noqa: E402
 from vfl.train.adapter.lora_rank import count_parameters  # noqa: E402
 from vfl.train.assemble import assemble  # noqa: E402
+from vfl.train.layers.freeze import FreezeConfig  # noqa: E402
 from vfl.train.recipe import Recipe  # noqa: E402
 from vfl.train.rows.table import conversation  # noqa: E402
 from vfl.train.trainers import trained_state  # noqa: E402
@@ -37,13 +48,16 @@ def task(tmp_path_factory):
     return folder / "train.jsonl"
 
 
-@pytest.mark.parametrize("layers", ["full", [4, 6]])
-def test_the_loop_trains_as_vfl_train_does(layers, task, tmp_path):
-    """Losses of six steps, over the end of an epoch, from the same adapter."""
+@pytest.mark.parametrize(
+    ("layers", "freeze", "beta"), [("full", {"below": 0.6, "after": 0.5}, None), ([4, 6], None, 2.0)]
+)
+def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path):
+    """Losses of six steps, over the end of an epoch, from the same adapter; with some rows as anchors too."""
     recipe = {
         "out": str(tmp_path / "run"),
         "data": {"train": str(task)},
         "layers": layers,
+        "freeze": freeze,
         "lora": {"r": 4, "lora_dropout": 0.0},
         "trainer": {
             "learning_rate": 2e-3,
@@ -56,16 +70,24 @@ def test_the_loop_trains_as_vfl_train_does(layers, task, tmp_path):
         "checkpointing": "off",
         "seed": 0,
     }
+    if beta is not None:
+        recipe["protect"] = {"how": "kl", "beta": beta, "anchors": {"data": str(task), "share": 0.3}}
     parts = assemble(Recipe.model_validate(recipe), progress=False)
     start = trained_state(parts.peft_model)
     vlm = vfl.load(None, attention="eager", device="cpu")
     rows = encode(vlm, [parts.prepared.rows[n] for n in range(len(parts.prepared.rows))])
+    new = parts.prepared.facts.used
+    rows = rows[:new] + as_anchors(vlm, rows[new:])
+    assert len(rows) == (20 if beta is None else 29)
     schedule = Schedule(steps=6, batch=6, learning_rate=2e-3)
     parts.trainer.train()
     expected = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
     with adapted(vlm, build_lora(vlm.model, parts.layers, recipe["lora"]), seed=0) as model:
         model.load_state_dict(start, strict=False)
-        losses = fit(vlm, model, rows, batches(len(rows), schedule, seed=0), schedule)
+        order = batches(len(rows), schedule, seed=0)
+        freezing = freeze and FreezeConfig(**freeze)
+        loss = partial(loss_of, beta=beta or 0.0)
+        losses = fit(vlm, model, rows, order, schedule, freeze=freezing, loss=loss)
     assert losses == pytest.approx(expected, rel=2e-3)
     assert losses[0] != pytest.approx(losses[-1], rel=0.05)
 
@@ -149,6 +171,19 @@ def test_no_test_picture_is_a_training_picture(tmp_path):
     assert taken > trained
     lines = [json.loads(line) for line in (tmp_path / "task" / "test.jsonl").read_text().splitlines()]
     assert 0 < len(lines) <= 60
+
+
+def test_the_weight_of_anchors_is_chosen_by_what_is_learned_and_kept():
+    runs = list(planned_anchors("planted", None, seeds=2))
+    assert [best_beta([]), len(runs)] == [None, len(BETAS)]
+    results = [
+        {"run": run.key(), "after": {"new": "1" * 5 + "0" * 5, "ocr": str(int(run.beta == BETAS[2]))}} for run in runs
+    ]
+    assert best_beta(results) == BETAS[2]
+    later = list(planned_anchors("planted", BETAS[2], seeds=2))[len(runs) :]
+    assert len(later) == len({run.key() for run in later}) == 2 * 2 * 2 * 2
+    assert Run("planted", "cells", "thin", 5e-3, 1, 0.1).key() in {run.key() for run in planned_long("planted")}
+    assert {run.key() for run in later if run.beta is None} >= {Run("planted", "cells", "thin", 5e-3, 1, 0.1).key()}
 
 
 def test_every_run_is_planned_once():

@@ -11,6 +11,8 @@ import score_rows
 import trained
 import warm
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.relative_to(ROOT) for folder in ("train", "select") for path in (ROOT / folder).glob("*.py"))
 

@@ -17,10 +17,12 @@ from vfl.probes import match
 from vfl.probes.asking import MAX_NEW_TOKENS
 from vfl.probes.pair import read_suite
 
+pytestmark = pytest.mark.long
+
 QUESTION = "What is in the sound? Answer with the text only."
 ONLY_IMAGES = [name for name, spec in known_metrics().items() if spec.only_images]
 APPLY = [name for name in known_metrics() if name not in ONLY_IMAGES]
-PAIRS = 3
+PAIRS = 2  # one of each function
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from vfl.report.heat import heat_chart
 from vfl.report.lines import Panel, Series, chart, thinned
 from vfl.report.page import flat
 from vfl.report.scales import ticks_of
+from vfl.report.scatter import Point, scatter
 from vfl.report.thumbnail import shrunk
 from vfl.report.words import SHARE, fixed, shown, signed
 
@@ -70,3 +71,16 @@ def test_nothing_is_written_as_a_negative_zero_or_none():
 @pytest.mark.parametrize(("size", "expected"), [((640, 320), (176, 88)), ((1000, 1), (176, 1)), ((60, 40), (60, 40))])
 def test_thumbnails_keep_their_proportions_and_are_never_enlarged(size, expected):
     assert shrunk(Image.new("RGB", size)).size == expected
+
+
+def test_a_scatter_stands_in_its_box_and_joins_its_front_like_stairs():
+    points = [Point("a", (1e5, 1e5, 1e5), (20, 10, 30), "a"), Point("b", (4e5, 3e5, 5e5), (60, 40, 70), "b")]
+    drawn = scatter("new", "parameters", points, [0, 1])
+    a, b = drawn.marks
+    assert all(0 < place < 100 for mark in drawn.marks for place in (*mark.x, *mark.y))
+    assert b.x[1] < b.x[0] < b.x[2]
+    assert b.y[2] < b.y[0] < b.y[1] < a.y[0], "more stands higher"
+    assert drawn.front == f"M{a.x[0]} {a.y[0]} H{b.x[0]} V{b.y[0]}"
+    assert {tick.text for tick in drawn.x_ticks} >= {"200k", "400k"}
+    assert scatter("new", "parameters", []) is None
+    assert scatter("new", "parameters", points[:1], [0]).front == ""

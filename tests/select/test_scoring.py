@@ -1,7 +1,6 @@
 """A scoring run can be stopped at any moment, shared by processes that die, and holds the same rows in the end."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import score_rows
+import warm
 
 import vfl
 import vfl.select.score.run
@@ -20,6 +20,8 @@ from vfl.select.score.run import main, score
 from vfl.select.score.worker import rows_of_parts
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.parts import Walker
+
+pytestmark = pytest.mark.long
 
 MAP = Path(__file__).parents[2] / "recipes" / "micro" / "map.json"
 ROWS, PART = 40, 4
@@ -55,24 +57,19 @@ def whole(config, embedded, tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(data):
     """start(out, ...) -> a process of its own that scores; those that a test leaves are killed."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vfl.select.score.run", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"])
     started = []
+    code = "import sys; from vfl.select.score.run import main; sys.exit(main(sys.argv[1:]))"
 
     def _start(out, *settings):
         arguments = [f"data={data}", f"out={out}", f"shard_rows={PART}", "batch=2", "on_bad_row=skip", *settings]
         arguments += [f"layers.{name}={layers}" for name, layers in score_rows.LAYERS.items()]
-        process = context.Process(target=_main, args=(arguments,))
-        process.start()
+        process = warm.Process(["-c", code, *arguments])
         started.append(process)
         return process
 
     yield _start
     for process in started:
         process.kill()
-
-
-_main = main  # a library's function: a process of its own can't import this file
 
 
 def same(scores, whole):
@@ -90,7 +87,7 @@ def wait_for(condition, process=None):
     deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        if process is not None and not process.is_alive():
+        if process is not None and process.poll() is not None:
             return
         time.sleep(0.01)
 
@@ -136,12 +133,10 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_scored_twice(start
         wait_for(lambda: len(files(scores)) >= len(before) + more, process)  # noqa: B023
         time.sleep(seed.random() * 0.3)
         process.kill()
-        process.join()
         assert before <= files(scores)
     before = files(scores)
     process = start(scores)
-    process.join()
-    assert process.exitcode == 0
+    assert process.finish().returncode == 0
     assert before <= files(scores)
     same(scores, whole)
     assert not [*scores.glob("**/.*"), *scores.glob("claims"), *scores.glob("failed")]
@@ -162,9 +157,7 @@ def test_a_dead_process_s_part_is_picked_up_by_the_others(start, whole, tmp_path
         return killed is not None
 
     wait_for(kill_an_owner)
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes if process is not killed] == [0, 0]
+    assert [process.finish().returncode for process in processes if process is not killed] == [0, 0]
     same(scores, whole)
 
 
@@ -175,12 +168,10 @@ def test_a_stalled_process_s_part_is_picked_up_and_its_waking_harms_nothing(star
     os.kill(stalled.pid, signal.SIGSTOP)
     try:
         other = start(scores, "expiry=2")
-        other.join()
-        assert other.exitcode == 0
+        assert other.finish().returncode == 0
     finally:
         os.kill(stalled.pid, signal.SIGCONT)
-    stalled.join()
-    assert stalled.exitcode == 0
+    assert stalled.finish().returncode == 0
     same(scores, whole)
 
 
@@ -293,15 +284,19 @@ def test_parts_are_cut_alike_in_whatever_order_they_are_asked_for(data):
     every = list(enumerate(read(data)))[:10]
     read_times = []
 
-    def rows():
-        read_times.append(1)
-        return (row for _, row in every)
+    class Data:
+        def __init__(self, count):
+            self.count = count
 
-    walker = Walker(rows, Plan())
+        def rows(self):
+            read_times.append(1)
+            return (row for _, row in every[: self.count])
+
+    walker = Walker(Data(10), Plan())
     for part, begins in ((0, 1), (2, 1), (1, 2), (1, 3), (2, 3)):
         assert list(walker.rows_of(part)) == every[4 * part : 4 * part + 4]
         assert len(read_times) == begins
-    short = Walker(lambda: iter([row for _, row in every[:9]]), Plan())
+    short = Walker(Data(9), Plan())
     with pytest.raises(InputError, match="ends at row 9 of 10"):
         list(short.rows_of(2))
 

@@ -93,7 +93,12 @@ def test_it_stops_when_nothing_gets_better(qwen, data_of, run, tmp_path):
     """An accuracy that stays as it is at steps of no length: the first is the best, two more are waited for."""
     out = tmp_path / "run"
     still = {"learning_rate": 0.0, "weight_decay": 0.0, "max_steps": 9, "save_steps": 1}
-    evaluation = {"data": {"own": {"path": str(data_of("image", "text"))}}, "every": 1, "best": "own", "patience": 2}
+    evaluation = {
+        "data": {"own": {"path": str(data_of("image", "text")), "max_new_tokens": 4}},
+        "every": 1,
+        "best": "own",
+        "patience": 2,
+    }
     run(qwen, data_of(*KINDS), out, trainer=still, evaluation=evaluation)
     assert [step for step, _ in json.loads((out / "best" / "history.json").read_text())] == [1, 2, 3]
     assert (out / "checkpoints" / "checkpoint-3").is_dir()

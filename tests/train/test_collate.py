@@ -17,11 +17,10 @@ def vlm(qwen):
 
 
 @pytest.fixture(scope="module")
-def rows(vlm, data_of, tmp_path_factory):
+def rows(vlm, data_of):
     """Rows of all kinds, as the trainer gets them."""
     config = DataConfig(train=(data_of("image", "text", "turns", "images"),))
-    folder = tmp_path_factory.mktemp("rows")
-    return list(prepare(config, encoder_of(vlm), folder, method="sft", workers=0, progress=False).rows)
+    return list(prepare(config, encoder_of(vlm), method="sft", progress=False).rows)
 
 
 def learned(vlm, batch, row):
@@ -71,9 +70,9 @@ def test_a_batch_with_an_image_is_left_alone(vlm, rows):
     assert all(torch.equal(plain[name], shown[name]) for name in plain)
 
 
-def test_pairs_come_as_chosen_then_rejected(vlm, data_of, tmp_path):
+def test_pairs_come_as_chosen_then_rejected(vlm, data_of):
     config = DataConfig(train=(data_of("pair", "pair"),))
-    pairs = list(prepare(config, encoder_of(vlm), tmp_path, method="dpo", workers=0, progress=False).rows)
+    pairs = list(prepare(config, encoder_of(vlm), method="dpo", progress=False).rows)
     batch = PreferenceCollator(encoder_of(vlm))(pairs)
     said = [
         vlm.tokenizer.decode(ids[mask.bool()])

@@ -9,12 +9,17 @@ import ranked
 import trained
 import warm
 
+pytestmark = pytest.mark.long
+
 IMAGES = ("image", "image", "turns", "images") * 3
 # Batches of both ranks with and without images, and of one rank only.
 MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")
 PAIRS = ("pair",) * 8
+# Anchors, a third of the rows: some batches of a rank are theirs alone, and some have none.
+OLD = ("text", "image", "turns", "text")
 # The first gradient (norm 0.8) is taken as it is, the next ones (1.2, 1.4) are clipped.
 WHOLE = {"per_device_train_batch_size": 4, "max_steps": 3, "max_grad_norm": 1.0, **trained.STEADY}
+FREEZE = {"below": 0.6, "after": 0.34}  # layer 2 after the first of three steps, layer 3 goes on
 SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 
 
@@ -22,23 +27,36 @@ SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps
 def asked(data_of):
     """What is evaluated beside the training, at the start and the end."""
     rows = data_of("image", "text", "image")
-    return {"data": {"own": {"path": str(rows)}}, "batch": 2}
+    return {"data": {"own": {"path": str(rows), "max_new_tokens": 4}}, "batch": 2}
 
 
 @pytest.fixture(scope="module")
-def ranks(qwen, data_of, asked, tmp_path_factory):
+def mixture(data_of):
+    """Two sets, of the second of which each row comes three times."""
+    return {
+        "train": [{"path": str(data_of(*IMAGES)), "weight": 2}, {"path": str(data_of("image", "text")), "weight": 1}]
+    }
+
+
+@pytest.fixture(scope="module")
+def ranks(qwen, data_of, asked, mixture, tmp_path_factory):
     """All runs of two ranks: where they lie, and each rank's exit codes."""
     folder = tmp_path_factory.mktemp("ranks")
     images, mixed, pairs = data_of(*IMAGES), data_of(*MIXED), data_of(*PAIRS)
     broken = folder / "broken.jsonl"
     broken.write_text(images.read_text().replace("3-0.png", "missing.png"))
     runs = {
-        "ddp": (images, {"evaluation": asked}),
+        "ddp": (images, {"evaluation": asked, "data": mixture}),
         "zero2": (images, {"deepspeed": "zero2"}),
         "zero3": (images, {"deepspeed": "zero3", "evaluation": asked}),
         "zero3-checkpointing": (images, {"deepspeed": "zero3", "checkpointing": "on"}),
+        "ddp-freeze": (images, {"freeze": FREEZE}),
+        "zero2-freeze": (images, {"freeze": FREEZE, "deepspeed": "zero2"}),
+        "zero3-freeze": (images, {"freeze": FREEZE, "deepspeed": "zero3", "checkpointing": "on"}),
         "mixed-zero2": (mixed, {"deepspeed": "zero2"}),
         "mixed-zero3": (mixed, {"deepspeed": "zero3", "checkpointing": "auto"}),
+        "anchors": (mixed, {"protect": _held(data_of)}),
+        "anchors-zero3": (mixed, {"protect": _held(data_of), "deepspeed": "zero3"}),
         "dpo": (pairs, {"method": "dpo", "deepspeed": "zero2"}),
         "dpo-zero3": (pairs, {"method": "dpo", "deepspeed": "zero3"}),
         "dpo-mixed": (_pairs_without_image(folder, pairs), {"method": "dpo", "deepspeed": "zero3"}),
@@ -57,17 +75,23 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(qwen, data_of, run, tmp_path_factory):
-    """The weights that one process trains, by data and method."""
+    """The weights that one process trains, by data and method, or with anchors."""
     known = {}
 
-    def weights(kinds, method="sft"):
-        if (kinds, method) not in known:
+    def weights(kinds, method="sft", freeze=None):
+        key = (kinds, method, freeze is None)
+        if key not in known:
             out = tmp_path_factory.mktemp("alone") / "run"
-            run(qwen, data_of(*kinds), out, trainer=WHOLE, method=method)
-            known[kinds, method] = trained.weights(out)
-        return known[kinds, method]
+            changed = {"protect": _held(data_of)} if method == "anchors" else {"method": method}
+            run(qwen, data_of(*kinds), out, trainer=WHOLE, freeze=freeze, **changed)
+            known[key] = trained.weights(out)
+        return known[key]
 
     return weights
+
+
+def _held(data_of):
+    return {"how": "kl", "beta": 5.0, "anchors": {"data": str(data_of(*OLD)), "share": 1 / 3}}
 
 
 def _pairs_without_image(folder, pairs):
@@ -82,12 +106,16 @@ def _pairs_without_image(folder, pairs):
 @pytest.mark.parametrize(
     ("name", "kinds", "method"),
     [
-        ("ddp", IMAGES, "sft"),
         ("zero2", IMAGES, "sft"),
         ("zero3", IMAGES, "sft"),
         ("zero3-checkpointing", IMAGES, "sft"),
+        ("ddp-freeze", IMAGES, "sft"),
+        ("zero2-freeze", IMAGES, "sft"),
+        ("zero3-freeze", IMAGES, "sft"),
         ("mixed-zero2", MIXED, "sft"),
         ("mixed-zero3", MIXED, "sft"),
+        ("anchors", MIXED, "anchors"),
+        ("anchors-zero3", MIXED, "anchors"),
         ("dpo", PAIRS, "dpo"),
         ("dpo-zero3", PAIRS, "dpo"),
     ],
@@ -97,17 +125,25 @@ def test_two_ranks_train_what_one_process_does(ranks, alone, name, kinds, method
     assert [code[name] for code in codes] == [0, 0]
     weights = trained.weights(folder / name)
     assert all(weight.numel() and weight.norm() > 0 for weight in weights.values())
-    assert trained.difference(alone(kinds, method), weights) < trained.ROUNDING
-    stage = {"ddp": None, "zero2": 2, "mixed-zero2": 2, "dpo": 2}.get(name, 3)
-    zero = json.loads((folder / name / "preflight.json").read_text())["launch"]["zero"]
+    freeze = FREEZE if name.endswith("freeze") else None
+    assert trained.difference(alone(kinds, method, freeze), weights) < trained.ROUNDING
+    stages = {"ddp-freeze": None, "anchors": None, "zero2": 2, "zero2-freeze": 2, "mixed-zero2": 2, "dpo": 2}
+    check_stage(folder / name, stages.get(name, 3))
+
+
+def check_stage(out, stage):
+    zero = json.loads((out / "preflight.json").read_text())["launch"]["zero"]
     assert (zero and zero["stage"]) == stage
-    parts = list((folder / name / "checkpoints" / "checkpoint-3").glob("global_step*/*optim_states.pt"))
+    parts = list((out / "checkpoints" / "checkpoint-3").glob("global_step*/*optim_states.pt"))
     assert len(parts) == (2 if stage else 0), "DeepSpeed itself kept the optimizer's state"
 
 
 @pytest.mark.parametrize("name", ["ddp", "zero3"])
-def test_what_two_ranks_answer_is_what_the_model_answers(ranks, qwen, data_of, asked, run, name, tmp_path):
-    run(qwen, data_of(*IMAGES), tmp_path / "run", trainer=WHOLE, evaluation=asked)
+def test_what_two_ranks_answer_is_what_the_model_answers(ranks, qwen, data_of, asked, mixture, run, name, tmp_path):
+    more = {"data": mixture} if name == "ddp" else {}
+    run(qwen, data_of(*IMAGES), tmp_path / "run", trainer=WHOLE, evaluation=asked, **more)
+    assert trained.difference(trained.weights(tmp_path / "run"), trained.weights(ranks[0] / name)) < trained.ROUNDING
+    check_stage(ranks[0] / name, {"zero3": 3}.get(name))
     for step in ("step-000000.jsonl", "step-000003.jsonl"):
         assert (ranks[0] / name / "answers" / step).read_text() == (tmp_path / "run" / "answers" / step).read_text()
 

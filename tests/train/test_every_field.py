@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
@@ -13,18 +14,25 @@ from trl import DPOConfig, SFTConfig
 
 from vfl.errors import InputError
 from vfl.train.field_values import RANGES, checked
+from vfl.train.layers.protect import ProtectConfig
+from vfl.train.old_rows import OldRowsConfig
 from vfl.train.recipe import DataConfig, EvaluationConfig, Recipe, ReplayConfig, read_recipe
 
 BASE = {"out": "run", "layers": [1], "data": {"train": "rows.json", "replay": {"probes": "micro"}}, "evaluation": {}}
+BASE["protect"] = {"how": "kl", "functions": ["ocr"], "anchors": {"probes": "micro"}}
 BLOCKS: dict[str, type[BaseModel]] = {
     "": Recipe,
     "data.": DataConfig,
     "data.replay.": ReplayConfig,
+    "protect.": ProtectConfig,
+    "protect.anchors.": OldRowsConfig,
     "evaluation.": EvaluationConfig,
 }
 # Where the default is none, or stands for "left out".
 RIGHT = {"out": "run", "layers": [2], "data": BASE["data"], "data.train": "rows.json", "data.replay.data": []}
 RIGHT |= {"data.replay.probes": "micro", "evaluation.functions": ["counting"], "data.replay.functions": ["counting"]}
+RIGHT |= {"protect.functions": ["ocr"], "protect.how": "kl", "protect.anchors": BASE["protect"]["anchors"]}
+RIGHT |= {"protect.anchors.data": [], "protect.anchors.probes": "micro"}
 # Any key goes in; what is inside has a test of its own below. Paths and names take any text.
 OPEN = {"lora", "trainer"}
 
@@ -39,7 +47,7 @@ FIELDS = dict(all_fields())
 
 
 def recipe_with(key: str, value: Any) -> Recipe:
-    values = {**BASE, "data": {**BASE["data"], "replay": dict(BASE["data"]["replay"])}, "evaluation": {}}
+    values = deepcopy(BASE)
     *path, last = key.split(".")
     inner = values
     for part in path:

@@ -8,7 +8,7 @@ import torch
 import trained
 
 from vfl.errors import InputError
-from vfl.functionmap import FunctionMap, ModelId
+from vfl.functionmap import ModelId
 from vfl.train.adapter.lora import build_lora
 from vfl.train.assemble import assemble
 from vfl.train.choose_layers import LAYERS
@@ -153,24 +153,8 @@ def test_equal_parameters_by_rank(qwen):
     assert build_lora(model, [2], {"r": 8}, match_rank=True).r == DEPTH * 8
 
 
-def map_of(qwen, folder):
-    from vfl.functionmap import FunctionEntry
-    from vfl.models.identity import weights_sha256
-
-    def entry(layers):
-        flat = [0.0] * DEPTH
-        facts = {"changed": flat, "followed_source": flat, "ci_low": flat, "ci_high": flat, "control": None}
-        return FunctionEntry(layers=layers, peak=layers[0], distributed=False, pairs=1, kept=1, accuracy=1.0,
-                             logprob_effect=None, **facts)  # fmt: skip
-
-    model = ModelId(id="tiny", weights_sha256=weights_sha256(qwen), family="Qwen2.5-VL", num_layers=DEPTH)
-    path = folder / "map.json"
-    FunctionMap(model=model, functions={"ocr": entry([1]), "counting": entry([2, 3, 4])}).save(path)
-    return path
-
-
 def test_protected_layers_are_not_trained(qwen, data_of, tmp_path):
-    protect = {"functions": ["counting"], "map": str(map_of(qwen, tmp_path))}
+    protect = {"functions": ["counting"], "map": str(trained.map_of(qwen, tmp_path))}
     parts = assemble(recipe_of(qwen, data_of("image"), tmp_path / "run", layers="full", protect=protect))
     assert parts.layers == [0, 1]
     ruled = {"rule": "gradient", "count": 2}
@@ -180,7 +164,7 @@ def test_protected_layers_are_not_trained(qwen, data_of, tmp_path):
 
 
 def test_protected_layers_are_trained_slower(qwen, data_of, tmp_path):
-    protect = {"functions": "counting", "map": str(map_of(qwen, tmp_path)), "how": "scale", "scale": 0.25}
+    protect = {"functions": "counting", "map": str(trained.map_of(qwen, tmp_path)), "how": "scale", "scale": 0.25}
     parts = assemble(recipe_of(qwen, data_of("image"), tmp_path / "run", layers="full", protect=protect))
     trainer = parts.trainer
     rate = trainer.args.learning_rate
@@ -199,7 +183,7 @@ def test_groups_hold_every_trained_weight_once():
 
 
 def test_trained_and_protected_at_once_is_refused(qwen, data_of, tmp_path):
-    path = str(map_of(qwen, tmp_path))
+    path = str(trained.map_of(qwen, tmp_path))
     layers = {"functions": ["ocr"], "map": path}
     protect = {"functions": ["ocr"], "map": path}
     with pytest.raises(InputError, match="Protect the other functions"):

@@ -18,6 +18,8 @@ from vfl.train.adapter.files import CONFIG, WEIGHTS, load_adapter, save_adapter
 from vfl.train.adapter.lora import build_lora
 from vfl.train.adapter.merge import TOLERANCE, MergeConfig
 
+pytestmark = pytest.mark.long
+
 
 def merge(adapter, out, *, overwrite=False, **settings):
     return merging.merge(MergeConfig(adapter=adapter, out=out, **settings), overwrite=overwrite)

@@ -19,11 +19,12 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from vfl.errors import InputError
+from vfl.io.sizes import size_text
 from vfl.io.versions import versions
 from vfl.train.preflight.facts import TRAINING, Preflight, backward_cost, estimate_time
 from vfl.train.preflight.lengths import bars, length_histogram
 from vfl.train.preflight.processes import GATHER, LaunchFacts, launch_facts, steps_per_epoch
-from vfl.train.preflight.tables import duration_text, print_preflight, size_text
+from vfl.train.preflight.tables import duration_text, print_preflight
 
 
 def arguments(folder: Path, **more: Any) -> TrainingArguments:

@@ -3,13 +3,12 @@
 import json
 
 import pytest
-import trained
 
 import vfl
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
 from vfl.train.recipe import DataConfig
-from vfl.train.rows.prepare import CHECKED, ROWS, prepare
+from vfl.train.rows.prepare import prepare
 
 KINDS = ("image", "text", "turns", "images")
 
@@ -26,7 +25,7 @@ def out(tmp_path):
 
 def prepared(encoder, out, path, method="sft", **config):
     settings = DataConfig(train=(path,), **config)
-    return prepare(settings, encoder, out / "data", method=method, workers=0, progress=False)
+    return prepare(settings, encoder, method=method, errors=out / "errors.jsonl", progress=False)
 
 
 def changed(path, folder, change):
@@ -47,17 +46,6 @@ def test_what_is_read_is_counted_and_measured(encoder, out, data_of):
     assert not (out / "errors.jsonl").exists()
 
 
-def test_it_is_done_once(encoder, out, data_of):
-    path = changed(data_of(*KINDS), out.parent, lambda rows: None)
-    first = prepared(encoder, out, path)
-    time = (out / "data" / ROWS).stat().st_mtime_ns
-    again = prepared(encoder, out, path)
-    assert (out / "data" / ROWS).stat().st_mtime_ns == time
-    assert list(again.rows) == list(first.rows)
-    path.write_text(path.read_text().splitlines(keepends=True)[0])
-    assert len(prepared(encoder, out, path).rows) == 1, "the data changed"
-
-
 @pytest.mark.parametrize("broken", ["missing", "corrupt", "text"])
 def test_a_bad_image_is_named_with_its_row(encoder, out, data_of, broken):
     def change(rows):
@@ -72,7 +60,6 @@ def test_a_bad_image_is_named_with_its_row(encoder, out, data_of, broken):
         prepared(encoder, out, path)
     (line,) = (out / "errors.jsonl").read_text().splitlines()
     assert json.loads(line)["uid"] == "the-third"
-    assert not list((out / "data").glob("*")), "nothing half done is left"
     ready = prepared(encoder, out, path, on_bad_row="skip")
     assert (ready.facts.used, ready.facts.bad) == (3, 1)
     assert "the-third" not in ready.rows["uid"]
@@ -104,22 +91,6 @@ def test_rows_of_the_other_method_are_refused(encoder, out, data_of):
         prepared(encoder, out, data_of("pair"))
     with pytest.raises(InputError, match="method: sft"):
         prepared(encoder, out, data_of("image"), method="dpo")
-
-
-def test_a_torn_cache_is_not_taken(encoder, out, data_of):
-    """Killed between the rows and the word that they are checked."""
-    prepared(encoder, out, data_of(*KINDS))
-    (out / "data" / CHECKED).unlink()
-    (out / "data" / ROWS).write_bytes(b"half")
-    assert len(prepared(encoder, out, data_of(*KINDS)).rows) == 4
-
-
-def test_workers_find_the_same(encoder, out, data_of):
-    alone = prepared(encoder, out, data_of(*KINDS))
-    settings = DataConfig(train=(data_of(*KINDS),))
-    shared = prepare(settings, encoder, out / "other", method="sft", workers=2, progress=False)
-    assert (shared.text, shared.image) == (alone.text, alone.image)
-    assert trained.QUESTION in shared.rows[0]["messages"]
 
 
 @pytest.mark.parametrize("number", [0, 3])

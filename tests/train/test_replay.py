@@ -1,6 +1,7 @@
 """Old rows among the new ones: the share of an epoch to the row, the same ones every time, also after a kill."""
 
 import json
+from pathlib import Path
 
 import pytest
 import trained
@@ -66,11 +67,12 @@ def test_every_epoch_holds_all_new_rows_and_the_share_of_old_ones(qwen, data_of,
     assert any(str(old) in name for name in parts.prepared.facts.files)
 
 
-def test_probes_are_replayed_with_their_right_answers(qwen, data_of, tmp_path):
+def test_probes_are_replayed_with_their_right_answers(qwen, data_of, tmp_path, cache):
     replay = {"probes": "micro", "functions": ["counting", "ocr"], "pairs": 2, "share": 0.4}
     parts = assemble(recipe_of(qwen, data_of(*NEW), tmp_path, data={"replay": replay}), progress=False)
     assert parts.prepared.facts.replay == 6
-    written = [json.loads(line) for line in (tmp_path / "data/replay/probe-rows.jsonl").read_text().splitlines()]
+    (file,) = (path for path in map(Path, parts.prepared.facts.files) if path.is_relative_to(cache))
+    written = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(written) == 2 * 2 * 2
     assert all(row["completion"][0]["content"] for row in written)
 
@@ -102,9 +104,10 @@ def test_preference_pairs_replay_no_probes(qwen, data_of, tmp_path):
 
 
 def test_an_interrupted_run_with_replay_ends_with_the_same_weights(qwen, data_of, old, run, tmp_path):
-    """Two epochs, stopped after the first's last step and resumed: bit for bit the run that nobody stopped."""
+    """Two epochs of two sets and old rows, stopped after the first's last step and resumed: the run nobody stopped."""
+    new = [{"path": str(data_of(*NEW[:4])), "weight": 2}, {"path": str(data_of(*NEW[4:6])), "weight": 2.5}]
     settings = {
-        "data": {"replay": {"data": str(old), "share": 0.25}},
+        "data": {"train": new, "replay": {"data": str(old), "share": 0.25}},
         "layers": {"rule": "gradient", "count": 2},
         "lora": {"r": 4, "lora_alpha": 4, "lora_dropout": 0.2},
         "trainer": {"max_steps": -1, "num_train_epochs": 2, "save_steps": 5, "save_total_limit": 4},
@@ -121,5 +124,8 @@ def test_an_interrupted_run_with_replay_ends_with_the_same_weights(qwen, data_of
     assert trained.same(trained.weights(out), trained.weights(whole))
     flight = Preflight.load(out / "preflight.json")
     assert flight.data.replay == 3
-    assert "old rows replayed" in (out / "adapter" / "README.md").read_text()
+    assert [each.drawn for each in flight.data.sets] == [4, 5]
+    card = (out / "adapter" / "README.md").read_text()
+    assert "old rows replayed" in card
+    assert "2.5 times its 2" in card
     assert "rule gradient" in (out / "adapter" / "README.md").read_text()

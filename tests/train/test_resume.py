@@ -15,6 +15,8 @@ from vfl.errors import InputError
 from vfl.train.checkpoints import WRITING
 from vfl.train.resumed_settings import as_before, goes_on
 
+pytestmark = pytest.mark.long
+
 KINDS = ("image", "text", "turns", "image", "images", "image", "text", "image", "image", "image")
 # Three steps an epoch, of which the last is short; dropout, shuffling and accumulation all draw or count.
 SETTINGS = {
@@ -32,7 +34,8 @@ TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", 
 
 @pytest.fixture(scope="module")
 def settings(data_of):
-    return SETTINGS | {"evaluation": {"data": {"own": {"path": str(data_of("image", "text", "image"))}}, "every": 3}}
+    own = {"path": str(data_of("image", "text", "image")), "max_new_tokens": 4}
+    return SETTINGS | {"evaluation": {"data": {"own": own}, "every": 3}}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +48,12 @@ def whole(qwen, data_of, run, settings, tmp_path_factory):
 
 def lines(out):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    # The last line tells how long this process took.
-    return [{key: row[key] for key in row.keys() - TIMES} for row in rows if "train_runtime" not in row]
+    # Lines that tell how long this process and its steps took.
+    return [
+        {key: row[key] for key in row.keys() - TIMES}
+        for row in rows
+        if not row.keys() & {"train_runtime", "step_seconds"}
+    ]
 
 
 def check_equal(out, whole):
@@ -160,7 +167,7 @@ def test_a_folder_with_a_run_is_not_overwritten_unasked(interrupted, whole, qwen
 
 def test_what_changes_nothing_may_change(interrupted, whole, qwen, data_of, run, settings):
     trainer = settings["trainer"] | {"save_steps": 1, "save_total_limit": 1, "dataloader_num_workers": 1}
-    changed = settings | {"trainer": trainer | {"logging_steps": 2}}
+    changed = settings | {"trainer": trainer | {"logging_steps": 2}, "data": {"workers": 1}}
     run(qwen, data_of(*KINDS), interrupted, how={"resume": True}, **changed)
     assert trained.same(trained.weights(interrupted), trained.weights(whole))
 

@@ -31,11 +31,10 @@ def vlm(qwen):
 
 
 @pytest.fixture(scope="module")
-def plain(vlm, data_of, tmp_path_factory):
+def plain(vlm, data_of):
     """The rows without weights, and their answers' tokens."""
-    folder = tmp_path_factory.mktemp("plain")
     config = DataConfig(train=(data_of(*KINDS),))
-    rows = prepare(config, encoder_of(vlm), folder, method="sft", workers=0, progress=False).rows
+    rows = prepare(config, encoder_of(vlm), method="sft", progress=False).rows
     batch = Collator(encoder_of(vlm))(list(rows))
     return list(rows), [ids[ids != -100].tolist() for ids in batch["labels"]]
 
@@ -58,14 +57,14 @@ def every_other(row, place):
     return (row + place) % 2 == 0
 
 
-def rows_with(vlm, data_of, weights, folder, **config):
+def rows_with(vlm, data_of, weights, **config):
     settings = DataConfig(train=(data_of(*KINDS),), token_weights=weights, **config)
-    return prepare(settings, encoder_of(vlm), folder / "run" / "data", method="sft", workers=0, progress=False)
+    return prepare(settings, encoder_of(vlm), method="sft", progress=False)
 
 
-def test_labels_are_the_tokens_of_weight_one_in_any_batch(vlm, data_of, write, plain, tmp_path):
+def test_labels_are_the_tokens_of_weight_one_in_any_batch(vlm, data_of, write, plain):
     path, weights = write(every_other)
-    prepared = rows_with(vlm, data_of, path, tmp_path)
+    prepared = rows_with(vlm, data_of, path)
     assert prepared.facts.weighed == pytest.approx(sum(map(sum, weights)) / sum(map(len, weights)))
     collator = Collator(encoder_of(vlm), show_always=True)
     for some in ([0, 1, 2, 3, 4], [2], [1], [4, 1, 2]):  # alone, padded, of text with a blank image beside, in turns
@@ -115,22 +114,22 @@ def test_weights_of_one_change_nothing(qwen, data_of, write, run, tmp_path):
     assert trained.losses(tmp_path / "plain") == trained.losses(tmp_path / "ones")
 
 
-def test_other_tokens_are_refused_in_one_sentence(vlm, data_of, write, tmp_path):
+def test_other_tokens_are_refused_in_one_sentence(vlm, data_of, write):
     path, _ = write(every_other, tokens=lambda ids: answer_hash([*ids, 0]))
     with pytest.raises(InputError) as caught:
-        rows_with(vlm, data_of, path, tmp_path, on_bad_row="skip")
+        rows_with(vlm, data_of, path, on_bad_row="skip")
     assert "were made for other tokens than this model's tokenizer" in str(caught.value)
     assert str(caught.value).count("other tokens") == 1
 
 
-def test_rows_that_have_none_or_learn_nothing_are_bad_rows(vlm, data_of, write, tmp_path):
+def test_rows_that_have_none_or_learn_nothing_are_bad_rows(vlm, data_of, write):
     path, _ = write(lambda row, place: row != 3)
     with pytest.raises(InputError, match=r"line 4 .*none of its answers' tokens has a weight"):
-        rows_with(vlm, data_of, path, tmp_path)
-    assert len(rows_with(vlm, data_of, path, tmp_path, on_bad_row="skip").rows) == 4
+        rows_with(vlm, data_of, path)
+    assert len(rows_with(vlm, data_of, path, on_bad_row="skip").rows) == 4
     pq.write_table(pq.read_table(path)[:2], path)  # and what was prepared before is not taken for it
     with pytest.raises(InputError, match=r"3 of 5 rows can't be used.*has no token weights for it"):
-        rows_with(vlm, data_of, path, tmp_path)
+        rows_with(vlm, data_of, path)
 
 
 def test_what_can_not_be_weighed_is_refused(qwen, data_of, run, write, tmp_path):

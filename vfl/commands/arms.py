@@ -1,16 +1,23 @@
-"""`vfl arms RECIPE [key=value ...] --out DIR`: a recipe in the function's layers, all, the others, and random ones.
+"""`vfl arms RECIPE [key=value ...] --out DIR`: a recipe in several arms, learning rates and seeds.
 
 vfl arms recipes/micro/sft.yaml --seeds 5 --jobs 2 --out runs/micro/arms
+vfl arms recipe.yaml --arms function,full,gradient --replay on,off --learning-rates 1e-3,5e-3 --dry
 """
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vfl.commands.options import Out, Overrides, Shared, config_options, split_shared, takes
 from vfl.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vfl.train.arms.plan import Study
 
 
 @takes(config_options)
@@ -18,37 +25,74 @@ def command(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/.")] = None,
     overrides: Overrides = None,
     out: Out = None,
-    arms: Annotated[str, typer.Option(help="Names, such as function,full.")] = "function,full,reversed,random",
-    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 5,
-    jobs: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
-    launcher: Annotated[
-        str | None, typer.Option(help='What starts a run, such as "torchrun --nproc-per-node 8".')
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of study.layers or study.arms, or words: function, full, reversed, random, auto, a rule.",
+            show_default="those of the recipe's study, or function,full,reversed,random",
+        ),
     ] = None,
+    replay: Annotated[str | None, typer.Option(help="on, off or on,off: with the recipe's data.replay.")] = None,
+    modules: Annotated[str | None, typer.Option(help="Of all, attention, mlp, those to compare.")] = None,
+    learning_rates: Annotated[
+        str | None, typer.Option(help="Such as 1e-3,5e-3; a validation part chooses each arm's.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each arm.", show_default="5")] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at the same time, spread over the GPUs.", min=1)] = 1,
+    launcher: Annotated[
+        str | None,
+        typer.Option(help='What starts a run, such as "torchrun --standalone --nproc-per-node 8".'),
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="List the runs and what is left; nothing is trained.")] = False,
     *,
     shared: Shared,
 ) -> None:
-    """Train the arms of the controlled experiment over several seeds and write one table; interrupted, it goes on.
+    """Compare arms of a recipe over seeds at equal steps: layers, replay, modules, learning rates.
 
-    The recipe is the function's arm, with an evaluation. The runs, arms.json and arms.md go to --out (runs/arms).
+    The recipe needs an evaluation. The runs, arms.json, arms.md and arms.html go to --out (runs/arms). Interrupted, the
+    same command goes on; what is finished is kept.
     """
     from rich.console import Console
-    from rich.markdown import Markdown
 
     from vfl.io.config import recipe_and_overrides
     from vfl.io.fields import split
 
     config, sets, _ = split_shared(shared)
     file, settings = recipe_and_overrides(recipe, overrides or (), config, sets)
-    out = out or Path("runs/arms")
+    axes = {"replay": replay, "modules": modules, "learning_rates": learning_rates}
+    flags = [f"study.{name}=[{text}]" for name, text in axes.items() if text is not None]
+    flags += [] if seeds is None else [f"study.seeds={seeds}"]
     try:
-        from vfl.train.arms.run import plan_runs, run_all
-        from vfl.train.arms.table import markdown, summarise_arms, write_table
+        from vfl.train.arms.dry import show_plan
+        from vfl.train.arms.plan import plan_study, write_recipes
+        from vfl.train.arms.run import run_all
     except ImportError as error:
         raise InputError(f'Training needs {error.name}, which is not installed: pip install "vfl[train]"') from error
-    runs = plan_runs(file, settings, out, split(arms), seeds)
-    run_all(runs, jobs=jobs, launcher=shlex.split(launcher or ""))
-    table = summarise_arms(runs)
-    write_table(table, out)
+    study = plan_study(file, [*flags, *settings], out or Path("runs/arms"), split(arms or ""))
     console = Console()
-    console.print(Markdown(markdown(table)))
-    console.print(str(out / "arms.md"), markup=False, highlight=False, soft_wrap=True)
+    if dry:
+        show_plan(study, jobs, console, spread=launcher is not None)
+        return
+    write_recipes(study)
+    try:
+        run_all(study, jobs=jobs, launcher=shlex.split(launcher or ""))
+    except InputError:
+        with suppress(InputError):  # why runs failed is what has to be said; what is finished is shown if it can be
+            _show_results(study, console)
+        raise
+    _show_results(study, console)
+
+
+def _show_results(study: "Study", console: "Console") -> None:
+    """Tables of what is finished, on the terminal and in the folder."""
+    from vfl.train.arms.grids import show
+    from vfl.train.arms.summary import summarise
+    from vfl.train.arms.table import write_results
+
+    result = summarise(study)
+    if result is None:
+        return
+    paths = write_results(result, study.out)
+    show(result, console)
+    for path in paths:
+        console.print(str(path), markup=False, highlight=False, soft_wrap=True)

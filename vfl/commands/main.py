@@ -13,6 +13,7 @@ from rich.console import Console
 from vfl import __version__
 from vfl.commands import (
     arms,
+    cache,
     compare,
     evaluate,
     layers,
@@ -49,6 +50,7 @@ app.command("evaluate")(evaluate.command)
 app.command("measure")(measure.command)
 app.command("skip")(skip.command)
 app.command("models")(models.command)
+app.command("cache")(cache.command)
 app.add_typer(probes.app, name="probes")
 app.add_typer(select.app, name="select")
 

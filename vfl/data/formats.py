@@ -50,7 +50,8 @@ class Source:
     container: Container
     home: Path | None
     rows: Callable[..., Iterator[RawRow]]
-    """Called with `only_ids=True` it may leave out everything but the ids; with a row's `start` it begins there."""
+    """Called with `only_ids=True` it may leave out everything but the ids, with `only_texts=True` the images' bytes;
+    with a row's `start` it begins there; with `hashes` it may hash the file as it reads."""
     path: Path | None = None
 
 
@@ -101,7 +102,7 @@ def _own(folder: Path) -> list[Source]:
 def kind_of(source: Source) -> tuple[Kind, str]:
     """The kind of a source's rows by the columns of its first row that has any known ones, and why."""
     columns: list[str] = []
-    reader = source.rows()
+    reader = source.rows(only_texts=True)
     for raw in islice(reader, LOOKED_AT):
         if raw.row is None:
             columns = columns or [raw.problem]
@@ -163,20 +164,18 @@ def _file(path: Path) -> Source:
     except OSError as error:
         raise InputError(f"the data {path} cannot be read: {error.strerror}") from error
     if head.startswith(b"PAR1"):
-        return _source(
-            path, "parquet", lambda only_ids=False, start=None: parquet.rows(path, only_ids=only_ids, start=start)
-        )
+        return _source(path, "parquet", lambda **how: parquet.rows(path, **how))
     packed = packing(path)
     if packed:
         head = unpacked_head(path, 2**16)
     if head[257:262] == b"ustar" and packed != ZSTD:
-        return _source(path, "webdataset", lambda only_ids=False: webdataset.rows(path, only_ids=only_ids))
+        return _source(path, "webdataset", lambda only_texts=False, **how: webdataset.rows(path, **how))
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     lines = path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl")
     if _ARRAY_IN_LINES.match(text) if lines else text.startswith(b"[") or _ONE_OBJECT.match(text):
-        return _source(path, "json", lambda only_ids=False, start=None: jsonarray.rows(path, start))
+        return _source(path, "json", lambda only_ids=False, only_texts=False, **how: jsonarray.rows(path, **how))
     if text.startswith(b"{") or (text and lines):
-        return _source(path, "jsonl", lambda only_ids=False, start=None: jsonl.rows(path, start))
+        return _source(path, "jsonl", lambda only_ids=False, only_texts=False, **how: jsonl.rows(path, **how))
     raise InputError(
         f"{path} {'is empty' if not text else f'begins with {head[:12]!r}'}; expected a JSON array, JSON lines, parquet"
         " or a tar archive (of a saved Hugging Face dataset, give the folder)"
@@ -188,10 +187,4 @@ def _source(path: Path, container: Container, rows: Callable[..., Iterator[RawRo
 
 
 def _dataset(dataset: Any, name: str, home: Path | None) -> Source:
-    return Source(
-        name,
-        "hf",
-        home,
-        lambda only_ids=False, start=None: hf.rows(dataset, name, only_ids=only_ids, start=start),
-        home,
-    )
+    return Source(name, "hf", home, lambda only_texts=False, hashes=None, **how: hf.rows(dataset, name, **how), home)

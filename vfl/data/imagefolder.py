@@ -23,6 +23,18 @@ KEYS = ("image", "path", "url", "image_url", "source")
 """Where an object that stands for an image may hold its name, next to `bytes` and `base64`."""
 
 
+PACKED = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+"""How PNG, JPEG, GIF and WebP begin in base64, which has no dots."""
+
+
+class MissingImageError(InputError):
+    """No file is where a row's name leads to."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self.path = path
+
+
 @dataclass(frozen=True)
 class ImageFolder:
     """Where the images of a source lie; `root` is None where there is no folder (data in memory)."""
@@ -63,6 +75,8 @@ class ImageFolder:
             raise InputError(f"an image is {_brief(value)}; expected a file name, or an object with bytes or path")
         if value.startswith("data:"):
             return ImageRef(None, _data_address(value), value[:40])
+        if value.startswith(PACKED) and "." not in value:
+            return ImageRef(None, _base64(value, value[:40]), value[:40])
         member = _member(value, members)
         if member is not None:
             return ImageRef(None, members[member], value)
@@ -86,12 +100,12 @@ class ImageFolder:
             path = os.path.realpath(path)
             mode = os.stat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"image {name!r} does not exist in {self.root}") from None
+            raise MissingImageError(f"image {name!r} does not exist in {self.root}", Path(path)) from None
         # a NUL, a lone surrogate, a name that is too long, a loop of links, no permission
         except (OSError, ValueError) as error:
-            raise InputError(f"image {name!r} cannot be read ({error})") from error
+            raise MissingImageError(f"image {name!r} cannot be read ({error})", Path(path)) from error
         if not stat.S_ISREG(mode):
-            raise InputError(f"image {name!r} is no file in {self.root}")
+            raise MissingImageError(f"image {name!r} is no file in {self.root}", Path(path))
         return Path(path)
 
 

@@ -16,16 +16,27 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
+class Span:
+    """Bytes of a file, from `offset` on."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
 class ImageRef:
     """Exactly one of `path`, `data` and `url` is set; `name` is the image as the row wrote it.
 
-    Pickles, so that workers can open it.
+    Where `data` lies in an archive as it is, `span` says so, and may stand in its place. Pickles, so that workers can
+    open it.
     """
 
     path: Path | None
     data: bytes | None = field(repr=False)
     name: str
     url: str | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
 
     def open(self) -> Image.Image:
         """The image as RGB, turned as its EXIF says; transparency shows white. An address is fetched each time.
@@ -49,7 +60,7 @@ class ImageRef:
         except InputError:
             raise
         except FileNotFoundError as error:
-            raise InputError(f"image {self.name!r} does not exist ({self.path})") from error
+            raise InputError(f"image {self.name!r} does not exist ({self.path or error.filename})") from error
         except Image.DecompressionBombError as error:
             raise InputError(f"image {self.name!r} is too large ({error}); shrink it") from error
         # Pillow raises SyntaxError for broken PNG chunks, and what its parsers of headers stumble over
@@ -70,6 +81,10 @@ class ImageRef:
             return self.path
         if self.data is not None:
             return io.BytesIO(self.data)
+        if self.span is not None:
+            with self.span.path.open("rb") as handle:
+                handle.seek(self.span.offset)
+                return io.BytesIO(handle.read(self.span.length))
         assert self.url is not None
         return io.BytesIO(fetch(self.url))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vfl.data.imageref import Span
 from vfl.errors import InputError
 
 
@@ -24,6 +25,8 @@ class RawRow:
     key: str | None = None
     """The container's own name for the row (of a tar archive), used as its id if the row has none."""
     members: Mapping[str, bytes] = field(default_factory=dict)
+    spans: Mapping[str, Span] = field(default_factory=dict)
+    """Where the members lie, if they lie in a file as they are."""
     problem: str = ""
     stored: Any = None
     start: Start | None = None

@@ -1,6 +1,7 @@
 """What reading gives: a sample in one form whatever the format it came from, or the reason why a row is none."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vfl.data.imageref import ImageRef
@@ -12,10 +13,13 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where reading can begin with a row: which of the sources' files, and where in it."""
+    """Where reading has to begin to come to a row: which of the sources' files, and where in it."""
 
     part: int
-    start: Start
+    start: Start | None
+    """None: at the file's beginning, since nobody can begin elsewhere in it (archives that are packed)."""
+    skip: int = 0
+    """How many rows are read before it comes."""
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,5 @@ class BadRow:
     uid: str
     reason: str
     place: Place | None = field(default=None, compare=False, repr=False)
+    missing: Path | None = field(default=None, compare=False, repr=False)
+    """The image file that is not there, where this is the reason."""

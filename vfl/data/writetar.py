@@ -58,8 +58,7 @@ def write_tar(path: Path, keep: Iterator[bool], out: Path) -> int:
 
 
 def _open(path: Path, out: Path, stack: ExitStack) -> tuple[tarfile.TarFile, tarfile.TarFile]:
-    with path.open("rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b"
+    packed = webdataset.is_packed(path)
     plain = stack.enter_context(out.open("wb"))
     writer: Any = plain
     if packed:

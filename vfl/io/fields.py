@@ -18,8 +18,8 @@ def split(value: Any) -> Any:
 
 
 def several(value: Any) -> Any:
-    """One path as a list of one. A comma may be part of a file's name, so a text is never cut here."""
-    return [value] if isinstance(value, str | Path) else value
+    """One path, or what is said of one, as a list of one. A file's name may have a comma: a text is never cut here."""
+    return [value] if isinstance(value, str | Path | Mapping) else value
 
 
 def switch(value: Any) -> Any:

@@ -20,6 +20,7 @@ from filelock import SoftFileLock, Timeout
 from vfl.errors import InputError
 from vfl.io.config import read_yaml
 from vfl.io.json_files import write_text
+from vfl.io.lock_holder import holder
 
 SETTINGS = "settings.yaml"
 LOCK = ".lock"
@@ -167,7 +168,7 @@ class RunFolder:
             held.acquire(timeout=0.5, poll_interval=0.1)  # a dead process's lock is seen at the second look
         except Timeout:
             raise InputError(
-                f"{self.path} is being written by {_holder(file)}. Wait for it, or use {self.another}. If that process "
+                f"{self.path} is being written by {holder(file)}. Wait for it, or use {self.another}. If that process "
                 f"is gone, remove {file}."
             ) from None
         try:
@@ -192,12 +193,3 @@ def differing(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]
             yield from differing(before.get(inner), now.get(inner), f"{key}.{inner}" if key else inner)
     elif before != now:
         yield key, f"{key}: {before!r} then, {now!r} now"
-
-
-def _holder(file: Path) -> str:
-    """Who holds a lock, from the number and the machine that its file begins with."""
-    try:
-        process, host, *_ = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except (OSError, ValueError):  # just given back, or not written yet
-        return "another process"
-    return f"process {process} on {host}"

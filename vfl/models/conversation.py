@@ -3,8 +3,10 @@
 Shapes: B rows, T tokens of the longest row; rows are padded on the right.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -113,9 +115,18 @@ class ConversationEncoder:
         return self._collate(transcripts, pixels)
 
     def fingerprint(self) -> str:
-        """Tells whether another encoder gives the same tokens: the processor's settings and chat template."""
-        images = self.processor.image_processor.to_json_string()
-        return "\n".join([images, self.tokenizer.name_or_path, self.template or self.processor.chat_template or ""])
+        """Tells whether another encoder gives the same tokens: a hash of all settings of processor and tokenizer."""
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for state in ("padding", "truncation"):  # of the last call
+            tokenizer.pop(state)
+        facts = [
+            self.processor.to_dict(),
+            self.processor.image_processor.to_dict(),
+            tokenizer,
+            self.template or self.processor.chat_template,
+            [self.family.name, self.image_token_id, sorted(self.end_ids), self._start, self._kinds],
+        ]
+        return sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def cut(self, messages: Sequence[Message], prompt_turns: int = 0) -> list[Segment]:
         """The conversation as prompt and answer segments; see `vfl.models.turns`."""

@@ -29,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "save_steps": 500,
     "save_total_limit": 2,
     "report_to": "none",
-    # The other ranks wait while the first reads, checks and encodes all rows.
+    # The other ranks wait while the first draws probes, or chooses layers by the rows.
     "ddp_timeout": 7200,
 }
 # Set here, because another value would break what the run promises; the key of the recipe that decides instead.
@@ -115,8 +115,8 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
         "fp16": dtype is torch.float16,
         "use_cpu": not gpu,
         "dataloader_num_workers": _workers() if gpu else 0,
-        # Only language layers hold trained weights, and every batch passes through all of them.
-        "ddp_find_unused_parameters": bool(recipe.also_adapt),
+        # Only language layers hold trained weights, and every batch passes through all that are not frozen.
+        "ddp_find_unused_parameters": bool(recipe.also_adapt) or recipe.freeze is not None,
         **written,
         "output_dir": str(recipe.out / CHECKPOINTS),
         "seed": recipe.seed,

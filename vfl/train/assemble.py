@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,32 @@ from vfl.models.precision import DTYPES, dtype_of
 from vfl.models.vlm import VLM
 from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
 from vfl.train.adapter.lora import DEFAULTS, build_lora
+from vfl.train.anchors import Anchors
 from vfl.train.arguments import trainer_arguments
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
 from vfl.train.field_values import checked
+from vfl.train.in_turn import in_turn
 from vfl.train.layers.choice import chosen_layers
+from vfl.train.layers.freeze import Freezing, check_freezing
 from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
 from vfl.train.layers.rules import check_count
 from vfl.train.layers.thin import thinned
 from vfl.train.preflight.processes import launch_facts
-from vfl.train.recipe import Recipe
+from vfl.train.recipe import DataConfig, Recipe, TrainingSet
 from vfl.train.rows.collate import Collator, PreferenceCollator
-from vfl.train.rows.prepare import Prepared, check_paths, prepare
-from vfl.train.rows.replay import with_replay
+from vfl.train.rows.prepare import check_paths, prepare
+from vfl.train.rows.prepared import Prepared
+from vfl.train.rows.replay import with_old_rows
+from vfl.train.rows.table import ANCHOR
 from vfl.train.rows.weights import warn_of_unused
 from vfl.train.trainers import TRAINERS
 
 logger = logging.getLogger(__name__)
 
-PREPARED = "data"
+ERRORS, HELDOUT_ERRORS = "errors.jsonl", "heldout-errors.jsonl"
+"""In a run's folder: rows that were left out of what is trained on, replayed, and held out."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         place=stage != 3,  # DeepSpeed places its partitions itself; a step is tried on whole weights
     )
     vlm = describe(model, processor, model_id=name, chat_template=template)
-    identity = identify_model(model, hashed=fmap is not None or recipe.protect is not None)
+    identity = identify_model(model, hashed=fmap is not None or bool(recipe.protect and recipe.protect.map))
     protection = protection_of(recipe.protect, identity, choice.functions)
     options = with_modules(recipe.lora, choice.modules, vlm)
     if choice.rule == "auto":
@@ -118,6 +124,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         _check_rule(recipe, identity, options, vlm, stage)
     else:  # before the data is read: a wrong choice is said at once
         layers = spared(chosen_layers(choice, identity, fmap), protection)
+        _check_freeze(recipe, layers, vlm)
         if recipe.adapter is None:
             lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
         else:
@@ -129,11 +136,13 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if choice.by_data:
         decision = _decided(recipe, vlm, identity, prepared, encoder, args, options, protection)
         layers = list(decision.layers)
+        _check_freeze(recipe, layers, vlm)
         lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
-    mixed = prepared.facts.text_only > 0 and stage == 3
+    blind = prepared.image.count(0)  # old rows too
+    mixed = blind > 0 and stage == 3
     if mixed and recipe.method == "dpo":
         raise InputError(
-            f"{prepared.facts.text_only} rows have no image, and under ZeRO-3 a batch without one would leave the "
+            f"{blind} rows have no image, and under ZeRO-3 a batch without one would leave the "
             "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
         )
     collator = Collator(encoder, show_always=mixed) if recipe.method == "sft" else PreferenceCollator(encoder)
@@ -163,7 +172,17 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         )
     if protection is not None:
         trainer.multipliers = protection.multipliers
+    if recipe.protect is not None and recipe.protect.how == "kl":
+        trainer.anchors = Anchors(vlm, prepared.rows, recipe.protect.beta)
+    if recipe.freeze is not None:
+        steps = launch_facts(args, len(prepared.rows)).total_steps
+        trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
+
+
+def _check_freeze(recipe: Recipe, layers: list[int], vlm: VLM) -> None:
+    if recipe.freeze is not None:
+        check_freezing(recipe.freeze, layers, vlm.num_layers)
 
 
 def _check_rule(recipe: Recipe, model: ModelId, options: dict[str, Any], vlm: VLM, stage: int) -> None:
@@ -191,7 +210,8 @@ def _decided(
     decision = None
     launch = launch_facts(args, len(prepared.rows))
     if args.process_index == 0:
-        new = prepared.rows.select(range(prepared.facts.used))  # old rows ask for no change
+        new = prepared.rows.select(range(prepared.facts.new))  # old rows ask for no change
+        new = new.remove_columns([name for name in (ANCHOR,) if name in new.column_names])
         decision = decide(
             recipe.layers,
             vlm,
@@ -213,46 +233,55 @@ def _decided(
 
 def _prepared(recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
     """The rows to train on."""
-    folder = recipe.out / PREPARED
-    workers = args.dataloader_num_workers
 
-    def rows(bar: bool) -> Prepared:
-        new = prepare(recipe.data, encoder, folder, method=recipe.method, workers=workers, progress=bar)
-        return with_replay(new, recipe, vlm, encoder, folder, workers=workers)
+    def rows(first: bool) -> Prepared:
+        new = _rows(recipe.data, recipe, encoder, args, ERRORS, progress, first)
 
-    return _by_the_first(rows, args, progress)
+        def read(old: DataConfig, errors: str) -> Prepared:
+            return _rows(old, recipe, encoder, args, errors, False, first)
+
+        return with_old_rows(new, recipe, vlm, read)
+
+    return in_turn(rows, args, same=_digest)
 
 
 def _held_out(recipe: Recipe, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
     """The rows whose loss is measured, read as those that are trained on."""
-    config = recipe.data.model_copy(update={"train": recipe.evaluation.heldout, "replay": None, "token_weights": None})
-    # A folder inside: what is refused is written beside it, and must not replace what the other rows' reading wrote.
-    folder = recipe.out / PREPARED / "heldout" / PREPARED
-    workers = args.dataloader_num_workers
+    config = recipe.data.model_copy(
+        update={"train": (TrainingSet(path=recipe.evaluation.heldout),), "replay": None, "token_weights": None}
+    )
     check_paths(config)
-    return _by_the_first(
-        lambda bar: prepare(config, encoder, folder, method=recipe.method, workers=workers, progress=bar),
-        args,
-        progress,
+    return in_turn(
+        lambda first: _rows(config, recipe, encoder, args, HELDOUT_ERRORS, progress, first), args, same=_digest
     )
 
 
-def _by_the_first(rows: Callable[[bool], Prepared], args: Any, progress: bool) -> Prepared:
-    """Rows read by the first process while the others wait; an error there is one everywhere."""
-    # The first process of all, then of each machine (that finds the rows, or reads them where it sees another disk).
-    prepared = None
-    for turn in (args.process_index == 0, args.local_process_index == 0, True):
-        problem = None
-        if turn and prepared is None:
-            try:
-                prepared = rows(progress and args.process_index == 0)
-            except InputError as error:
-                problem = str(error)
-        problems = [text for text in gather_object([problem]) if text]
-        if problems:
-            raise InputError(problems[0])
-    assert prepared is not None
-    return prepared
+def _rows(
+    config: DataConfig,
+    recipe: Recipe,
+    encoder: ConversationEncoder,
+    args: Any,
+    errors: str,
+    progress: bool,
+    first: bool,
+) -> Prepared:
+    """Rows of any data; what is left out is told by the first process alone."""
+    main = args.process_index == 0
+    return prepare(
+        config,
+        encoder,
+        method=recipe.method,
+        seed=recipe.seed,
+        errors=recipe.out / errors if main else None,
+        progress=progress and main,
+        verify=first,
+    )
+
+
+def _digest(prepared: Prepared) -> str:
+    """Tells the rows of two processes apart, as far as their lengths and the data's bytes do."""
+    facts = [str(prepared.text), str(prepared.image), prepared.facts.model_dump_json()]
+    return sha256("\n".join(facts).encode()).hexdigest()
 
 
 def _name_of(dtype: torch.dtype) -> str:

@@ -132,6 +132,9 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     trainer, rows = parts.trainer, parts.prepared.rows
     device = trainer.args.device
     longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])[: trainer.args.per_device_train_batch_size]
+    anchors = range(len(rows) - parts.prepared.facts.anchors, len(rows))
+    if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
+        longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
     batch = trainer.data_collator([rows[n] for n in longest])
     step = _step(trainer, batch)
     if asked == "auto":
@@ -209,6 +212,7 @@ def _arm_facts(recipe: Recipe, parts: Assembly) -> ArmFacts:
         rank=parts.lora.r,
         reason=_reason(recipe, parts),
         protected=None if parts.protection is None else parts.protection.sentence,
+        frozen=None if parts.trainer.freezing is None else parts.trainer.freezing.sentence(parts.layers),
     )
 
 

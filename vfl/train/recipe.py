@@ -5,16 +5,19 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
 
 from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
-from vfl.io.fields import Names, OnBadRow, Paths, SomeNames, split, switch
+from vfl.io.fields import Names, OnBadRow, Paths, SomeNames, several, split, switch
 from vfl.loading.load import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
+from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
 from vfl.train.nonfinite import OnNan
+from vfl.train.old_rows import OldRowsConfig
+from vfl.train.study_config import StudyConfig
 
 
 class _Strict(BaseModel):
@@ -22,29 +25,61 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class ReplayConfig(_Strict):
+class ReplayConfig(OldRowsConfig):
     """Rows of what the model can do already, mixed into every epoch so that it keeps that."""
 
-    data: Paths = ()
-    images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
-    format: Kind | Literal["auto"] = "auto"
-    probes: str | None = Field(default=None, description="instead of data: micro, standard, or a suite's folder")
-    functions: SomeNames | None = None
-    pairs: int = Field(default=100, ge=1, description="generated pairs a function, two rows each")
-    probe_seed: int = Field(default=2, ge=0, description="of generated probes; not the one that is evaluated with")
-    share: float = Field(default=0.1, gt=0, lt=1, description="of the rows of an epoch")
+    functions: SomeNames | None = Field(default=None, description="of the probes; default: the paper's four, or all")
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if bool(self.data) == (self.probes is not None):
-            raise ValueError("replay needs rows from data or from probes: give one of the two")
-        return self
+
+class TrainingSet(_Strict):
+    """A set of rows with settings of its own; those that are left out are the ones of `data`."""
+
+    path: Annotated[Paths, Field(min_length=1)]
+    images: Path | None = Field(default=None, description="folder of this set's images")
+    format: Kind | Literal["auto"] | None = None
+    image_column: SomeNames | None = None
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="share of the rows of an epoch, over the sum of all weights; left out everywhere: each row once",
+    )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it says nothing but where its rows are."""
+        return self.model_dump(exclude_none=True).keys() == {"path"}
+
+
+def _sets(value: Any) -> Any:
+    """Paths and sets as sets: paths beside each other are one."""
+    value = several(value)
+    if not isinstance(value, Sequence):
+        return value
+    entries: list[Any] = []
+    paths: list[Any] = []
+    for entry in value:
+        if not isinstance(entry, str | Path):
+            paths = []
+            entries.append(entry)
+        elif paths:
+            paths.append(entry)
+        else:
+            paths = [entry]
+            entries.append({"path": paths})
+    return entries
 
 
 class DataConfig(_Strict):
     """Rows to train on; formats are those of `vfl.data`."""
 
-    train: Annotated[Paths, Field(min_length=1)]
+    train: Annotated[tuple[TrainingSet, ...], BeforeValidator(_sets), Field(min_length=1)] = Field(
+        description="a path, several, or sets with the keys below"
+    )
+    stopping_strategy: Literal["all_exhausted", "first_exhausted"] = Field(
+        default="all_exhausted",
+        description="with weights: an epoch ends when every row of all sets has come, or when one set is through",
+    )
     images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
     format: Kind | Literal["auto"] = Field(default="auto", description="the kind of rows: see docs/data-formats.md")
     max_length: int | None = Field(default=None, ge=1, description="most tokens of a row, image tokens included")
@@ -54,10 +89,40 @@ class DataConfig(_Strict):
     image_column: SomeNames | None = Field(
         default=None, description="column, or columns in order, with the images; default: images or image"
     )
+    workers: int | None = Field(
+        default=None, ge=0, description="processes that encode rows once before the first step; default: one a core"
+    )
     token_weights: Path | None = Field(
         default=None, description="token-weights.parquet of a subset: the loss is over the answer tokens of weight 1"
     )
     replay: ReplayConfig | None = None
+
+    @model_validator(mode="after")
+    def _weighs_all_or_none(self) -> Self:
+        weighed = [source.weight is not None for source in self.train]
+        if any(weighed) and not all(weighed):
+            raise ValueError(
+                "weights are shares of an epoch, and a set of train has none: give each set a weight ({path: ..., "
+                "weight: ...}), or none of them"
+            )
+        if self.stopping_strategy == "first_exhausted" and not any(weighed):
+            raise ValueError("stopping_strategy: first_exhausted is about weights, and no set of train has one")
+        return self
+
+    @field_serializer("train")
+    def _as_written(self, train: tuple[TrainingSet, ...]) -> list[Any]:
+        if len(train) == 1 and train[0].plain:
+            return [str(path) for path in train[0].path]
+        return [source.model_dump(mode="json", exclude_none=True) for source in train]
+
+    @property
+    def sets(self) -> tuple[TrainingSet, ...]:
+        """The sets of `train`, each with all that it needs to be read."""
+        own = {"images": self.images, "format": self.format, "image_column": self.image_column}
+        return tuple(
+            source.model_copy(update={key: value for key, value in own.items() if getattr(source, key) is None})
+            for source in self.train
+        )
 
 
 class EvaluationConfig(_Strict):
@@ -113,6 +178,7 @@ class Recipe(_Strict):
     data: DataConfig
     layers: LayerChoice
     protect: ProtectConfig | None = None
+    freeze: FreezeConfig | None = Field(default=None, description="lower layers are trained in the first steps alone")
     match_rank: bool = Field(default=False, description="scale the rank to as many trainable parameters as full-LoRA")
     lora: dict[str, Any] = Field(default_factory=dict)
     also_adapt: Annotated[tuple[Literal["vision", "projector"], ...], BeforeValidator(split)] = ()
@@ -122,6 +188,7 @@ class Recipe(_Strict):
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
+    study: StudyConfig | None = Field(default=None, description="the arms of `vfl arms`; `vfl train` passes over it")
 
     @model_validator(mode="after")
     def _goes_on_from_an_adapter(self) -> Self:
@@ -138,9 +205,37 @@ class Recipe(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _freezes_what_the_backward_pass_ends_at(self) -> Self:
+        if self.freeze is not None and self.also_adapt:
+            raise ValueError(
+                f"freeze ends the backward pass above the lower layers, and also_adapt: {', '.join(self.also_adapt)} "
+                "leads it through all of them: leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _weighs_single_answers(self) -> Self:
         if self.method == "dpo" and self.data.token_weights is not None:
             raise ValueError("data.token_weights weigh the tokens of one answer, and dpo compares two: use method: sft")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_model_to_hold_to(self) -> Self:
+        """What a KL term compares with is the model without its adapter."""
+        if self.protect is None or self.protect.how != "kl":
+            return self
+        if self.method == "dpo":
+            raise ValueError("protect.how: kl is for method: sft; dpo has a KL term of its own (trainer.beta)")
+        start, bias = self.lora.get("init_lora_weights", True), self.lora.get("bias", "none")
+        if start not in (True, False, "gaussian") or bias != "none":
+            raise ValueError(
+                "protect.how: kl holds the model to what it says without its adapter, and "
+                + (f"lora.bias {bias!r}" if bias != "none" else f"lora.init_lora_weights {start!r}")
+                + " changes the weights beside the adapter: leave it out"
+            )
+        replay = self.data.replay.share if self.data.replay else 0.0
+        if (share := replay + self.protect.anchors.share) >= 1:  # type: ignore[union-attr]
+            raise ValueError(f"data.replay.share and protect.anchors.share are {share:g} together: no row is new then")
         return self
 
     @model_validator(mode="after")

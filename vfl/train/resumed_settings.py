@@ -8,6 +8,8 @@ from vfl.train.arguments import DEFAULTS
 
 MAY_CHANGE = {"out", "checkpointing"}
 """Of the recipe: where a run lies, and what it recomputes."""
+DATA_MAY_CHANGE = {"workers"}
+"""Of its data: how many processes prepare the rows."""
 _WATCHING = {"disable_tqdm", "report_to", "run_name", "project", "log_level", "log_level_replica", "log_on_each_node"}
 _LOGGING = {"logging_steps", "logging_strategy", "logging_first_step", "logging_nan_inf_filter"}
 _SAVING = {"save_steps", "save_strategy", "save_total_limit", "save_on_each_node"}
@@ -32,11 +34,16 @@ def as_before(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
             trainer[key] = earlier[key]
         else:
             trainer.pop(key, None)
-    return settings | {"trainer": trainer}
+    settings |= {"trainer": trainer}
+    if "data" in settings:
+        settings["data"] |= {key: before["data"].get(key) for key in DATA_MAY_CHANGE}
+    return settings
 
 
 def goes_on(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a run is only longer than it was: no learning rate so far depended on how long it is."""
+    """Whether a run is only longer than it was: no learning rate and no frozen layer so far depended on its length."""
+    if before.get("freeze") or now.get("freeze"):
+        return False
     old, new = (DEFAULTS | dict(settings.get("trainer") or {}) for settings in (before, now))
     steps = [_length(trainer) for trainer in (old, new)]
     if old == new or steps[0][0] != steps[1][0] or not steps[1][1] > steps[0][1]:

@@ -23,7 +23,7 @@ from vfl.metrics.measure import check_names
 from vfl.train.adapter.card import write_card
 from vfl.train.adapter.files import save_adapter, verify_adapter
 from vfl.train.arguments import CHECKPOINTS
-from vfl.train.assemble import PREPARED, Assembly, assemble
+from vfl.train.assemble import Assembly, assemble
 from vfl.train.backward.truncate import truncate
 from vfl.train.began_there import BeganThere
 from vfl.train.callback.bar import use_bar
@@ -229,7 +229,7 @@ def _refuse_other_batch(out: Path, flight: Preflight) -> None:
 
 def _claim(recipe: Recipe, previous: PreviousRun, *, resume: bool) -> None:
     """Make the folder this run's, and remove what a killed one was writing."""
-    clear_leftovers(*(recipe.out / name for name in ("", CHECKPOINTS, "answers", PREPARED)))
+    clear_leftovers(*(recipe.out / name for name in ("", CHECKPOINTS, "answers")))
     if resume:  # a run that is made longer is none that has ended
         (recipe.out / REPORT).unlink(missing_ok=True)
     else:
@@ -239,4 +239,4 @@ def _claim(recipe: Recipe, previous: PreviousRun, *, resume: bool) -> None:
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with its defaults, as YAML has it; it can be run again as it is."""
-    return recipe.model_dump(mode="json", by_alias=True)
+    return recipe.model_dump(mode="json", by_alias=True, exclude={"study"})

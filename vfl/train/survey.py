@@ -1,7 +1,6 @@
 """A training set's scores of all layers outside of a run: what `vfl layers` prints and saves."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,20 +42,19 @@ def survey(
     """
     if rows < 1 or warmup < 0:
         raise InputError(f"{rows} rows and {warmup} warm-up steps were asked for; expected at least 1 and 0.")
-    config = DataConfig(train=tuple(data), images=images)
+    config = DataConfig.model_validate({"train": list(data), "images": images})
     check_paths(config)
     encoder = encoder_of(vlm)
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(config, encoder, Path(folder) / "data", method="sft", workers=0)
-        order = Random(f"layers/{seed}").sample(range(len(prepared.rows)), len(prepared.rows))
-        collator = Collator(encoder)
-        scored = score_layers(vlm.model, batches(prepared.rows, order[:rows], collator, BATCH))
-        scores = {"gradient": scored.gradient, "fisher": scored.fisher, "similarity": scored.similarity}
-        if warmup:
-            lora = build_lora(vlm.model, range(vlm.num_layers), {"lora_dropout": 0.0})
-            taken = [order[n % len(order)] for n in range(warmup * BATCH)]
-            some = batches(prepared.rows, taken, collator, BATCH)
-            scores["warmup"] = warmup_scores(vlm.model, lora, some, WARMUP_RATE, seed)
+    prepared = prepare(config, encoder, method="sft")
+    order = Random(f"layers/{seed}").sample(range(len(prepared.rows)), len(prepared.rows))
+    collator = Collator(encoder)
+    scored = score_layers(vlm.model, batches(prepared.rows, order[:rows], collator, BATCH))
+    scores = {"gradient": scored.gradient, "fisher": scored.fisher, "similarity": scored.similarity}
+    if warmup:
+        lora = build_lora(vlm.model, range(vlm.num_layers), {"lora_dropout": 0.0})
+        taken = [order[n % len(order)] for n in range(warmup * BATCH)]
+        some = batches(prepared.rows, taken, collator, BATCH)
+        scores["warmup"] = warmup_scores(vlm.model, lora, some, WARMUP_RATE, seed)
     return Survey(scores, scored.modules, scored.rows)
 
 

@@ -12,7 +12,9 @@ from trl import DPOTrainer, SFTTrainer
 
 from vfl.errors import InputError
 from vfl.train.adapter.files import readable
+from vfl.train.anchors import AnchoredLoss
 from vfl.train.checkpoints import WholeCheckpoints
+from vfl.train.layers.freeze import Freezing
 from vfl.train.layers.multipliers import parameter_groups
 from vfl.train.nonfinite import FiniteSteps
 
@@ -47,12 +49,18 @@ def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
 
 
 class _Adapted(WholeCheckpoints, FiniteSteps):
-    """What both trainers share. `multipliers` are of the learning rate, by decoder layer, set before training."""
+    """What both trainers share.
+
+    Attributes:
+        multipliers: of the learning rate, by decoder layer; set before training.
+        freezing: which layers are frozen in later steps, and from which on; set before training.
+    """
 
     multipliers: Mapping[int, float] = MappingProxyType({})
+    freezing: Freezing | None = None
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """With multipliers, one group of weights for each.
+        """One group of weights for each multiplier, and for layers that are frozen on the way.
 
         Raises:
             InputError: for settings, or a missing package, that the optimizer can't be built with.
@@ -72,7 +80,8 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
             return super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
 
     def _create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        if self.multipliers and self.optimizer is None:  # type: ignore[has-type]
+        freezing = self.freezing
+        if (self.multipliers or freezing) and self.optimizer is None:  # type: ignore[has-type]
             arguments = self.args  # type: ignore[attr-defined]
             kind, options = self.get_optimizer_cls_and_kwargs(arguments, self.model)  # type: ignore[attr-defined]
             groups = parameter_groups(
@@ -80,9 +89,17 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
                 self.multipliers,
                 arguments.learning_rate,
                 arguments.weight_decay,
+                below=0 if freezing is None else freezing.layer,
             )
             self.optimizer = kind(groups, **options)
         return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward and backward pass of one batch, without the layers that are frozen by now."""
+        if self.freezing is None:
+            return super().training_step(*args, **kwargs)  # type: ignore[misc]
+        with self.freezing.at(self.state.global_step, self.model, self.optimizer):  # type: ignore[attr-defined]
+            return super().training_step(*args, **kwargs)  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The adapter alone: ZeRO would gather the whole base model, only for the adapter to be picked out of it."""
@@ -103,7 +120,7 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
         """TRL reports model and machine to the hub; nothing leaves this one unasked."""
 
 
-class LayerSFTTrainer(_Adapted, SFTTrainer):
+class LayerSFTTrainer(_Adapted, AnchoredLoss, SFTTrainer):
     """`SFTTrainer` for `vfl train`: a step's loss is the mean over its answer tokens, however they are batched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

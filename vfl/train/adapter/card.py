@@ -11,9 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vfl.io.atomic import replacing
 from vfl.io.layers import layer_list
+from vfl.io.sizes import size_text
 from vfl.report.page import flat
 from vfl.train.preflight.facts import Preflight
-from vfl.train.preflight.tables import arm_sentence, data_text, size_text
+from vfl.train.preflight.tables import arm_sentence, data_text
 from vfl.train.report.before_after import Change, gained, points
 
 TEMPLATES = Path(__file__).resolve().parent

@@ -1,1 +1,1 @@
-"""The controlled experiment: one recipe in several arms and seeds."""
+"""Studies: one recipe in several arms, learning rates and seeds."""

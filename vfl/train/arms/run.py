@@ -1,117 +1,96 @@
-"""The controlled experiment: the same recipe in several arms and seeds, and one table of what came out.
+"""The runs of a study, several at a time, each a `vfl train` of its own in a folder of its own.
 
-    vfl arms recipes/micro/sft.yaml --seeds 5 --jobs 2 --out runs/micro/arms
-
-Arms differ in the layers alone: `function` (the recipe's choice), `full`, `reversed` (all others) and `random` (as
-many, drawn anew for each seed). Each run is a `vfl train` of its own in a folder of its own, so an interrupted
-experiment goes on where it stopped.
+An interrupted study goes on where it stopped: what is finished is kept, what has a checkpoint goes on from there.
 """
 
-import logging
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-
-import yaml
+from queue import SimpleQueue
 
 from vfl.errors import InputError
-from vfl.evaluate.result import EVALUATION
 from vfl.io.progress import progress_bar
-from vfl.io.run_folder import SETTINGS
+from vfl.io.run_folder import SETTINGS, RunFolder
+from vfl.train.arms.devices import places, visible_devices
+from vfl.train.arms.plan import ArmRun, Study
 from vfl.train.checkpoints import checkpoints
-from vfl.train.recipe import Recipe, read_recipe
-from vfl.train.run import ADAPTER, CHECKPOINTS
+from vfl.train.run import CHECKPOINTS
 
-logger = logging.getLogger(__name__)
-
-ARMS = ("function", "full", "reversed", "random")
 LOG = "log.txt"
+TIMES = "times.jsonl"
+TABLE = "arms.json"
+
+Start = Callable[[ArmRun, dict[str, str]], int]
 
 
-@dataclass(frozen=True)
-class ArmRun:
-    """One run of the experiment."""
-
-    arm: str
-    seed: int
-    recipe: Path  # the recipe it is run with, written beside its folder
-    folder: Path
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / ADAPTER).exists() and (self.folder / EVALUATION).exists()
-
-
-def plan_runs(
-    recipe: Path, overrides: Sequence[str], out: Path, arms: Sequence[str] = ARMS, seeds: int = 5
-) -> list[ArmRun]:
-    """Write a recipe for each run; seed by seed, so that an unfinished experiment has all arms.
-
-    Raises:
-        InputError: for a recipe that is invalid, evaluates nothing, or has no layers to compare with; and when `out`
-            holds an experiment with another recipe.
-    """
-    base = read_recipe(recipe, overrides)
-    if not base.evaluation.wanted:
-        raise InputError(f"{recipe} evaluates nothing, so there would be nothing to compare. Give its `evaluation`.")
-    if unknown := [arm for arm in arms if arm not in ARMS]:
-        raise InputError(f"There is no arm {', '.join(unknown)}; choose from {', '.join(ARMS)}.")
-    if base.layers.arm != "function" or base.layers.rule is not None:
-        own = base.layers.rule or base.layers.arm
-        raise InputError(f"The recipe's own arm is {own!r}; it must name the function's layers.")
-    if seeds < 1:
-        raise InputError(f"{seeds} seeds were asked for; expected at least 1.")
-    return [_arm_run(base, out, arm, seed) for seed in range(base.seed, base.seed + seeds) for arm in arms]
-
-
-def run_all(runs: Sequence[ArmRun], *, jobs: int = 1, launcher: Sequence[str] = (), progress: bool = True) -> None:
-    """Train what is not finished, `jobs` at a time.
+def run_all(study: Study, *, jobs: int = 1, launcher: Sequence[str] = (), progress: bool = True) -> None:
+    """Train what is not finished, `jobs` at a time, spread over the GPUs that there are.
 
     Args:
-        launcher: what starts a run on several processes, such as ["torchrun", "--nproc-per-node", "8"].
+        launcher: what starts a run on several processes, such as ["torchrun", "--standalone", "--nproc-per-node", "4"].
 
     Raises:
         InputError: when a run failed; its log says why, and the others are finished first.
     """
-    waiting = [run for run in runs if not run.finished]
-    failed: list[ArmRun] = []
-    bar = progress_bar(total=len(runs), initial=len(runs) - len(waiting), desc="runs", disable=not progress)
-    # Processes that each take all cores only wait for each other.
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
-    with bar, ThreadPoolExecutor(max_workers=jobs) as pool:
-        for run, code in pool.map(lambda run: (run, _train(run, launcher, threads)), waiting):
-            if code != 0:
-                failed.append(run)
-            bar.update()
+    places_of_jobs = places(visible_devices(), jobs, spread=bool(launcher))
+    with RunFolder(study.out, TABLE).held(overwrite=True):
+        failed = spread(
+            study, places_of_jobs, lambda run, environment: _train(run, launcher, environment), progress=progress
+        )
     if failed:
         some = failed[0]
         raise InputError(
-            f"{len(failed)} of {len(runs)} runs failed, first {some.arm} with seed {some.seed}: "
+            f"{len(failed)} of {len(study.runs)} runs failed, first {some.label}: "
             f"{_last_line(some.folder / LOG)} The whole log is {some.folder / LOG}. Run again to go on."
         )
 
 
-def _arm_run(base: Recipe, out: Path, arm: str, seed: int) -> ArmRun:
-    folder = out / f"{arm}-{seed}"
-    values = base.model_dump(mode="json", by_alias=True)
-    values |= {"seed": seed, "out": str(folder)}
-    values["layers"] |= {"arm": arm, "seed": seed}
-    if arm == "full":
-        values["layers"] = "full"
-    recipe = out / f"{arm}-{seed}.yaml"
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    if recipe.exists() and recipe.read_text(encoding="utf-8") != text and folder.exists():
-        raise InputError(f"{out} holds an experiment with other settings. Give another folder, or remove it.")
-    recipe.parent.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(text, encoding="utf-8")
-    return ArmRun(arm, seed, recipe, folder)
+def spread(study: Study, jobs: Sequence[str | None], start: Start, *, progress: bool = True) -> list[ArmRun]:
+    """Start what is not finished, one run on each place at a time, and return the runs that failed.
+
+    Args:
+        jobs: CUDA_VISIBLE_DEVICES of each run at a time, None to leave it as it is.
+        start: runs one with these variables over the environment; returns its exit code.
+    """
+    waiting = [run for run in study.runs if not run.finished]
+    free: SimpleQueue[str | None] = SimpleQueue()
+    for devices in jobs:
+        free.put(devices)
+    # Processes that each take all cores only wait for each other.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // len(jobs)))
+
+    def in_place(run: ArmRun) -> tuple[ArmRun, int]:
+        with _taken(free) as devices:
+            environment = {"OMP_NUM_THREADS": threads}
+            environment |= {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
+            return run, start(run, environment)
+
+    failed: list[ArmRun] = []
+    bar = progress_bar(total=len(study.runs), initial=len(study.runs) - len(waiting), desc="runs", disable=not progress)
+    with bar, ThreadPoolExecutor(max_workers=len(jobs)) as pool:
+        for run, code in pool.map(in_place, waiting):
+            if code != 0:
+                failed.append(run)
+            bar.update()
+    return failed
 
 
-def _train(run: ArmRun, launcher: Sequence[str], threads: str) -> int:
+@contextmanager
+def _taken(free: "SimpleQueue[str | None]") -> Iterator[str | None]:
+    devices = free.get()
+    try:
+        yield devices
+    finally:
+        free.put(devices)
+
+
+def _train(run: ArmRun, launcher: Sequence[str], environment: dict[str, str]) -> int:
     """Exit code of one run in processes of its own."""
     run.folder.mkdir(parents=True, exist_ok=True)
     start = [*launcher, "--module"] if launcher else [sys.executable, "-m"]
@@ -119,9 +98,20 @@ def _train(run: ArmRun, launcher: Sequence[str], threads: str) -> int:
     going_on = started and bool(checkpoints(run.folder / CHECKPOINTS))
     flag = ["--resume"] if going_on else ["--overwrite"]
     command = [*start, "vfl.train.launch", str(run.recipe), *flag]
+    began = time.time()
     with (run.folder / LOG).open("a", encoding="utf-8") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": threads}
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        code = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | environment, check=False
+        ).returncode
+    if code == 0 and not going_on:
+        _note(run, time.time() - began)
+    return code
+
+
+def _note(run: ArmRun, seconds: float) -> None:
+    """Remember how long a whole run took, for estimates; one short line is written at once."""
+    with (run.folder.parent / TIMES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"run": run.folder.name, "arm": run.arm, "seconds": round(seconds, 1)}) + "\n")
 
 
 def _last_line(log: Path) -> str:

@@ -177,12 +177,13 @@ def _checkpoint(model: nn.Module, parts: Parts, reentrant: bool) -> list[Removab
 
 def _checkpoint_calls(layer: nn.Module, function: Callable[..., Any], reentrant: bool) -> list[RemovableHandle]:
     """Transformers' own flag of a layer, up during its calls in a training step and down at all other times."""
-    trained = any(parameter.requires_grad for parameter in layer.parameters())
     before = {name: vars(layer)[name] for name in (FLAG, FUNCTION) if name in vars(layer)}
 
     def raise_flag(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         reached = any(_requires_grad(value) for value in args)
-        if not (module.training and torch.is_grad_enabled() and (trained or reached)):
+        # Asked at each call: a run may freeze layers on its way.
+        trained = reached or any(parameter.requires_grad for parameter in layer.parameters())
+        if not (module.training and torch.is_grad_enabled() and trained):
             return None
         setattr(module, FLAG, True)
         setattr(module, FUNCTION, function)

@@ -6,6 +6,7 @@ from vfl.train.callback.best import BEST, BestStep, TakeBest
 from vfl.train.callback.evaluation import METRICS, EvaluationCallback
 from vfl.train.callback.heldout import HeldOutLoss
 from vfl.train.callback.loss_log import LossLog
+from vfl.train.callback.step_time import StepTime
 from vfl.train.callback.tracking import sender
 from vfl.train.recipe import Recipe
 
@@ -17,6 +18,7 @@ def watch(recipe: Recipe, parts: Assembly, evaluation: EvaluationCallback | None
         InputError: when the best step is to be found by something that is not measured, or under ZeRO-3.
     """
     trainer, wanted = parts.trainer, recipe.evaluation
+    trainer.add_callback(StepTime(recipe.out / METRICS))
     send = sender(trainer)
     heldout = None
     if parts.heldout is not None:

@@ -47,6 +47,7 @@ class ArmFacts(_Facts):
     rank: int | None = None  # LoRA's r, after `match_rank`
     reason: str | None = None  # why a rule chose these layers
     protected: str | None = None  # which layers are spared for other functions, and how
+    frozen: str | None = None  # which layers are frozen on the way, and when
 
 
 class TowerModules(_Facts):
@@ -69,6 +70,14 @@ class MemoryFacts(_Facts):
     tokens: int  # of the longest row
 
 
+class SetFacts(_Facts):
+    """One of several data sets: its usable rows, and how many an epoch draws from it."""
+
+    name: str
+    used: int
+    drawn: int
+
+
 class DataFacts(_Facts):
     """Rows as they were read; `files` maps what a person calls a source to the hash of its bytes."""
 
@@ -77,12 +86,19 @@ class DataFacts(_Facts):
     bad: int = 0  # skipped: an image or the row itself cannot be read
     too_long: int = 0  # skipped by on_long_row
     weighed: float | None = None  # share of the answer tokens that the loss is over; None for all of them
-    replay: int = 0  # old rows mixed into each epoch, besides those used
+    sets: tuple[SetFacts, ...] = ()  # of several sets, each
+    replay: int = 0  # old rows mixed into each epoch, besides the new ones
+    anchors: int = 0  # rows of each epoch that hold the model to its old answers, besides both
     text_only: int = 0
     multi_turn: int = 0
     multi_image: int = 0
     files: dict[str, str] = {}
     hub: tuple[str, ...] = ()  # data set ids on the hub
+
+    @property
+    def new(self) -> int:
+        """Rows of an epoch that are not replayed."""
+        return sum(each.drawn for each in self.sets) if self.sets else self.used
 
 
 class TimeEstimate(_Facts):

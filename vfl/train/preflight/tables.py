@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vfl.io.layers import layer_list
+from vfl.io.sizes import size_text
 from vfl.train.preflight.audit import AuditRow, LossAudit, visible
-from vfl.train.preflight.facts import ArmFacts, DataFacts, MemoryFacts, Preflight, TimeEstimate
+from vfl.train.preflight.facts import ArmFacts, DataFacts, MemoryFacts, Preflight, SetFacts, TimeEstimate
 from vfl.train.preflight.lengths import LengthHistogram, bars
 from vfl.train.preflight.processes import LaunchFacts
 
@@ -36,15 +37,6 @@ def _sections(flight: Preflight) -> list[RenderableType]:
     if flight.warnings:
         parts.append(_pairs([("Warning", text) for text in flight.warnings], style="yellow"))
     return parts
-
-
-def size_text(count: float) -> str:
-    """Bytes in words: 1536 -> "1.5 KiB"."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def duration_text(seconds: float) -> str:
@@ -74,11 +66,17 @@ def data_text(data: DataFacts) -> str:
     text += f", skipped: {', '.join(left)}" if left else ""
     text += f"; {', '.join(kinds)}" if kinds else ""
     text += f"; {data.weighed:.1%} of the answer tokens have a weight" if data.weighed is not None else ""
-    if not data.replay:
-        return text
-    return (
-        f"{text}; {data.replay:,} old rows replayed in each epoch, {data.replay / (data.used + data.replay):.1%} of it"
-    )
+    epoch = data.new + data.replay + data.anchors
+    text += "".join(f"; {_set_text(each, epoch)}" for each in data.sets)
+    for count, what in ((data.replay, "old rows replayed"), (data.anchors, "anchor rows")):
+        text += f"; {count:,} {what} in each epoch, {count / epoch:.1%} of it" if count else ""
+    return text
+
+
+def _set_text(each: SetFacts, epoch: int) -> str:
+    """What an epoch has of one of several sets."""
+    times = "once each" if each.drawn == each.used else f"{each.drawn / each.used:.3g} times its {each.used:,}"
+    return f"{each.drawn:,} rows of {each.name} in each epoch, {each.drawn / epoch:.1%} of it ({times})"
 
 
 def memory_text(memory: MemoryFacts) -> str:
@@ -170,6 +168,7 @@ def _model(flight: Preflight) -> RenderableType:
     rows = [("Method", flight.method), ("Model", model_text(flight)), ("Arm", arm_text(flight))]
     rows += [("Why", flight.arm.reason)] if flight.arm.reason else []
     rows += [("Protected", flight.arm.protected)] if flight.arm.protected else []
+    rows += [("Frozen", flight.arm.frozen)] if flight.arm.frozen else []
     return _pairs([*rows, ("Backward", backward_text(flight)), ("Data", data_text(flight.data))])
 
 

@@ -12,6 +12,7 @@ from vfl.errors import InputError
 from vfl.evaluate.result import EVALUATION, Evaluation
 from vfl.io.atomic import replacing
 from vfl.io.run_folder import SETTINGS
+from vfl.io.sizes import size_text
 from vfl.report.charts import Ink, Tick, inks, y_of
 from vfl.report.heat import HeatChart, heat_chart
 from vfl.report.lines import Chart, Panel, Series, chart
@@ -134,7 +135,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def _environment() -> Environment:
     """The page's templates with the filters that they use."""
     env = environment(TEMPLATES)
-    env.filters.update(size=words.size_text, visible=visible, arm=words.arm_sentence, answers=_answers)
+    env.filters.update(size=size_text, visible=visible, arm=words.arm_sentence, answers=_answers)
     return env
 
 
@@ -149,6 +150,7 @@ def _facts(flight: Preflight) -> list[tuple[str, str]]:
         ("method", flight.method),
         ("model", words.model_text(flight)),
         ("arm", words.arm_text(flight)),
+        *([("protected", flight.arm.protected)] if flight.arm.protected else []),
         ("backward pass", words.backward_text(flight)),
         ("data", words.data_text(flight.data)),
         ("processes", words.processes_text(launch)),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vfl.data.sample import Message
 from vfl.models.conversation import ConversationBatch, ConversationEncoder
-from vfl.train.rows.table import conversation
+from vfl.train.rows.table import ANCHOR, conversation
 from vfl.train.rows.weights import learned
 
 Row = dict[str, Any]
@@ -16,6 +16,8 @@ Row = dict[str, Any]
 
 class Collator:
     """Batches for `SFTTrainer`: labels are the tokens of answers that have a weight, -100 elsewhere.
+
+    Where the training set has anchors, `anchors` (B,) says which rows are, by number; -1 for the others.
 
     Args:
         encoder: of the model.
@@ -30,7 +32,11 @@ class Collator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         batch = self._encode([conversation(row) for row in rows], [row["prompt"] for row in rows])
         labels = batch.inputs["input_ids"].masked_fill(~learned(batch, rows), -100)
-        return {**batch.inputs, "labels": labels}
+        if ANCHOR not in rows[0]:
+            return {**batch.inputs, "labels": labels}
+        anchors = torch.full((len(labels),), -1)  # a blank row that was added is none
+        anchors[: len(rows)] = torch.tensor([row[ANCHOR] for row in rows])
+        return {**batch.inputs, "labels": labels, "anchors": anchors}
 
     def _encode(self, conversations: list[list[Message]], prompts: list[int]) -> ConversationBatch:
         added = self.show_always and not any(map(_shows, conversations))

@@ -9,10 +9,13 @@ from datasets import Dataset, Features, Value
 from datasets import List as ListOf
 from datasets.arrow_writer import ArrowWriter
 
-from vfl.data.imageref import ImageRef
+from vfl.data.imageref import ImageRef, Span
 from vfl.data.sample import Message, Sample
 from vfl.data.token_weights import RowWeights, TokenWeights
 from vfl.io.atomic import replacing
+
+ANCHOR = "anchor"
+"""Column of a training set with anchors, whose features stand below without it: a row's number, -1 for no anchor."""
 
 # TRL takes a data set for one with images by the column's name.
 FEATURES = Features(
@@ -25,8 +28,16 @@ FEATURES = Features(
         # of the answers' tokens: a byte each, and the hash of those that they belong to; null where all count
         "weights": Value("binary"),
         "weighed": Value("string"),
+        # a file, bytes of one (from offset on), bytes that lie here, or an address
         "images": ListOf(
-            {"name": Value("string"), "path": Value("string"), "data": Value("large_binary"), "url": Value("string")}
+            {
+                "name": Value("string"),
+                "path": Value("string"),
+                "offset": Value("int64"),
+                "length": Value("int64"),
+                "data": Value("large_binary"),
+                "url": Value("string"),
+            }
         ),
     }
 )
@@ -54,7 +65,7 @@ def conversation(row: dict[str, Any], *, rejected: bool = False) -> list[Message
         InputError: names the image that can't be read.
     """
     messages = json.loads(row["rejected" if rejected else "messages"])
-    opened = iter([ImageRef(**_reference(image)).open() for image in row["images"]])
+    opened = iter([_reference(image).open() for image in row["images"]])
     for message in messages:
         for entry in message["content"]:
             if entry["type"] == "image":
@@ -76,10 +87,6 @@ def _row(sample: Sample, weights: RowWeights | None) -> dict[str, Any]:
     def text(messages: Sequence[Message] | None) -> str | None:
         return None if messages is None else json.dumps(list(messages), ensure_ascii=False)
 
-    images = [
-        {"name": ref.name, "path": None if ref.path is None else str(ref.path), "data": ref.data, "url": ref.url}
-        for ref in sample.images
-    ]
     return {
         "uid": sample.uid,
         "where": sample.where,
@@ -88,9 +95,26 @@ def _row(sample: Sample, weights: RowWeights | None) -> dict[str, Any]:
         "prompt": sample.prompt,
         "weights": None if weights is None else weights.weights,
         "weighed": None if weights is None else weights.tokens,
-        "images": images,
+        "images": [_stored(image) for image in sample.images],
     }
 
 
-def _reference(image: dict[str, Any]) -> dict[str, Any]:
-    return image | {"path": None if image["path"] is None else Path(image["path"])}
+def _stored(image: ImageRef) -> dict[str, Any]:
+    """An image by its place where it has one, else its bytes."""
+    span = image.span
+    path = image.path if span is None else span.path
+    return {
+        "name": image.name,
+        "path": None if path is None else str(path),
+        "offset": None if span is None else span.offset,
+        "length": None if span is None else span.length,
+        "data": image.data if span is None else None,
+        "url": image.url,
+    }
+
+
+def _reference(stored: dict[str, Any]) -> ImageRef:
+    path = None if stored["path"] is None else Path(stored["path"])
+    if path is not None and stored["offset"] is not None:
+        return ImageRef(None, None, stored["name"], span=Span(path, stored["offset"], stored["length"]))
+    return ImageRef(path, stored["data"], stored["name"], stored["url"])

@@ -54,7 +54,7 @@ def warn_of_unused(config: DataConfig) -> None:
     """Warn where a file of weights lies beside data that is trained on without."""
     if config.token_weights is not None:
         return
-    for path in config.train:
+    for path in [path for source in config.train for path in source.path]:
         for folder in (path.parent, path.parent.parent):
             beside: Path = folder / TOKEN_WEIGHTS
             if beside.is_file():

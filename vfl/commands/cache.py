@@ -1,0 +1,24 @@
+"""`vfl cache`: what is kept for later, and `--clear`."""
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; what is being made stays.")] = False,
+) -> None:
+    """Show what is kept between runs: rows prepared for training, and probes to replay. All of it can be made again.
+
+    It lies in VFL_CACHE, or in the folder vfl where the Hugging Face libraries keep models and data sets (HF_HOME).
+    """
+    from vfl.io.cache import cache_home, clear_entry, entries
+    from vfl.io.sizes import size_text
+
+    kinds: dict[str, list[int]] = {}
+    for folder, size in entries().items():
+        if not clear or clear_entry(folder):
+            kinds.setdefault(folder.parent.name, []).append(size)
+    for kind, sizes in kinds.items():
+        typer.echo(f"{kind}: {len(sizes):,} of {size_text(sum(sizes))}{' removed' if clear else ''}")
+    typer.echo(cache_home())
