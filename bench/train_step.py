@@ -95,6 +95,7 @@ def settings(arguments: argparse.Namespace, shape: Shape, step: Step) -> dict[st
     return {
         **vars(shape),
         "layers": NUM_LAYERS,
+        "tower_layers": 32,
         "tower_width": shape.vision_width,
         "rank": shape.rank,
         "batch": arguments.batch,
@@ -119,9 +120,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--full-shape", action="store_true", help="width 3584 in bfloat16, on a GPU; untested")
-    size.add_argument(
-        "--small", action="store_true", help="width 112, 64 vision tokens and a short tower: seconds, for a first look"
-    )
+    size.add_argument("--small", action="store_true", help="width 112 and 64 vision tokens: seconds, for a first look")
     parser.add_argument("--width", type=int, help="of the decoder (448); the rest follows as in the 7B model")
     parser.add_argument("--vision-tokens", type=int, help="a square number (576)")
     parser.add_argument("--question", type=int, help="words of the prompt (60)")

@@ -7,7 +7,7 @@
     result = vfl.sweep(vlm, vlm.ask("How many?", image), plans)         # any experiment on what the text reads
 
 Names are imported on first use, so that `vfl --help` does not wait for torch. `vfl.locate`, `vfl.measure`,
-`vfl.evaluate` and `vfl.train` are packages that can be called.
+`vfl.evaluate`, `vfl.negatives` and `vfl.train` are packages that can be called.
 """
 
 from importlib import import_module
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vfl.locate.run import locate as locate
     from vfl.measure.run import measure as measure
     from vfl.models.vlm import VLM as VLM
+    from vfl.negatives.run import negatives as negatives
     from vfl.select.score.run import score_data as _score_data
     from vfl.select.subset.write import filter_data as _filter_data
     from vfl.train.run import train as train
@@ -50,7 +51,7 @@ _HOMES = {
     "sweep": "vfl.engine.sweep",
     "wrap": "vfl.loading.load",
 }
-_CALLABLE = ("evaluate", "locate", "measure", "train")
+_CALLABLE = ("evaluate", "locate", "measure", "negatives", "train")
 
 __all__ = [*_HOMES, *_CALLABLE, "__version__"]
 

@@ -45,7 +45,6 @@ class Shape:
         vision_tokens: a square number; each is made of two by two patches.
         question: words of the prompt.
         answer: words of the answer, the only ones in the loss.
-        tower_layers: blocks of the tower, of which each eighth sees the whole image.
     """
 
     width: int = 448
@@ -54,7 +53,6 @@ class Shape:
     vision_tokens: int = 576
     question: int = 60
     answer: int = 60
-    tower_layers: int = 32
 
     def __post_init__(self) -> None:
         if math.isqrt(self.vision_tokens) ** 2 != self.vision_tokens:
@@ -89,7 +87,7 @@ class Shape:
 
 SHAPE = Shape()
 FULL_SHAPE = Shape(width=WIDTH_7B, vision_heads=16)
-SMALL_SHAPE = Shape(width=112, heads=14, vision_heads=2, vision_tokens=64, question=8, answer=8, tower_layers=8)
+SMALL_SHAPE = Shape(width=112, heads=14, vision_heads=2, vision_tokens=64, question=8, answer=8)
 
 
 def build(shape: Shape, device: str, dtype: str) -> Qwen2_5_VLForConditionalGeneration:
@@ -114,7 +112,7 @@ def build(shape: Shape, device: str, dtype: str) -> Qwen2_5_VLForConditionalGene
             "pad_token_id": 0,
         },
         vision_config={
-            "depth": shape.tower_layers,
+            "depth": 32,
             "hidden_size": shape.vision_width,
             "intermediate_size": shape.scaled(3420),
             "num_heads": shape.vision_heads,
@@ -122,7 +120,7 @@ def build(shape: Shape, device: str, dtype: str) -> Qwen2_5_VLForConditionalGene
             "patch_size": PATCH,
             "spatial_merge_size": MERGE,
             "window_size": 112,
-            "fullatt_block_indexes": list(range(7, shape.tower_layers, 8)),
+            "fullatt_block_indexes": [7, 15, 23, 31],
         },
         image_token_id=MARKERS.index("<|image_pad|>"),
         video_token_id=MARKERS.index("<|video_pad|>"),

@@ -11,8 +11,8 @@ def page() -> str:
     """The whole page."""
     parts = [
         "# Python",
-        "What `import vfl` has. `vfl.locate`, `vfl.measure`, `vfl.evaluate` and `vfl.train` are packages that are "
-        "called like functions.",
+        "What `import vfl` has. `vfl.locate`, `vfl.measure`, `vfl.evaluate`, `vfl.negatives` and `vfl.train` are "
+        "packages that are called like functions.",
     ]
     for name, where in public():
         parts.append(f"## vfl.{name} {{ #vfl-{name.lower()} }}\n\n::: {where}\n    options:\n      heading_level: 3")

@@ -19,6 +19,7 @@ SETTINGS = (
     ("Measuring", "`vfl measure`", "vfl.measure.config:MeasureConfig"),
     ("Evaluating", "`vfl evaluate`", "vfl.evaluate.config:EvaluateConfig"),
     ("Training", "`vfl train`, `vfl arms` and the launcher: a recipe", "vfl.train.recipe:Recipe"),
+    ("Making preference rows", "`vfl negatives`", "vfl.negatives.config:NegativesConfig"),
     ("Scoring", "`vfl select score`", "vfl.select.settings:ScoreConfig"),
     ("Filtering", "`vfl select filter`", "vfl.select.subset.write:FilterConfig"),
     ("Scoring and filtering in one recipe", "`vfl select run`", "vfl.select.recipe:SelectRecipe"),

@@ -41,12 +41,14 @@ class Bed:
         model: folder of the weights; None for the embedded model.
         out: where tasks, probes and scores lie.
         noise: deviation of the noise added to the decoder's weights.
+        tested: questions of a task's own test that are asked.
     """
 
-    def __init__(self, model: Path | None, out: Path, noise: float = 0.0) -> None:
+    def __init__(self, model: Path | None, out: Path, noise: float = 0.0, tested: int = TESTED) -> None:
         write_tasks(out / "tasks")
         self.vlm = vfl.load(model, attention="eager")  # the fastest one at these lengths
         self.out = out
+        self.tested = tested
         if noise:
             wear(self.vlm, noise, seed=0)
         pairs = suite_of("micro", out / "probes", pairs=PAIRS, seed=PROBE_SEED)
@@ -85,7 +87,7 @@ class Bed:
         if task not in self._evaluators:
             match = "exact" if task in EXACT else "auto"
             samples = list(read(self.out / "tasks" / task / "test.jsonl"))
-            items = items_of_data(samples[:TESTED], name=NEW, match=match)  # type: ignore[arg-type]
+            items = items_of_data(samples[: self.tested], name=NEW, match=match)  # type: ignore[arg-type]
             self._evaluators[task] = Evaluator(self.vlm, [*items, *self.probes], batch=64)
         groups: dict[str, list[tuple[str, bool]]] = {}
         for answered in self._evaluators[task].answer():

@@ -8,9 +8,10 @@ Legend: B rows, T tokens of the longest row, W the model's width.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -57,13 +58,13 @@ class Schedule:
 
 
 @torch.no_grad()
-def encode(vlm: VLM, rows: Sequence[dict]) -> list[Row]:
-    """Rows of `vfl.train.rows.table` as they enter the first layer."""
+def encode(vlm: VLM, rows: Sequence[dict], *, rejected: bool = False) -> list[Row]:
+    """Rows of `vfl.train.rows.table` as they enter the first layer; of preference rows one side."""
     encoder = encoder_of(vlm)
     encoded = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
         some = rows[start : start + ROWS_AT_ONCE]
-        batch = encoder.encode([conversation(row) for row in some], [row["prompt"] for row in some])
+        batch = encoder.encode([conversation(row, rejected=rejected) for row in some], [row["prompt"] for row in some])
         states, positions = entering(vlm, batch.inputs)
         labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
         for n, length in enumerate(batch.lengths.tolist()):
@@ -159,19 +160,20 @@ def adapted(vlm: VLM, config: LoraConfig, seed: int) -> Iterator[PeftModel]:
 def fit(
     vlm: VLM,
     model: PeftModel,
-    rows: Sequence[Row],
+    rows: Sequence[Any],
     order: Sequence[Sequence[int]],
     schedule: Schedule,
     multipliers: Mapping[int, float] | None = None,
     freeze: FreezeConfig | None = None,
-    beta: float = 0.0,
+    loss: Callable[[VLM, Sequence[Any]], torch.Tensor] = loss_of,
 ) -> list[float]:
     """Train the adapter; the losses of all steps.
 
     Args:
+        rows: what `loss` takes.
         multipliers: of the learning rate, by decoder layer; 1 where none is given.
         freeze: which layers are trained in the first steps alone.
-        beta: weight of the KL term on the anchors among the rows.
+        loss: of some rows.
     """
     groups = parameter_groups(model, multipliers or {}, schedule.learning_rate, DEFAULTS["weight_decay"])
     freezing = None if freeze is None else Freezing.of(freeze, vlm.num_layers, schedule.steps)
@@ -184,12 +186,12 @@ def fit(
     with truncate(model, checkpointing=False):
         for step, chosen in enumerate(order):
             with nullcontext() if freezing is None else freezing.at(step, model):
-                loss = loss_of(vlm, [rows[n] for n in chosen], beta)
-                loss.backward()
+                of_step = loss(vlm, [rows[n] for n in chosen])
+                of_step.backward()
             torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], 1.0)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(float(loss.detach()))
+            losses.append(float(of_step.detach()))
     model.eval()
     return losses

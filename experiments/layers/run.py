@@ -22,6 +22,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import numpy as np
 
 from experiments.layers.arms import Arm, arm_of
 from experiments.layers.bed import NEW, Bed, bed_of
-from experiments.layers.loop import Schedule, adapted, batches, fit
+from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
 from experiments.layers.tasks import TASKS
 from vfl.functionmap import FunctionMap
 from vfl.train.adapter.lora import build_lora
@@ -166,9 +167,8 @@ def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         start = time.process_time()
         order = batches(len(rows), schedule, run.seed)
-        losses = fit(
-            bed.vlm, model, rows, order, schedule, arm.multipliers, arm.freeze, 0.0 if run.beta is None else run.beta
-        )
+        loss = partial(loss_of, beta=run.beta or 0.0)
+        losses = fit(bed.vlm, model, rows, order, schedule, arm.multipliers, arm.freeze, loss)
         seconds = time.process_time() - start
         after = bed.correct(run.task)
     return {

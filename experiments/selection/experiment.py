@@ -1,6 +1,7 @@
 """Does selection by function layers keep what matters? On the embedded model, with the truth known.
 
     python experiments/selection/experiment.py --out runs/selection [--until MINUTES] [--table-only]
+        [--setting NAME ...] [--policy NAME ...]
 
 1. Settings: a pool of known composition (pools.py) and a base with head-room (worn.py).
 2. `vfl select score`, once a setting.
@@ -146,14 +147,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/selection"))
     parser.add_argument("--until", type=float, help="minutes after which no further run is begun")
     parser.add_argument("--setting", action="append", help="run these alone; may be given several times")
+    parser.add_argument("--policy", action="append", help="run these alone; may be given several times")
     parser.add_argument("--table-only", action="store_true", help="write the tables of what is there")
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * (options.until or 10**6)
     done = {(run["setting"], run["policy"], run["budget"], run["seed"]) for run in results(out)}
-    wanted = options.setting or list(SETTINGS)
-    left = [] if options.table_only else [run for run in dict.fromkeys(plan()) if run not in done and run[0] in wanted]
+    settings, policies = options.setting or SETTINGS, options.policy or {ALL, ORACLE, *POLICIES}
+    wanted = [run for run in dict.fromkeys(plan()) if run[0] in settings and run[1] in policies]
+    left = [] if options.table_only else [run for run in wanted if run not in done]
     for run in tqdm(left, desc="runs"):
         if time.monotonic() > end:
             break

@@ -19,6 +19,7 @@ def read_row(write, folder, row, **options):
         {"image_1": "red.png"}, {"Image": "red.png"}, {"left_image": {"path": "red.png"}}, {"url": "a/red.png"},
         {"file_name": "below/blue.jpg"}, {"jpg": "x"}, {"image_paths": ["red.png"]}, {"x": "data:image/png;base64,aa"},
         {"image_base64": "iVBORw0KGgo="}, {"decoded": {"bytes": None, "path": "red.png"}},
+        {"extra": {"n": 1, "image": "red.png"}},
     ],
     ids=str,
 )  # fmt: skip
@@ -73,7 +74,7 @@ def test_columns_that_are_no_images_and_rows_that_have_theirs_pass(folder, write
     [
         "Picture 1: <img>red.png</img>\nWhat?", "<image_1> What?", "What is in <|image_1|>?", "<IMAGE>\nWhat?",
         "<image_placeholder>What?", "What?\n<Image>", "<ImageHere>What?", "<|vision_start|><|image_pad|>What?",
-        "[IMG] What?", "Look at <image 1>. What?",
+        "[IMG] What?", "Look at <image 1>. What?", "<start_of_image>What?", "What is in <image/>?",
     ],
 )  # fmt: skip
 def test_another_tool_s_mark_in_a_text_row_is_an_error(folder, write, turns, question):

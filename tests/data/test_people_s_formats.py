@@ -91,6 +91,11 @@ PREFERENCES = [
         "messages": [{"role": "user", "content": Q}, {"role": "assistant", "content": A}],
         "rejected_response": "Blue.", "images": ["red.png"],
     },
+    {
+        "messages": [{"role": "user", "content": Q}, {"role": "assistant", "content": A}],
+        "rejected_messages": [{"role": "user", "content": Q}, {"role": "assistant", "content": "Blue."}],
+        "images": ["red.png"],
+    },
 ]  # fmt: skip
 
 
@@ -142,6 +147,8 @@ def test_typed_entries_of_openai_axolotl_and_others(folder, write, turns, png):
         sample = read_row(write, folder, row)
         assert told(sample) == PLAIN
         assert sample.images[0].open().size == (3, 2)
+    alone = read_row(write, folder, {"question": Q, "answer": A, "image": packed})
+    assert alone.images[0].open().size == (3, 2)
     broken = {"messages": turns([{"type": "image", "base64": "@@"}, {"type": "text", "text": Q}], A)}
     assert "broken base64" in read_row(write, folder, broken).reason
 

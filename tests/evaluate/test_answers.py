@@ -14,8 +14,8 @@ from vfl.engine.sweep import sweep
 from vfl.engine.untouched import untouched
 from vfl.errors import InputError
 from vfl.evaluate import answers as module
-from vfl.evaluate.answers import Evaluator, answer
-from vfl.evaluate.batches import Batches, grouped
+from vfl.evaluate.answers import Evaluator, answer, ids_of
+from vfl.evaluate.batches import Batches, encode_batch, grouped
 from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.probes.asking import MAX_NEW_TOKENS, question_of, read_answer
 from vfl.probes.make import make
@@ -40,9 +40,9 @@ def image_questions(count=5):
     return [question(f"q{i}", QUESTIONS[i % 3], tiny.picture(seed=i)) for i in range(count)]
 
 
-def swept(vlm, item):
+def swept(vlm, item, plan=None):
     encoded = vlm.encode(item.messages, [opened() for opened in item.images])
-    return sweep(vlm, encoded, [Plan.own()], max_new_tokens=item.max_new_tokens).texts[0]
+    return sweep(vlm, encoded, [plan or Plan.own()], max_new_tokens=item.max_new_tokens)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,13 @@ def test_answers_in_batches_equal_those_of_the_sweep(tiny_folder, family):
         warnings.filterwarnings("ignore", "__array__ implementation")  # PaliGemma's processor
         answered = answer(model, items, 3)
     assert [answered_item.id for answered_item in answered] == [item.id for item in items]
-    assert [answered_item.text for answered_item in answered] == [swept(model, item) for item in items]
+    assert [answered_item.text for answered_item in answered] == [swept(model, item).texts[0] for item in items]
     assert len({answered_item.text for answered_item in answered}) > 1
     assert model.notes == notes, "nothing had to be asked one by one"
+    hidden = range(model.num_layers - 2)
+    blind = ids_of(model, encode_batch(model, items), hidden)
+    assert blind == [swept(model, item, Plan.hide(hidden)).token_ids[0] for item in items]
+    assert ids_of(model, encode_batch(model, items)) != blind, "and the hooks are gone"
 
 
 def test_text_only_rows_and_several_images_in_one_evaluation(vlm):
@@ -75,8 +79,8 @@ def test_text_only_rows_and_several_images_in_one_evaluation(vlm):
         question("none again", "how"),
     ]
     text_of = {answered.id: answered.text for answered in answer(vlm, items, 4)}
-    assert text_of["one"] == swept(vlm, items[1])
-    assert text_of["two"] == swept(vlm, items[2])
+    assert text_of["one"] == swept(vlm, items[1]).texts[0]
+    assert text_of["two"] == swept(vlm, items[2]).texts[0]
     for item in (items[0], items[3]):
         inputs = vlm.processor.apply_chat_template(
             list(item.messages), tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))
 
 import vfl  # noqa: E402
+from experiments.layers import negatives  # noqa: E402
 from experiments.layers.arms import DATA_RULES, arm_of  # noqa: E402
 from experiments.layers.loop import Schedule, adapted, as_anchors, batches, encode, fit, loss_of  # noqa: E402
+from experiments.layers.preference import pair_loss, pairs_of  # noqa: E402
 from experiments.layers.run import (  # noqa: E402
     BETAS,
     FIRST,
@@ -83,9 +86,56 @@ def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path)
         model.load_state_dict(start, strict=False)
         order = batches(len(rows), schedule, seed=0)
         freezing = freeze and FreezeConfig(**freeze)
-        losses = fit(vlm, model, rows, order, schedule, freeze=freezing, beta=beta or 0.0)
+        loss = partial(loss_of, beta=beta or 0.0)
+        losses = fit(vlm, model, rows, order, schedule, freeze=freezing, loss=loss)
     assert losses == pytest.approx(expected, rel=2e-3)
     assert losses[0] != pytest.approx(losses[-1], rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "sigmoid_sft"])
+def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
+    """Losses of four steps, over the end of an epoch, from the same adapter and reference."""
+    answers = ("I", "II", "III")
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "roman-images").symlink_to(task.parent / "train-images")
+    with (tmp_path / "pairs" / "pairs.jsonl").open("w") as file:
+        for line in task.read_text().splitlines()[:8]:
+            row = json.loads(line.replace("train-images", "roman-images"))
+            row["chosen"] = row.pop("completion")
+            other = next(answer for answer in answers if answer != row["chosen"][0]["content"])
+            row["rejected"] = [{"role": "assistant", "content": other}]
+            file.write(json.dumps(row) + "\n")
+    trainer = {
+        "learning_rate": 5e-3,
+        "per_device_train_batch_size": 4,
+        "max_steps": 4,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "loss_type": kind.split("_"),
+    }
+    recipe = {
+        "out": str(tmp_path / "run"),
+        "method": "dpo",
+        "data": {"train": str(tmp_path / "pairs")},
+        "layers": [4, 6],
+        "lora": {"r": 4, "lora_dropout": 0.0},
+        "trainer": trainer,
+        "attention": "eager",
+        "checkpointing": "off",
+        "seed": 0,
+    }
+    parts = assemble(Recipe.model_validate(recipe), progress=False)
+    start = trained_state(parts.peft_model)
+    vlm = vfl.load(None, attention="eager", device="cpu")
+    pairs = pairs_of(vlm, tmp_path / "pairs")
+    parts.trainer.train()
+    expected = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
+    schedule = Schedule(steps=4, batch=4, learning_rate=5e-3)
+    with adapted(vlm, build_lora(vlm.model, parts.layers, recipe["lora"]), seed=0) as model:
+        model.load_state_dict(start, strict=False)
+        losses = fit(vlm, model, pairs, batches(len(pairs), schedule, seed=0), schedule, loss=pair_loss(kind))
+    assert losses == pytest.approx(expected, rel=2e-3)
+    assert losses[-1] < losses[0] - 0.01
 
 
 def test_rows_enter_as_the_model_lets_them(task):
@@ -141,3 +191,38 @@ def test_every_run_is_planned_once():
     later = list(planned("planted", None, seeds=3))
     assert len(later) == 8
     assert {Run("planted", "cells", arm, 2e-3, 0, 0.0).key() for arm in (*FIRST, *SECOND)} <= set(runs)
+
+
+def test_negatives_are_planned_and_tabled():
+    """Every arm once, rates first; a gain of nothing has an interval around nothing, and one of everything has none."""
+    first = list(negatives.planned("planted", {}))
+    assert {run.arm for run in first} == {"sft", "both map"}
+    assert len(set(first)) == len(first) == 2 * len(negatives.RATES)
+    rate = negatives.RATES[0]  # the first of equals
+    known = {(kind, name): rate for kind in negatives.SET_ON for name in negatives.RATED}
+    runs = list(negatives.planned("planted", known))
+    assert len(set(runs)) == len(runs) == len(negatives.ARMS) * len(negatives.TASKS_OF["planted"]) * negatives.SEEDS
+    with pytest.raises(ValueError, match="run it first"):
+        next(negatives.planned("twin", {}))
+    fmap = FunctionMap.load(MAP)
+    assert negatives.blind_at("map", "dark", fmap, 0) == {"layers": [5]}
+    assert negatives.blind_at("map", "worn ocr", fmap, 0) == {"layers": [8]}
+    assert negatives.blind_at("random", "dark", fmap, 2) == {"layers": "random:1", "seed": 102}
+    old = dict.fromkeys(("recognition", "counting", "grounding", "ocr"), "1111")
+    rated = [negatives.rating(kind, name) for kind, name in known]
+    results = [{"run": run.key(), "after": {"new": "0000", **old}} for rates in rated for run in rates]
+    results.append({"run": "planted dark", "after": {"new": "0000", **old}})
+    for run in runs:
+        if run.task == "dark":
+            new = "0110" if run.arm == "sft" else "1111"
+            results.append({"run": run.key(), "kept": 7, "after": {"new": new, **old}})
+    shown = negatives.table(results)
+    assert "| sft | 50, +0 (+0 to +0) / 100 / 100, 7 rows, n 3 |" in shown
+    assert "| both map | 100, +50 (+0 to +100) / 100 / 100, 7 rows, n 3 |" in shown
+
+
+def test_the_rows_of_a_known_task(tmp_path):
+    name = negatives.written(tmp_path, "worn ocr")
+    assert name == negatives.written(tmp_path, "ocr") == "plain-ocr"
+    lines = (tmp_path / "tasks" / name / "test.jsonl").read_text().splitlines()
+    assert {json.loads(line)["function"] for line in lines} == {"ocr"}

@@ -241,13 +241,14 @@ def test_duplicates_go_before_the_budget(tmp_path):
         row(5, text_hash="x", kind="text"),
         row(6, text_hash="x", kind="text"),
         row(7, text_hash="t", image_hash=image(0, "aa") + "," + image(1, "bb")),  # and a second image
+        row(8, text_hash="t", image_hash="aa"),  # as 0, scored without the perceptual hash
     ]
     folder = write_scores(tmp_path / "s", rows)
 
     def left(**settings):
         return [int(uid[1:]) for uid in uids_of(folder, budget="100%", policy="random", **settings)]
 
-    assert left() == list(range(8))
+    assert left() == list(range(9))
     assert left(duplicates="exact") == [0, 2, 3, 4, 5, 7]
     assert left(duplicates="near", near_bits=0) == [0, 2, 3, 4, 5, 7]
     assert left(duplicates="near", near_bits=2) == [0, 3, 4, 5, 7]

@@ -5,7 +5,7 @@ import io
 from PIL import Image
 from tiny.pictures import picture
 
-from vfl.select.score.hashes import exact, image_hash, perceptual, text_hash
+from vfl.select.hashes import exact, image_hash, perceptual, text_hash
 
 
 def again(image, kind, **options):
@@ -41,9 +41,7 @@ def test_the_perceptual_hash_stays_near_under_compression_and_resizing():
 def test_a_row_s_images_are_hashed_one_by_one():
     both = image_hash([picture(0), picture(1)])
     assert both == ",".join([image_hash([picture(0)]), image_hash([picture(1)])])
-    first, rest = both[:16], both[16:]
-    assert int(first, 16) == perceptual(picture(0))
-    assert rest.startswith(":")
+    assert both.split(",")[1] == exact(picture(1))
     assert image_hash([]) == ""
 
 

@@ -1,6 +1,7 @@
 """Rows of data become rows of the score table: what each column says, whatever batch a row was in."""
 
 import math
+import threading
 
 import pyarrow as pa
 import pytest
@@ -14,7 +15,7 @@ from vfl.data import read
 from vfl.data.token_weights import answer_hash
 from vfl.engine.teacher_forcing import teacher_forced
 from vfl.errors import InputError
-from vfl.models.conversation import encoder_of
+from vfl.models.conversation import ConversationEncoder, encoder_of
 from vfl.select.score.feeding import Entry
 from vfl.select.score.scorer import Scorer, mean_of_rows, source_of
 from vfl.select.shards.score_table import schema
@@ -92,6 +93,24 @@ def test_a_table_of_all_columns_in_the_order_of_the_data(vlm, folder):
         assert row["perplexity"] == pytest.approx(math.exp(row["loss"]), rel=1e-5)
         assert row["answer_prob"] == pytest.approx(math.exp(-row["loss"]), rel=1e-5)
         assert row["full_passes"] == 0
+
+
+def test_batches_are_encoded_at_once_and_the_scores_are_the_same_bits(qwen, folder, monkeypatch):
+    numbered = samples(folder, rows())
+    alone = score(qwen, numbered, batch=1, encoders=1).table
+    encode, left, both = ConversationEncoder.encode, [0, 1], threading.Barrier(2)
+
+    def waiting(*arguments):
+        if left:
+            left.pop()
+            both.wait(60)  # until another thread is here too
+        return encode(*arguments)
+
+    with Scorer(qwen, LAYERS, batch=1, encoders=2) as scorer:
+        monkeypatch.setattr(ConversationEncoder, "encode", waiting)
+        together = scorer.score(numbered)
+    assert together.errors.num_rows == 0
+    assert together.table.equals(alone)
 
 
 def test_own_scores_are_those_of_a_plain_forward_pass(vlm, folder):

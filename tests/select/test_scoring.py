@@ -284,15 +284,19 @@ def test_parts_are_cut_alike_in_whatever_order_they_are_asked_for(data):
     every = list(enumerate(read(data)))[:10]
     read_times = []
 
-    def rows():
-        read_times.append(1)
-        return (row for _, row in every)
+    class Data:
+        def __init__(self, count):
+            self.count = count
 
-    walker = Walker(rows, Plan())
+        def rows(self):
+            read_times.append(1)
+            return (row for _, row in every[: self.count])
+
+    walker = Walker(Data(10), Plan())
     for part, begins in ((0, 1), (2, 1), (1, 2), (1, 3), (2, 3)):
         assert list(walker.rows_of(part)) == every[4 * part : 4 * part + 4]
         assert len(read_times) == begins
-    short = Walker(lambda: iter([row for _, row in every[:9]]), Plan())
+    short = Walker(Data(9), Plan())
     with pytest.raises(InputError, match="ends at row 9 of 10"):
         list(short.rows_of(2))
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from vfl.errors import InputError
 from vfl.train.layers.freeze import FreezeConfig, Freezing, check_freezing
+from vfl.train.layers.multipliers import parameter_groups
 from vfl.train.recipe import read_recipe
 from vfl.train.run import train
 
@@ -80,7 +81,7 @@ def test_no_graph_is_built_below_and_the_weights_are_trainable_again():
     seen = []
     layers[1].register_forward_hook(lambda module, args, output: seen.append(output.requires_grad))
     freezing = Freezing.of(FreezeConfig(below=0.5, after=0.5), 4, 10)
-    optimizer = torch.optim.AdamW([{"params": layers[:2].parameters()}, {"params": layers[2:].parameters()}], lr=1.0)
+    optimizer = torch.optim.AdamW(parameter_groups(model, {}, 1.0, 0.0, below=freezing.layer))
 
     def passed(step):
         model.zero_grad()
@@ -94,7 +95,7 @@ def test_no_graph_is_built_below_and_the_weights_are_trainable_again():
     assert passed(4) == [True] * 4
     assert passed(5) == [False, False, True, True]
     assert seen == [True, False]
-    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 1.0]
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.0]
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 

@@ -58,8 +58,8 @@ def test_a_mistake_is_one_paragraph(mistake, good, capsys):
     for word in named:
         assert word in message[0]
     left = {path.name for path in good.parent.glob("run/*")}
-    # What evaluates is looked up behind the rows, which are kept for the next try (the other folder is empty).
-    assert left <= ({"data", "checkpoints"} if mistake == "an unknown function" else set())
+    # What evaluates is looked up behind the rows (the folder is empty).
+    assert left <= ({"checkpoints"} if mistake == "an unknown function" else set())
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,12 @@ def whole(qwen, data_of, run, settings, tmp_path_factory):
 
 def lines(out):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    # The last line tells how long this process took.
-    return [{key: row[key] for key in row.keys() - TIMES} for row in rows if "train_runtime" not in row]
+    # Lines that tell how long this process and its steps took.
+    return [
+        {key: row[key] for key in row.keys() - TIMES}
+        for row in rows
+        if not row.keys() & {"train_runtime", "step_seconds"}
+    ]
 
 
 def check_equal(out, whole):

@@ -83,6 +83,7 @@ def test_the_loss_is_recorded_and_drawn_without_an_evaluation(done):
     lines = [json.loads(line) for line in (done[0] / "metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines if "loss" in line] == trained.losses(done[0])
     assert {line["kind"] for line in lines} == {"train"}
+    assert [line["step_seconds"] > 0 for line in lines if "step_seconds" in line] == [True]
     assert "Loss" in (done[0] / "report.html").read_text()
 
 

@@ -50,11 +50,11 @@ def command(
 
     import_peft()
     from vfl.commands.settings import LayersConfig
-    from vfl.loading.config import load_from
+    from vfl.loading.config import load_from, map_of
     from vfl.train.layers.rule_table import choice_table, choices, draw, score_table
     from vfl.train.layers.rules import check_count
     from vfl.train.layers.shift import shift_of
-    from vfl.train.survey import map_of, save_survey, survey
+    from vfl.train.survey import save_survey, survey
 
     settings = read_settings(
         LayersConfig,

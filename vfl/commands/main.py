@@ -22,6 +22,7 @@ from vfl.commands import (
     measure,
     merge,
     models,
+    negatives,
     probes,
     select,
     skip,
@@ -41,6 +42,7 @@ app.command("swap")(swap.command)
 app.command("compare")(compare.compare)
 app.command("layers")(layers.command)
 app.command("train")(train.command)
+app.command("negatives")(negatives.command)
 app.command("arms")(arms.command)
 app.command("lora-config")(lora_config.command)
 app.command("merge")(merge.command)

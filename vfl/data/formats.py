@@ -24,6 +24,8 @@ SUFFIXES = (
 )  # fmt: skip
 NO_DATA = ("dataset_info.json", "dataset_infos.json", "manifest.json", "state.json")
 """Files beside data that tell of it: LLaMA-Factory's, the Hub's, this tool's."""
+WRITTEN = ("vfl subset", "vfl negatives")
+"""The kinds of manifests of this tool's own folders of rows."""
 
 _PRETTY = rb"\{(?:[^\n]*,)?[ \r]*\n\s*\""
 """An object over several lines."""
@@ -48,7 +50,8 @@ class Source:
     container: Container
     home: Path | None
     rows: Callable[..., Iterator[RawRow]]
-    """Called with `only_ids=True` it may leave out everything but the ids; with a row's `start` it begins there."""
+    """Called with `only_ids=True` it may leave out everything but the ids, with `only_texts=True` the images' bytes;
+    with a row's `start` it begins there; with `hashes` it may hash the file as it reads."""
     path: Path | None = None
 
 
@@ -74,8 +77,8 @@ def sources(source: Any, split: str | None = None) -> list[Source]:
         raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
     if path.is_dir() and hf.is_saved(path):
         return [_dataset(hf.load(path, split), path.name, path)]
-    if path.is_dir() and (subset := _subset(path)):
-        return subset
+    if path.is_dir() and (parts := _own(path)):
+        return parts
     if path.is_dir():
         return [_file(file) for file in _shards(path, split)]
     if split is not None:
@@ -83,13 +86,13 @@ def sources(source: Any, split: str | None = None) -> list[Source]:
     return [_file(path)]
 
 
-def _subset(folder: Path) -> list[Source]:
-    """The parts of a subset that this tool wrote; its rows name images in the folder that its manifest tells."""
+def _own(folder: Path) -> list[Source]:
+    """The parts of a folder that this tool wrote; its rows name images in the folder that its manifest tells."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    if not isinstance(manifest, dict) or manifest.get("kind") != "vfl subset":
+    if not isinstance(manifest, dict) or manifest.get("kind") not in WRITTEN:
         return []
     parts = [part for name in manifest["files"] for part in sources(folder / name)]
     images = manifest.get("images")
@@ -99,7 +102,7 @@ def _subset(folder: Path) -> list[Source]:
 def kind_of(source: Source) -> tuple[Kind, str]:
     """The kind of a source's rows by the columns of its first row that has any known ones, and why."""
     columns: list[str] = []
-    reader = source.rows()
+    reader = source.rows(only_texts=True)
     for raw in islice(reader, LOOKED_AT):
         if raw.row is None:
             columns = columns or [raw.problem]
@@ -161,20 +164,18 @@ def _file(path: Path) -> Source:
     except OSError as error:
         raise InputError(f"the data {path} cannot be read: {error.strerror}") from error
     if head.startswith(b"PAR1"):
-        return _source(
-            path, "parquet", lambda only_ids=False, start=None: parquet.rows(path, only_ids=only_ids, start=start)
-        )
+        return _source(path, "parquet", lambda **how: parquet.rows(path, **how))
     packed = packing(path)
     if packed:
         head = unpacked_head(path, 2**16)
     if head[257:262] == b"ustar" and packed != ZSTD:
-        return _source(path, "webdataset", lambda only_ids=False: webdataset.rows(path, only_ids=only_ids))
+        return _source(path, "webdataset", lambda only_texts=False, **how: webdataset.rows(path, **how))
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     lines = path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".jsonl")
     if _ARRAY_IN_LINES.match(text) if lines else text.startswith(b"[") or _ONE_OBJECT.match(text):
-        return _source(path, "json", lambda only_ids=False, start=None: jsonarray.rows(path, start))
+        return _source(path, "json", lambda only_ids=False, only_texts=False, **how: jsonarray.rows(path, **how))
     if text.startswith(b"{") or (text and lines):
-        return _source(path, "jsonl", lambda only_ids=False, start=None: jsonl.rows(path, start))
+        return _source(path, "jsonl", lambda only_ids=False, only_texts=False, **how: jsonl.rows(path, **how))
     raise InputError(
         f"{path} {'is empty' if not text else f'begins with {head[:12]!r}'}; expected a JSON array, JSON lines, parquet"
         " or a tar archive (of a saved Hugging Face dataset, give the folder)"
@@ -186,10 +187,4 @@ def _source(path: Path, container: Container, rows: Callable[..., Iterator[RawRo
 
 
 def _dataset(dataset: Any, name: str, home: Path | None) -> Source:
-    return Source(
-        name,
-        "hf",
-        home,
-        lambda only_ids=False, start=None: hf.rows(dataset, name, only_ids=only_ids, start=start),
-        home,
-    )
+    return Source(name, "hf", home, lambda only_texts=False, hashes=None, **how: hf.rows(dataset, name, **how), home)

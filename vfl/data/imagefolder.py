@@ -23,6 +23,10 @@ KEYS = ("image", "path", "url", "image_url", "source")
 """Where an object that stands for an image may hold its name, next to `bytes` and `base64`."""
 
 
+PACKED = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+"""How PNG, JPEG, GIF and WebP begin in base64, which has no dots."""
+
+
 class MissingImageError(InputError):
     """No file is where a row's name leads to."""
 
@@ -71,6 +75,8 @@ class ImageFolder:
             raise InputError(f"an image is {_brief(value)}; expected a file name, or an object with bytes or path")
         if value.startswith("data:"):
             return ImageRef(None, _data_address(value), value[:40])
+        if value.startswith(PACKED) and "." not in value:
+            return ImageRef(None, _base64(value, value[:40]), value[:40])
         member = _member(value, members)
         if member is not None:
             return ImageRef(None, members[member], value)

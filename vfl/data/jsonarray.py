@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vfl.data.hashing import Hashes
 from vfl.data.packed import packing, unpacked
 from vfl.data.rawrow import RawRow, Start, raw_row
 from vfl.errors import InputError
@@ -28,7 +29,7 @@ _SPACE = " \t\r\n"
 _decode = json.JSONDecoder().raw_decode
 
 
-def rows(path: Path, start: Start | None = None) -> Iterator[RawRow]:
+def rows(path: Path, start: Start | None = None, hashes: Hashes | None = None) -> Iterator[RawRow]:
     """The rows of a .json file: one array, an object whose `data` (or another of WRAPPERS) is one, or objects in a row.
 
     Args:
@@ -38,7 +39,7 @@ def rows(path: Path, start: Start | None = None) -> Iterator[RawRow]:
         InputError: where the file stops being JSON: nothing after that place can be trusted, so this is no bad row.
     """
     seekable = not packing(path)
-    with unpacked(path) as handle:
+    with unpacked(path, hashes) as handle:
         found = _elements(_Text(handle, path)) if start is None else _later_elements(_Text(handle, path, start.at))
         for number, (value, _, at) in enumerate(found, start=start.number if start else 1):
             begin = Start(at, number) if seekable else None

@@ -51,11 +51,14 @@ def preference(row: Row) -> Conversation:
 
     The prompt stands in `prompt` (TRL), `instruction` and `input` (LLaMA-Factory), `question`, `query`, or is the turns
     of `conversations` or `messages`. Where chosen and rejected are whole conversations, the turns they begin with in
-    common are the prompt. ms-swift: the last answer of `messages`, or `response`, stands against `rejected_response`.
+    common are the prompt. ms-swift: the last answer of `messages`, or `response`, stands against `rejected_response`,
+    and `messages` against `rejected_messages`.
     """
     if row.get("rejected_response") is not None:
         return _rejected_response(row)
-    chosen, rejected = _side(row, "chosen", "assistant"), _side(row, "rejected", "assistant")
+    whole = row.get("rejected_messages") is not None
+    names = ("messages", "rejected_messages") if whole else ("chosen", "rejected")
+    chosen, rejected = (_side(row, name, "assistant") for name in names)
     if chosen[0]["role"] == "assistant" and rejected[0]["role"] == "assistant":
         prompt = _prompt(row)
         return Conversation([*prompt, *chosen], len(prompt), [*prompt, *rejected])
@@ -149,6 +152,7 @@ KINDS: dict[Kind, tuple[tuple[str, ...], Callable[[Row], Conversation]]] = {
             "query",
             "response",
             "rejected_response",
+            "rejected_messages",
             "conversations",
             "messages",
             "system",
@@ -170,7 +174,9 @@ KINDS: dict[Kind, tuple[tuple[str, ...], Callable[[Row], Conversation]]] = {
 def kinds_of_row(row: Row) -> list[Kind]:
     """The kinds that a row can be, by the columns in which it has something."""
     has = {name for name, value in row.items() if value is not None}
-    if {"chosen", "rejected"} <= has or (has & {"messages", "query"} and "rejected_response" in has):
+    if {"chosen", "rejected"} <= has or {"messages", "rejected_messages"} <= has:
+        return ["preference"]
+    if has & {"messages", "query"} and "rejected_response" in has:
         return ["preference"]
     kinds: list[Kind] = []
     if {"prompt", "completion"} <= has:

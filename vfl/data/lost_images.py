@@ -21,6 +21,7 @@ _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0
 _MARKS = re.compile(
     r"<img>[^<>\s][^<>]*</img>"  # Qwen-VL
     r"|<\|?image[_ ]?\d+\|?>|<\|image\|>|<\|image_pad\|>|<\|vision_start\|>|<image_placeholder>|<ImageHere>|\[IMG\]"
+    r"|<image ?/>|<start_of_image>|<image_soft_token>|<im(?:age)?_patch>"
     r"|\A\s*<image>|<image>\s*\Z",  # in other letters: <IMAGE>; inside a text that may be someone's program
     re.IGNORECASE,
 )
@@ -61,7 +62,7 @@ def _holds_image(value: Any) -> bool:
     if isinstance(value, list):
         return bool(value) and _holds_image(value[0])
     if isinstance(value, dict):
-        return any(key in value and _holds_image(value[key]) for key in ("bytes", "path", "url"))
+        return any(map(_holds_image, value.values()))
     if isinstance(value, bytes):
         return value.startswith(_MAGIC)
     return isinstance(value, str) and (value.startswith("data:image/") or _FILE.fullmatch(value) is not None)

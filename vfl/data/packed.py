@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
+from vfl.data.hashing import Hashes
 from vfl.errors import InputError
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -23,20 +24,23 @@ def packing(path: Path) -> bytes:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked.
+def unpacked(path: Path, hashes: Hashes | None = None) -> Iterator[BinaryIO]:
+    """The file's bytes, unpacked; hashed as they are read where `hashes` is given.
 
     Raises:
         InputError: it is cut off or damaged.
     """
     kind = packing(path)
     try:
-        if kind == ZSTD:
-            with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
-                yield cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", stream), 2**18))
-        else:
-            with gzip.open(path) if kind == GZIP else path.open("rb") as handle:
-                yield cast("BinaryIO", handle)
+        with path.open("rb") if hashes is None else hashes.open(path) as packed:
+            if kind == ZSTD:
+                with pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd") as stream:
+                    yield cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", stream), 2**18))
+            elif kind == GZIP:
+                with gzip.GzipFile(fileobj=packed) as handle:
+                    yield cast("BinaryIO", handle)
+            else:
+                yield packed
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read to its end ({error}); it is damaged or cut off") from error
 

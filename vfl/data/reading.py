@@ -1,20 +1,23 @@
 """Read training or selection data of any known format as one stream of samples, in constant memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from vfl.data.conversation import IMAGE_COLUMNS, converse
 from vfl.data.formats import LOOKED_AT, Source, kind_of, sources
+from vfl.data.hashing import Hashes
 from vfl.data.imagefolder import ImageFolder, MissingImageError
 from vfl.data.imageref import ImageRef
 from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.rawrow import RawRow
 from vfl.data.sample import BadRow, Place, Sample
-from vfl.data.uids import Named, Namer, content_digest, repeated_ids, stored_digest
+from vfl.data.uids import Named, Namer, Unnamed, content_digest, repeated_ids, stored_digest
 from vfl.errors import InputError
+
+Names = Namer | Named | Unnamed
 
 
 def read(
@@ -26,7 +29,6 @@ def read(
     allow_remote: bool = False,
     image_column: str | Sequence[str] | None = None,
     keep_rows: bool = False,
-    start: tuple[Place, Iterator[str]] | None = None,
 ) -> Iterator[Sample | BadRow]:
     """The rows of `source` in order, each as a sample or as a bad row; nothing is left out.
 
@@ -45,13 +47,80 @@ def read(
         allow_remote: let images be addresses (http, https), fetched when they are opened.
         image_column: the column, or columns in order, with the images; default: `images` or `image`.
         keep_rows: keep the stored row in `Sample.row`.
-        start: the place of a row of an earlier reading, and the uids of the rows from it on: begin with this row, go on
-            to the last uid, and read nothing before.
 
     Raises:
         InputError: at once for a source that is not there or of no known format, and while reading where a container
             is broken so that the rows after that cannot be found.
     """
+    return open_data(
+        source,
+        images=images,
+        format=format,
+        split=split,
+        allow_remote=allow_remote,
+        image_column=image_column,
+        keep_rows=keep_rows,
+    ).rows()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Data whose files are known, and the kind of the rows of each: what is decided once, however often it is read."""
+
+    parts: list[Source]
+    kinds: list[Kind]
+    root: Path | None
+    allow_remote: bool
+    image_columns: Sequence[str] | None
+    keep_rows: bool
+    mixed: bool
+    """Whether each row is of its own kind, where its columns tell."""
+
+    def rows(self, names: Names | None = None, hashes: Hashes | None = None) -> Iterator[Sample | BadRow]:
+        """All rows; see `read`.
+
+        Args:
+            names: what names them; then no reading goes before for the ids.
+            hashes: is fed with the files while they are read.
+        """
+        if names is None:
+            names = Namer(repeated_ids(raw.given_id for part in self.parts for raw in part.rows(only_ids=True)))
+        how = {} if hashes is None else {"hashes": hashes}
+        for number in range(len(self.parts)):
+            yield from self._rows_of(number, names, enumerate(self.parts[number].rows(**how)))
+
+    def rows_from(self, place: Place, names: Names) -> Iterator[Sample | BadRow]:
+        """The rows from the one at `place` on until the names end, the first of which is its own."""
+        first, start = self.parts[place.part], place.start
+        raw_rows = enumerate(first.rows() if start is None else first.rows(start=start))
+        yield from self._rows_of(place.part, names, islice(raw_rows, place.skip, None))
+        for number in range(place.part + 1, len(self.parts)):
+            if names.ended:
+                return
+            yield from self._rows_of(number, names, enumerate(self.parts[number].rows()))
+
+    def _rows_of(self, number: int, names: Names, raw_rows: Iterator[tuple[int, RawRow]]) -> Iterator[Sample | BadRow]:
+        part, kind = self.parts[number], self.kinds[number]
+        folder = ImageFolder(self.root if self.root is not None else part.home, self.allow_remote)
+        for before, raw in raw_rows:
+            if names.ended:
+                return
+            row_kind = _kind(raw, kind) if self.mixed else kind
+            row = _sample(raw, row_kind, folder, names, self.image_columns, self.keep_rows)
+            yield replace(row, place=Place(number, raw.start, 0 if raw.start else before))
+
+
+def open_data(
+    source: Any,
+    *,
+    images: str | Path | None = None,
+    format: Kind | Literal["auto"] = "auto",
+    split: str | None = None,
+    allow_remote: bool = False,
+    image_column: str | Sequence[str] | None = None,
+    keep_rows: bool = False,
+) -> Data:
+    """What `read` reads, to read it in several ways. Args and errors as of `read`."""
     root = None if images is None else Path(images)
     if root is not None and not root.is_dir():
         raise InputError(f"the image folder {root} does not exist; give the folder that image names are relative to")
@@ -65,44 +134,17 @@ def read(
     columns = (image_column,) if isinstance(image_column, str) else image_column
     if columns is not None:
         _check_columns(parts, columns)
-    return _rows(parts, kinds, root, allow_remote, columns, keep_rows, format == "auto", start)
+    return Data(parts, kinds, root, allow_remote, columns, keep_rows, mixed=format == "auto")
 
 
 def _check_columns(parts: list[Source], columns: Sequence[str]) -> None:
     """Raise InputError unless each image column is in some of the first rows."""
-    there = {name for part in parts for raw in islice(part.rows(), LOOKED_AT) for name in raw.row or ()}
+    there = {name for part in parts for raw in islice(part.rows(only_texts=True), LOOKED_AT) for name in raw.row or ()}
     for name in columns or ("",):
         if name not in there:
             raise InputError(
                 f"image_column names {name!r}, which no row has; expected one of the columns {', '.join(sorted(there))}"
             )
-
-
-def _rows(
-    parts: list[Source],
-    kinds: list[Kind],
-    root: Path | None,
-    allow_remote: bool,
-    image_columns: Sequence[str] | None,
-    keep_rows: bool,
-    mixed: bool,
-    start: tuple[Place, Iterator[str]] | None,
-) -> Iterator[Sample | BadRow]:
-    first, begin = 0, None
-    if start is None:
-        namer: Namer | Named = Namer(repeated_ids(raw.given_id for part in parts for raw in part.rows(only_ids=True)))
-    else:
-        namer = Named(start[1])
-        first, begin = start[0].part, start[0].start
-    for number, (part, kind) in enumerate(zip(parts[first:], kinds[first:], strict=True), start=first):
-        home = root if root is not None else part.home
-        folder = ImageFolder(home, allow_remote)
-        for raw in part.rows() if begin is None else part.rows(start=begin):
-            if namer.ended:
-                return
-            row = _sample(raw, _kind(raw, kind) if mixed else kind, folder, namer, image_columns, keep_rows)
-            yield row if raw.start is None else replace(row, place=Place(number, raw.start))
-        begin = None
 
 
 def _kind(raw: RawRow, usual: Kind) -> Kind:
@@ -115,21 +157,21 @@ def _sample(
     raw: RawRow,
     kind: Kind,
     folder: ImageFolder,
-    namer: Namer | Named,
+    names: Names,
     image_columns: Sequence[str] | None,
     keep_rows: bool,
 ) -> Sample | BadRow:
     if raw.row is None:
-        return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.stored)), raw.problem)
+        return BadRow(raw.where, names.name(raw.given_id, stored_digest(raw.stored)), raw.problem)
     try:
         conversation, images = converse(raw.row, kind, folder, raw.members, image_columns)
     except InputError as error:
         missing = error.path if isinstance(error, MissingImageError) else None
-        return BadRow(raw.where, namer.name(raw.given_id, stored_digest(raw.row)), str(error), missing=missing)
+        return BadRow(raw.where, names.name(raw.given_id, stored_digest(raw.row)), str(error), missing=missing)
     images = tuple(_placed(image, raw) for image in images)
     read_already = (*KINDS[kind][0], *(image_columns or IMAGE_COLUMNS))
     return Sample(
-        uid=namer.name(raw.given_id, content_digest(conversation.turns, conversation.rejected, images)),
+        uid=names.name(raw.given_id, content_digest(conversation.turns, conversation.rejected, images)),
         where=raw.where,
         messages=tuple(conversation.turns),
         images=images,

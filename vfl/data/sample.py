@@ -13,10 +13,13 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where reading can begin with a row: which of the sources' files, and where in it."""
+    """Where reading has to begin to come to a row: which of the sources' files, and where in it."""
 
     part: int
-    start: Start
+    start: Start | None
+    """None: at the file's beginning, since nobody can begin elsewhere in it (archives that are packed)."""
+    skip: int = 0
+    """How many rows are read before it comes."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ from vfl.data.sample import Message
 
 def repeated_ids(ids: Iterable[str | None]) -> "array[int]":
     """The digests of the ids that occur more than once, ascending: 8 bytes each, and 8 for every id while it counts."""
-    digests = array("Q", (_digest8(one) for one in ids if one is not None))
+    return _repeated(array("Q", (_digest8(one) for one in ids if one is not None)))
+
+
+def _repeated(digests: "array[int]") -> "array[int]":
     if not digests:
         return digests
     ordered = np.frombuffer(digests, dtype=np.uint64)
@@ -63,6 +66,28 @@ class Named:
         assert self._next is not None
         uid, self._next = self._next, next(self.uids, None)
         return uid
+
+
+class Unnamed:
+    """For a reading whose rows are named when it has ended: until then by what they came with."""
+
+    ended = False
+
+    def __init__(self) -> None:
+        self.own_id: str | None = None
+        self.content = b""
+        self._digests = array("Q")
+
+    def name(self, own_id: str | None, content: bytes) -> str:
+        """The row's id, or its content's digest; both are this row's `own_id` and `content` until the next comes."""
+        self.own_id, self.content = own_id, content
+        if own_id is not None:
+            self._digests.append(_digest8(own_id))
+        return content.hex() if own_id is None else own_id
+
+    def namer(self) -> Namer:
+        """What names the rows, in the same order, now that all their ids are known."""
+        return Namer(_repeated(self._digests))
 
 
 class Occurrences:

@@ -9,13 +9,15 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vfl.data.hashing import Hashes
 from vfl.data.imageref import Span
 from vfl.data.kinds import kinds_of_row
-from vfl.data.rawrow import RawRow, parse_json
+from vfl.data.rawrow import RawRow, Start, parse_json
 from vfl.errors import InputError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
@@ -23,18 +25,24 @@ NAME = re.compile(r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<extension>[^/]*)$")
 """The key goes up to the first dot after the last slash; files whose name begins with a dot belong to no sample."""
 
 
-def rows(path: Path, *, only_ids: bool = False) -> Iterator[RawRow]:
-    """The samples of a .tar or .tar.gz file, in order; with `only_ids` without their images.
+def rows(
+    path: Path, *, only_ids: bool = False, start: Start | None = None, hashes: Hashes | None = None
+) -> Iterator[RawRow]:
+    """The samples of a .tar or .tar.gz file from `start` on, in order; with `only_ids` without their images.
 
     Raises:
         InputError: the archive is broken or cut off.
     """
     done = "the beginning"
     try:
-        with open_member(path) as handle, tarfile.open(fileobj=handle, mode="r:") as archive:
+        with _open_at(path, start, hashes) as handle, tarfile.open(fileobj=handle, mode="r:") as archive:
             home = None if is_packed(path) else path.absolute()
             for key, files in groupby(_files(archive, only_ids, home), key=lambda file: file[0]):
-                yield _sample(f"{path.name} sample {key}", key, [file[1:] for file in files])
+                members = list(files)
+                # what a global header says holds for all files behind it
+                begin = Start(members[0][-1], 0) if home is not None and not archive.pax_headers else None
+                where = f"{path.name} sample {key}"
+                yield _sample(where, key, [(name, data, span) for _, name, data, span, _ in members], begin)
                 done = f"sample {key}"
             handle.seek(archive.offset)
             # a broken header ends tarfile's loop just as the end mark does, a block of zeros
@@ -51,14 +59,28 @@ def is_packed(path: Path) -> bool:
 
 
 def open_member(path: Path) -> BinaryIO:
-    # tarfile makes small steps back: within a buffer they do not unpack the archive from its beginning
-    return io.BufferedReader(gzip.open(path), 2**20) if is_packed(path) else path.open("rb")
+    """An archive's bytes, unpacked."""
+    return _buffered(gzip.GzipFile(path)) if is_packed(path) else path.open("rb")
+
+
+@contextmanager
+def _open_at(path: Path, start: Start | None, hashes: Hashes | None) -> Iterator[BinaryIO]:
+    """An archive's bytes from `start` on, unpacked."""
+    with path.open("rb") if hashes is None else hashes.open(path) as stored:
+        handle = _buffered(gzip.GzipFile(fileobj=stored)) if is_packed(path) else stored
+        handle.seek(start.at if start else 0)
+        yield handle
+
+
+def _buffered(unpacked: gzip.GzipFile) -> BinaryIO:
+    """tarfile makes small steps back: within a buffer they do not unpack the archive from its beginning."""
+    return io.BufferedReader(unpacked, 2**20)
 
 
 def _files(
     archive: tarfile.TarFile, only_ids: bool, home: Path | None
-) -> Iterator[tuple[str, str, bytes, Span | None]]:
-    """(key, name, bytes, their place in the file `home`) of each file that can belong to a sample."""
+) -> Iterator[tuple[str, str, bytes, Span | None, int]]:
+    """(key, name, bytes, their place in the file `home`, where its header begins) of files that can be of a sample."""
     while (member := archive.next()) is not None:
         # it keeps every header otherwise, and memory would grow with the archive
         archive.members.clear()  # type: ignore[attr-defined]
@@ -75,10 +97,10 @@ def _files(
             span = None
             if home is not None and member.sparse is None:
                 span = Span(home, member.offset_data, member.size)
-            yield match["key"], member.name, data, span
+            yield match["key"], member.name, data, span, member.offset
 
 
-def _sample(where: str, key: str, members: list[tuple[str, bytes, Span | None]]) -> RawRow:
+def _sample(where: str, key: str, members: list[tuple[str, bytes, Span | None]], start: Start | None) -> RawRow:
     files = {name: data for name, data, _ in members}
     images = {name: data for name, data in files.items() if _extension(name) in IMAGES}
     texts = {_extension(name): data for name, data in files.items() if _extension(name) in _TEXTS}
@@ -100,8 +122,8 @@ def _sample(where: str, key: str, members: list[tuple[str, bytes, Span | None]])
                 )
             row = row | {"messages": _caption(texts["txt"], len(images))}
     except InputError as error:
-        return RawRow(where, None, key=key, problem=str(error), stored=files)
-    return RawRow(where, row, key=key, members=images, spans=spans)
+        return RawRow(where, None, key=key, problem=str(error), stored=files, start=start)
+    return RawRow(where, row, key=key, members=images, spans=spans, start=start)
 
 
 _TEXTS = ("json", "txt")

@@ -4,10 +4,11 @@ answered = answer(vlm, items_of_probes(vlm, pairs))
 evaluator = Evaluator(vlm, items)      # encodes once; evaluator.answer() as often as wanted, such as during training
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vfl.engine.decode import generate
+from vfl.engine.hidden_vision import vision_hidden
 from vfl.engine.memory import in_parts
 from vfl.engine.untouched import untouched
 from vfl.evaluate.batches import Batches, ItemBatch, Shown, encode_batch
@@ -97,9 +98,24 @@ def _answer(vlm: VLM, batch: ItemBatch) -> list[Answered]:
 
 def texts_of(vlm: VLM, batch: ItemBatch) -> list[str]:
     """The greedy answer of each row, up to its end token or the items' bound."""
+    return [text_of(vlm, ids) for ids in ids_of(vlm, batch)]
+
+
+def text_of(vlm: VLM, ids: Sequence[int]) -> str:
+    """An answer's tokens as text, without control tokens and the spaces around."""
+    text: str = vlm.tokenizer.decode(ids, skip_special_tokens=True)
+    return text.strip()
+
+
+def ids_of(vlm: VLM, batch: ItemBatch, hide: Collection[int] = ()) -> list[list[int]]:
+    """Each row's greedy answer as tokens, without the end token; as many as the items' bound where there is none.
+
+    Args:
+        hide: layers at which the text sees no vision tokens.
+    """
     inputs = {name: value.to(vlm.device) for name, value in batch.inputs.items()}
-    answers = generate(vlm, inputs, max(item.max_new_tokens for item in batch.items))
-    return [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
+    with vision_hidden(vlm, inputs["input_ids"], hide):
+        return generate(vlm, inputs, max(item.max_new_tokens for item in batch.items))
 
 
 def _judged(vlm: VLM, item: EvalItem, shown: Shown, key: str, text: str) -> Answered:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.errors import InputError
-from vfl.functionmap import ModelId
+from vfl.functionmap import FunctionMap, ModelId
 from vfl.io.config import validated
 from vfl.loading.load import EMBEDDED, EMBEDDED_ID, load
 from vfl.models.identity import weights_sha256
@@ -74,4 +74,21 @@ def identify(vlm: VLM) -> ModelId:
         weights_sha256=weights_sha256(folder) if folder.is_dir() else None,
         family=vlm.family.name,
         num_layers=vlm.num_layers,
+    )
+
+
+def map_of(vlm: VLM, path: Path, *, allow_other_model: bool = False) -> FunctionMap:
+    """The map of this model.
+
+    Raises:
+        InputError: for a map of another model.
+    """
+    model = identify(vlm)
+    return FunctionMap.load(path).check_model(
+        id=model.id,
+        num_layers=model.num_layers,
+        revision=model.revision,
+        weights_sha256=model.weights_sha256,
+        family=model.family,
+        allow_other_model=allow_other_model,
     )

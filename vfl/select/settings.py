@@ -61,6 +61,11 @@ class ScoreConfig(ModelConfig):
         " rows that hold their images",
     )
     workers: int = Field(default=4, ge=1, description="threads that decode images ahead of the model")
+    encoders: int = Field(
+        default=2,
+        ge=1,
+        description="threads that make the model's inputs, each with a processor of its own",
+    )
     expiry: float = Field(
         default=60, gt=0, description="seconds without a sign of life after which another takes a process's part"
     )
@@ -69,7 +74,7 @@ class ScoreConfig(ModelConfig):
 
 NOT_MEASURED = {
     "data", "images", "out", "map", "functions", "layers", "allow_other_model", "device", "device_map", "on_bad_row",
-    "batch", "shard_rows", "workers", "expiry", "ray", "model", "revision", "dtype", "chat_template",
+    "batch", "shard_rows", "workers", "encoders", "expiry", "ray", "model", "revision", "dtype", "chat_template",
     "trust_remote_code",
 }  # fmt: skip
 """Settings that say where and how to run, or that the plan holds by what they lead to: hashes, layers, rows.

@@ -7,9 +7,7 @@ from pathlib import Path
 from random import Random
 
 from vfl.errors import InputError
-from vfl.functionmap import FunctionMap
 from vfl.io.atomic import replacing
-from vfl.loading.config import identify
 from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.adapter.lora import build_lora
@@ -58,23 +56,6 @@ def survey(
         some = batches(prepared.rows, taken, collator, BATCH)
         scores["warmup"] = warmup_scores(vlm.model, lora, some, WARMUP_RATE, seed)
     return Survey(scores, scored.modules, scored.rows)
-
-
-def map_of(vlm: VLM, path: Path, *, allow_other_model: bool = False) -> FunctionMap:
-    """The map of this model.
-
-    Raises:
-        InputError: for a map of another model.
-    """
-    model = identify(vlm)
-    return FunctionMap.load(path).check_model(
-        id=model.id,
-        num_layers=model.num_layers,
-        revision=model.revision,
-        weights_sha256=model.weights_sha256,
-        family=model.family,
-        allow_other_model=allow_other_model,
-    )
 
 
 def save_survey(path: Path, scored: Survey, choices: Sequence[Choice], shift: Shift | None) -> None:

@@ -5,8 +5,9 @@ differ in at most so many of 64 bits. Of several such rows the first in the data
 that has a better one in its class with such an image, whatever their texts.
 
 A row is left out if any row before it is close, left out itself or not; so a chain of close rows leaves its first.
-Pairs are found by multi-index hashing (Norouzi et al. 2012, arXiv 1307.2982), with all that is close and nothing else:
-of b + k bands of the hash, two that differ in b bits at most share k, so that only rows are compared that share some k
+Only rows that share their text, or class, with another need a perceptual hash; see vfl.select.choose.perceptual. Pairs
+are found by multi-index hashing (Norouzi et al. 2012, arXiv 1307.2982), with all that is close and nothing else: of
+b + k bands of the hash, two that differ in b bits at most share k, so that only rows are compared that share some k
 of them. The more rows, the larger a k is worth its number of choices of bands, and time stays about in proportion.
 """
 
@@ -15,6 +16,7 @@ from math import comb
 from typing import Any, Literal
 
 from vfl.errors import InputError
+from vfl.select.choose.perceptual import Images
 
 Duplicates = Literal["keep", "exact", "near"]
 MOST_BITS = 15
@@ -22,40 +24,50 @@ BITS = 64
 MOST_SHARED = 4
 LOOK = 30
 """Comparisons of two hashes that putting a row into a table for a mask costs."""
-FIRST = "('0x' || substr(image_hash, 1, 16))::UBIGINT"
-OTHERS = "regexp_replace(substr(image_hash, 17), ':[0-9a-f]+', '', 'g')"
-"""Of an image_hash, "perceptual:exact" for each image: the first image's perceptual hash, and those of the others."""
+EXACT = "regexp_replace(image_hash, '[0-9a-f]+:', '', 'g')"
+"""Of an image_hash: older versions put each image's perceptual hash and a colon before its exact one."""
+OTHERS = f"regexp_replace({EXACT}, '^[^,]*', '')"
+"""Of the images behind the first, their exact hashes."""
 
 
-def find_duplicates(connection: Any, kind: Duplicates, bits: int, view: str = "classed") -> int:
+def find_duplicates(connection: Any, kind: Duplicates, bits: int, images: Images, view: str = "classed") -> int:
     """A table `duplicate(position)` of rows to leave out; how many there are."""
     connection.execute("CREATE OR REPLACE TABLE duplicate (position BIGINT)")
     if kind == "keep":
         return 0
     connection.execute(f"""
         INSERT INTO duplicate SELECT position FROM {view} SEMI JOIN (
-            SELECT text_hash, image_hash FROM {view} WHERE text_hash IS NOT NULL
-            GROUP BY text_hash, image_hash HAVING count(*) > 1) USING (text_hash, image_hash)
-        QUALIFY row_number() OVER (PARTITION BY text_hash, image_hash ORDER BY position) > 1""")
+            SELECT text_hash, {EXACT} AS shown FROM {view} WHERE text_hash IS NOT NULL
+            GROUP BY ALL HAVING count(*) > 1) AS repeated ON {view}.text_hash = repeated.text_hash AND {EXACT} = shown
+        QUALIFY row_number() OVER (PARTITION BY text_hash, {EXACT} ORDER BY position) > 1""")
     if kind == "near":
-        connection.execute(f"""
-            CREATE OR REPLACE TABLE shown AS
-            SELECT position AS place, text_hash || {OTHERS} AS part, {FIRST} AS bits
+        rows = f"""(SELECT position AS place, position, image_hash, text_hash || {OTHERS} AS part
             FROM {view} ANTI JOIN duplicate USING (position)
-            WHERE image_hash <> '' AND text_hash IS NOT NULL""")
+            WHERE image_hash <> '' AND text_hash IS NOT NULL)"""
+        _show(connection, rows, images)
         _close(connection, bits)
         connection.execute("INSERT INTO duplicate SELECT place FROM close")
     (count,) = connection.execute("SELECT count(*) FROM duplicate").fetchone()
     return int(count)
 
 
-def find_alike(connection: Any, bits: int, ordered: str, view: str = "classed") -> int:
+def find_alike(connection: Any, bits: int, ordered: str, images: Images, view: str = "classed") -> int:
     """A table `close(place)` of the rows of `ordered` (position, stratum, place) that have a better, similar one."""
-    connection.execute(f"""
-        CREATE OR REPLACE TABLE shown AS
-        SELECT place, stratum || {OTHERS} AS part, {FIRST} AS bits
-        FROM {ordered} JOIN {view} USING (position) WHERE image_hash <> ''""")
+    rows = f"""(SELECT place, position, image_hash, stratum || {OTHERS} AS part
+        FROM {ordered} JOIN {view} USING (position) WHERE image_hash <> '')"""
+    _show(connection, rows, images)
     return _close(connection, bits)
+
+
+def _show(connection: Any, rows: str, images: Images) -> None:
+    """The table `shown` (place, part, bits) of those `rows` (place, position, image_hash, part) that share a part."""
+    connection.execute(f"CREATE OR REPLACE TABLE together AS FROM {rows}")
+    connection.execute("""
+        DELETE FROM together WHERE part NOT IN (SELECT part FROM together GROUP BY part HAVING count(*) > 1)""")
+    images.hash(connection, "together")
+    connection.execute("""
+        CREATE OR REPLACE TABLE shown AS
+        SELECT place, part, bits FROM together JOIN perceptual USING (position)""")
 
 
 def check_bits(bits: int, name: str) -> None:

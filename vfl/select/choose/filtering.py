@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from vfl.data.reading import Data
 from vfl.errors import InputError
 from vfl.select.choose.allocation import take
 from vfl.select.choose.balance import Balance
 from vfl.select.choose.budgets import COSTS, FLOPS_PER_PARAMETER, Budget, parse
 from vfl.select.choose.classes import ClassConfig, Spreads, create_view
 from vfl.select.choose.duplicates import Duplicates, check_bits, find_alike, find_duplicates
+from vfl.select.choose.perceptual import Images
 from vfl.select.choose.placing import POOL, PlacingConfig, place
 from vfl.select.choose.policies import PLACED, Ranking, ranking_of, tiers_of
 from vfl.select.choose.token_weights import COLUMNS, may_teach
@@ -68,8 +70,11 @@ class Choice:
     notes: list[str] = field(default_factory=list)
 
 
-def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice:
+def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig, data: Data | None = None) -> Choice:
     """Fill the budget; leaves the view `classed` and the table `chosen(position)` in the connection.
+
+    Args:
+        data: what was scored, to look at images where settings compare them; those looked at before need none.
 
     Raises:
         InputError: settings that don't fit the scores, or a budget below one row.
@@ -89,7 +94,8 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     kind = config.duplicates
     if config.policy == "balanced" and kind == "keep" and "repeats" in config.balance.drop:
         kind = "exact"
-    repeated = find_duplicates(connection, kind, config.near_bits)
+    images = Images(folder.path, data)
+    repeated = find_duplicates(connection, kind, config.near_bits, images)
     cost = COSTS[budget.unit]
     connection.execute(f"""
         CREATE OR REPLACE VIEW {POOL} AS SELECT *, coalesce({cost}, 0)::BIGINT AS cost
@@ -98,7 +104,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     if config.policy in PLACED:
         (whole,) = connection.execute(f"SELECT sum(coalesce({cost}, 0))::BIGINT FROM classed").fetchone()
         tiers, filled = place(connection, folder, config, limit=limit, whole=whole or 0)
-    alike = _rank(connection, config, ranking)
+    alike = _rank(connection, config, ranking, images)
     strata = {
         name: (rows, cost, rank, before)
         for name, rows, cost, rank, before in connection.execute(
@@ -135,7 +141,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> Choice
     return result
 
 
-def _rank(connection: Any, config: ChoiceConfig, ranking: Ranking) -> int:
+def _rank(connection: Any, config: ChoiceConfig, ranking: Ranking, images: Images) -> int:
     """The table `ranked` (position, stratum, cost, rank, total), best first in each stratum; both run on over strata.
 
     Sorted once by duckdb's external sort; the running number and total then need no more memory.
@@ -151,7 +157,8 @@ def _rank(connection: Any, config: ChoiceConfig, ranking: Ranking) -> int:
         ORDER BY stratum, {keys}, uid""")
     alike, left = 0, "sorted"
     if config.diversity is not None:
-        alike = find_alike(connection, config.diversity, "(SELECT position, stratum, rowid AS place FROM sorted)")
+        ordered = "(SELECT position, stratum, rowid AS place FROM sorted)"
+        alike = find_alike(connection, config.diversity, ordered, images)
         left = "(SELECT * FROM sorted WHERE rowid NOT IN (SELECT place FROM close))"
     connection.execute(f"""
         CREATE OR REPLACE TABLE ranked AS

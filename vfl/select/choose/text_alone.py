@@ -9,6 +9,8 @@ the same answer over different images.
 from dataclasses import dataclass
 from typing import Any
 
+from vfl.select.choose.duplicates import EXACT
+
 LEAST = 20
 """Rows that share their question with others, under which the data say nothing about whether it needs an image."""
 
@@ -39,7 +41,8 @@ def text_alone(connection: Any, source: str) -> dict[int, TextAlone]:
     """
     rows = connection.execute(f"""
         WITH asked AS (
-            SELECT cluster, question_terms, opening, answer, coalesce(no_image_exact, false)::INT AS known, image_hash
+            SELECT cluster, question_terms, opening, answer, coalesce(no_image_exact, false)::INT AS known,
+                {EXACT} AS image_hash
             FROM {source} JOIN clustered USING (position)),
         once AS (SELECT DISTINCT cluster, question_terms, opening, answer, image_hash FROM asked),
         groups AS (

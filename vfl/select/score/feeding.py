@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ from vfl.data.imageref import FORMATS
 from vfl.errors import InputError
 from vfl.models.conversation import ConversationBatch, ConversationEncoder
 from vfl.models.vlm import VLM
-from vfl.select.score.hashes import image_hash, text_hash
+from vfl.select.hashes import image_hash, text_hash
 
 Bomb = Image.DecompressionBombError
-AHEAD = 2
-"""Batches that are opened and encoded while the model works."""
+AHEAD = 1
+"""Batches that wait encoded while the model works, besides those that are being encoded."""
 _SIDES = (56, 112, 224, 448, 896, 1344)
 _MORE = 4
 """Times the rows of a batch of middle length that one of short rows may have."""
@@ -83,24 +84,27 @@ class Feeder:
         vlm: the model.
         limit: most tokens a row.
         workers: threads that decode images.
+        encoders: threads that encode batches, each with a processor of its own.
     """
 
-    def __init__(self, vlm: VLM, limit: int, workers: int) -> None:
+    def __init__(self, vlm: VLM, limit: int, workers: int, encoders: int = 2) -> None:
         # Of their own: tokenizers are not to be used by two threads at once.
         self.tokenizer = deepcopy(vlm.tokenizer)
         self.tokenizer.model_max_length = 2**62  # or it warns of rows that are found too long further on
-        self.encoder = ConversationEncoder(
-            deepcopy(vlm.processor), vlm.family, vlm.parts.image_token_id, vlm.end_ids(), vlm.chat_template, vlm.dtype
-        )
+        self.idle: SimpleQueue[ConversationEncoder] = SimpleQueue()
+        for _ in range(encoders):
+            self.idle.put(_encoder_of(vlm))
         self.limit = limit
         placeholder: str = vlm.tokenizer.convert_ids_to_tokens(vlm.parts.image_token_id)
         # Written in a text, they would be encoded as the signs of turns, ends and images that they are.
         special = [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
         self.control = sorted({placeholder, *special} - {""})
         self.tokens_a_row: float | None = None  # of the first part
-        self.tokens_of_sides = [self._image_tokens(side) for side in _SIDES]
+        encoder = _encoder_of(vlm)
+        self.tokens_of_sides = [_image_tokens(encoder, side) for side in _SIDES]
         self.decoding = ThreadPoolExecutor(workers, "decode")
-        self.encoding = ThreadPoolExecutor(1, "encode")
+        self.encoding = ThreadPoolExecutor(encoders, "encode")
+        self.ahead = encoders + AHEAD
         self.reading = ThreadPoolExecutor(1, "read")
 
     def __enter__(self) -> "Feeder":
@@ -141,7 +145,7 @@ class Feeder:
                     opened = [self.decoding.submit(self._open, entry) for _, entry in left[:count]]
                     waiting.append((key, self.encoding.submit(self._ready, opened)))
                     del left[:count]
-                    while len(waiting) > AHEAD:
+                    while len(waiting) > self.ahead:
                         yield _taken(waiting)
                 upcoming = self.reading.submit(self._next, parts)
                 waiting.append((key, None))
@@ -192,26 +196,30 @@ class Feeder:
     def _ready(self, opened: Sequence[Future[Row | Failure]]) -> Ready:
         results = [future.result() for future in opened]
         failures = [one for one in results if isinstance(one, Failure)]
-        encoded = self._encode([one for one in results if isinstance(one, Row)])
+        encoder = self.idle.get()  # as many as there are threads
+        try:
+            encoded = self._encode([one for one in results if isinstance(one, Row)], encoder)
+        finally:
+            self.idle.put(encoder)
         return Ready(encoded.batch, encoded.rows, failures + encoded.failures)
 
-    def _encode(self, rows: list[Row]) -> Ready:
+    def _encode(self, rows: list[Row], encoder: ConversationEncoder) -> Ready:
         """The batch of those rows that can be encoded and are no longer than the limit."""
         if not rows:
             return Ready(None, [])
         try:
-            batch = self.encoder.encode([row.messages for row in rows], [row.entry.sample.prompt for row in rows])
+            batch = encoder.encode([row.messages for row in rows], [row.entry.sample.prompt for row in rows])
         # Processors reject what they can't handle (extreme shapes) with errors of their own.
         except (ValueError, IndexError, KeyError, TypeError, RuntimeError) as error:
             if len(rows) == 1:
                 told = " ".join(str(error).split())
                 told = told if isinstance(error, InputError) else f"the processor refuses it: {told}"
                 return Ready(None, [], [rows[0].failed(told)])
-            alone = [self._encode([row]) for row in rows]
+            alone = [self._encode([row], encoder) for row in rows]
             failures = [failure for one in alone for failure in one.failures]
             if not failures:
                 raise
-            rest = self._encode([row for one in alone for row in one.rows])
+            rest = self._encode([row for one in alone for row in one.rows], encoder)
             return Ready(rest.batch, rest.rows, failures + rest.failures)
         lengths = batch.lengths.tolist()
         failures = [
@@ -220,7 +228,8 @@ class Feeder:
             if length > self.limit
         ]
         if failures:
-            rest = self._encode([row for row, length in zip(rows, lengths, strict=True) if length <= self.limit])
+            fitting = [row for row, length in zip(rows, lengths, strict=True) if length <= self.limit]
+            rest = self._encode(fitting, encoder)
             return Ready(rest.batch, rest.rows, failures + rest.failures)
         return Ready(batch, rows)
 
@@ -237,12 +246,19 @@ class Feeder:
             for ids, of_row in zip(tokens["input_ids"], areas, strict=True)
         ]
 
-    def _image_tokens(self, side: int) -> int:
-        """Vision tokens of a square image: the same for all sizes with some models, as many as pixels with others."""
-        image = {"type": "image", "image": Image.new("RGB", (side, side))}
-        turns = [("user", [image, {"type": "text", "text": "?"}]), ("assistant", [{"type": "text", "text": "!"}])]
-        batch = self.encoder.encode([[{"role": role, "content": content} for role, content in turns]])
-        return int((batch.inputs["input_ids"] == self.encoder.image_token_id).sum())
+
+def _encoder_of(vlm: VLM) -> ConversationEncoder:
+    return ConversationEncoder(
+        deepcopy(vlm.processor), vlm.family, vlm.parts.image_token_id, vlm.end_ids(), vlm.chat_template, vlm.dtype
+    )
+
+
+def _image_tokens(encoder: ConversationEncoder, side: int) -> int:
+    """Vision tokens of a square image: the same for all sizes with some models, as many as pixels with others."""
+    image = {"type": "image", "image": Image.new("RGB", (side, side))}
+    turns = [("user", [image, {"type": "text", "text": "?"}]), ("assistant", [{"type": "text", "text": "!"}])]
+    batch = encoder.encode([[{"role": role, "content": content} for role, content in turns]])
+    return int((batch.inputs["input_ids"] == encoder.image_token_id).sum())
 
 
 def _fitting(left: Sequence[tuple[float, Entry]], size: int, tokens: float) -> int:

@@ -4,8 +4,9 @@ torchrun --nproc-per-node 8 --module vfl.select.score.run --config score.yaml [k
 accelerate launch --module vfl.select.score.run data=llava.json map=map.json out=scores
 deepspeed --module vfl.select.score.run --config score.yaml
 
-Every process takes the next part that nobody works on, so that none waits for another; several machines do the same
-over a folder that all see. A run that was stopped, however, goes on with the same command: finished parts stay.
+Every process takes parts that nobody works on, one after another, so that none waits for another; several machines do
+the same over a folder that all see. A run that was stopped, however, goes on with the same command: finished parts
+stay.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from vfl.select.score.pace import told
 from vfl.select.score.worker import Worker, pause
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.claims import Claims
-from vfl.select.shards.part_files import ALL_ERRORS, part_name
+from vfl.select.shards.part_files import ALL_ERRORS, PART, number_of, part_name
 from vfl.select.shards.parts import (
     CLAIMS,
     FULL,
@@ -46,6 +47,7 @@ from vfl.select.shards.parts import (
     tidy,
 )
 from vfl.select.shards.score_folder import CLASSES
+from vfl.select.shards.stretches import next_part
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +192,12 @@ def _work(worker: Worker, progress: bool) -> None:
 
 def _claimed(worker: Worker, left: Sequence[int], held: dict[int, ExitStack]) -> Iterator[int]:
     """Those of the parts that are this process's now; `held` gets what gives each back."""
-    for part in left:
+    waiting, last = set(left), None
+    while waiting:
+        taken = {number_of(name) for name in worker.claims.held(PART)}
+        free = sorted(waiting - taken)
+        part = next_part(free, taken, last) if free else min(waiting)  # a claim may be a dead process's
+        waiting.remove(part)
         with ExitStack() as stack:
             if (
                 not is_done(worker.out, part)
@@ -198,6 +205,7 @@ def _claimed(worker: Worker, left: Sequence[int], held: dict[int, ExitStack]) ->
                 and not is_done(worker.out, part)
             ):
                 held[part] = stack.pop_all()
+                last = part
                 yield part
 
 

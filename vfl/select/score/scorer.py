@@ -34,6 +34,7 @@ class Scorer:
         limit: most tokens a row; longer rows are errors.
         batch: rows of middle length at a time.
         workers: threads that decode images.
+        encoders: threads that encode batches.
         source_column: column that tells a row's source; see `source_of`.
         strict: raise at the first row that can't be scored.
     """
@@ -48,6 +49,7 @@ class Scorer:
         limit: int | None = None,
         batch: int = 16,
         workers: int = 4,
+        encoders: int = 2,
         source_column: str | None = None,
         strict: bool = False,
     ) -> None:
@@ -55,7 +57,8 @@ class Scorer:
         self.batch, self.source_column, self.strict = batch, source_column, strict
         self.most_tokens = [float("inf")]  # in a batch; found when memory runs out
         self.pace = Pace()
-        self.feeder = Feeder(vlm, context_of(vlm) if limit is None else min(limit, context_of(vlm)), workers)
+        limit = context_of(vlm) if limit is None else min(limit, context_of(vlm))
+        self.feeder = Feeder(vlm, limit, workers, encoders)
 
     def __enter__(self) -> "Scorer":
         return self

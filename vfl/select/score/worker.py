@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vfl.data import BadRow, read
+from vfl.data import BadRow, Sample
+from vfl.data.hashing import Hashes
+from vfl.data.reading import open_data
+from vfl.data.uids import Unnamed
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.atomic import replacing
@@ -26,25 +28,25 @@ from vfl.select.score.ablations import ablations_of
 from vfl.select.score.scorer import Scorer, mean_of_rows
 from vfl.select.settings import NOT_MEASURED, ScoreConfig
 from vfl.select.shards.claims import Claims
-from vfl.select.shards.data_files import sources_of
+from vfl.select.shards.data_files import bytes_of, sources_of
 from vfl.select.shards.part_files import digest_of
 from vfl.select.shards.parts import (
     CLAIMS,
     PLAN,
     Plan,
-    Rows,
     Walker,
     check_same,
     read_plan,
     repair,
     save,
 )
-from vfl.select.shards.row_index import INDEX, indexing, open_index
+from vfl.select.shards.row_index import INDEX, open_index, write_index
 
 logger = logging.getLogger(__name__)
 
 PART_ROWS, LEAST_ROWS, PARTS_EACH, PART_BYTES = 2048, 64, 8, 2**28
 """Rows of a part, at most and at least; parts that a process gets, at least; bytes of the data that a part holds."""
+BYTES: dict[str, Any] = {"unit": "B", "unit_scale": True}
 MEAN = "mean.safetensors"
 """The mean vision embedding, with the run's digest and its own: another run's, or a damaged one, is made anew."""
 
@@ -68,8 +70,7 @@ class Worker:
         source = data if data is not None else list(config.data or ())
         if data is None and not config.data:
             raise InputError("No data was named; give the files to score.")
-        self.read: Callable[..., Rows] = partial(
-            read,
+        self.data = open_data(  # what is wrong with paths and formats is found before the model is loaded
             source,
             images=config.images,
             format=config.format,
@@ -77,7 +78,6 @@ class Worker:
             allow_remote=config.allow_remote,
             image_column=config.image_column,
         )
-        self.read()  # what is wrong with paths and formats is found before the model is loaded
         if fmap is None and config.map is not None:
             fmap = FunctionMap.load(config.map)
         self.vlm = vlm or load_from(_on_own_device(config))
@@ -93,11 +93,12 @@ class Worker:
             limit=config.max_length,
             batch=config.batch,
             workers=config.workers,
+            encoders=config.encoders,
             source_column=config.source_column,
             strict=config.on_bad_row == "error",
         )
         index = open_index(self.out / INDEX, self.plan.rows, [source["sha256"] for source in self.plan.sources])
-        self.walker = Walker(self.read, self.plan, index)
+        self.walker = Walker(self.data, self.plan, index)
 
     def __enter__(self) -> "Worker":
         return self
@@ -142,17 +143,13 @@ class Worker:
         while True:
             there = read_plan(self.out)
             if there is not None:
-                here.sources = self._sources(source, there.sources)
+                here.sources = self._hashed(source, there.sources)
                 here.shard_rows = here.shard_rows or there.shard_rows
                 check_same(self.out, there, here)
                 return there
             with self.claims.hold("plan") as held:
                 if held and read_plan(self.out) is None:
-                    here.sources = self._sources(source)
-                    with indexing(
-                        self.out / INDEX, self.read(), lambda: [source["sha256"] for source in here.sources]
-                    ) as rows:
-                        here.rows = self._count(rows)
+                    here.rows, here.sources = self._read_once(source)
                     here.shard_rows = here.shard_rows or rows_of_parts(
                         here.rows, sum(source.get("bytes", 0) for source in here.sources), self.processes
                     )
@@ -166,24 +163,37 @@ class Worker:
         """That score together."""
         return self.config.ray.workers if self.config.ray else int(os.environ.get("WORLD_SIZE", "1"))
 
-    def _sources(self, source: Any, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-        shown: dict[str, Any] = {"unit": "B", "unit_scale": True, "leave": False, "delay": 1}
-        with progress_bar(desc="hashing", disable=not self.progress, **shown) as bar:
-            return sources_of(source, known, self.config.split, bar.update)
+    def _hashed(self, source: Any, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The data's files; read are those that look changed since they were `known`."""
+        with self._bar("hashing", **BYTES) as bar:
+            return sources_of(source, known, self.config.split, Hashes(bar.update))
 
-    def _count(self, rows: Rows) -> int:
-        """The rows of the data, read once to the end: a broken file is found before anything is scored."""
-        count = 0
-        for row in progress_bar(rows, "counting", unit=" rows", disable=not self.progress, leave=False):
-            if self.config.on_bad_row == "error" and isinstance(row, BadRow):
-                raise InputError(
-                    f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave such rows out with on_bad_row: "
-                    "skip (--on-bad-row skip)."
-                )
-            count += 1
-        if not count:
-            raise InputError("The data holds no rows.")
-        return count
+    def _bar(self, desc: str, **shown: Any) -> Any:
+        return progress_bar(desc=desc, disable=not self.progress, leave=False, delay=1, **shown)
+
+    def _read_once(self, source: Any) -> tuple[int, list[dict[str, Any]]]:
+        """Count, hash and index the data in one reading; how many rows there are, and its files."""
+        sources: list[dict[str, Any]] = []
+        hashes, files = Hashes(), all(part.container != "hf" for part in self.data.parts)
+        shown = {**BYTES, "total": bytes_of(source, self.config.split)} if files else {"unit": " rows"}
+        with self._bar("reading the data", **shown) as bar, self._bar("hashing", **BYTES) as other_bar:
+            # data sets are mapped into memory, and hashed when that is done
+            hashes.on_bytes = bar.update if files else other_bar.update
+
+            def note(row: Sample | BadRow) -> None:
+                if self.config.on_bad_row == "error" and isinstance(row, BadRow):
+                    raise InputError(
+                        f"{row.where} ({row.uid}): {row.reason}. Mend the row, or leave such rows out with on_bad_row: "
+                        "skip (--on-bad-row skip)."
+                    )
+                if not files:
+                    bar.update()
+
+            def hashed() -> list[str]:
+                sources.extend(sources_of(source, None, self.config.split, hashes))
+                return [fact["sha256"] for fact in sources]
+
+            return write_index(self.out / INDEX, self.data, hashes, hashed, note), sources
 
     def _mean(self) -> torch.Tensor:
         """The mean vision embedding, from the run's folder: the same for all processes and after a restart."""
@@ -194,7 +204,7 @@ class Worker:
                 return mean
             with self.claims.hold("mean") as held:
                 if held and read_mean(path, self.run) is None:
-                    mean = mean_of_rows(self.vlm, self.read(), self.config.mean_images)
+                    mean = mean_of_rows(self.vlm, self.data.rows(Unnamed()), self.config.mean_images)
                     with replacing(path) as temporary:
                         save_file({"mean": mean}, temporary, {"of": _of(mean, self.run)})
             if not held:

@@ -57,6 +57,10 @@ class Claims:
                 if generation <= int(path.suffix[1:]):
                     file.unlink(missing_ok=True)
 
+    def held(self, kind: str) -> set[str]:
+        """Names beginning with `kind` that some process has, or had when it died."""
+        return {file.stem for file in self.folder.glob(f"{kind}*")}
+
     def _take(self, name: str) -> Path | None:
         generations = self._generations(name)
         last, file = max(generations, default=(-1, None))

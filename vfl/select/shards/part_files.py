@@ -18,8 +18,17 @@ ALL_ERRORS = "errors.parquet"
 OTHER_RUN = "is of another run"
 
 
+PART = "part-"
+
+
 def part_name(part: int) -> str:
-    return f"part-{part:06}"
+    """The name of a part's files and claims."""
+    return f"{PART}{part:06}"
+
+
+def number_of(name: str) -> int:
+    """The part that has a name."""
+    return int(name.removeprefix(PART))
 
 
 def rows_of_part(part: int, rows: int, shard_rows: int) -> int:
@@ -96,7 +105,9 @@ def check_parts(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not {"rows", "shard_rows", "parts", "counts", "measured"} <= manifest.keys():
         return  # made by hand
     names = [f"{part_name(part)}.parquet" for part in range(manifest["parts"])]
-    problems = [f"{file.name} is no part of this run" for file in foreign(folder, manifest["parts"])]
+    if strange := foreign(folder, manifest["parts"]):
+        raise InputError(f"{strange[0]} is no part of this run; move it away, and run this again.")
+    problems = []
     for part, name in enumerate(names):
         problem = problem_of(folder / name, part, manifest)
         if problem is not None:

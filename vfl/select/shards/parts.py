@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,14 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from vfl.data import BadRow, Sample
+from vfl.data.reading import Data
+from vfl.data.uids import Named
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import SETTINGS
 from vfl.io.versions import versions
+from vfl.select.shards.data_files import differences
 from vfl.select.shards.part_files import ALL_ERRORS, OTHER_RUN, RUN, foreign, part_name, problem_of
 from vfl.select.shards.row_index import INDEX, RowIndex
 from vfl.select.shards.score_table import ERRORS, Part, schema
@@ -41,6 +44,8 @@ PLAN, MANIFEST = "plan.json", "manifest.json"
 FULL = "What was finished is kept: make room and run the same command again, or give another --out."
 PARTS, FAILED, CLAIMS = "parts", "failed", "claims"
 KIND = "vfl scores"
+SHOWN = 3
+"""Files whose change is told."""
 Rows = Iterator[Sample | BadRow]
 
 
@@ -173,13 +178,15 @@ def check_same(out: Path, there: Plan, here: Plan) -> None:
         "functions": (there.functions, here.functions),
         "shard_rows": (there.shard_rows, here.shard_rows),
         "map": ((there.map or {}).get("sha256"), (here.map or {}).get("sha256")),
-        "data": ([one["sha256"] for one in there.sources], [one["sha256"] for one in here.sources]),
     }
     for before, now in ((there.model, here.model), (there.measured, here.measured)):
         pairs |= {key: (before.get(key), now.get(key)) for key in {**before, **now}}
     if there.model.get("weights_sha256") and here.model.get("weights_sha256"):
         del pairs["id"]  # a folder may have been moved
     other = [f"{key}: {then!r} then, {now!r} now" for key, (then, now) in pairs.items() if then != now]
+    changed = differences(there.sources, here.sources)
+    if changed:
+        other.append(f"data: {', '.join(changed[:SHOWN])}{' and more' if len(changed) > SHOWN else ''}")
     if other:
         raise InputError(
             f"{out} holds scores of another run ({'; '.join(other)}). Use the same settings, --overwrite to replace "
@@ -199,7 +206,8 @@ def clear(out: Path) -> None:
         raise InputError(f"{out} is a file; name a folder.")
     if any(out.iterdir()) and not any((out / name).exists() for name in (PLAN, MANIFEST, CLAIMS)):
         raise InputError(f"{out} holds other files; name another folder.")
-    for name in (INDEX, MANIFEST, PLAN, ALL_ERRORS, SETTINGS, "classes.parquet", "mean.safetensors"):
+    made = ("classes.parquet", "mean.safetensors", "image-hashes.parquet")
+    for name in (INDEX, MANIFEST, PLAN, ALL_ERRORS, SETTINGS, *made):
         (out / name).unlink(missing_ok=True)
     for name in (PARTS, FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -230,13 +238,13 @@ class Walker:
     """The rows of parts. Without an index, read from the data's beginning on, past those of other processes.
 
     Args:
-        read: gives all rows; with a row's `start` those from it on.
+        data: whose rows they are.
         plan: how they are cut.
         index: where rows begin.
     """
 
-    def __init__(self, read: Callable[..., Rows], plan: Plan, index: RowIndex | None = None) -> None:
-        self.read, self.plan, self.index = read, plan, index
+    def __init__(self, data: Data, plan: Plan, index: RowIndex | None = None) -> None:
+        self.data, self.plan, self.index = data, plan, index
         self.rows: Rows = iter(())
         self.position = -1  # not begun
 
@@ -248,9 +256,10 @@ class Walker:
         """
         first = part * self.plan.shard_rows
         if self.index is not None and self.position != first:
-            self.rows, self.position = self.read(start=self.index.start(first)), first
+            place, uids = self.index.start(first)
+            self.rows, self.position = self.data.rows_from(place, Named(uids)), first
         elif not 0 <= self.position <= first:
-            self.rows, self.position = self.read(), 0
+            self.rows, self.position = self.data.rows(), 0
         for _ in islice(self.rows, first - self.position):
             pass
         self.position = first

@@ -15,7 +15,7 @@
 | `token_hash` | of the answers' token ids, whose drops these are; see vfl.data.token_weights |
 | `question_state`, `image_state` | last layer's output before the answer, mean over the image, as 16 float16 |
 | `question_terms`, `opening`, `answer` | see vfl.select.wording |
-| `text_hash`, `image_hash` | see vfl.select.score.hashes |
+| `text_hash`, `image_hash` | see vfl.select.hashes |
 | `full_passes` | whole passes that were needed beside the plain one, 0 where the image's stream could be shared |
 
 Drops are before minus after: positive where the ablation hurts. Divergences and states ask for no right answer. What

@@ -17,10 +17,11 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from vfl.data import Kind, Sample, read
+from vfl.data import Kind, Sample
 from vfl.data.formats import kind_of, sources
 from vfl.data.hf import is_dataset
 from vfl.data.llamafactory import entry
+from vfl.data.reading import open_data
 from vfl.data.token_weights import TOKEN_WEIGHTS
 from vfl.data.writearrow import select_rows
 from vfl.data.writing import flags, write_part
@@ -85,14 +86,15 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
     data = _data_of(config, folder)
     reading = _reading_of(config, folder)
     check_unchanged(folder.manifest, list(data), reading["split"])
+    opened = open_data(list(data), **reading)
     with database(config.memory, config.threads) as connection:
-        choice = choose(connection, folder, config)
+        choice = choose(connection, folder, config, opened)
         with replacing_folder(config.out) as out:
             write_table(connection, out / TABLE)
             write_ids(connection, out / IDS)
             copies = ImageCopies(out / DATA, data, reading["images"]) if config.copy_images else None
             with _weights(connection, out / TOKEN_WEIGHTS, config.token_weights) as weights:
-                keep = flags(read(list(data), **reading), _lines(out / IDS), _for_each(copies, weights))
+                keep = flags(opened.rows(), _lines(out / IDS), _for_each(copies, weights))
                 written = write_part(list(data), keep, out / DATA, split=reading["split"])
             files = [str(file.relative_to(out)) for file in written]
             info = _dataset_info(out, written)
@@ -191,9 +193,10 @@ def filter_data(
             "token_weights are written to a file beside the data, and a datasets.Dataset has none: save it"
             " with save_to_disk, score that folder, and give out."
         )
+    opened = open_data(data, **reading)
     with database(config.memory, config.threads) as connection:
-        choose(connection, folder, config)
-        return select_rows(data, flags(read(data, **reading), chosen_uids(connection)))
+        choose(connection, folder, config, opened)
+        return select_rows(data, flags(opened.rows(), chosen_uids(connection)))
 
 
 def provenance(folder: ScoreFolder, config: ChoiceConfig, choice: Choice) -> dict[str, Any]:
@@ -244,7 +247,11 @@ def _data_of(config: FilterConfig, folder: ScoreFolder) -> tuple[Path, ...]:
     scored = folder.manifest.get("settings", {}).get("data")
     if not scored:
         raise InputError("Where is the data? The scores don't tell (it was no file); give --data.")
-    return tuple(map(Path, several(scored)))
+    data = tuple(map(Path, several(scored)))
+    gone = next((path for path in data if not path.exists()), None)
+    if gone is not None:
+        raise InputError(f"{gone}, which was scored, is not there any more; say where it is now with --data.")
+    return data
 
 
 def _reading_of(config: FilterConfig, folder: ScoreFolder) -> dict[str, Any]:

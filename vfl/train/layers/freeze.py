@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from vfl.errors import InputError
 from vfl.io.layers import layer_list
+from vfl.train.layers.multipliers import LOWER
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
@@ -65,9 +66,8 @@ class Freezing:
             yield
             return
         frozen = [p for name, p in model.named_parameters() if p.requires_grad and self.holds(name)]
-        stopped = {id(parameter) for parameter in frozen}
         for group in () if optimizer is None else optimizer.param_groups:
-            if stopped & {id(parameter) for parameter in group["params"]}:
+            if group[LOWER]:
                 group["lr"] = 0.0
         for parameter in frozen:
             parameter.requires_grad_(False)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+LOWER = "lower"
+"""In a group of weights: of layers that are frozen on the way. A key, since DeepSpeed's groups hold other tensors."""
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -28,6 +30,6 @@ def parameter_groups(
             lower = layer is not None and int(layer[1]) < below
             members.setdefault((not lower, factor), []).append(parameter)
     return [
-        {"params": parameters, "lr": learning_rate * factor, "weight_decay": weight_decay}
-        for (_, factor), parameters in sorted(members.items(), reverse=True, key=lambda member: member[0])
+        {"params": parameters, "lr": learning_rate * factor, "weight_decay": weight_decay, LOWER: not upper}
+        for (upper, factor), parameters in sorted(members.items(), reverse=True, key=lambda member: member[0])
     ]

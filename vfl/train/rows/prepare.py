@@ -39,8 +39,8 @@ def check_paths(config: DataConfig) -> None:
                 )
         if source.images is not None and not source.images.is_dir():
             raise InputError(
-                f"There is no folder {source.images} (images of data.train or data). Give the folder that the images "
-                "lie in."
+                f"There is no folder {source.images} (data.images, or images of a set). Give the folder that the "
+                "images lie in."
             )
     if config.token_weights is not None and not config.token_weights.is_file():
         raise InputError(
