@@ -151,10 +151,10 @@ def blind_at(source: str, task: str, fmap: FunctionMap, seed: int) -> dict[str, 
     """Settings of `vfl.negatives` that say where the model is blind."""
     reading = fmap.layers_of(function_of(task))
     if source == "map":
-        return {"layers": reading}
+        return {"blind": reading}
     if source == "random":
-        return {"layers": f"random:{len(reading)}", "seed": 100 + seed}
-    return {"layers": {"blind": "all", "own": "none"}[source]}
+        return {"blind": f"random:{len(reading)}", "seed": 100 + seed}
+    return {"blind": {"blind": "all", "own": "none"}[source]}
 
 
 def negatives_of(bed: Bed, run: Run, fmap: FunctionMap) -> tuple[list[Pair], Negatives]:
@@ -166,7 +166,7 @@ def negatives_of(bed: Bed, run: Run, fmap: FunctionMap) -> tuple[list[Pair], Neg
         where = blind_at(source, run.task, fmap, run.seed)
         data = bed.out / "tasks" / written(bed.out, run.task) / "train.jsonl"
         count = ROWS_OF[kind_of(run.task)]
-        vfl.negatives(data, bed.vlm, out=folder, rows=count, batch=64, overwrite=True, progress=False, **where)
+        vfl.negatives(data, bed.vlm, out=folder, first=count, batch=64, overwrite=True, progress=False, **where)
     manifest = Negatives.model_validate_json((folder / "manifest.json").read_bytes())
     return pairs_of(bed.vlm, folder), manifest
 

@@ -111,14 +111,14 @@ def test_the_folder_reads_as_preference_rows(made, data):
 def test_a_row_that_the_seeing_model_answers_wrongly_can_be_left_out(made, vlm, data, tmp_path):
     """By the same layers as a list: the same rows but for the one whose answer the model does not give."""
     out, _ = made
-    settings = {"layers": "5", "only_answered": True, "match": "auto", **QUIET}
+    settings = {"blind": "5", "only_answered": True, "match": "auto", **QUIET}
     answered = vfl.negatives([data], vlm, out=tmp_path / "out", **settings)
     assert answered.left_out["not answered"] >= 1
     assert "wrong" in {row["id"] for row in lines(out / "negatives.jsonl")}
     kept = {row["id"]: row for row in lines(tmp_path / "out" / "negatives.jsonl")}
     assert "wrong" not in kept
     assert kept.items() <= {row["id"]: row for row in lines(out / "negatives.jsonl")}.items()
-    own = vfl.negatives(data, vlm, out=tmp_path / "own", layers="none", **QUIET)
+    own = vfl.negatives(data, vlm, out=tmp_path / "own", blind="none", **QUIET)
     assert own.layers == []
     assert own.kept == answered.left_out["not answered"]
 
@@ -131,10 +131,10 @@ def test_embedded_bytes_and_marks(vlm, data, made, tmp_path):
     for row in rows:
         row["images"] = [{"base64": base64.b64encode((home / name).read_bytes()).decode()} for name in row["images"]]
     packed.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = vfl.negatives(packed, vlm, layers=READS, out=tmp_path / "out", **QUIET)
+    result = vfl.negatives(packed, vlm, blind=READS, out=tmp_path / "out", **QUIET)
     assert result.images is None
     assert [row.images[0].data for row in read(tmp_path / "out")] == [row.images[0].data for row in read(packed)]
-    asker = Asker(vlm, NegativesConfig(data=packed, out=tmp_path, layers="all", batch=1), [])
+    asker = Asker(vlm, NegativesConfig(data=packed, out=tmp_path, blind="all", batch=1), [])
     item = asker._item(next(read(packed)))
     for text, outcome in (("<image>", "control mark"), ("", "empty"), (item.expected, "same answer"), ("x", "kept")):
         assert asker._outcome(item, Said(text, True)) == outcome
@@ -182,12 +182,12 @@ def test_rows_that_changed_are_not_taken_for_those_that_were_asked(data, tmp_pat
     ("layers", "expected"), [("7,2-3", [2, 3, 7]), ("all", list(range(10))), ("none", []), (None, READS)]
 )
 def test_which_layers(vlm, layers, expected):
-    chosen = {"layers": layers} if layers else {"map": MAP, "functions": "counting"}
+    chosen = {"blind": layers} if layers else {"map": MAP, "functions": "counting"}
     assert blind_layers(NegativesConfig(data="d", out="o", **chosen), vlm) == expected
 
 
 def test_random_layers_follow_from_the_seed(vlm):
-    draws = [blind_layers(NegativesConfig(data="d", out="o", layers="random:3", seed=seed), vlm) for seed in (0, 0, 1)]
+    draws = [blind_layers(NegativesConfig(data="d", out="o", blind="random:3", seed=seed), vlm) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert all(len(set(draw)) == 3 for draw in draws)
 
@@ -195,15 +195,15 @@ def test_random_layers_follow_from_the_seed(vlm):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "either map with functions, or layers"),
-        (["--layers", "3", "--map", MAP, "--functions", "ocr"], "either map with functions, or layers"),
+        ([], "either map with functions, or blind"),
+        (["--blind", "3", "--map", MAP, "--functions", "ocr"], "either map with functions, or blind"),
         (["--map", MAP], "map and functions belong together"),
         (["--map", MAP, "--functions", "reading"], "no function reading"),
-        (["--layers", "12"], "0 to 9"),
-        (["--layers", "random:11"], "random:1 to random:10"),
-        (["--layers", "some"], "no list of layers"),
-        (["--layers", "none", "--only-answered"], "leave one out"),
-        (["--layers", "none", "--rows", "1"], "gives a preference pair (1: the blind answer is the chosen one)"),
+        (["--blind", "12"], "0 to 9"),
+        (["--blind", "random:11"], "random:1 to random:10"),
+        (["--blind", "some"], "no list of layers"),
+        (["--blind", "none", "--only-answered"], "leave one out"),
+        (["--blind", "none", "--first", "1"], "gives a preference pair (1: the blind answer is the chosen one)"),
     ],
 )
 def test_bad_input_is_one_paragraph(vfl_command, data, tmp_path, arguments, said):
@@ -218,7 +218,7 @@ def test_a_row_that_can_not_be_used(vfl_command, data, tmp_path):
     bad = json.loads(rows[0]) | {"id": "bad", "images": ["none.png"]}
     path = data.parent / "bad.jsonl"
     path.write_text("\n".join([*rows, json.dumps(bad)]))
-    options = ["--layers", "5", "--dtype", "float32", "--out", tmp_path / "out"]
+    options = ["--blind", "5", "--dtype", "float32", "--out", tmp_path / "out"]
     code, _, errors = vfl_command("negatives", path, *options)
     assert code == 2
     assert "none.png" in errors
@@ -230,7 +230,7 @@ def test_a_row_that_can_not_be_used(vfl_command, data, tmp_path):
     assert code == 0, errors
     assert "bad row" in printed
     assert "4 rows" in printed
-    assert yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text())["layers"] == [5]
+    assert yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text())["blind"] == [5]
 
 
 def test_the_rows_train_with_dpo_as_they_lie(data, tmp_path):

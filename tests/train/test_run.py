@@ -60,7 +60,6 @@ def test_what_a_run_leaves(done, qwen):
     assert sorted(path.name for path in out.iterdir()) == [
         "adapter",
         "checkpoints",
-        "data",
         "metrics.jsonl",
         "preflight.json",
         "report.html",

@@ -36,8 +36,9 @@ def command(
     model: ModelOption = None,
     map: Map = None,
     functions: Functions = None,
-    layers: Annotated[
-        str | None, typer.Option(help="Instead of a map: 10-12,20, all, random:3, or none: its own wrong answers.")
+    blind: Annotated[
+        str | None,
+        typer.Option(help="Layers, instead of a map: 10-12,20, all, random:3, or none: its own wrong answers."),
     ] = None,
     out: Out = None,
     images: Images = None,
@@ -46,7 +47,7 @@ def command(
     only_answered: Annotated[
         bool, typer.Option("--only-answered", help="Keep only rows that the model answers rightly, seeing the image.")
     ] = False,
-    rows: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    first: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
     batch: Batch = None,
     seed: Seed = None,
@@ -73,13 +74,13 @@ def command(
         model=model,
         map=map,
         functions=functions,
-        layers=layers,
+        blind=blind,
         out=out,
         images=images,
         format=format,
         match=match,
         only_answered=only_answered or None,
-        rows=rows,
+        first=first,
         max_new_tokens=max_new_tokens,
         batch=batch,
         seed=seed,

@@ -38,17 +38,17 @@ class NegativesConfig(ModelConfig):
         default=None, description="column, or columns in order, with the images; default: images or image"
     )
     allow_remote: bool = Field(default=False, description="fetch images whose names are addresses")
-    rows: int | None = Field(default=None, ge=1, description="only the first so many")
+    first: int | None = Field(default=None, ge=1, description="only so many rows")
     on_bad_row: OnBadRow = "error"
     out: Path = Field(description="folder for the preference rows")
     map: Path | None = Field(default=None, description="map.json of `vfl locate`, or the folder that holds it")
     functions: Names = Field(default=(), description="with a map: whose reading layers are blind")
-    layers: Annotated[list[int] | str | None, BeforeValidator(layers_or_words)] = Field(
+    blind: Annotated[list[int] | str | None, BeforeValidator(layers_or_words)] = Field(
         default=None,
-        description="instead of a map: a list such as 10-12,20, all, random:3 (drawn with seed), or none: the plain"
+        description="layers, instead of a map: such as 10-12,20, all, random:3 (drawn with seed), or none: the plain"
         " model's own wrong answers",
     )
-    seed: int = Field(default=0, ge=0, description="of layers: random:N")
+    seed: int = Field(default=0, ge=0, description="of blind: random:N")
     allow_other_model: bool = Field(default=False, description="the map's model was fine-tuned into this one")
     match: DataMatch = Field(
         default="auto", description="how answers are compared: a row whose blind answer is the same is left out"
@@ -63,13 +63,13 @@ class NegativesConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
-        if (self.map is None) == (self.layers is None):
-            raise ValueError("say where the model is blind: either map with functions, or layers")
+        if (self.map is None) == (self.blind is None):
+            raise ValueError("say where the model is blind: either map with functions, or blind")
         if (self.map is None) != (not self.functions):
             raise ValueError("map and functions belong together: whose layers are blind")
-        if self.only_answered and self.layers == "none":
+        if self.only_answered and self.blind == "none":
             raise ValueError(
-                "layers: none takes the plain model's wrong answers, and only_answered the rows that it answers"
+                "blind: none takes the plain model's wrong answers, and only_answered the rows that it answers"
                 " rightly: no row is both; leave one out"
             )
         return self

@@ -16,11 +16,11 @@ def blind_layers(config: NegativesConfig, vlm: VLM) -> list[int]:
     """
     if config.map is not None:
         return map_of(vlm, config.map, allow_other_model=config.allow_other_model).layers_of(config.functions)
-    if isinstance(config.layers, list):
-        if outside := [layer for layer in config.layers if layer >= vlm.num_layers]:
-            raise InputError(f"layers names {outside[0]}; the model has {vlm.num_layers}: 0 to {vlm.num_layers - 1}.")
-        return config.layers
-    return _by_word(str(config.layers), vlm.num_layers, config.seed)
+    if isinstance(config.blind, list):
+        if outside := [layer for layer in config.blind if layer >= vlm.num_layers]:
+            raise InputError(f"blind names {outside[0]}; the model has {vlm.num_layers}: 0 to {vlm.num_layers - 1}.")
+        return config.blind
+    return _by_word(str(config.blind), vlm.num_layers, config.seed)
 
 
 def _by_word(word: str, num_layers: int, seed: int) -> list[int]:
@@ -32,5 +32,5 @@ def _by_word(word: str, num_layers: int, seed: int) -> list[int]:
     assert draw is not None, word  # the configuration takes nothing else
     count = int(draw[1])
     if not 1 <= count <= num_layers:
-        raise InputError(f"layers is {word}, but the model has {num_layers}. Give random:1 to random:{num_layers}.")
+        raise InputError(f"blind is {word}, but the model has {num_layers}. Give random:1 to random:{num_layers}.")
     return sorted(Random(seed).sample(range(num_layers), count))

@@ -62,7 +62,7 @@ def negatives(
         overwrite: replace the results of another run in `out`.
         resume: go on with an interrupted run in `out`.
         progress: show a progress bar.
-        settings: fields of `NegativesConfig`: map and functions, or layers; only_answered, match, images, batch, ...
+        settings: fields of `NegativesConfig`: map and functions, or blind; only_answered, match, images, batch, ...
 
     Returns:
         What manifest.json says: layers, and how many rows were kept and why others were not.
@@ -71,7 +71,7 @@ def negatives(
         InputError: for settings, data, maps or models that can't be used, or when no row is kept.
 
     Example:
-        >>> vfl.negatives("train.jsonl", layers="5", out="runs/negatives")  # doctest: +SKIP
+        >>> vfl.negatives("train.jsonl", blind="5", out="runs/negatives")  # doctest: +SKIP
     """
     config, loaded = configured(NegativesConfig, model, {"data": _paths(data), "out": out, **settings})
     return run(config, vlm=loaded, overwrite=overwrite, resume=resume, progress=progress)
@@ -121,7 +121,7 @@ def _run(
     facts = [model.model_dump_json(), str(layers), str(sorted(answered.items()))]
     counts: Counter[Outcome] = Counter()
     parts = 0
-    with progress_bar(desc="blind answers", unit=" rows", total=config.rows, disable=not progress, leave=False) as bar:
+    with progress_bar(desc="blind answers", unit=" rows", total=config.first, disable=not progress, leave=False) as bar:
         for part in asked_in_parts(_rows(config), out / PARTS, facts, partial(asker.ask, on_rows=bar.update)):
             counts.update(asked.outcome for asked in part)
             parts += 1
@@ -159,7 +159,7 @@ def _rows(config: NegativesConfig) -> Iterator[Sample | BadRow]:
         allow_remote=config.allow_remote,
         image_column=config.image_column,
     )
-    return islice(rows, config.rows)
+    return islice(rows, config.first)
 
 
 def _map_id(config: NegativesConfig) -> MapId | None:
