@@ -205,7 +205,7 @@ def test_negatives_are_planned_and_tabled():
     with pytest.raises(ValueError, match="run it first"):
         next(negatives.planned("twin", {}))
     fmap = FunctionMap.load(MAP)
-    assert negatives.blind_at("map", "dark", fmap, 0) == {"layers": [5]}
+    assert negatives.blind_at("map", "dark", fmap, 0) == {"blind": [5]}
     assert negatives.blind_at("map", "worn ocr", fmap, 0) == {"layers": [8]}
     assert negatives.blind_at("random", "dark", fmap, 2) == {"layers": "random:1", "seed": 102}
     old = dict.fromkeys(("recognition", "counting", "grounding", "ocr"), "1111")
