@@ -206,8 +206,8 @@ def test_negatives_are_planned_and_tabled():
         next(negatives.planned("twin", {}))
     fmap = FunctionMap.load(MAP)
     assert negatives.blind_at("map", "dark", fmap, 0) == {"blind": [5]}
-    assert negatives.blind_at("map", "worn ocr", fmap, 0) == {"layers": [8]}
-    assert negatives.blind_at("random", "dark", fmap, 2) == {"layers": "random:1", "seed": 102}
+    assert negatives.blind_at("map", "worn ocr", fmap, 0) == {"blind": [8]}
+    assert negatives.blind_at("random", "dark", fmap, 2) == {"blind": "random:1", "seed": 102}
     old = dict.fromkeys(("recognition", "counting", "grounding", "ocr"), "1111")
     rated = [negatives.rating(kind, name) for kind, name in known]
     results = [{"run": run.key(), "after": {"new": "0000", **old}} for rates in rated for run in rates]
