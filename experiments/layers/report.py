@@ -11,20 +11,20 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+import numpy as np
 
 from experiments.layers.bed import NEW
 from experiments.layers.run import FIRST, SECOND, share
 from experiments.layers.tasks import TASKS
 from vfl.functionmap import FunctionMap
 from vfl.io.layers import layer_list
+from vfl.stats import wilson
 from vfl.testbeds.micro.questions import FUNCTIONS
 from vfl.train.layers.shift import shift_of
-
-Z = 1.96
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def cells(results: Sequence[dict[str, Any]], model: str) -> list[Cell]:
 
 def _cell(task: str, arm: str, rate: float, replay: float, rows: Sequence[dict[str, Any]]) -> Cell:
     digits = "".join(row["after"][NEW] for row in rows)
-    low, high = wilson(digits.count("1"), len(digits))
+    low, high = map(float, wilson(np.array(digits.count("1")), np.array(len(digits))))
     old = TASKS[task].old
     others = [name for name in FUNCTIONS if name != old]
     return Cell(
@@ -79,13 +79,6 @@ def _cell(task: str, arm: str, rate: float, replay: float, rows: Sequence[dict[s
         None if old is None else mean(share(row["after"][name]) for row in rows for name in others),
         median(row["step_cpu_seconds"] for row in rows),
     )
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    rate, square = right / total, Z * Z / total
-    middle, half = rate + square / 2, Z * sqrt(rate * (1 - rate) / total + square / (4 * total))
-    return (middle - half) / (1 + square), (middle + half) / (1 + square)
 
 
 def arms_table(found: Iterable[Cell], arms: Sequence[str], rate: float, replay: float) -> str:

@@ -84,11 +84,4 @@ def map_of(vlm: VLM, path: Path, *, allow_other_model: bool = False) -> Function
         InputError: for a map of another model.
     """
     model = identify(vlm)
-    return FunctionMap.load(path).check_model(
-        id=model.id,
-        num_layers=model.num_layers,
-        revision=model.revision,
-        weights_sha256=model.weights_sha256,
-        family=model.family,
-        allow_other_model=allow_other_model,
-    )
+    return FunctionMap.load(path).check_model(**dict(model), allow_other_model=allow_other_model)

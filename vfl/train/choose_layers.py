@@ -160,14 +160,7 @@ def batches(rows: Dataset, chosen: Sequence[int], collator: Collator, size: int)
 def _shift(choice: LayerChoice, model: ModelId, gradient: Sequence[float]) -> Shift | None:
     if choice.map is None:
         return None
-    fmap = FunctionMap.load(choice.map).check_model(
-        id=model.id,
-        num_layers=model.num_layers,
-        revision=model.revision,
-        weights_sha256=model.weights_sha256,
-        family=model.family,
-        allow_other_model=choice.allow_other_model,
-    )
+    fmap = FunctionMap.load(choice.map).check_model(**dict(model), allow_other_model=choice.allow_other_model)
     return shift_of(gradient, fmap.layers_of(choice.functions), choice.functions)
 
 

@@ -23,14 +23,7 @@ def ablations_of(config: ScoreConfig, fmap: FunctionMap | None, model: ModelId) 
     """
     found: dict[str, list[int]] = {}
     if fmap is not None:
-        checked = fmap.check_model(
-            id=model.id,
-            num_layers=model.num_layers,
-            revision=model.revision,
-            weights_sha256=model.weights_sha256,
-            family=model.family,
-            allow_other_model=config.allow_other_model,
-        )
+        checked = fmap.check_model(**dict(model), allow_other_model=config.allow_other_model)
         for name in config.functions if config.functions is not None else checked.functions:
             if name in config.layers:
                 continue

@@ -223,14 +223,7 @@ def _base(choice: LayerChoice, model: ModelId, fmap: FunctionMap | None) -> list
                 "map: map.json, as `vfl locate` writes it."
             )
         fmap = FunctionMap.load(choice.map)
-    fitting = fmap.check_model(
-        id=model.id,
-        num_layers=model.num_layers,
-        revision=model.revision,
-        weights_sha256=model.weights_sha256,
-        family=model.family,
-        allow_other_model=choice.allow_other_model,
-    )
+    fitting = fmap.check_model(**dict(model), allow_other_model=choice.allow_other_model)
     return fitting.layers_of(choice.functions, expand=choice.expand)
 
 

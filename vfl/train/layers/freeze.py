@@ -4,7 +4,6 @@ What a lower layer has to learn it learns early (FreezeOut, arXiv 1706.04983; Au
 step on at which they are frozen, the backward pass ends at the lowest layer that is still trained.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,7 @@ from torch.optim import Optimizer
 
 from vfl.errors import InputError
 from vfl.io.layers import layer_list
-from vfl.train.layers.multipliers import LOWER
-
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
+from vfl.train.layers.multipliers import LOWER, layer_of
 
 
 class FreezeConfig(BaseModel):
@@ -49,8 +46,8 @@ class Freezing:
 
     def holds(self, name: str) -> bool:
         """Whether a weight of this name belongs to a layer that is frozen in time."""
-        layer = _LAYER.search(name)
-        return layer is not None and int(layer[1]) < self.layer
+        layer = layer_of(name)
+        return layer is not None and layer < self.layer
 
     @contextmanager
     def at(self, step: int, model: nn.Module, optimizer: Optimizer | None = None) -> Iterator[None]:

@@ -11,6 +11,12 @@ LOWER = "lower"
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
+def layer_of(name: str) -> int | None:
+    """The decoder layer that a weight of this name belongs to."""
+    match = _LAYER.search(name)
+    return None if match is None else int(match[1])
+
+
 def parameter_groups(
     model: nn.Module, multipliers: Mapping[int, float], learning_rate: float, weight_decay: float, below: int = 0
 ) -> list[dict[str, Any]]:
@@ -25,9 +31,9 @@ def parameter_groups(
     members: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            layer = _LAYER.search(name)
-            factor = multipliers.get(int(layer[1]), 1.0) if layer else 1.0
-            lower = layer is not None and int(layer[1]) < below
+            layer = layer_of(name)
+            factor = 1.0 if layer is None else multipliers.get(layer, 1.0)
+            lower = layer is not None and layer < below
             members.setdefault((not lower, factor), []).append(parameter)
     return [
         {"params": parameters, "lr": learning_rate * factor, "weight_decay": weight_decay, LOWER: not upper}

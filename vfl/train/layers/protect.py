@@ -113,12 +113,5 @@ def spared(layers: list[int], protection: Protection | None) -> list[int]:
 def _layers(config: ProtectConfig, model: ModelId) -> tuple[int, ...]:
     if config.map is None:
         return ()
-    fitting = FunctionMap.load(config.map).check_model(
-        id=model.id,
-        num_layers=model.num_layers,
-        revision=model.revision,
-        weights_sha256=model.weights_sha256,
-        family=model.family,
-        allow_other_model=config.allow_other_model,
-    )
+    fitting = FunctionMap.load(config.map).check_model(**dict(model), allow_other_model=config.allow_other_model)
     return tuple(fitting.layers_of(config.functions))
