@@ -54,6 +54,8 @@ def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: F
         return Arm(everything, RANK)
     if name == "thin":
         return _equal(everything)
+    if name == "rank 8":
+        return Arm(everything, RANK // 2)
     if name == "settled":
         return replace(_equal(everything), freeze=FreezeConfig())
     if name == "attention":

@@ -64,13 +64,27 @@ class Bed:
             self._rows[task] = encode(self.vlm, self._written(task))
         return self._rows[task]
 
-    def mixed(self, task: str, share: float, seed: int, hold: bool = False) -> list[Row]:
-        """A task's rows with old rows among them, `share` of all, to be learned again or held as anchors."""
+    def mixed(
+        self, task: str, share: float, seed: int, *, hold: bool = False, own: float | None = None
+    ) -> list[Row]:
+        """A task's rows with old rows among them, `share` of all, to be learned again or held as anchors.
+
+        Args:
+            own: part of the old rows that are of the task's own function; None: as the pool has them.
+        """
         rows = self.rows(task)
         if not share:
             return rows
         pool = self._pool
-        chosen = replayed(len(rows), len(pool), share, seed)
+        if own is None:
+            chosen = replayed(len(rows), len(pool), share, seed)
+        else:
+            parts = [(True, share * own), (False, share * (1 - own))]
+            chosen = []
+            for wanted, part in parts:
+                among = [n for n, function in enumerate(self._functions) if (function == TASKS[task].old) == wanted]
+                rest = share - part
+                chosen += [among[n] for n in replayed(len(rows), len(among), part, seed, others=rest)]
         known = self._anchors if hold else self._replayed
         if missing := sorted(set(chosen) - known.keys()):
             encoded = encode(self.vlm, [pool[n] for n in missing])
@@ -81,6 +95,12 @@ class Bed:
     def _pool(self) -> Sequence[Any]:
         """Old rows, of which a run takes some."""
         return self._written("replay")
+
+    @cached_property
+    def _functions(self) -> list[str]:
+        """The function of each old row."""
+        lines = (self.out / "tasks" / "replay" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["function"] for line in lines]
 
     def correct(self, task: str) -> dict[str, str]:
         """Which answers are right now: a digit an item, in the order of their ids, by group."""

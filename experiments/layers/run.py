@@ -53,6 +53,11 @@ JUDGES = ("letters", "counts", "dark", "roman")
 # Old rows as anchors: the weight of their KL term is chosen for one arm on one task of the planted model, seed 0.
 BETAS, WEIGHED, WEIGHED_ON = (1.0, 3.0, 10.0), "thin", "poster"
 HELD, HELD_ON = ("full", "thin"), ("cells", "dark")
+# Ways to keep the old: share of old rows, weight of their KL term, part of them of the task's own function.
+KEPT = (
+    (SHARE, None, None), (SHARE, None, 0.5), (SHARE, 3.0, None), (SHARE, 3.0, 0.5),
+    (FIFTH, None, None), (FIFTH, None, 0.5), (FIFTH, 3.0, 0.5),
+)  # fmt: skip
 FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
@@ -68,6 +73,7 @@ class Run:
     seed: int
     replay: float
     beta: float | None = None  # of the KL term that holds the old rows; None: they are learned again
+    own: float | None = None  # part of the old rows that are of the task's own function; None: as the pool has them
 
     def key(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
@@ -128,6 +134,13 @@ def planned_anchors(model: str, beta: float | None, seeds: int) -> Iterator[Run]
             yield from (Run(model, task, arm, LONG_RATE, seed, SHARE, each) for arm in HELD for each in (beta, None))
 
 
+def planned_kept(model: str) -> Iterator[Run]:
+    """How old rows are kept: their share, how many of them are of the task's own function, learned again or held."""
+    for arm in ("thin", "rank 8"):
+        for task in LONG_TASKS:
+            yield from (Run(model, task, arm, LONG_RATE, 0, *kept) for kept in KEPT)
+
+
 def best_beta(results: list[dict[str, Any]]) -> float | None:
     """The weight with the highest sum of what was learned and the mean of what was kept."""
     reached = {row["run"]: row["after"] for row in results}
@@ -160,7 +173,7 @@ def share(digits: str) -> float:
 
 def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
     """One run: losses, seconds of a step, answers after it."""
-    rows = bed.mixed(run.task, run.replay, run.seed, hold=run.beta is not None)
+    rows = bed.mixed(run.task, run.replay, run.seed, hold=run.beta is not None, own=run.own)
     schedule = Schedule(steps, BATCH, run.rate)
     config = build_lora(bed.vlm.model, arm.layers, arm.lora())
     with adapted(bed.vlm, config, run.seed) as model:
@@ -191,12 +204,13 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="the second look, into results-240.jsonl")
     parser.add_argument("--judge", action="store_true", help="as long, on what set nothing; into the same file")
     parser.add_argument("--anchors", action="store_true", help="KL on old rows beside replay; into the same file")
+    parser.add_argument("--kept", action="store_true", help="ways to keep old skills; into the same file")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
     fmap = FunctionMap.load(options.map)
-    long = options.long or options.judge or options.anchors
+    long = options.long or options.judge or options.anchors or options.kept
     steps = LONG_STEPS if long else STEPS
     path = options.out / (f"results-{steps}.jsonl" if long else "results.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,6 +222,8 @@ def main() -> None:
         plan = planned(name, rate, options.seeds)
         if long:
             plan = planned_judged(name) if options.judge else planned_long(name)
+        if options.kept:
+            plan = planned_kept(name)
         if options.anchors:
             plan = planned_anchors(name, best_beta(results), options.seeds)
         left = [run for run in plan if run.key() not in done]
@@ -225,6 +241,7 @@ def main() -> None:
             result: dict[str, Any] = {"left_out": True}
         else:
             held = [] if run.beta is None else [run.beta]
+            held += [] if run.own is None else [f"own {run.own}"]
             same = json.dumps([run.model, run.task, arm.key(), run.rate, run.seed, run.replay, *held])
             result = next((row for row in results if row.get("same") == same), None) or train(bed, run, arm, steps)
             result = result | {"same": same}
