@@ -139,6 +139,8 @@ def planned_kept(model: str) -> Iterator[Run]:
     for arm in ("thin", "rank 8"):
         for task in LONG_TASKS:
             yield from (Run(model, task, arm, LONG_RATE, 0, *kept) for kept in KEPT)
+    for seed, task in ((0, "dark"), (1, "dark"), (1, "cells")):
+        yield from (Run(model, task, "thin", LONG_RATE, seed, *kept) for kept in KEPT)
 
 
 def best_beta(results: list[dict[str, Any]]) -> float | None:
