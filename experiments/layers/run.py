@@ -58,6 +58,7 @@ KEPT = (
     (SHARE, None, None), (SHARE, None, 0.5), (SHARE, 3.0, None), (SHARE, 3.0, 0.5),
     (FIFTH, None, None), (FIFTH, None, 0.5), (FIFTH, 3.0, 0.5),
 )  # fmt: skip
+CHOSEN = (SHARE, 3.0, 0.5)  # of these, on cells, poster and dark of the planted model
 FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
@@ -143,6 +144,18 @@ def planned_kept(model: str) -> Iterator[Run]:
         yield from (Run(model, task, "thin", LONG_RATE, seed, *kept) for kept in KEPT)
 
 
+def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
+    """The way to keep the old that did best where it was chosen, on what chose nothing; full LoRA with plain replay."""
+    everything = (*LONG_TASKS, *JUDGES)
+    judged = everything if model != "planted" else tuple(task for task in JUDGES if task != "dark")
+    for seed in range(seeds):
+        yield from (Run(model, task, "thin", LONG_RATE, seed, *CHOSEN) for task in judged)
+    for seed in range(seeds):
+        yield from (Run(model, task, "full", LONG_RATE, seed, SHARE) for task in everything)
+    for seed in range(seeds):
+        yield from (Run(model, task, arm, LONG_RATE, seed, *CHOSEN) for arm in ("full", "function") for task in judged)
+
+
 def best_beta(results: list[dict[str, Any]]) -> float | None:
     """The weight with the highest sum of what was learned and the mean of what was kept."""
     reached = {row["run"]: row["after"] for row in results}
@@ -207,17 +220,20 @@ def main() -> None:
     parser.add_argument("--judge", action="store_true", help="as long, on what set nothing; into the same file")
     parser.add_argument("--anchors", action="store_true", help="KL on old rows beside replay; into the same file")
     parser.add_argument("--kept", action="store_true", help="ways to keep old skills; into the same file")
+    parser.add_argument("--confirm", action="store_true", help="the best of these on what chose nothing")
+    parser.add_argument("--until", type=int, help="runs after which it stops")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
     fmap = FunctionMap.load(options.map)
-    long = options.long or options.judge or options.anchors or options.kept
+    long = options.long or options.judge or options.anchors or options.kept or options.confirm
     steps = LONG_STEPS if long else STEPS
     path = options.out / (f"results-{steps}.jsonl" if long else "results.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     beds: dict[str, Bed] = {}
+    begun = len(results)
     while True:
         done = {row["run"] for row in results}
         rate = best_rate(results, name)
@@ -226,10 +242,12 @@ def main() -> None:
             plan = planned_judged(name) if options.judge else planned_long(name)
         if options.kept:
             plan = planned_kept(name)
+        if options.confirm:
+            plan = planned_confirmed(name, options.seeds)
         if options.anchors:
             plan = planned_anchors(name, best_beta(results), options.seeds)
         left = [run for run in plan if run.key() not in done]
-        if options.dry or not left:
+        if options.dry or not left or (options.until and len(results) - begun >= options.until):
             print(f"{len(done)} runs done, {len(left)} left; rate {rate}")
             return
         run = left[0]
