@@ -6,15 +6,19 @@ tokens, D head dimension, d model width.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
 
+from vfl.engine.image_cache import ImageCache, slots_of
 from vfl.engine.layer_hooks import first_tensor
 from vfl.engine.layer_inputs import cut_argument
 from vfl.engine.layer_trace import LayerTrace
 from vfl.engine.masks import as_attention_mask
 from vfl.engine.plan import Plan
+from vfl.models.encode import Span
 from vfl.models.vlm import VLM
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -26,13 +30,25 @@ class Context:
 
     Attributes:
         shared: per layer keys and values (1, H, S, D) that every row has before its own tokens.
-        slots: (V,) positions of the vision tokens, counted from the first key.
+        spans: where the vision tokens stand, counted from the first key.
         readers: (n,) which of the rows' tokens read by plan; None where all do.
     """
 
     shared: Sequence[KeysValues]
-    slots: torch.Tensor
+    spans: tuple[Span, ...]
     readers: torch.Tensor | None = None
+
+    @cached_property
+    def slots(self) -> torch.Tensor | slice:
+        """An index of the vision tokens: a slice where they stand together, which copies at once, else (V,)."""
+        if len(self.spans) == 1:
+            return slice(self.spans[0].start, self.spans[0].end)
+        return slots_of(self.spans, torch.device("cpu"))
+
+    @property
+    def num_slots(self) -> int:
+        """Vision tokens V."""
+        return sum(map(len, self.spans))
 
 
 class RowCache:
@@ -46,7 +62,7 @@ class RowCache:
     def __init__(self, context: Context, past: Sequence[KeysValues] | None) -> None:
         self.context = context
         self.past = past
-        self.reads: list[tuple[int, Any]] = []
+        self.reads: list[tuple[slice, ImageCache]] = []
         self.new: KeysValues | None = None
         self._buffers: dict[int, torch.Tensor] = {}
 
@@ -60,18 +76,18 @@ class RowCache:
         if self.past is not None:
             parts.append(self.past[layer_idx][which][: new.shape[0]])
         parts.append(new)
-        slots = self.context.slots.to(new.device)
         ends = [sum(part.shape[2] for part in parts[: i + 1]) for i in range(len(parts))]
         apart = bool(self.reads) and self.context.readers is not None
-        whole = self._buffer(which, new, ends[-1] + (len(slots) if apart else 0))
+        whole = self._buffer(which, new, ends[-1] + (self.context.num_slots if apart else 0))
         for part, end in zip(parts, ends, strict=True):
             whole[:, :, end - part.shape[2] : end] = part
+        slots = self.context.slots
         if apart:
             whole[:, :, ends[-1] :] = whole[:, :, slots]
         place = slice(ends[-1], None) if apart else slots
-        for row, image_cache in self.reads:
-            vision = (image_cache.keys, image_cache.values)[which][layer_idx][0]
-            whole[row][:, place] = vision[:, slots.to(vision.device)].to(new.device)
+        for rows, image_cache in self.reads:
+            vision = (image_cache.keys, image_cache.values)[which][layer_idx]
+            whole[rows][:, :, place] = vision[:, :, slots].to(new.device)
         return whole
 
     def _buffer(self, which: int, like: torch.Tensor, length: int) -> torch.Tensor:
@@ -103,8 +119,8 @@ def tokens_of(trace: LayerTrace) -> Tokens:
     return Tokens(trace.arguments, trace.masks, trace.between)
 
 
-def cut_tokens(trace: LayerTrace, first: int, last: int) -> Tokens:
-    """Tokens first .. last - 1 of a layer trace, with the keys up to the last of them.
+def cut_tokens(tokens: Tokens, first: int, last: int) -> Tokens:
+    """Tokens first .. last - 1, with the keys up to the last of them.
 
     Raises:
         NotImplementedError: when a layer takes a per-token argument that is not known here.
@@ -113,12 +129,13 @@ def cut_tokens(trace: LayerTrace, first: int, last: int) -> Tokens:
     def cut(part: torch.Tensor) -> torch.Tensor:
         return part[..., first:last, :]
 
+    length, num_keys = tokens.masks[0].shape[-2:]
     arguments = [
-        {name: cut_argument(name, value, trace.length, cut) for name, value in of_layer.items()}
-        for of_layer in trace.arguments
+        {name: cut_argument(name, value, length, cut) for name, value in of_layer.items()}
+        for of_layer in tokens.arguments
     ]
-    end = trace.start + last
-    masks = [mask[:, :, first:last, :end] for mask in trace.masks]
+    end = num_keys - length + last
+    masks = [mask[:, :, first:last, :end] for mask in tokens.masks]
     return Tokens(arguments, masks, [None] * len(masks))
 
 
@@ -160,7 +177,7 @@ def run_rows(
             own.append(_expand(baseline, num_rows))
             continue
         reading = [(row, plans[row].reads[layer_idx]) for row in range(joined) if layer_idx in plans[row].reads]
-        cache.reads = [(row, image_cache) for row, image_cache in reading if image_cache is not None]
+        cache.reads = _together(reading)
         mask = _mask(tokens.masks[layer_idx], reading, joined, context)
         state = run_layer(vlm, layer_idx, state, mask, cache, tokens)
         assert cache.new is not None, f"layer {layer_idx} did not use the cache"
@@ -208,18 +225,33 @@ def _join(state: torch.Tensor | None, baseline: torch.Tensor, joined: int) -> to
     return fresh if state is None else torch.cat([state.to(baseline.device), fresh])
 
 
+def _together(reading: Sequence[tuple[int, ImageCache | None]]) -> list[tuple[slice, ImageCache]]:
+    """Neighbouring rows that read the same image, so that its keys are copied to all of them at once."""
+    groups = []
+    # Neighbours keep the difference between a row and its place among those that read.
+    numbered = [(row, row - place, image_cache) for place, (row, image_cache) in enumerate(reading)]
+    for _, group in groupby(numbered, key=lambda entry: (entry[1], id(entry[2]))):
+        rows = list(group)
+        image_cache = rows[0][2]
+        if image_cache is not None:
+            groups.append((slice(rows[0][0], rows[-1][0] + 1), image_cache))
+    return groups
+
+
 def _expand(pair: KeysValues, rows: int) -> KeysValues:
     return pair[0].expand(rows, -1, -1, -1), pair[1].expand(rows, -1, -1, -1)
 
 
-def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context: Context) -> torch.Tensor:
+def _mask(
+    base: torch.Tensor, reading: list[tuple[int, ImageCache | None]], rows: int, context: Context
+) -> torch.Tensor:
     """(1, 1, n, K) of the plain model -> the same, or (A, 1, n, K [+ V]) where rows are told apart."""
     swapped = [row for row, image_cache in reading if image_cache is not None]
     hidden = [row for row, image_cache in reading if image_cache is None]
     apart = context.readers is not None and bool(swapped)
     if not hidden and not apart:
         return base
-    slots = context.slots.to(base.device)
+    slots = context.slots
     num_queries = base.shape[2]
     readers = context.readers
     reads = (
@@ -227,7 +259,7 @@ def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context
     )
     mask = base.repeat(rows, 1, 1, 1)
     seen = base[0, 0][:, slots]  # (n, V)
-    appended = torch.zeros(rows, 1, num_queries, len(slots), dtype=torch.bool, device=base.device)
+    appended = torch.zeros(rows, 1, num_queries, context.num_slots, dtype=torch.bool, device=base.device)
     for row in hidden + (swapped if apart else []):
         mask[row, 0][:, slots] = seen & ~reads[:, None]
     if not apart:
