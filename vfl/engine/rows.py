@@ -63,31 +63,34 @@ class RowCache:
         self.context = context
         self.past = past
         self.reads: list[tuple[slice, ImageCache]] = []
-        self.new: KeysValues | None = None
+        self.own: KeysValues | None = None
         self._buffers: dict[int, torch.Tensor] = {}
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> KeysValues:
         """(A, H, n, D) new keys and values -> all keys and values of the rows; valid until the next call."""
-        self.new = (keys, values)
+        if self.past is not None:
+            keys, values = (
+                torch.cat([past[: new.shape[0]], new], dim=2)
+                for past, new in zip(self.past[layer_idx], (keys, values), strict=True)
+            )
+        self.own = (keys, values)
         return self._assemble(keys, layer_idx, 0), self._assemble(values, layer_idx, 1)
 
-    def _assemble(self, new: torch.Tensor, layer_idx: int, which: int) -> torch.Tensor:
-        parts = [self.context.shared[layer_idx][which]]
-        if self.past is not None:
-            parts.append(self.past[layer_idx][which][: new.shape[0]])
-        parts.append(new)
-        ends = [sum(part.shape[2] for part in parts[: i + 1]) for i in range(len(parts))]
+    def _assemble(self, own: torch.Tensor, layer_idx: int, which: int) -> torch.Tensor:
+        shared = self.context.shared[layer_idx][which]
+        start = shared.shape[2]
+        end = start + own.shape[2]
         apart = bool(self.reads) and self.context.readers is not None
-        whole = self._buffer(which, new, ends[-1] + (self.context.num_slots if apart else 0))
-        for part, end in zip(parts, ends, strict=True):
-            whole[:, :, end - part.shape[2] : end] = part
+        whole = self._buffer(which, own, end + (self.context.num_slots if apart else 0))
+        whole[:, :, :start] = shared
+        whole[:, :, start:end] = own
         slots = self.context.slots
         if apart:
-            whole[:, :, ends[-1] :] = whole[:, :, slots]
-        place = slice(ends[-1], None) if apart else slots
+            whole[:, :, end:] = whole[:, :, slots]
+        place = slice(end, None) if apart else slots
         for rows, image_cache in self.reads:
             vision = (image_cache.keys, image_cache.values)[which][layer_idx]
-            whole[rows][:, :, place] = vision[:, :, slots].to(new.device)
+            whole[rows][:, :, place] = vision[:, :, slots].to(own.device)
         return whole
 
     def _buffer(self, which: int, like: torch.Tensor, length: int) -> torch.Tensor:
@@ -130,13 +133,13 @@ def cut_tokens(tokens: Tokens, first: int, last: int) -> Tokens:
         return part[..., first:last, :]
 
     length, num_keys = tokens.masks[0].shape[-2:]
-    arguments = [
-        {name: cut_argument(name, value, length, cut) for name, value in of_layer.items()}
-        for of_layer in tokens.arguments
-    ]
     end = num_keys - length + last
-    masks = [mask[:, :, first:last, :end] for mask in tokens.masks]
-    return Tokens(arguments, masks, [None] * len(masks))
+    # Most layers are given the very same tensors: these are cut once.
+    values = {id(value): (name, value) for of_layer in tokens.arguments for name, value in of_layer.items()}
+    cuts = {key: cut_argument(name, value, length, cut) for key, (name, value) in values.items()}
+    arguments = [{name: cuts[id(value)] for name, value in of_layer.items()} for of_layer in tokens.arguments]
+    masks = {id(mask): mask[:, :, first:last, :end] for mask in tokens.masks}
+    return Tokens(arguments, [masks[id(mask)] for mask in tokens.masks], [None] * len(tokens.masks))
 
 
 def run_rows(
@@ -161,13 +164,14 @@ def run_rows(
         past: per layer (R, H, m, D) keys and values of the rows' own earlier tokens.
 
     Returns:
-        (R, n, d) outputs of the last layer, and per layer the rows' new keys and values (R, H, n, D).
+        (R, n, d) outputs of the last layer, and per layer the rows' own keys and values (R, H, m + n, D).
     """
     num_rows, num_layers = len(plans), vlm.num_layers
     starts = [0 if trace is None else plan.first_layer(num_layers) for plan in plans]
     cache = RowCache(context, past)
     own: list[KeysValues] = []
     state = hidden
+    plain: dict[int, torch.Tensor] = {}
     for layer_idx in range(num_layers):
         joined = sum(start <= layer_idx for start in starts)
         if trace is not None:
@@ -178,18 +182,30 @@ def run_rows(
             continue
         reading = [(row, plans[row].reads[layer_idx]) for row in range(joined) if layer_idx in plans[row].reads]
         cache.reads = _together(reading)
-        mask = _mask(tokens.masks[layer_idx], reading, joined, context)
+        base = tokens.masks[layer_idx]
+        mask = _mask(base, reading, joined, context)
+        if mask is base:  # as in most layers: the model's form of it is made once
+            if id(base) not in plain:
+                plain[id(base)] = model_mask(vlm, base, state.dtype)
+            mask = plain[id(base)]
+        else:
+            mask = model_mask(vlm, mask, state.dtype)
         state = run_layer(vlm, layer_idx, state, mask, cache, tokens)
-        assert cache.new is not None, f"layer {layer_idx} did not use the cache"
-        new, cache.new = cache.new, None
+        assert cache.own is not None, f"layer {layer_idx} did not use the cache"
+        of_layer, cache.own = cache.own, None
         if joined < num_rows:  # rows still on the baseline have its keys and values
             rest = _expand(baseline, num_rows - joined)
-            new = (torch.cat([new[0], rest[0]]), torch.cat([new[1], rest[1]]))
-        own.append(new)
+            of_layer = (torch.cat([of_layer[0], rest[0]]), torch.cat([of_layer[1], rest[1]]))
+        own.append(of_layer)
     if trace is not None:
         state = _join(state, trace.hidden[-1], num_rows)
     assert state is not None
     return state, own
+
+
+def model_mask(vlm: VLM, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask (True = attend) as the model's layers take it."""
+    return as_attention_mask(mask, vlm.model.config.get_text_config(decoder=True)._attn_implementation, dtype)
 
 
 def run_layer(
@@ -201,14 +217,13 @@ def run_layer(
         vlm: the model.
         layer_idx: which layer.
         state: (A, n, d) its input.
-        mask: (1 or A, 1, n, K), True = attend.
+        mask: (1 or A, 1, n, K) in the model's form (`model_mask`).
         cache: its `update` gives the layer the keys and values to attend to.
         tokens: positions and other arguments of the n tokens.
     """
-    attention = vlm.model.config.get_text_config(decoder=True)._attn_implementation
     output = vlm.layers[layer_idx](
         state,
-        attention_mask=as_attention_mask(mask, attention, state.dtype),
+        attention_mask=mask,
         past_key_values=cache,
         use_cache=True,
         **tokens.arguments[layer_idx],

@@ -173,11 +173,7 @@ class _Branch:
 
         def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
             nonlocal past
-            output, new = self._step(chosen[:, None], number, past)
-            past = [
-                (torch.cat([old[0], fresh[0]], dim=2), torch.cat([old[1], fresh[1]], dim=2))
-                for old, fresh in zip(past, new, strict=True)
-            ]
+            output, past = self._step(chosen[:, None], number, past)
             return _wide(self.vlm.logits(output[:, -1]))
 
         return greedy_answers(logits, step, max_new_tokens, self.vlm.end_ids())
