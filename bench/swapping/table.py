@@ -13,9 +13,9 @@ def table(measured: Found, target: float) -> str:
     parts += [_one_length(measured, result, target) for result in measured["results"]]
     parts.append(
         "Ratios are hooks / contender, of this run. A forward is one plain pass over the prompt without the vision\n"
-        "tower, which every contender runs once per image; launches are operators that start a kernel. Peak memory is on\n"
-        "top of the weights: hooks hold one row at a time, the others a batch of rows (the engine's --rows N makes it\n"
-        "smaller; the operations stay)."
+        "tower, which every contender runs once per image; launches are operators that start a kernel. Peak memory is\n"
+        "on top of the weights: hooks hold one row at a time, the others a batch of rows (the engine's --rows N makes\n"
+        "it smaller; the operations stay)."
     )
     return "\n\n".join(parts)
 
