@@ -23,7 +23,7 @@ from vfl.train.adapter.lora import build_lora
 from vfl.train.layers.scores import score_layers
 from vfl.train.layers.warmup import warmup_scores
 from vfl.train.rows.collate import Collator
-from vfl.train.rows.replay_rows import replayed
+from vfl.train.rows.replay_rows import replayed, replayed_in_halves
 from vfl.train.rows.table import write_rows
 
 NEW = "new"
@@ -64,27 +64,21 @@ class Bed:
             self._rows[task] = encode(self.vlm, self._written(task))
         return self._rows[task]
 
-    def mixed(
-        self, task: str, share: float, seed: int, *, hold: bool = False, own: float | None = None
-    ) -> list[Row]:
+    def mixed(self, task: str, share: float, seed: int, *, hold: bool = False, favour: bool = False) -> list[Row]:
         """A task's rows with old rows among them, `share` of all, to be learned again or held as anchors.
 
         Args:
-            own: part of the old rows that are of the task's own function; None: as the pool has them.
+            favour: half of the old rows are of the task's own function; else as the pool has them.
         """
         rows = self.rows(task)
         if not share:
             return rows
         pool = self._pool
-        if own is None:
-            chosen = replayed(len(rows), len(pool), share, seed)
+        if favour:
+            own = [function == TASKS[task].old for function in self._functions]
+            chosen = replayed_in_halves(len(rows), own, share, seed)
         else:
-            parts = [(True, share * own), (False, share * (1 - own))]
-            chosen = []
-            for wanted, part in parts:
-                among = [n for n, function in enumerate(self._functions) if (function == TASKS[task].old) == wanted]
-                rest = share - part
-                chosen += [among[n] for n in replayed(len(rows), len(among), part, seed, others=rest)]
+            chosen = replayed(len(rows), len(pool), share, seed)
         known = self._anchors if hold else self._replayed
         if missing := sorted(set(chosen) - known.keys()):
             encoded = encode(self.vlm, [pool[n] for n in missing])

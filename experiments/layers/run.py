@@ -53,12 +53,12 @@ JUDGES = ("letters", "counts", "dark", "roman")
 # Old rows as anchors: the weight of their KL term is chosen for one arm on one task of the planted model, seed 0.
 BETAS, WEIGHED, WEIGHED_ON = (1.0, 3.0, 10.0), "thin", "poster"
 HELD, HELD_ON = ("full", "thin"), ("cells", "dark")
-# Ways to keep the old: share of old rows, weight of their KL term, part of them of the task's own function.
+# Ways to keep the old: share of old rows, weight of their KL term, whether half of them are of the task's own function.
 KEPT = (
-    (SHARE, None, None), (SHARE, None, 0.5), (SHARE, 3.0, None), (SHARE, 3.0, 0.5),
-    (FIFTH, None, None), (FIFTH, None, 0.5), (FIFTH, 3.0, 0.5),
+    (SHARE, None, None), (SHARE, None, True), (SHARE, 3.0, None), (SHARE, 3.0, True),
+    (FIFTH, None, None), (FIFTH, None, True), (FIFTH, 3.0, True),
 )  # fmt: skip
-CHOSEN = (SHARE, 3.0, 0.5)  # of these, on cells, poster and dark of the planted model
+CHOSEN = (SHARE, 3.0, True)  # of these, on cells, poster and dark of the planted model
 FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
@@ -74,7 +74,7 @@ class Run:
     seed: int
     replay: float
     beta: float | None = None  # of the KL term that holds the old rows; None: they are learned again
-    own: float | None = None  # part of the old rows that are of the task's own function; None: as the pool has them
+    favour: bool | None = None  # half of the old rows are of the task's own function; None: as the pool has them
 
     def key(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
@@ -188,7 +188,7 @@ def share(digits: str) -> float:
 
 def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
     """One run: losses, seconds of a step, answers after it."""
-    rows = bed.mixed(run.task, run.replay, run.seed, hold=run.beta is not None, own=run.own)
+    rows = bed.mixed(run.task, run.replay, run.seed, hold=run.beta is not None, favour=bool(run.favour))
     schedule = Schedule(steps, BATCH, run.rate)
     config = build_lora(bed.vlm.model, arm.layers, arm.lora())
     with adapted(bed.vlm, config, run.seed) as model:
@@ -260,8 +260,8 @@ def main() -> None:
         if arm is None:
             result: dict[str, Any] = {"left_out": True}
         else:
-            held = [] if run.beta is None else [run.beta]
-            held += [] if run.own is None else [f"own {run.own}"]
+            held: list[Any] = [] if run.beta is None else [run.beta]
+            held += ["favour"] if run.favour else []
             same = json.dumps([run.model, run.task, arm.key(), run.rate, run.seed, run.replay, *held])
             result = next((row for row in results if row.get("same") == same), None) or train(bed, run, arm, steps)
             result = result | {"same": same}

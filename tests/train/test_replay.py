@@ -11,7 +11,7 @@ from vfl.train.assemble import assemble
 from vfl.train.preflight.facts import Preflight
 from vfl.train.preflight.tables import data_text
 from vfl.train.recipe import Recipe
-from vfl.train.rows.replay_rows import replayed
+from vfl.train.rows.replay_rows import replayed, replayed_in_halves
 
 NEW = ("image", "text", "turns", "images", "image", "image", "image", "image", "image")
 OLD = ("text", "image", "image", "text")
@@ -30,6 +30,18 @@ def test_the_share_is_exact_to_the_row(new, pool, share):
 
 def test_another_seed_draws_other_rows():
     assert replayed(100, 1000, 0.1, seed=0) != replayed(100, 1000, 0.1, seed=1)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_half_of_the_old_rows_are_favoured_ones(share):
+    favoured = [n % 4 == 0 for n in range(1000)]
+    rows = replayed_in_halves(900, favoured, share, seed=0, others=0.1)
+    assert abs(len(rows) - 900 * share / (0.9 - share)) <= 1
+    assert abs(2 * sum(favoured[n] for n in rows) - len(rows)) <= 1
+    assert rows == replayed_in_halves(900, favoured, share, seed=0, others=0.1)
+    for alike in ([True] * 10, [False] * 10):
+        with pytest.raises(InputError, match=r"no halves.*Leave favour out"):
+            replayed_in_halves(90, alike, share, seed=0)
 
 
 @pytest.mark.parametrize(("pool", "share"), [(0, 0.1), (5, 0.0), (5, 1.0)])
@@ -68,9 +80,15 @@ def test_every_epoch_holds_all_new_rows_and_the_share_of_old_ones(qwen, data_of,
 
 
 def test_probes_are_replayed_with_their_right_answers(qwen, data_of, tmp_path, cache):
-    replay = {"probes": "micro", "functions": ["counting", "ocr"], "pairs": 2, "share": 0.4}
+    replay = {"probes": "micro", "functions": ["counting", "ocr"], "pairs": 2, "share": 0.4, "favour": "ocr"}
     parts = assemble(recipe_of(qwen, data_of(*NEW), tmp_path, data={"replay": replay}), progress=False)
     assert parts.prepared.facts.replay == 6
+    assert [uid.split("-")[0] for uid in parts.prepared.rows["uid"][len(NEW) :]] == ["ocr"] * 3 + ["counting"] * 3
+    with pytest.raises(InputError, match=r"data\.replay\.favour names 'place'; the old rows are of counting, ocr"):
+        assemble(
+            recipe_of(qwen, data_of(*NEW), tmp_path / "b", data={"replay": replay | {"favour": "place"}}),
+            progress=False,
+        )
     (file,) = (path for path in map(Path, parts.prepared.facts.files) if path.is_relative_to(cache))
     written = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(written) == 2 * 2 * 2
@@ -84,6 +102,7 @@ def test_probes_are_replayed_with_their_right_answers(qwen, data_of, tmp_path, c
         ({"data": "x", "probes": "micro"}, "give one of the two"),
         ({"probes": "micro", "share": 1.0}, "less than 1"),
         ({"probes": "micro", "shar": 0.1}, "Extra"),
+        ({"data": "x", "favour": "ocr"}, "functions of probes"),
     ],
 )
 def test_what_cannot_be_meant(replay, said, qwen, data_of, tmp_path):

@@ -18,7 +18,7 @@ from vfl.probes.style import STYLES
 from vfl.train.old_rows import OldRowsConfig
 from vfl.train.recipe import DataConfig, Recipe, TrainingSet
 from vfl.train.rows.prepared import Prepared, joined
-from vfl.train.rows.replay_rows import replayed
+from vfl.train.rows.replay_rows import replayed, replayed_in_halves
 from vfl.train.rows.set_on_disk import code, file_hash
 from vfl.train.rows.table import ANCHOR
 
@@ -46,17 +46,35 @@ def with_old_rows(
     shares = [0.0 if config is None else config.share for config in (replay, anchors)]
     new, both = len(prepared.rows), prepared
     if replay is not None:
-        pool = read(_source(replay, replay.functions, REPLAY, recipe, vlm), REPLAY_ERRORS)
-        chosen = replayed(new, len(pool.rows), shares[0], recipe.seed, others=shares[1])
+        source = _source(replay, replay.functions, REPLAY, recipe, vlm)
+        pool = read(source, REPLAY_ERRORS)
+        chosen = _chosen(replay, source, pool, new, recipe.seed, others=shares[1], setting=REPLAY)
         both = _behind(both, pool, chosen, "replay")
     if anchors is not None:
         assert recipe.protect is not None
-        pool = read(_source(anchors, recipe.protect.functions, ANCHORS, recipe, vlm), ANCHOR_ERRORS)
-        chosen = replayed(new, len(pool.rows), shares[1], recipe.seed, others=shares[0], setting=ANCHORS)
+        source = _source(anchors, recipe.protect.functions, ANCHORS, recipe, vlm)
+        pool = read(source, ANCHOR_ERRORS)
+        chosen = _chosen(anchors, source, pool, new, recipe.seed, others=shares[0], setting=ANCHORS)
         pool = replace(pool, rows=pool.rows.add_column(ANCHOR, list(range(len(pool.rows)))))
         both = replace(both, rows=both.rows.add_column(ANCHOR, [-1] * len(both.rows)))
         both = _behind(both, pool, chosen, "anchors")
     return both
+
+
+def _chosen(
+    config: OldRowsConfig, source: DataConfig, pool: Prepared, new: int, seed: int, *, others: float, setting: str
+) -> list[int]:
+    """The rows of a pool that join the new ones."""
+    if config.favour is None:
+        return replayed(new, len(pool.rows), config.share, seed, others=others, setting=setting)
+    (path,) = source.train[0].path
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    functions = {line["id"]: line["function"] for line in lines}
+    if unknown := [name for name in config.favour if name not in functions.values()]:
+        there = ", ".join(dict.fromkeys(functions.values()))
+        raise InputError(f"{setting}.favour names {unknown[0]!r}; the old rows are of {there}.")
+    favoured = [functions[uid] in config.favour for uid in pool.rows["uid"]]
+    return replayed_in_halves(new, favoured, config.share, seed, others=others, setting=setting)
 
 
 def _behind(before: Prepared, pool: Prepared, chosen: Sequence[int], kind: str) -> Prepared:
@@ -117,6 +135,7 @@ def _rows(vlm: VLM, pair: Pair, root: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "id": f"{pair.id}/{which}",
+                "function": pair.function,
                 "images": [str(pair.path(which).relative_to(root))],
                 "prompt": [{"role": "user", "content": question}],
                 "completion": [{"role": "assistant", "content": expected_text(vlm, pair, answer, encoded)}],
