@@ -61,6 +61,13 @@ Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or
 AllowOtherModel = Annotated[
     bool, typer.Option("--allow-other-model", help="Use a map of a model that this one derives from.")
 ]
+MinPixels = Annotated[
+    int | None, typer.Option("--min-pixels", help="Pictures of fewer pixels are enlarged (Qwen2-VL and its kin).")
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option("--max-pixels", help="Pictures of more pixels are made smaller (Qwen2-VL and its kin)."),
+]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML with settings; flags override it.")]
 Sets = Annotated[
@@ -83,6 +90,8 @@ def model_options(
     attention: Attention = None,
     revision: Revision = None,
     chat_template: Annotated[Path | None, typer.Option(help="File with a chat template.")] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """How a model is loaded."""

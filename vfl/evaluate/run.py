@@ -13,6 +13,7 @@ from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
 from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.evaluate.summary import check_ids, summarise
+from vfl.functionmap import other_pixels
 from vfl.io.run_folder import RunFolder
 from vfl.loading.config import configured, identify, load_from
 from vfl.loading.load import EMBEDDED, EMBEDDED_ID, resolve
@@ -95,6 +96,8 @@ def _evaluated(
     )
     if baseline:
         evaluation = evaluation.against(answered, str(config.baseline), baseline[1])
+        if note := other_pixels([str(config.baseline), "this run"], [baseline[0].model, evaluation.model]):
+            evaluation.notes.append(note)
     return evaluation, answered
 
 

@@ -23,6 +23,7 @@ from vfl.loading.checks import check
 from vfl.loading.weight_files import check_weight_files
 from vfl.models.discover import discover
 from vfl.models.families import family_of
+from vfl.models.pixel_limits import set_limits
 from vfl.models.precision import DTYPES, best_dtype, dtype_of
 from vfl.models.vlm import VLM
 
@@ -45,6 +46,8 @@ def load(
     attention: str = "sdpa",
     revision: str | None = None,
     chat_template: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
     trust_remote_code: bool = False,
 ) -> VLM:
     """Load a model and its processor from a folder or the hub, and check them.
@@ -59,6 +62,9 @@ def load(
         attention: "sdpa" or "eager": swaps and hidden tokens need an implementation that takes masks.
         revision: branch, tag or commit on the hub.
         chat_template: replaces the processor's.
+        min_pixels: pictures of fewer pixels are enlarged, where the family counts pixels (Qwen2-VL and its kin); by
+            default as the model's processor says.
+        max_pixels: pictures of more are made smaller: fewer vision tokens, less memory.
         trust_remote_code: run code that comes with the model.
 
     Raises:
@@ -74,6 +80,8 @@ def load(
         quantize=quantize,
         attention=attention,
         revision=revision,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
         trust_remote_code=trust_remote_code,
     )
     return wrap(loaded, processor, model_id=name, chat_template=chat_template)
@@ -88,6 +96,8 @@ def read_pretrained(
     quantize: Literal["4bit", "8bit"] | None = None,
     attention: str = "sdpa",
     revision: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
     trust_remote_code: bool = False,
     place: bool = True,
 ) -> tuple[PreTrainedModel, Any, str]:
@@ -117,7 +127,8 @@ def read_pretrained(
         config = AutoConfig.from_pretrained(name, **common)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(_first_line(f"No model configuration could be loaded from {name!r}", error)) from error
-    auto_class = AUTO_CLASSES[family_of(config.model_type).modality]  # refuses before gigabytes are read
+    family = family_of(config.model_type)  # refuses before gigabytes are read
+    auto_class = AUTO_CLASSES[family.modality]
     if type(config) not in auto_class._model_mapping and not trust_remote_code:
         raise InputError(
             f"{name!r} is a {config.model_type!r} model, which Transformers does not list as image-text-to-text: it is "
@@ -133,18 +144,19 @@ def read_pretrained(
     if local:
         check_weight_files(Path(name))
     try:
+        processor = AutoProcessor.from_pretrained(name, **common)
+    except Exception as error:  # absent files surface as errors of any kind
+        raise InputError(
+            _first_line(f"The processor of {name!r} (tokenizer and preprocessor files) could not be loaded", error)
+        ) from error
+    set_limits(processor, family.name, min_pixels=min_pixels, max_pixels=max_pixels)
+    try:
         with _bars_on_terminals():
             loaded, info = auto_class.from_pretrained(
                 name, use_safetensors=True, output_loading_info=True, **weights, **common
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(_first_line(f"{name!r} could not be loaded", error)) from error
-    try:
-        processor = AutoProcessor.from_pretrained(name, **common)
-    except Exception as error:  # absent files surface as errors of any kind
-        raise InputError(
-            _first_line(f"The processor of {name!r} (tokenizer and preprocessor files) could not be loaded", error)
-        ) from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise InputError(
