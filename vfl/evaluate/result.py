@@ -3,7 +3,7 @@
 | key | value |
 |---|---|
 | `schema` | `1` |
-| `model` | id, revision or weights hash, family, number of layers, as in a function map |
+| `model` | id, revision or weights hash, family, layers, limits of pictures, as in a function map |
 | `adapter` | `{path, sha256}` of the adapter on it, or null |
 | `step` | the training step, where training wrote it, or null |
 | `settings` | the settings of the run, as they were resolved |
