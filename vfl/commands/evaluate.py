@@ -18,6 +18,7 @@ from vfl.commands.options import (
     Functions,
     Images,
     Match,
+    MaxNewTokens,
     ModelArgument,
     Out,
     Overwrite,
@@ -44,6 +45,7 @@ def command(
     pairs: Pairs = None,
     size: Size = None,
     seed: Seed = None,
+    max_new_tokens: MaxNewTokens = None,
     data: DataOption = None,
     images: Images = None,
     column: Column = None,
@@ -79,6 +81,7 @@ def command(
         size=size,
         seed=seed,
         data=data_sets(data, reading),
+        max_new_tokens=max_new_tokens,
         baseline=baseline,
         batch=batch,
     )

@@ -53,6 +53,7 @@ Match = Annotated[
 BadRows = Annotated[
     str | None, typer.Option("--on-bad-row", help="A row that can't be used: error (default) or skip, and say which.")
 ]
+MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", help="Most tokens of an answer.")]
 Reading = Annotated[str | None, typer.Option("--reading", help="Who sees the swap: text (default), answer or all.")]
 Attention = Annotated[str | None, typer.Option("--attention", help="sdpa (default) or eager.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="auto (default), float32, float16, bfloat16 or float64.")]

@@ -43,7 +43,7 @@ def sweep_pair(
     try:
         target, source = asker.ask(pair, "image"), asker.ask(pair, "source_image")
         expected = [expected_text(vlm, pair, answer, target.encoded) for answer in (pair.answer, pair.source_answer)]
-        limit = max_new_tokens or token_limit(vlm, pair, expected)
+        limit = token_limit(vlm, pair.limited(max_new_tokens))
         (source_text,), _ = answers_of(source, [Plan.own()], limit)
         labels: list[tuple[str, int, int]] = [("none", -1, -1), *(("source", *block) for block in blocks)]
         plans = [Plan.own(), *swaps(source.image_cache)]
