@@ -6,6 +6,7 @@ import pytest
 import tiny
 import yaml
 from trained import map_of, settings, write_data, write_recipe
+from transformers import Qwen2_5_VLModel
 
 import vfl.loading.load as loading
 from vfl.commands.main import command_line
@@ -208,3 +209,29 @@ def test_bad_sizes_are_refused_before_anything_is_loaded(value, vfl_command, rea
     code, _, errors = vfl_command("locate", "--out", "nowhere", "--set", f"max_pixels={value}")
     assert (code, reached) == (2, [])
     assert "max_pixels" in errors
+
+
+def test_a_device_that_is_none(vfl_command, tiny_folder, tmp_path):
+    code, _, errors = vfl_command("locate", tiny_folder("qwen2_5_vl"), "--out", tmp_path / "out", "--device", "tpu9")
+    assert code == 2
+    assert "device='tpu9' is no device; expected such as cpu, cuda or cuda:0" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_memory_is_one_paragraph_and_what_is_there_stays(vfl_command, tiny_folder, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate much")
+
+    rows = write_data(tmp_path / "rows", ["image"])
+    before = rows.read_bytes()
+    monkeypatch.setattr(Qwen2_5_VLModel, "get_image_features", full)
+    code, _, errors = vfl_command(
+        "evaluate", tiny_folder("qwen2_5_vl"), "--data", rows, "--out", tmp_path / "out", "--set", "batch=1"
+    )
+    assert code == 2
+    assert errors.count("Error: ") == 1
+    assert "Traceback" not in errors
+    assert "There is not enough memory" in errors
+    assert "max_pixels" in errors
+    assert rows.read_bytes() == before
+    assert not (tmp_path / "out" / "evaluation.json").exists()

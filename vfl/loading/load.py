@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from vfl.engine.memory import is_out_of_memory
 from vfl.errors import InputError
 from vfl.loading.checks import check
 from vfl.loading.weight_files import check_weight_files
@@ -156,6 +157,8 @@ def read_pretrained(
                 name, use_safetensors=True, output_loading_info=True, **weights, **common
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(_first_line(f"{name!r} could not be loaded", error)) from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
@@ -164,7 +167,12 @@ def read_pretrained(
             "random. Check that the folder holds the full model, not an adapter, and its Transformers version."
         )
     if place and device_map is None:
-        loaded = loaded.to(target)
+        try:
+            loaded = loaded.to(target)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise InputError(_first_line(f"device={device!r} can't be used here", error)) from error
     return loaded, processor, str(name)
 
 
@@ -176,7 +184,10 @@ def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template
     Raises:
         InputError: when the model can't be swept, with what was not found on it.
     """
-    vlm = describe(_plain(model).eval(), processor, model_id=model_id, chat_template=chat_template)
+    plain = _plain(model).eval()
+    _check_weights_are_here(plain, model_id)
+    _check_attention(plain, model_id)
+    vlm = describe(plain, processor, model_id=model_id, chat_template=chat_template)
     check(vlm)
     for note in vlm.notes:
         logger.warning("%s: %s", model_id, note)
@@ -205,6 +216,27 @@ def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_temp
         revision=getattr(model.config, "_commit_hash", None),
         chat_template=chat_template,
     )
+
+
+def _check_weights_are_here(model: PreTrainedModel, model_id: str) -> None:
+    """Layers are run one by one and their weights read, which accelerate brings in for forward passes alone."""
+    away = [name for name, weight in model.named_parameters() if weight.device.type == "meta"]
+    if away:
+        raise InputError(
+            f"{len(away)} weights of {model_id} are not in memory (meta device), such as {away[0]}: accelerate has "
+            "offloaded them to disk or to the CPU, or they were never loaded. Expected all of them on devices: give "
+            "more GPUs to device_map, quantize='4bit', dtype='bfloat16', or device='cpu'."
+        )
+
+
+def _check_attention(model: PreTrainedModel, model_id: str) -> None:
+    """Flex and flash attention don't take the masks that hide tokens."""
+    used = model.config.get_text_config(decoder=True)._attn_implementation
+    if used not in ("sdpa", "eager"):
+        raise InputError(
+            f"{model_id} was loaded with attn_implementation={used!r}, which can't be used: hiding tokens needs masks. "
+            "Expected sdpa or eager: call model.set_attn_implementation('sdpa') first."
+        )
 
 
 def _plain(model: Any) -> PreTrainedModel:
