@@ -97,6 +97,8 @@ def test_a_loaded_model_has_its_limits(small, tmp_path):
     configured(LocateConfig, small, {"out": tmp_path, "max_pixels": HIGH})
     with pytest.raises(InputError, match="max_pixels is 2048, and the model was loaded with 1024"):
         configured(LocateConfig, small, {"out": tmp_path, "max_pixels": 2048})
+    with pytest.raises(InputError, match="boxes is glm, and the model was loaded with pixel"):
+        configured(LocateConfig, small, {"out": tmp_path, "boxes": "glm"})
 
 
 def test_an_adapters_limits_are_taken_over_unless_others_are_asked_for(tmp_path):

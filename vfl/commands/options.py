@@ -93,6 +93,9 @@ def model_options(
     chat_template: Annotated[Path | None, typer.Option(help="File with a chat template.")] = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,
+    boxes: Annotated[
+        str | None, typer.Option(help="How the model writes boxes: pixel, unit, gemini, glm, ... (its family's way).")
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """How a model is loaded."""

@@ -31,6 +31,9 @@ class ModelConfig(BaseModel):
     chat_template: Path | None = Field(default=None, description="file with a chat template that replaces the model's")
     min_pixels: MinPixels = None
     max_pixels: MaxPixels = None
+    boxes: str | None = Field(
+        default=None, description="how the model writes boxes, by a convention's name; default: as its family does"
+    )
     trust_remote_code: bool = False
 
 
@@ -47,19 +50,20 @@ def configured(kind: type[C], model: str | Path | VLM, settings: Mapping[str, An
     name = loaded.model_id if loaded else str(model)
     config = validated(kind, {"model": name, **settings}, source="settings")
     if loaded:
-        _check_pixels(config, loaded)
+        _check_as_loaded(config, loaded)
     return config, loaded
 
 
-def _check_pixels(config: ModelConfig, vlm: VLM) -> None:
-    """Limits of pictures are set when a model is loaded: later it has those of its processor."""
+def _check_as_loaded(config: ModelConfig, vlm: VLM) -> None:
+    """Limits of pictures, and how boxes are read, are set when a model is loaded."""
     limits = limits_of(vlm.processor)
-    for name in ("min_pixels", "max_pixels"):
-        asked, own = getattr(config, name), getattr(limits, name, None)
+    there = {**(limits._asdict() if limits else {}), "boxes": vlm.family.boxes.name}
+    for name in ("min_pixels", "max_pixels", "boxes"):
+        asked, own = getattr(config, name), there.get(name)
         if asked is not None and asked != own:
             raise InputError(
-                f"{name} is {asked}, and the model was loaded with {own}. Give it to vfl.load(..., {name}={asked}), or "
-                "the model's name here."
+                f"{name} is {asked}, and the model was loaded with {own}. Give it to vfl.load(..., {name}={asked!r}), "
+                "or the model's name here."
             )
 
 
@@ -81,6 +85,7 @@ def load_from(config: ModelConfig) -> VLM:
         chat_template=template,
         min_pixels=config.min_pixels,
         max_pixels=config.max_pixels,
+        boxes=config.boxes,
         trust_remote_code=config.trust_remote_code,
     )
 

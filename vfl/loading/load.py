@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from vfl.engine.memory import is_out_of_memory
 from vfl.errors import InputError
 from vfl.loading.checks import check
 from vfl.loading.weight_files import check_weight_files
+from vfl.models.boxes import convention_of
 from vfl.models.discover import discover
 from vfl.models.families import family_of
 from vfl.models.pixel_limits import set_limits
@@ -49,6 +51,7 @@ def load(
     chat_template: str | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    boxes: str | None = None,
     trust_remote_code: bool = False,
 ) -> VLM:
     """Load a model and its processor from a folder or the hub, and check them.
@@ -66,6 +69,7 @@ def load(
         min_pixels: pictures of fewer pixels are enlarged, where the family counts pixels (Qwen2-VL and its kin); by
             default as the model's processor says.
         max_pixels: pictures of more are made smaller: fewer vision tokens, less memory.
+        boxes: how the model writes boxes and points, by the convention's name; by default as its family does.
         trust_remote_code: run code that comes with the model.
 
     Raises:
@@ -73,6 +77,8 @@ def load(
     """
     if attention not in ("sdpa", "eager"):
         raise InputError(f"attention={attention!r} can't be used: hiding tokens needs masks. Expected sdpa or eager.")
+    if boxes is not None:
+        convention_of(boxes)
     loaded, processor, name = read_pretrained(
         model,
         dtype=dtype,
@@ -85,7 +91,7 @@ def load(
         max_pixels=max_pixels,
         trust_remote_code=trust_remote_code,
     )
-    return wrap(loaded, processor, model_id=name, chat_template=chat_template)
+    return wrap(loaded, processor, model_id=name, chat_template=chat_template, boxes=boxes)
 
 
 def read_pretrained(
@@ -176,7 +182,14 @@ def read_pretrained(
     return loaded, processor, str(name)
 
 
-def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template: str | None = None) -> VLM:
+def wrap(
+    model: PreTrainedModel,
+    processor: Any,
+    *,
+    model_id: str,
+    chat_template: str | None = None,
+    boxes: str | None = None,
+) -> VLM:
     """A VLM from a model and processor that are already in memory, checked like a loaded one.
 
     A PeftModel is followed as the model inside it, with its adapter active.
@@ -189,6 +202,13 @@ def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template
     _check_attention(plain, model_id)
     vlm = describe(plain, processor, model_id=model_id, chat_template=chat_template)
     check(vlm)
+    if boxes is not None:
+        vlm.family = replace(vlm.family, boxes=convention_of(boxes))
+    elif not vlm.family.known and vlm.family.modality == "image":
+        vlm.notes.append(
+            f"how {vlm.family.name} writes boxes is not known: they are read as fractions from 0 to 1; give another "
+            "way with --boxes NAME (boxes= in Python) if you ask for places"
+        )
     for note in vlm.notes:
         logger.warning("%s: %s", model_id, note)
     return vlm
