@@ -1,4 +1,4 @@
-"""A full single-layer swapping sweep by this package's engine against one full forward per layer.
+"""A full single-layer swapping sweep by this package's engine, by a cached prefix, and by one full forward per layer.
 
     python bench/locate.py                          # LLaVA-1.5-7B's shape, scaled to a laptop: some minutes
     python bench/locate.py --full-shape             # the true shape with random bfloat16 weights, on a GPU
@@ -26,7 +26,7 @@ from bench.swapping.compare import difference, median_effect, num_equal
 from bench.swapping.contenders import ENGINE, HOOKS, LIBRARIES, NAMES, installed, prepare
 from bench.swapping.floor import floor_flops, forward_flops
 from bench.swapping.hooks import embed
-from bench.swapping.measure import CHILD_ENVIRONMENT, count_flops, median_seconds, peak_bytes
+from bench.swapping.measure import CHILD_ENVIRONMENT, count_flops, count_launches, median_seconds, peak_bytes
 from bench.swapping.model import FULL_SHAPE, Shape, Task, build, task
 from bench.swapping.table import table
 from vfl.errors import InputError
@@ -76,7 +76,12 @@ def measure(task: Task, names: list[str], repeats: int) -> dict[str, Any]:
     seconds = median_seconds(runs, repeats, task.vlm.device)
     floor, forward = floor_flops(task, tower), forward_flops(task)
     contenders = {
-        name: {"flops": flops, "forwards": flops / forward, "seconds": seconds.get(name)}
+        name: {
+            "flops": flops,
+            "forwards": flops / forward,
+            "launches": count_launches(runs[name]),
+            "seconds": seconds.get(name),
+        }
         for name, (_, flops) in counted.items()
     }
     return {

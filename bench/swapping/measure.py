@@ -4,9 +4,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 T = TypeVar("T")
@@ -19,6 +20,26 @@ def count_flops(run: Callable[[], T]) -> tuple[T, int]:
     with FlopCounterMode(display=False) as counter:
         result = run()
     return result, int(counter.get_total_flops())
+
+
+class _Launches(TorchDispatchMode):
+    """Counts operators that start a kernel on a GPU: all but those that only look at a tensor in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Making room is none; and what Python calls a view is one or, unsafely, the same.
+        self.count += not (function.is_view or "_unsafe_view" in str(function) or "empty" in str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def count_launches(run: Callable[[], object]) -> int:
+    """Operators of a run that start a kernel; on a GPU small models and short passes wait for these."""
+    with _Launches() as launches:
+        run()
+    return launches.count
 
 
 def median_seconds(

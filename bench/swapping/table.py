@@ -13,8 +13,9 @@ def table(measured: Found, target: float) -> str:
     parts += [_one_length(measured, result, target) for result in measured["results"]]
     parts.append(
         "Ratios are hooks / contender, of this run. A forward is one plain pass over the prompt without the vision\n"
-        "tower, which every contender runs twice, once per image. Peak memory is on top of the weights: hooks hold\n"
-        "one row at a time, the engine a batch of rows (--rows N makes it smaller; the operations stay)."
+        "tower, which every contender runs once per image; launches are operators that start a kernel. Peak memory is\n"
+        "on top of the weights: hooks hold one row at a time, the others a batch of rows (the engine's --rows N makes\n"
+        "it smaller; the operations stay)."
     )
     return "\n\n".join(parts)
 
@@ -34,7 +35,7 @@ def _one_length(measured: Found, result: Found, target: float) -> str:
     floor = {"forwards": result["floor_flops"] / result["forward_flops"], "flops": result["floor_flops"]}
     lines = [
         f"{length}-token answers ({result['rows']} rows)",
-        f"{'':17}{'forwards':>10}{'ratio':>8}{'seconds':>10}{'ratio':>8}{'peak MB':>10}{'ratio':>8}",
+        f"{'':17}" + "".join(f"{head:>10}{'ratio':>8}" for head in ("forwards", "launches", "seconds", "peak MB")),
         _row("floor", floor, hooks),
         *(_row(name, contender, hooks) for name, contender in contenders.items()),
         *(f"{name:17}  not installed: skipped" for name, number in measured["libraries"].items() if number is None),
@@ -60,6 +61,7 @@ def _others(result: Found) -> list[tuple[str, int]]:
 def _row(name: str, contender: Found, hooks: Found) -> str:
     cells = [
         _pair(contender["forwards"], hooks["flops"] / contender["flops"]),
+        _measured(contender, hooks, "launches", 1.0),
         _measured(contender, hooks, "seconds", 1.0),
         _measured(contender, hooks, "peak_bytes", 1e6),
     ]

@@ -8,10 +8,10 @@ import torch
 from full_passes import FullPasses
 
 import vfl
-from vfl.engine import sweep as sweep_module
 from vfl.engine.image_cache import prefill
 from vfl.engine.memory import guess_row_limit
 from vfl.engine.plan import Plan
+from vfl.engine.row_start import row_start
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 
@@ -233,5 +233,4 @@ def test_adjacent_images_are_one_span(vlm):
 
 
 def test_the_row_limit_is_a_count_of_rows(vlm, prompts):
-    stage = sweep_module._stage(vlm, prompts[0], "text", None)
-    assert 1 <= guess_row_limit(vlm, stage.trace) <= 1024
+    assert 1 <= guess_row_limit(vlm, row_start(vlm, prompts[0]).trace) <= 1024

@@ -8,7 +8,7 @@ import vfl
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.layer_inputs import cut_argument
 from vfl.engine.layer_trace import trace_prompt
-from vfl.engine.rows import cut_tokens
+from vfl.engine.rows import cut_tokens, tokens_of
 from vfl.engine.states import forward
 
 
@@ -97,7 +97,7 @@ def test_hooks_are_gone_after_an_exception_inside_or_outside_of_them(vlm, encode
 
 def test_cut_positions_are_those_of_the_tokens(vlm, encoded):
     trace = trace_prompt(vlm, encoded)
-    tokens = cut_tokens(trace, 2, 5)
+    tokens = cut_tokens(tokens_of(trace), 2, 5)
     for whole, cut in zip(trace.arguments, tokens.arguments, strict=True):
         for ours, theirs in zip(cut["position_embeddings"], whole["position_embeddings"], strict=True):
             assert torch.equal(ours, theirs[..., 2:5, :])

@@ -7,7 +7,9 @@ from full_passes import FullPasses
 
 import vfl
 from vfl.engine.image_cache import prefill
+from vfl.engine.joint_prefill import prefill_all
 from vfl.engine.plan import Plan
+from vfl.engine.row_start import row_start
 from vfl.engine.sweep import sweep
 
 ANSWERS = ("three red cats", "a")
@@ -83,3 +85,31 @@ def test_greedy_answers_equal_generate(vlm):
     ours = sweep(vlm, target, [Plan.own()], max_new_tokens=5).token_ids[0]
     assert ours == [token for token in ids if token not in vlm.end_ids()][: len(ours)]
     assert len(ours) == 5 or ids[len(ours)] in vlm.end_ids()
+
+
+def test_images_prefilled_together_are_those_prefilled_alone(vlm):
+    prompts = pair(vlm)
+    assert vlm.joins_images
+    for ours, prompt in zip(prefill_all(vlm, prompts), prompts, strict=True):
+        alone = prefill(vlm, prompt)
+        assert (ours.length, ours.spans, ours.image_key) == (alone.length, alone.spans, alone.image_key)
+        for theirs, own in zip((*ours.keys, *ours.values), (*alone.keys, *alone.values), strict=True):
+            close(theirs, own)
+
+
+def test_a_start_serves_several_sweeps_and_answers_of_another_prompt_find_their_positions(vlm):
+    target, source = pair(vlm)
+    plans = [Plan.own(), Plan.swap([1], prefill(vlm, source))]
+    vlm.layouts.clear()
+    fresh = sweep(vlm, source, [Plan.own()], answers=ANSWERS, max_new_tokens=3)
+    vlm.layouts.clear()
+    start = row_start(vlm, target)
+    first, again = (sweep(vlm, target, plans, answers=ANSWERS, max_new_tokens=3, start=start) for _ in range(2))
+    assert torch.equal(first.answer_logprobs, again.answer_logprobs)
+    assert first.token_ids == again.token_ids
+    # The other prompt has the same shape: it takes the positions and masks that the first left.
+    assert len(vlm.layouts) == 1
+    other = sweep(vlm, source, [Plan.own()], answers=ANSWERS, max_new_tokens=3)
+    assert len(vlm.layouts) == 1
+    close(other.answer_logprobs, fresh.answer_logprobs)
+    assert other.token_ids == fresh.token_ids

@@ -11,7 +11,7 @@ from fake_records import Fake, additive, records, redundant, sharp
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry
-from vfl.locate.layer_rule import ChoiceConfig, end_blocks, runs, window_blocks
+from vfl.locate.layer_rule import ChoiceConfig, end_blocks, runs, single_blocks, window_blocks
 from vfl.locate.map_entries import build_entries, kept_counts
 from vfl.locate.schedule import next_blocks
 
@@ -198,7 +198,7 @@ def test_followed_source_never_exceeds_changed_here_and_intervals_hold_the_rate(
 def test_nothing_is_asked_of_a_function_without_kept_pairs() -> None:
     table = records({"f": Fake(sharp(3), pairs=5, accuracy=0)}, 6)
     assert next_blocks(table, "f", 6) == []
-    assert next_blocks(table, "unswept", 6) == [(k, k) for k in range(6)]
+    assert next_blocks(table, "unswept", 6) == [*single_blocks(6), *window_blocks(6)]
 
 
 def test_blocks_are_complete() -> None:

@@ -16,7 +16,8 @@ from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.locate import sweeping
-from vfl.probes.asking import MAX_NEW_TOKENS, question_of
+from vfl.locate.pairs import sweep_pair
+from vfl.probes.asking import MAX_NEW_TOKENS, Asker, question_of
 from vfl.probes.pair import read_suite, suite_sha256
 
 NUM_PAIRS = 6
@@ -113,6 +114,36 @@ def test_records_hold_what_the_sweep_answers(finished, vlm, suite):
     assert [singles[layer]["answer"] for layer in range(vlm.num_layers)] == texts[1:]
     assert all(row["changed"] == pair.changed(row["answer"], texts[0]) for row in singles.values())
     assert {row["baseline_answer"] for row in rows} == {texts[0]}
+
+
+def test_a_visit_to_a_pair_runs_the_model_once_over_its_images(vlm, suite):
+    pair, passes = read_suite(suite)[0], []
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: passes.append(name))
+        for name, module in (("images", vlm.parts.body), ("decoder", vlm.parts.decoder))
+    ]
+    blocks = [(layer, layer) for layer in range(vlm.num_layers)]
+    try:
+        rows = sweep_pair(Asker(vlm), pair, blocks)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(rows) == 1 + 2 * len(blocks)
+    assert passes.count("images") == 1, "target, source and control together"
+    assert passes.count("decoder") <= 3, "the images, the question, and where answers stand"
+
+
+def test_a_pair_that_is_not_kept_is_swept_only_when_asked(vlm, suite):
+    pair = read_suite(suite)[0].model_copy(update={"source_answer": "nothing of the kind"})
+    blocks = [(layer, layer) for layer in range(vlm.num_layers)]
+    (row,) = sweep_pair(Asker(vlm), pair, blocks)
+    assert (row["swap"], row["kept"], row["target_correct"]) == ("none", False, True)
+    swept = sweep_pair(Asker(vlm), pair, blocks, unfiltered=True)
+    assert len(swept) == 1 + 2 * len(blocks)
+    assert {name: swept[0][name] for name in row if not name.startswith("logprob")} == {
+        name: value for name, value in row.items() if not name.startswith("logprob")
+    }
+    assert swept[0]["logprob_answer"] == pytest.approx(row["logprob_answer"], rel=1e-5)
 
 
 def test_a_control_that_is_the_target_itself_changes_nothing(finished):
@@ -220,9 +251,6 @@ def test_a_typo_leaves_no_folder_that_blocks_the_corrected_command(vlm, tmp_path
 
 def test_a_pair_whose_vision_tokens_differ_is_named(vlm, tmp_path):
     """Equal pixel sizes can still give unequal tokens where a processor looks at more than the size."""
-    from vfl.locate.pairs import sweep_pair
-    from vfl.probes.asking import Asker
-
     for name, size in (("a.png", (64, 48)), ("b.png", (96, 48))):
         tiny.picture(seed=1, size=size).save(tmp_path / name)
     line = {"id": "odd", "function": "naming", "image": "a.png", "source_image": "a.png", "question": "what is it"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from vfl.engine.sweep import Reading
+from vfl.engine.row_start import Reading
 from vfl.io.fields import Names, Paths
 from vfl.loading.config import ModelConfig
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vfl.engine.layer_hooks import layer_hooks
-from vfl.engine.rows import KeysValues, Tokens, run_layer
+from vfl.engine.rows import KeysValues, Tokens, model_mask, run_layer
 from vfl.engine.shared_keys import PassingCache, SharedKeys
 from vfl.engine.window_inputs import WindowArguments, WindowMasks
 from vfl.engine.windows import Windows, at
@@ -72,7 +72,7 @@ class AblatedRows:
         num_layers = self.vlm.num_layers
         tokens = Tokens([of_windows] * num_layers, [mask] * num_layers, [None] * num_layers)
         state = self.state.flatten(1, 2) if copies == 1 else self.state.flatten(0, 1)
-        state = run_layer(self.vlm, layer_idx, state, mask, cache, tokens)
+        state = run_layer(self.vlm, layer_idx, state, model_mask(self.vlm, mask, state.dtype), cache, tokens)
         self.state = state.view(num_rows, joined, num_tokens, width)
 
     def _cut(self, hidden: torch.Tensor) -> torch.Tensor:

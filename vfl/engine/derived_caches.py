@@ -11,7 +11,7 @@ import torch
 
 from vfl.engine.image_cache import ImageCache, can_share, slots_of
 from vfl.engine.layer_trace import LayerTrace, trace_prompt
-from vfl.engine.rows import run_layer, tokens_of
+from vfl.engine.rows import model_mask, run_layer, tokens_of
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -90,7 +90,7 @@ def _rerun(
     """Layers `first` and above once more, from `state` (1, n, d) and with edited masks; below, the trace's own."""
     keep = _Keep()
     for layer_idx in range(first, vlm.num_layers):
-        mask = masked(layer_idx, trace.masks[layer_idx])
+        mask = model_mask(vlm, masked(layer_idx, trace.masks[layer_idx]), state.dtype)
         state = run_layer(vlm, layer_idx, state, mask, keep, tokens_of(trace))
     pairs = [keep.pairs.get(i, (trace.keys[i], trace.values[i])) for i in range(vlm.num_layers)]
     return ImageCache(

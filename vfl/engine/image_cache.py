@@ -81,10 +81,14 @@ def prefill(vlm: VLM, encoded: Encoded) -> ImageCache:
     Where the prefix can't be shared (several spans, prefix-LM) the whole prompt is run.
     """
     end = encoded.spans[-1].end if can_share(vlm, encoded) else encoded.length
-    cache = run_body(vlm, encoded, end)
+    return image_cache_of(encoded, run_body(vlm, encoded, end), 0, end)
+
+
+def image_cache_of(encoded: Encoded, cache: DynamicCache, row: int, end: int) -> ImageCache:
+    """The image cache of a prompt from one row of a pass over its first `end` tokens."""
     return ImageCache(
-        keys=tuple(layer.keys for layer in cache.layers),
-        values=tuple(layer.values for layer in cache.layers),
+        keys=tuple(layer.keys[row : row + 1] for layer in cache.layers),
+        values=tuple(layer.values[row : row + 1] for layer in cache.layers),
         ids=encoded.input_ids[:, :end],
         positions=encoded.positions[..., :end],
         spans=encoded.spans,

@@ -66,7 +66,9 @@ def blocked(mask: torch.Tensor | None, edges: torch.Tensor, *, causal: bool = Tr
 
 
 def as_attention_mask(seen: torch.Tensor, attention: str, dtype: torch.dtype) -> torch.Tensor:
-    """A boolean mask (True = attend) as a model's attention takes it: boolean for sdpa, additive for eager."""
-    if attention == "sdpa":
-        return seen
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+    """A boolean mask (True = attend) as a model's attention takes it: additive, with the lowest number or -inf.
+
+    PyTorch's own attention takes a boolean one too, but turns it into this on every call.
+    """
+    hidden = float("-inf") if attention == "sdpa" else torch.finfo(dtype).min
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, hidden)

@@ -6,15 +6,19 @@ tokens, D head dimension, d model width.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
 
+from vfl.engine.image_cache import ImageCache, slots_of
 from vfl.engine.layer_hooks import first_tensor
 from vfl.engine.layer_inputs import cut_argument
 from vfl.engine.layer_trace import LayerTrace
 from vfl.engine.masks import as_attention_mask
 from vfl.engine.plan import Plan
+from vfl.models.encode import Span
 from vfl.models.vlm import VLM
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -26,13 +30,25 @@ class Context:
 
     Attributes:
         shared: per layer keys and values (1, H, S, D) that every row has before its own tokens.
-        slots: (V,) positions of the vision tokens, counted from the first key.
+        spans: where the vision tokens stand, counted from the first key.
         readers: (n,) which of the rows' tokens read by plan; None where all do.
     """
 
     shared: Sequence[KeysValues]
-    slots: torch.Tensor
+    spans: tuple[Span, ...]
     readers: torch.Tensor | None = None
+
+    @cached_property
+    def slots(self) -> torch.Tensor | slice:
+        """An index of the vision tokens: a slice where they stand together, which copies at once, else (V,)."""
+        if len(self.spans) == 1:
+            return slice(self.spans[0].start, self.spans[0].end)
+        return slots_of(self.spans, torch.device("cpu"))
+
+    @property
+    def num_slots(self) -> int:
+        """Vision tokens V."""
+        return sum(map(len, self.spans))
 
 
 class RowCache:
@@ -46,32 +62,35 @@ class RowCache:
     def __init__(self, context: Context, past: Sequence[KeysValues] | None) -> None:
         self.context = context
         self.past = past
-        self.reads: list[tuple[int, Any]] = []
-        self.new: KeysValues | None = None
+        self.reads: list[tuple[slice, ImageCache]] = []
+        self.own: KeysValues | None = None
         self._buffers: dict[int, torch.Tensor] = {}
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> KeysValues:
         """(A, H, n, D) new keys and values -> all keys and values of the rows; valid until the next call."""
-        self.new = (keys, values)
+        if self.past is not None:
+            keys, values = (
+                torch.cat([past[: new.shape[0]], new], dim=2)
+                for past, new in zip(self.past[layer_idx], (keys, values), strict=True)
+            )
+        self.own = (keys, values)
         return self._assemble(keys, layer_idx, 0), self._assemble(values, layer_idx, 1)
 
-    def _assemble(self, new: torch.Tensor, layer_idx: int, which: int) -> torch.Tensor:
-        parts = [self.context.shared[layer_idx][which]]
-        if self.past is not None:
-            parts.append(self.past[layer_idx][which][: new.shape[0]])
-        parts.append(new)
-        slots = self.context.slots.to(new.device)
-        ends = [sum(part.shape[2] for part in parts[: i + 1]) for i in range(len(parts))]
+    def _assemble(self, own: torch.Tensor, layer_idx: int, which: int) -> torch.Tensor:
+        shared = self.context.shared[layer_idx][which]
+        start = shared.shape[2]
+        end = start + own.shape[2]
         apart = bool(self.reads) and self.context.readers is not None
-        whole = self._buffer(which, new, ends[-1] + (len(slots) if apart else 0))
-        for part, end in zip(parts, ends, strict=True):
-            whole[:, :, end - part.shape[2] : end] = part
+        whole = self._buffer(which, own, end + (self.context.num_slots if apart else 0))
+        whole[:, :, :start] = shared
+        whole[:, :, start:end] = own
+        slots = self.context.slots
         if apart:
-            whole[:, :, ends[-1] :] = whole[:, :, slots]
-        place = slice(ends[-1], None) if apart else slots
-        for row, image_cache in self.reads:
-            vision = (image_cache.keys, image_cache.values)[which][layer_idx][0]
-            whole[row][:, place] = vision[:, slots.to(vision.device)].to(new.device)
+            whole[:, :, end:] = whole[:, :, slots]
+        place = slice(end, None) if apart else slots
+        for rows, image_cache in self.reads:
+            vision = (image_cache.keys, image_cache.values)[which][layer_idx]
+            whole[rows][:, :, place] = vision[:, :, slots].to(own.device)
         return whole
 
     def _buffer(self, which: int, like: torch.Tensor, length: int) -> torch.Tensor:
@@ -103,8 +122,8 @@ def tokens_of(trace: LayerTrace) -> Tokens:
     return Tokens(trace.arguments, trace.masks, trace.between)
 
 
-def cut_tokens(trace: LayerTrace, first: int, last: int) -> Tokens:
-    """Tokens first .. last - 1 of a layer trace, with the keys up to the last of them.
+def cut_tokens(tokens: Tokens, first: int, last: int) -> Tokens:
+    """Tokens first .. last - 1, with the keys up to the last of them.
 
     Raises:
         NotImplementedError: when a layer takes a per-token argument that is not known here.
@@ -113,13 +132,14 @@ def cut_tokens(trace: LayerTrace, first: int, last: int) -> Tokens:
     def cut(part: torch.Tensor) -> torch.Tensor:
         return part[..., first:last, :]
 
-    arguments = [
-        {name: cut_argument(name, value, trace.length, cut) for name, value in of_layer.items()}
-        for of_layer in trace.arguments
-    ]
-    end = trace.start + last
-    masks = [mask[:, :, first:last, :end] for mask in trace.masks]
-    return Tokens(arguments, masks, [None] * len(masks))
+    length, num_keys = tokens.masks[0].shape[-2:]
+    end = num_keys - length + last
+    # Most layers are given the very same tensors: these are cut once.
+    values = {id(value): (name, value) for of_layer in tokens.arguments for name, value in of_layer.items()}
+    cuts = {key: cut_argument(name, value, length, cut) for key, (name, value) in values.items()}
+    arguments = [{name: cuts[id(value)] for name, value in of_layer.items()} for of_layer in tokens.arguments]
+    masks = {id(mask): mask[:, :, first:last, :end] for mask in tokens.masks}
+    return Tokens(arguments, [masks[id(mask)] for mask in tokens.masks], [None] * len(tokens.masks))
 
 
 def run_rows(
@@ -144,13 +164,14 @@ def run_rows(
         past: per layer (R, H, m, D) keys and values of the rows' own earlier tokens.
 
     Returns:
-        (R, n, d) outputs of the last layer, and per layer the rows' new keys and values (R, H, n, D).
+        (R, n, d) outputs of the last layer, and per layer the rows' own keys and values (R, H, m + n, D).
     """
     num_rows, num_layers = len(plans), vlm.num_layers
     starts = [0 if trace is None else plan.first_layer(num_layers) for plan in plans]
     cache = RowCache(context, past)
     own: list[KeysValues] = []
     state = hidden
+    plain: dict[int, torch.Tensor] = {}
     for layer_idx in range(num_layers):
         joined = sum(start <= layer_idx for start in starts)
         if trace is not None:
@@ -160,19 +181,31 @@ def run_rows(
             own.append(_expand(baseline, num_rows))
             continue
         reading = [(row, plans[row].reads[layer_idx]) for row in range(joined) if layer_idx in plans[row].reads]
-        cache.reads = [(row, image_cache) for row, image_cache in reading if image_cache is not None]
-        mask = _mask(tokens.masks[layer_idx], reading, joined, context)
+        cache.reads = _together(reading)
+        base = tokens.masks[layer_idx]
+        mask = _mask(base, reading, joined, context)
+        if mask is base:  # as in most layers: the model's form of it is made once
+            if id(base) not in plain:
+                plain[id(base)] = model_mask(vlm, base, state.dtype)
+            mask = plain[id(base)]
+        else:
+            mask = model_mask(vlm, mask, state.dtype)
         state = run_layer(vlm, layer_idx, state, mask, cache, tokens)
-        assert cache.new is not None, f"layer {layer_idx} did not use the cache"
-        new, cache.new = cache.new, None
+        assert cache.own is not None, f"layer {layer_idx} did not use the cache"
+        of_layer, cache.own = cache.own, None
         if joined < num_rows:  # rows still on the baseline have its keys and values
             rest = _expand(baseline, num_rows - joined)
-            new = (torch.cat([new[0], rest[0]]), torch.cat([new[1], rest[1]]))
-        own.append(new)
+            of_layer = (torch.cat([of_layer[0], rest[0]]), torch.cat([of_layer[1], rest[1]]))
+        own.append(of_layer)
     if trace is not None:
         state = _join(state, trace.hidden[-1], num_rows)
     assert state is not None
     return state, own
+
+
+def model_mask(vlm: VLM, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask (True = attend) as the model's layers take it."""
+    return as_attention_mask(mask, vlm.model.config.get_text_config(decoder=True)._attn_implementation, dtype)
 
 
 def run_layer(
@@ -184,14 +217,13 @@ def run_layer(
         vlm: the model.
         layer_idx: which layer.
         state: (A, n, d) its input.
-        mask: (1 or A, 1, n, K), True = attend.
+        mask: (1 or A, 1, n, K) in the model's form (`model_mask`).
         cache: its `update` gives the layer the keys and values to attend to.
         tokens: positions and other arguments of the n tokens.
     """
-    attention = vlm.model.config.get_text_config(decoder=True)._attn_implementation
     output = vlm.layers[layer_idx](
         state,
-        attention_mask=as_attention_mask(mask, attention, state.dtype),
+        attention_mask=mask,
         past_key_values=cache,
         use_cache=True,
         **tokens.arguments[layer_idx],
@@ -208,18 +240,33 @@ def _join(state: torch.Tensor | None, baseline: torch.Tensor, joined: int) -> to
     return fresh if state is None else torch.cat([state.to(baseline.device), fresh])
 
 
+def _together(reading: Sequence[tuple[int, ImageCache | None]]) -> list[tuple[slice, ImageCache]]:
+    """Neighbouring rows that read the same image, so that its keys are copied to all of them at once."""
+    groups = []
+    # Neighbours keep the difference between a row and its place among those that read.
+    numbered = [(row, row - place, image_cache) for place, (row, image_cache) in enumerate(reading)]
+    for _, group in groupby(numbered, key=lambda entry: (entry[1], id(entry[2]))):
+        rows = list(group)
+        image_cache = rows[0][2]
+        if image_cache is not None:
+            groups.append((slice(rows[0][0], rows[-1][0] + 1), image_cache))
+    return groups
+
+
 def _expand(pair: KeysValues, rows: int) -> KeysValues:
     return pair[0].expand(rows, -1, -1, -1), pair[1].expand(rows, -1, -1, -1)
 
 
-def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context: Context) -> torch.Tensor:
+def _mask(
+    base: torch.Tensor, reading: list[tuple[int, ImageCache | None]], rows: int, context: Context
+) -> torch.Tensor:
     """(1, 1, n, K) of the plain model -> the same, or (A, 1, n, K [+ V]) where rows are told apart."""
     swapped = [row for row, image_cache in reading if image_cache is not None]
     hidden = [row for row, image_cache in reading if image_cache is None]
     apart = context.readers is not None and bool(swapped)
     if not hidden and not apart:
         return base
-    slots = context.slots.to(base.device)
+    slots = context.slots
     num_queries = base.shape[2]
     readers = context.readers
     reads = (
@@ -227,7 +274,7 @@ def _mask(base: torch.Tensor, reading: list[tuple[int, Any]], rows: int, context
     )
     mask = base.repeat(rows, 1, 1, 1)
     seen = base[0, 0][:, slots]  # (n, V)
-    appended = torch.zeros(rows, 1, num_queries, len(slots), dtype=torch.bool, device=base.device)
+    appended = torch.zeros(rows, 1, num_queries, context.num_slots, dtype=torch.bool, device=base.device)
     for row in hidden + (swapped if apart else []):
         mask[row, 0][:, slots] = seen & ~reads[:, None]
     if not apart:

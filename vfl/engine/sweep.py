@@ -6,22 +6,18 @@ answer positions get logits. Where a prompt can't share its prefix, the same row
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from vfl.engine.decode import greedy_answers
-from vfl.engine.image_cache import ImageCache, can_share, prefill, slots_of
-from vfl.engine.layer_trace import LayerTrace, trace_after, trace_prompt
+from vfl.engine.image_cache import ImageCache
 from vfl.engine.memory import guess_row_limit, in_parts
 from vfl.engine.plan import Plan
+from vfl.engine.row_start import Reading, RowStart, row_start
 from vfl.engine.rows import Context, KeysValues, Tokens, cut_tokens, run_rows, tokens_of
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
-
-Reading = Literal["text", "answer", "all"]
-READINGS: tuple[Reading, ...] = ("text", "answer", "all")
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,7 @@ def sweep(
     max_new_tokens: int = 0,
     reading: Reading = "text",
     own: ImageCache | None = None,
+    start: RowStart | None = None,
 ) -> SweepResult:
     """Run plans on one prompt.
 
@@ -65,30 +62,26 @@ def sweep(
         reading: who sees the plan. "text": every token after the image (default); "answer": the last prompt position
             and the answer; "all": the vision tokens too (leaks through the vision states, for comparison).
         own: the prompt's own image cache from `prefill`, to reuse it for several questions on one image.
+        start: the prompt made ready by `row_start`, to sweep it several times; it has its own `reading`.
 
     Raises:
         InputError: for image caches whose vision tokens don't fit, layers the model lacks, or an unknown reading.
     """
-    if reading not in READINGS:
-        raise InputError(f"reading={reading!r} is unknown; expected one of {', '.join(READINGS)}.")
+    if start is None:
+        start = row_start(vlm, encoded, reading, own)
+    assert start.encoded is encoded, "a row start belongs to its prompt"
     if not plans:
         raise InputError("No plans were given. Give at least Plan.own() for the baseline.")
-    for plan in plans:
-        for image_cache in plan.reads.values():
-            if image_cache is not None:
-                image_cache.check_swappable(encoded)
-            elif reading == "all":
-                raise InputError(f"Plan {plan.name!r} hides the image, which reading='all' does not define.")
-    stage = _stage(vlm, encoded, reading, own)
+    _check_plans(plans, encoded, start.reading)
     answer_ids = [vlm.answer_ids(answer) for answer in answers]
-    order = sorted(range(len(plans)), key=lambda row: plans[row].first_layer(vlm.num_layers))
+    order = _order(plans, vlm.num_layers)
     ahead = max([max_new_tokens, *map(len, answer_ids)]) - 1
-    following = _following(vlm, encoded, stage, ahead) if ahead > 0 else None
+    following = start.answer_tokens(vlm, ahead) if ahead > 0 else None
 
     def run(rows: Sequence[int]) -> list[_Row]:
-        return _run(vlm, [plans[row] for row in rows], stage, following, answer_ids, max_new_tokens)
+        return _run(vlm, [plans[row] for row in rows], start, following, answer_ids, max_new_tokens)
 
-    limit = vlm.row_limit or guess_row_limit(vlm, stage.trace)
+    limit = vlm.row_limit or guess_row_limit(vlm, start.trace)
     done, fitting = in_parts(order, limit, run, "rows")
     if fitting < limit:
         vlm.row_limit = fitting
@@ -99,8 +92,31 @@ def sweep(
         answer_logprobs=torch.stack([row.logprobs for row in rows]),
         texts=[vlm.tokenizer.decode(row.ids, skip_special_tokens=True).strip() for row in rows],
         token_ids=[row.ids for row in rows],
-        shared_prefix=can_share(vlm, encoded) and reading != "all",
+        shared_prefix=start.shared_prefix,
     )
+
+
+def _check_plans(plans: Sequence[Plan], encoded: Encoded, reading: Reading) -> None:
+    images: dict[int, ImageCache] = {}  # each is looked at once: on a GPU that waits for what runs
+    for plan in plans:
+        images |= {id(image_cache): image_cache for image_cache in plan.reads.values() if image_cache is not None}
+        if reading == "all" and None in plan.reads.values():
+            raise InputError(f"Plan {plan.name!r} hides the image, which reading='all' does not define.")
+    for image_cache in images.values():
+        image_cache.check_swappable(encoded)
+
+
+def _order(plans: Sequence[Plan], num_layers: int) -> list[int]:
+    """Rows by the layer where they join, then by image, so that neighbours read the same keys as often as can be."""
+    images: dict[int, int] = {}
+
+    def place(row: int) -> tuple[int, int, int]:
+        reads = plans[row].reads
+        first = plans[row].first_layer(num_layers)
+        image = images.setdefault(id(reads[first]), len(images)) if reads else -1
+        return first, image, -max(reads, default=0)
+
+    return sorted(range(len(plans)), key=place)
 
 
 @dataclass(frozen=True)
@@ -110,72 +126,17 @@ class _Row:
     ids: list[int]
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """Where the rows start: the shared past, the trace they leave, and who reads by plan."""
-
-    trace: LayerTrace
-    context: Context
-
-
-def _stage(vlm: VLM, encoded: Encoded, reading: Reading, own: ImageCache | None) -> _Stage:
-    slots = slots_of(encoded.spans, vlm.device)
-    if not can_share(vlm, encoded) or reading == "all":
-        trace = trace_prompt(vlm, encoded)
-        empty = [(keys[:, :, :0], values[:, :, :0]) for keys, values in zip(trace.keys, trace.values, strict=True)]
-        readers = None
-        if reading != "all":
-            readers = torch.ones(encoded.length, dtype=torch.bool, device=vlm.device)
-            readers[: encoded.length - 1 if reading == "answer" else 0] = False
-            readers[slots] = False
-        return _Stage(trace, Context(empty, slots, readers))
-    if own is None:
-        own = prefill(vlm, encoded)
-    elif own.image_key != encoded.image_key or not torch.equal(own.ids, encoded.input_ids[:, : own.length]):
-        raise InputError(
-            "The given image cache is not this prompt's own: its image or the tokens up to it differ. "
-            "Prefill it from a prompt with the same image and the same beginning."
-        )
-    past = list(zip(own.keys, own.values, strict=True))
-    start = own.length
-    if reading == "answer" and encoded.length - start > 1:
-        trace = _trace(vlm, encoded, past, start, encoded.length - 1)
-        past, start = _extend(past, trace), encoded.length - 1
-    trace = _trace(vlm, encoded, past, start, encoded.length)
-    return _Stage(trace, Context(past, slots))
-
-
-def _trace(vlm: VLM, encoded: Encoded, past: list[KeysValues], start: int, end: int) -> LayerTrace:
-    return trace_after(vlm, past, encoded.input_ids[:, start:end], encoded.positions[..., start:end], start)
-
-
-def _extend(past: Sequence[KeysValues], trace: LayerTrace) -> list[KeysValues]:
-    return [
-        (torch.cat([keys, trace.keys[i]], dim=2), torch.cat([values, trace.values[i]], dim=2))
-        for i, (keys, values) in enumerate(past)
-    ]
-
-
-def _following(vlm: VLM, encoded: Encoded, stage: _Stage, length: int) -> LayerTrace:
-    """A layer trace over placeholder tokens after the prompt: gives answers their positions and masks, for any row."""
-    past = _extend(stage.context.shared, stage.trace)
-    steps = torch.arange(1, length + 1, device=vlm.device)
-    positions = encoded.positions[..., -1:] + steps
-    ids = encoded.input_ids[:, -1:].expand(1, length)
-    return trace_after(vlm, past, ids, positions, encoded.length)
-
-
 def _run(
     vlm: VLM,
     plans: list[Plan],
-    stage: _Stage,
-    following: LayerTrace | None,
+    start: RowStart,
+    following: Tokens | None,
     answer_ids: list[list[int]],
     max_new_tokens: int,
 ) -> list[_Row]:
-    output, prompt = run_rows(vlm, plans, tokens_of(stage.trace), stage.context, trace=stage.trace)
+    output, prompt = run_rows(vlm, plans, tokens_of(start.trace), start.context, trace=start.trace)
     logits = _wide(vlm.logits(output[:, -1]))
-    context = Context(stage.context.shared, stage.context.slots)
+    context = Context(start.context.shared, start.context.spans)
     branch = _Branch(vlm, plans, context, prompt, following)
     scores = [branch.score(ids, logits) for ids in answer_ids]
     logprobs = torch.stack(scores, dim=1) if scores else logits.new_zeros(len(plans), 0)
@@ -192,7 +153,7 @@ class _Branch:
     plans: list[Plan]
     context: Context
     past: list[KeysValues]
-    following: LayerTrace | None
+    following: Tokens | None
 
     def score(self, ids: list[int], logits: torch.Tensor) -> torch.Tensor:
         """(R,) mean log-probability per token of an answer; `logits` (R, vocabulary) predict its first token."""
@@ -212,18 +173,14 @@ class _Branch:
 
         def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
             nonlocal past
-            output, new = self._step(chosen[:, None], number, past)
-            past = [
-                (torch.cat([old[0], fresh[0]], dim=2), torch.cat([old[1], fresh[1]], dim=2))
-                for old, fresh in zip(past, new, strict=True)
-            ]
+            output, past = self._step(chosen[:, None], number, past)
             return _wide(self.vlm.logits(output[:, -1]))
 
         return greedy_answers(logits, step, max_new_tokens, self.vlm.end_ids())
 
     def _step(self, ids: torch.Tensor, first: int, past: list[KeysValues]) -> tuple[torch.Tensor, list[KeysValues]]:
         assert self.following is not None
-        tokens: Tokens = cut_tokens(self.following, first, first + ids.shape[1])
+        tokens = cut_tokens(self.following, first, first + ids.shape[1])
         return run_rows(self.vlm, self.plans, tokens, self.context, hidden=self.vlm.embed(ids), past=past)
 
 

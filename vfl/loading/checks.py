@@ -5,6 +5,7 @@
 3. Vision states do not change when only later text changes (then they are computed once per image).
 4. Going on from a prefilled image equals a full forward.
 5. With every layer swapped for another image the logits are that image's own.
+6. Two images prefilled in one pass give what each gives alone (else each is prefilled alone).
 """
 
 import logging
@@ -13,6 +14,7 @@ import torch
 
 from vfl.engine.decoder_inputs import reaching_decoder
 from vfl.engine.image_cache import prefill, slots_of
+from vfl.engine.joint_prefill import prefill_all
 from vfl.engine.layer_trace import trace_prompt, watch
 from vfl.engine.memory import is_out_of_memory
 from vfl.engine.plan import Plan
@@ -67,6 +69,7 @@ def _check(vlm: VLM) -> None:
         vlm.notes.append(f"the image's states can't be shared ({problem}); every experiment runs exact full passes")
     if not vlm.shares_prefix and (problem := _swap_problem(vlm, encoded, question)):
         raise InputError(f"{type(vlm.model).__name__} is not supported: {problem}.")
+    vlm.joins_images = _joins(vlm, encoded, vlm.ask(question, vlm.medium.noise(1)))
 
 
 def tolerance(vlm: VLM, logits: torch.Tensor) -> float:
@@ -151,6 +154,24 @@ def _swap_problem(vlm: VLM, encoded: Encoded, question: str) -> str:
     if difference <= limit:
         return ""
     return f"with every layer swapped for another image its logits differ from that image's own by {difference:.3g}"
+
+
+def _joins(vlm: VLM, *prompts: Encoded) -> bool:
+    """Whether prefilling prompts together gives what prefilling each alone gives."""
+    try:
+        together = prefill_all(vlm, prompts)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # code that is not ours may not take several prompts; each alone works, as was seen above
+        logger.debug("%s does not prefill several images at once", type(vlm.model).__name__, exc_info=True)
+        return False
+    for ours, prompt in zip(together, prompts, strict=True):
+        alone = prefill(vlm, prompt)
+        for which in ("keys", "values"):
+            for joined, own in zip(getattr(ours, which), getattr(alone, which), strict=True):
+                if not (joined - own).abs().max() <= _TOLERANCE[vlm.dtype] * max(1.0, float(own.abs().max())):
+                    return False
+    return True
 
 
 def _close(vlm: VLM, ours: torch.Tensor, theirs: torch.Tensor) -> bool:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vfl.engine.sweep import Reading
+from vfl.engine.row_start import Reading
 from vfl.io.fields import LayersByFunction, SomeNames
 from vfl.loading.config import ModelConfig
 from vfl.locate.layer_rule import ChoiceConfig
@@ -27,6 +27,9 @@ class LocateConfig(ModelConfig):
     mode: Mode = Field(
         default="auto",
         description="single layers; with windows of 2 and 3; with prefixes and suffixes; auto: what a function needs",
+    )
+    unfiltered: bool = Field(
+        default=False, description="sweep pairs that aren't kept too, for the map's unfiltered curve"
     )
     reading: Reading = "text"
     layers: LayersByFunction = Field(

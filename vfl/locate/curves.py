@@ -29,7 +29,7 @@ class Outcomes:
     followed: Floats  # (P, B) 0 | 1
     control: Floats  # (P, B) 0 | 1: changed under the control swap
     effect: Floats  # (P, B) drop of the log-odds of answer against source answer
-    unfiltered: Floats  # (L,) changed rate over all pairs, kept or not
+    unfiltered: Floats | None  # (L,) changed rate over all pairs, kept or not; None where only kept ones were swept
 
     @property
     def kept(self) -> int:
@@ -114,8 +114,7 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
         followed=spread(_numbers(rows["followed_source"]), "source")[kept],
         control=spread(_numbers(rows["changed"]), "control")[kept],
         effect=(unswapped[:, None] - spread(log_odds, "source"))[kept],
-        # Pairs that were not kept may have been left out of the sweep; the rate is over those that were swept.
-        unfiltered=np.nanmean(changed[:, :num_layers], axis=0),
+        unfiltered=None if np.isnan(changed[:, :num_layers]).any() else changed[:, :num_layers].mean(0),
     )
 
 

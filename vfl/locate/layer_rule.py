@@ -73,6 +73,11 @@ class Families:
         )
 
 
+def single_blocks(num_layers: int) -> list[LayerSpan]:
+    """Every layer alone."""
+    return [(k, k) for k in range(num_layers)]
+
+
 def window_blocks(num_layers: int, widths: Sequence[int] = WIDTHS) -> list[LayerSpan]:
     """Every window of the widths, narrow ones first."""
     return [(a, a + width - 1) for width in widths for a in range(num_layers - width + 1)]

@@ -133,7 +133,7 @@ def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None)
         control=None if curve.control is None else _list(curve.control),
         logprob_effect=None if curve.effect is None else _list(curve.effect),
         blocks=_blocks(data, choice, layers),
-        unfiltered=_list(data.unfiltered),
+        unfiltered=None if data.unfiltered is None else _list(data.unfiltered),
         stability=stability,
         chosen_by=chosen_by,
         tested_against="control" if against_control else "floor",

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from vfl.io.layers import runs
 from vfl.locate.curves import LayerSpan, outcomes
 from vfl.locate.explained import HALF
-from vfl.locate.layer_rule import ChoiceConfig, end_blocks, window_blocks
+from vfl.locate.layer_rule import ChoiceConfig, end_blocks, single_blocks, window_blocks
 from vfl.locate.map_entries import choice_and_share
 
 
@@ -15,15 +15,15 @@ def next_blocks(
 ) -> list[LayerSpan]:
     """The blocks (first, last) to sweep next over the function's kept pairs; empty when there is nothing left to ask.
 
-    Single layers first, then windows of 2 and 3; prefixes and suffixes only where
-    what these find changes less than half of the kept pairs; at last the runs
-    of chosen layers, swapped together, for the rate of the whole block. Call it again with the new records each time.
+    Single layers and windows of 2 and 3 first, in one visit of a pair; prefixes and suffixes only where what these find
+    changes less than half of the kept pairs; at last the runs of chosen layers, swapped together, for the rate of the
+    whole block. Call it again with the new records each time.
     """
     config = choice or ChoiceConfig()
-    singles = [(k, k) for k in range(num_layers)]
+    narrow = [*single_blocks(num_layers), *window_blocks(num_layers)]
     rows = records.filter(pc.field("function") == function)
     if not rows.num_rows:
-        return singles
+        return narrow
     rows = rows.filter(pc.field("kept"))
     num_kept = pc.count_distinct(rows["pair_id"]).as_py()
     rows = rows.filter(pc.field("swap") == "source")
@@ -34,7 +34,7 @@ def next_blocks(
     def missing(blocks: list[LayerSpan]) -> list[LayerSpan]:
         return [block for block in blocks if pairs_with.get(block, 0) < num_kept]
 
-    if wanted := missing(singles) or missing(window_blocks(num_layers)):
+    if wanted := missing(narrow):
         return wanted
     if not num_kept:
         return []

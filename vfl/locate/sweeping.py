@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from vfl.io.progress import progress_bar
 from vfl.locate.config import LocateConfig
 from vfl.locate.curves import LayerSpan
-from vfl.locate.layer_rule import end_blocks, window_blocks
+from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
 from vfl.locate.pairs import sweep_pair
 from vfl.locate.records import pending, read_parts, write_part
 from vfl.locate.schedule import next_blocks
@@ -70,23 +70,27 @@ def _next_stage(
     records: pa.Table, function: str, pairs: list[Pair], num_layers: int, config: LocateConfig
 ) -> tuple[Sequence[LayerSpan], list[Pair]] | None:
     """The blocks to sweep next for a function and the pairs that lack them; None when there is nothing left to ask."""
-    singles = [(layer, layer) for layer in range(num_layers)]
-    if todo := _lacking(records, function, pairs, singles):
-        return singles, todo
-    kept = _kept(records, pairs)
-    wider: dict[str, Sequence[LayerSpan]] = {
-        "auto": next_blocks(records, function, num_layers, config.choice) if config.mode == "auto" else [],
-        "single": [],
-        "window": window_blocks(num_layers),
-        "suffix": end_blocks(num_layers),
-    }
-    blocks = wider[config.mode]
-    todo = _lacking(records, function, kept, blocks) if blocks else []
+    # What every pair is asked anyway is asked in one visit: its images are encoded and prefilled once.
+    first = single_blocks(num_layers)
+    if config.mode in ("auto", "window"):
+        first += window_blocks(num_layers)
+    if config.mode == "suffix":
+        first += end_blocks(num_layers)
+    if todo := _lacking(records, function, pairs, first, config):
+        return first, todo
+    blocks = next_blocks(records, function, num_layers, config.choice) if config.mode == "auto" else []
+    todo = _lacking(records, function, pairs, blocks, config) if blocks else []
     return (blocks, todo) if todo else None
 
 
-def _lacking(records: pa.Table, function: str, pairs: list[Pair], blocks: Sequence[LayerSpan]) -> list[Pair]:
+def _lacking(
+    records: pa.Table, function: str, pairs: list[Pair], blocks: Sequence[LayerSpan], config: LocateConfig
+) -> list[Pair]:
+    """Pairs without some of the blocks; one that was asked and isn't kept lacks none, unless all pairs are swept."""
     wanted = set(pending(records, function, [pair.id for pair in pairs], blocks))
+    if not config.unfiltered:
+        rows = records.filter((pc.field("function") == function) & ~pc.field("kept"))
+        wanted -= set(rows["pair_id"].to_pylist())
     return [pair for pair in pairs if pair.id in wanted]
 
 
@@ -102,21 +106,23 @@ def _sweep_stage(
 ) -> None:
     rows: list[dict[str, Any]] = []
     for number, pair in enumerate(progress_bar(pairs, title, unit="pair", disable=not progress), 1):
-        rows += sweep_pair(asker, pair, blocks, reading=config.reading, max_new_tokens=config.max_new_tokens)
+        rows += sweep_pair(
+            asker,
+            pair,
+            blocks,
+            reading=config.reading,
+            max_new_tokens=config.max_new_tokens,
+            unfiltered=config.unfiltered,
+        )
         if number % config.part_pairs == 0 or number == len(pairs):
             write_part(parts, rows)
             rows = []
 
 
-def _kept(records: pa.Table, pairs: list[Pair]) -> list[Pair]:
-    kept = records.filter(pc.field("kept"))
-    ids = set(zip(kept["function"].to_pylist(), kept["pair_id"].to_pylist(), strict=True))
-    return [pair for pair in pairs if (pair.function, pair.id) in ids]
-
-
 def _describe(blocks: Sequence[LayerSpan], num_layers: int) -> str:
-    if all(first == last for first, last in blocks):
-        return "single layers"
-    if any(first == 0 and last > 2 for first, last in blocks) and any(last == num_layers - 1 for _, last in blocks):
-        return "prefixes and suffixes"
-    return "windows" if len(blocks) > num_layers else "blocks"
+    kinds = {
+        "single layers": single_blocks(num_layers),
+        "windows": window_blocks(num_layers),
+        "prefixes and suffixes": end_blocks(num_layers),
+    }
+    return " and ".join(kind for kind, whole in kinds.items() if set(whole) <= set(blocks)) or "blocks"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vfl.engine.sweep import Reading
+from vfl.engine.row_start import Reading
 from vfl.errors import InputError
 from vfl.locate.curves import outcomes
 from vfl.locate.pairs import sweep_pair

@@ -30,7 +30,9 @@ class VLM:
         shares_prefix: vision states do not depend on later text, so they are computed once per image. Checked at
             load; False means that every experiment runs exact full passes.
         first_position: position id of the first token (PaliGemma counts from 1).
+        joins_images: images of equal size may be prefilled in one pass. Checked at load.
         row_limit: most rows in a batch; found when memory runs out, None until then.
+        layouts: positions and masks of answers after prompts of equal shape, kept by the engine.
     """
 
     model: PreTrainedModel
@@ -42,8 +44,10 @@ class VLM:
     chat_template: str | None = None
     shares_prefix: bool = True
     first_position: int = 0
+    joins_images: bool = True
     row_limit: int | None = None
     notes: list[str] = field(default_factory=list)
+    layouts: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -108,19 +112,20 @@ class VLM:
             raise InputError(
                 f"The messages hold no {medium.name}. Every experiment here is about what the text reads in one."
             )
-        inputs = self._process(filled)
-        counts = [self._num_image_tokens(inputs)]
+        processed = self._process(filled)
+        counts = [self._num_image_tokens(processed)]
         if len(groups) > 1:
             counts = self._tokens_per_group(filled, groups)
         originals = [entry["image"] for turn in filled for entry in turn["content"] if entry["type"] == "image"]
         sizes = tuple(image.size for image in originals)  # a sound has none
+        inputs = self._on_device(processed)
         return Encoded(
             inputs=inputs,
             positions=self.positions_of(inputs),
-            spans=find_spans(inputs["input_ids"], self.parts.image_token_id, counts),
+            spans=find_spans(processed["input_ids"], self.parts.image_token_id, counts),
             image_sizes=sizes,
-            model_sizes=self.model_sizes(inputs, sizes),
-            image_key=pixel_key(inputs),
+            model_sizes=self.model_sizes(processed, sizes),
+            image_key=pixel_key(processed),  # here, so that a GPU need not hand the pixels back
         )
 
     def answer_ids(self, answer: str) -> list[int]:
@@ -176,10 +181,13 @@ class VLM:
                 f"{self.model_id} has no chat template, so its prompt format is unknown. "
                 "Give one with --chat-template FILE (chat_template= in Python)."
             )
+        # PaliGemma's processor returns labels, which would only cost a loss.
+        return {name: value for name, value in batch.items() if name != "labels"}
+
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Inputs where the model is, in its floating-point type."""
         moved = {}
-        for name, value in batch.items():
-            if name == "labels":  # PaliGemma's processor returns some, which would only cost a loss
-                continue
+        for name, value in inputs.items():
             if isinstance(value, torch.Tensor):
                 value = value.to(self.device)
                 if value.is_floating_point():

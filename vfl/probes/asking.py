@@ -1,12 +1,12 @@
 """A probe pair as a model family wants it asked, and its answers as probes are compared."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
-from vfl.engine.image_cache import ImageCache, prefill
+from vfl.engine.image_cache import ImageCache
+from vfl.engine.joint_prefill import prefill_all
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 from vfl.probes import match
@@ -124,27 +124,32 @@ class Asker:
 
     def __init__(self, vlm: VLM, keep: int = 4) -> None:
         self.vlm = vlm
-        self._cache_of = lru_cache(maxsize=keep)(self._prefilled)
+        self._keep = keep
+        self._caches: OrderedDict[_Prefix, ImageCache] = OrderedDict()
 
     def ask(self, pair: Pair, which: Which) -> Asked:
         """Encode and prefill one image of a pair."""
-        encoded = self.vlm.ask(question_of(self.vlm, pair), pair.path(which))
-        image_cache = self._cache_of(pair.path(which), _Prompt(encoded))
-        return Asked(encoded, image_cache)
+        return self.ask_all(pair, [which])[0]
 
-    def _prefilled(self, path: Path, prompt: "_Prompt") -> ImageCache:
-        return prefill(self.vlm, prompt.encoded)
+    def ask_all(self, pair: Pair, which: Sequence[Which]) -> list[Asked]:
+        """Encode images of a pair, and prefill those that aren't kept, together where they can be."""
+        question = question_of(self.vlm, pair)
+        prompts = [self.vlm.ask(question, pair.path(image)) for image in which]
+        keys = [_prefix(prompt) for prompt in prompts]
+        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._caches}
+        caches = {key: self._caches[key] for key in keys if key not in missing}
+        caches |= zip(missing, prefill_all(self.vlm, list(missing.values())), strict=True)
+        for key in keys:
+            self._caches[key] = caches[key]
+            self._caches.move_to_end(key)
+        while len(self._caches) > self._keep:
+            self._caches.popitem(last=False)
+        return [Asked(prompt, caches[key]) for key, prompt in zip(keys, prompts, strict=True)]
 
 
-class _Prompt:
-    """A prompt that is the same as another when the image and everything up to its end are."""
+_Prefix = tuple[str, tuple[int, ...]]
 
-    def __init__(self, encoded: Encoded) -> None:
-        self.encoded = encoded
-        self.key = (encoded.image_key, tuple(encoded.input_ids[0, : encoded.spans[-1].end].tolist()))
 
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Prompt) and self.key == other.key
+def _prefix(encoded: Encoded) -> _Prefix:
+    """Prompts share their image's cache when its pixels and everything up to its end are the same."""
+    return encoded.image_key, tuple(encoded.input_ids[0, : encoded.spans[-1].end].tolist())
