@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vfl.errors import InputError
-from vfl.functionmap import FunctionEntry, FunctionMap, ModelId
+from vfl.functionmap import FunctionEntry, FunctionMap, ModelId, other_pixels
 
 L = 6
 
@@ -171,3 +171,21 @@ def test_layers_of_functions(fmap: FunctionMap) -> None:
 def test_order_is_by_depth_and_leaves_out_what_has_no_peak(fmap: FunctionMap) -> None:
     assert fmap.order() == ["counting", "ocr"]
     assert fmap.relative_peaks() == {"counting": 2 / 5, "ocr": 4 / 5}
+
+
+def test_a_map_of_other_pictures_is_warned_of(fmap: FunctionMap, caplog: pytest.LogCaptureFixture) -> None:
+    plain = dict(fmap.model)
+    own = plain | {"min_pixels": 256, "max_pixels": 9216}
+    fmap = fmap.model_copy(update={"model": ModelId(**own)})
+    assert FunctionMap.model_validate_json(fmap.to_json()) == fmap
+    assert fmap.check_model(**own) is fmap
+    assert fmap.check_model(**plain) is fmap  # not told: nothing to compare
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert fmap.check_model(**own | {"max_pixels": 1024}) is fmap
+    assert (
+        "on pictures of min_pixels 256, max_pixels 9216, here they have min_pixels 256, max_pixels 1024" in caplog.text
+    )
+    same, other = ModelId(**own), ModelId(**own | {"max_pixels": 1024})
+    assert other_pixels(["a", "b", "c"], [same, ModelId(**plain), same]) == ""
+    assert "a: min_pixels 256, max_pixels 9216; b: min_pixels 256" in other_pixels(["a", "b"], [same, other])
+    assert other_pixels(["a", "b"], [same, other.model_copy(update={"family": "another"})]) == ""

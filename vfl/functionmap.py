@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,13 +24,24 @@ class _Strict(BaseModel):
 
 
 class ModelId(_Strict):
-    """The model a map belongs to; `weights_sha256` settles identity where known, else id and revision."""
+    """The model a map belongs to; `weights_sha256` settles identity where known, else id and revision.
+
+    `min_pixels` and `max_pixels` are the limits of its resized pictures, where its family counts pixels.
+    """
 
     id: str
     revision: str | None = None
     weights_sha256: str | None = None
     family: str
     num_layers: int = Field(ge=1)
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    @property
+    def pixels(self) -> str:
+        """The limits of its pictures in words; empty where it has none."""
+        known = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
 
 
 class Block(_Strict):
@@ -138,12 +149,15 @@ class FunctionMap(_Strict):
         revision: str | None = None,
         weights_sha256: str | None = None,
         family: str | None = None,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
         allow_other_model: bool = False,
     ) -> "FunctionMap":
         """Return the map for this model, or raise InputError naming both models.
 
         With `allow_other_model` a derivative of equal depth (a fine-tuned model) is accepted: the map returned carries
-        the new model, and the one it was located on in `derived_from`.
+        the new model, and the one it was located on in `derived_from`. Pictures of another size are a warning: the
+        layers are of the same model, and were found on those of the map.
         """
         here = ModelId(
             id=id,
@@ -151,10 +165,19 @@ class FunctionMap(_Strict):
             weights_sha256=weights_sha256,
             family=family or self.model.family,
             num_layers=num_layers,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
         )
         named = f"The map was located on {_name(self.model)}, the model at hand is {_name(here)}"
         if num_layers != self.model.num_layers:
             raise InputError(f"{named}. Depths differ, so its layers mean nothing there: run `vfl locate {id}`.")
+        if self.model.pixels and here.pixels and self.model.pixels != here.pixels:
+            logger.warning(
+                "The map was located on pictures of %s, here they have %s: its layers and rates are of those. Load the "
+                "model alike, or locate at this size.",
+                self.model.pixels,
+                here.pixels,
+            )
         if _same_model(self.model, here):
             return self
         if not allow_other_model:
@@ -189,6 +212,19 @@ class FunctionMap(_Strict):
     def order(self) -> list[str]:
         """The functions from the shallowest peak to the deepest; ties by name, functions without a peak left out."""
         return list(self.relative_peaks())
+
+
+def other_pixels(labels: Sequence[str], models: Sequence[ModelId]) -> str:
+    """A warning where results that are set side by side are of one family on pictures of other sizes; else nothing."""
+    sizes: dict[str, dict[str, str]] = {}
+    for label, model in zip(labels, models, strict=True):
+        if model.pixels:
+            sizes.setdefault(model.family, {}).setdefault(model.pixels, label)
+    for family, labelled in sizes.items():
+        if len(labelled) > 1:
+            named = "; ".join(f"{label}: {pixels}" for pixels, label in labelled.items())
+            return f"The pictures of {family} had other sizes ({named}): differences may come from that."
+    return ""
 
 
 def _same_model(a: ModelId, b: ModelId) -> bool:

@@ -134,7 +134,11 @@ def test_rows_left_out_are_told(vfl_command, model, data, tmp_path):
     assert "1 rows of cats were left out" in output
     evaluation, answered = read_evaluation(tmp_path / "out")
     assert len(answered) == 4
-    assert "3.png" in evaluation.notes[-1]
+    assert "3.png" in evaluation.notes[0]
+    assert all(response.cut for response in answered), "a model of random weights comes to no end"
+    assert evaluation.cut == {"cats": 1.0}
+    assert "100% of cats" in evaluation.notes[1]
+    assert "--max-new-tokens" in " ".join(output.split())
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,17 @@
 from collections import defaultdict
 
 import pytest
+import tiny
+import yaml
+from trained import map_of, settings, write_data, write_recipe
+from transformers import Qwen2_5_VLModel
 
+import vfl.loading.load as loading
 from vfl.commands.main import command_line
+from vfl.errors import InputError
+from vfl.train.arms.plan import plan_study, write_recipes
 
+LIMITS = {"min_pixels": 512, "max_pixels": 1024}
 # Plain viewers: they read what is there, by two or three arguments.
 VIEWERS = ("cache", "compare", "models", "probes show", "select report")
 
@@ -120,3 +128,110 @@ def test_completion_is_there_and_out_of_the_way(vfl_command, monkeypatch):
     code, output, errors = vfl_command()
     assert code == 0, errors
     assert output.split() == ["locate"]
+
+
+def adapter_of(model, folder):
+    """An adapter that names its base."""
+    import torch
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    (folder / "adapter").mkdir()
+    LoraConfig(base_model_name_or_path=str(model)).save_pretrained(folder / "adapter")
+    save_file({"x": torch.ones(1)}, folder / "adapter" / "adapter_model.safetensors")
+    return folder / "adapter"
+
+
+def arguments_of(name, model, folder):
+    """The least that a command asks for, before it loads the model."""
+    rows, fmap = write_data(folder / "rows", ["image"] * 4), map_of(model, folder)
+    picture = folder / "picture.png"
+    tiny.picture().save(picture)
+    out = ("--out", folder / "out")
+    score = (rows, "--map", fmap, "--model", model, *out)
+    return {
+        "evaluate": (model, "--data", rows, *out),
+        "layers": (model, "--data", rows),
+        "locate": (model, *out),
+        "merge": (adapter_of(model, folder), *out),
+        "measure": (model, "--metrics", "var", *out),
+        "negatives": (rows, "--model", model, "--blind", "1", *out),
+        "select run": (*score, "--budget", "50%"),
+        "select score": score,
+        "skip": (model, "--entry", "1"),
+        "swap": (model, picture, picture, "How many?"),
+    }[name]
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """What the processor would be set to; the weights are never read."""
+    calls = []
+
+    def note(processor, family, **limits):
+        calls.append(limits)
+        raise InputError("Enough.")
+
+    monkeypatch.setattr(loading, "set_limits", note)
+    return calls
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if "--max-pixels" in options_of(command)])
+def test_a_command_passes_the_size_of_pictures_on(name, vfl_command, tiny_folder, tmp_path, reached):
+    model = tiny_folder("qwen2_5_vl")
+    arguments = arguments_of(name, model, tmp_path)
+    setting = "score.max_pixels=1024" if name == "select run" else "max_pixels=1024"
+    code, _, errors = vfl_command(*name.split(), *arguments, "--min-pixels", 512, "--set", setting)
+    assert (code, reached) == (2, [LIMITS]), errors
+
+
+def test_no_command_that_loads_a_model_lacks_the_size_of_pictures():
+    for name, command in COMMANDS.items():
+        if "--device" in options_of(command):
+            assert {"--min-pixels", "--max-pixels"} <= options_of(command).keys(), name
+
+
+def test_a_recipe_passes_the_size_of_pictures_on(vfl_command, tiny_folder, tmp_path, reached):
+    model = tiny_folder("qwen2_5_vl")
+    values = settings(model, write_data(tmp_path / "rows", ["image"] * 4), tmp_path / "out", **LIMITS)
+    values["evaluation"] = {"data": {"own": {"path": values["data"]["train"]}}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", values)
+    code, _, errors = vfl_command("train", recipe)
+    assert (code, reached) == (2, [LIMITS]), errors
+    study = plan_study(recipe, ["study.layers=[full]"], tmp_path / "arms", ())
+    write_recipes(study)
+    assert all(yaml.safe_load(run.recipe.read_text()).items() >= LIMITS.items() for run in study.runs)
+    assert study.runs
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "large"])
+def test_bad_sizes_are_refused_before_anything_is_loaded(value, vfl_command, reached):
+    code, _, errors = vfl_command("locate", "--out", "nowhere", "--set", f"max_pixels={value}")
+    assert (code, reached) == (2, [])
+    assert "max_pixels" in errors
+
+
+def test_a_device_that_is_none(vfl_command, tiny_folder, tmp_path):
+    code, _, errors = vfl_command("locate", tiny_folder("qwen2_5_vl"), "--out", tmp_path / "out", "--device", "tpu9")
+    assert code == 2
+    assert "device='tpu9' is no device; expected such as cpu, cuda or cuda:0" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_memory_is_one_paragraph_and_what_is_there_stays(vfl_command, tiny_folder, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate much")
+
+    rows = write_data(tmp_path / "rows", ["image"])
+    before = rows.read_bytes()
+    monkeypatch.setattr(Qwen2_5_VLModel, "get_image_features", full)
+    code, _, errors = vfl_command(
+        "evaluate", tiny_folder("qwen2_5_vl"), "--data", rows, "--out", tmp_path / "out", "--set", "batch=1"
+    )
+    assert code == 2
+    assert errors.count("Error: ") == 1
+    assert "Traceback" not in errors
+    assert "There is not enough memory" in errors
+    assert "max_pixels" in errors
+    assert rows.read_bytes() == before
+    assert not (tmp_path / "out" / "evaluation.json").exists()

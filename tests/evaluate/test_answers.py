@@ -17,6 +17,7 @@ from vfl.evaluate import answers as module
 from vfl.evaluate.answers import Evaluator, answer, ids_of
 from vfl.evaluate.batches import Batches, encode_batch, grouped
 from vfl.evaluate.items import EvalItem, items_of_probes
+from vfl.evaluate.summary import cut_shares
 from vfl.probes.asking import MAX_NEW_TOKENS, question_of, read_answer
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
@@ -120,6 +121,10 @@ def test_probes_are_judged_as_in_locating(tmp_path):
         assert response.correct == pair.correct(response.text)
     assert sum(response.correct for response in answered) >= 10
     assert {response.text[0] for response in answered if response.group == "grounding"} == {"["}, "boxes come in pixels"
+    assert cut_shares(answered) == {}
+    short = answer(embedded, items_of_probes(embedded, pairs, max_new_tokens=1), 5)
+    assert all(response.cut for response in short if response.group != "counting")
+    assert {"grounding": 1.0, "ocr": 1.0}.items() <= cut_shares(short).items()
 
 
 def test_batches_hold_like_items_and_everything_once():

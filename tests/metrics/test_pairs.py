@@ -11,6 +11,7 @@ from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.metrics.drop import drop
 from vfl.metrics.swap import swap
+from vfl.metrics.visual_prompt import visual_prompt
 from vfl.probes.asking import MAX_NEW_TOKENS, question_of
 
 
@@ -43,6 +44,14 @@ def test_drop_is_accuracy_with_the_last_layers_hidden(vlm, pairs, untouched):
         assert result["scalars"][f"{function}/accuracy"]["value"] == curve["value"][0] == 1
         # blind, it gives both images of a pair one answer
         assert result["scalars"][f"{function}/no_image"]["value"] == curve["value"][-1] <= 0.5
+
+
+@pytest.mark.parametrize("metric", [lambda vlm, pairs: drop(vlm, pairs, ks=[0]), visual_prompt])
+def test_answers_that_are_cut_are_told(vlm, boxed, metric, caplog):
+    result = metric(vlm, [pair.limited(2) for pair in boxed[:1]])
+    assert result["cut"] == {"naming": 1.0}
+    assert "100% of naming" in caplog.text
+    assert "--max-new-tokens" in caplog.text
 
 
 def test_some_ks_only_and_the_tolerated_one(vlm, pairs):

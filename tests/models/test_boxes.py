@@ -4,16 +4,20 @@ from random import Random
 
 import pytest
 
+from vfl.errors import InputError
 from vfl.models.boxes import (
     CONVENTIONS,
     GEMINI,
+    GLM,
     INTERNVL,
+    MOLMO2,
     PALIGEMMA,
     PIXEL,
     QWEN2,
     THOUSANDTHS_JSON,
     UNIT,
     BoxConvention,
+    convention_of,
     pixel_text,
 )
 
@@ -148,3 +152,46 @@ def test_the_prompt_is_the_familys_own() -> None:
     # a user's braces are text
     assert PALIGEMMA.box_prompt("?", "a {question} {0}") == "detect a {question} {0}"
     assert PIXEL.box_prompt("Where is {label}?", "cat").startswith("Where is {label}?")
+
+
+# Answers as the models write them, on a picture of 1000 x 500 that the processor leaves as it is; from model cards and
+# issues of the projects.
+WRITTEN = [
+    (PIXEL, '```json\n[\n\t{"bbox_2d": [100, 50, 300, 250], "label": "cat"}\n]\n```', (100, 50, 300, 250)),
+    (PIXEL, "The cat is at [100, 50, 300, 250].", (100, 50, 300, 250)),
+    (THOUSANDTHS_JSON, '[{"bbox_2d": [100, 100, 300, 500], "label": "cat"}]', (100, 50, 300, 250)),
+    (THOUSANDTHS_JSON, '```json\n{"point_2d": [400, 500], "label": "cat"}\n```', (400, 250)),
+    (
+        QWEN2,
+        "cat<|box_start|>(100,100),(300,500)<|box_end|>",
+        (100, 50, 300, 250),
+    ),
+    (QWEN2, "(400,500)", (400, 250)),
+    (UNIT, "[0.10, 0.10, 0.30, 0.50]", (100, 50, 300, 250)),
+    (INTERNVL, "<ref>cat</ref><box>[[100, 100, 300, 500]]</box>", (100, 50, 300, 250)),
+    (PALIGEMMA, "<loc0102><loc0102><loc0512><loc0307> cat", (99.6, 49.8, 299.8, 250)),
+    (GEMINI, '```json\n[{"box_2d": [100, 100, 500, 300], "label": "cat"}]\n```', (100, 50, 300, 250)),
+    (GEMINI, '[{"point": [500, 400], "label": "cat"}]', (400, 250)),
+    (GLM, "It is here: <|begin_of_box|>[[100,100,300,500]]<|end_of_box|>", (100, 50, 300, 250)),
+    (GLM, "[100, 100, 300, 500]", (100, 50, 300, 250)),
+    (MOLMO2, '<points coords="1 1 400 500">cat</points>', (400, 250)),
+    (MOLMO2, '<points coords="1 1 098 500 2 400 500">boats</points>', (98, 250)),
+    (MOLMO2, "There are none.", None),
+]
+
+
+@pytest.mark.parametrize(("convention", "text", "place"), WRITTEN)
+def test_answers_as_the_models_write_them(
+    convention: BoxConvention, text: str, place: tuple[float, ...] | None
+) -> None:
+    size = (1000, 500)
+    is_point = place is None or len(place) == 2
+    read = convention.parse_point(text, size, size) if is_point else convention.parse_box(text, size, size)
+    assert read == (None if place is None else pytest.approx(place, abs=0.5))
+
+
+def test_every_convention_has_answers_and_a_name() -> None:
+    assert {convention.name for convention, _, _ in WRITTEN} == {convention.name for convention in CONVENTIONS}
+    assert all(convention_of(convention.name) is convention for convention in CONVENTIONS)
+    with pytest.raises(InputError, match="boxes='thirds' is no way of writing boxes; expected one of pixel"):
+        convention_of("thirds")

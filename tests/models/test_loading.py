@@ -41,6 +41,13 @@ def test_an_unknown_family_is_tried_by_discovery(tiny_folder, monkeypatch):
     vlm = vfl.load(tiny_folder("llava"), dtype="float32")
     assert vlm.family.name == "generic (llava)"
     assert vlm.shares_prefix
+    assert "read as fractions from 0 to 1; give another way with --boxes NAME" in vlm.notes[0]
+    told = vfl.load(tiny_folder("llava"), dtype="float32", boxes="glm")
+    assert (told.family.boxes.name, told.notes) == ("glm", [])
+    assert family_of("glm4v").boxes.name == "glm"
+    assert family_of("gemma4").boxes.name == "gemini"
+    assert family_of("molmo2").boxes.name == "molmo2"
+    assert not family_of("never_heard_of").known
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from vfl.errors import InputError
 from vfl.io.config import read_config
 from vfl.io.run_folder import RunFolder
 from vfl.loading.load import load
+from vfl.models.pixel_limits import SAVED, limits_of
 from vfl.train.adapter import merge as merging
 from vfl.train.adapter.files import CONFIG, WEIGHTS, load_adapter, save_adapter
 from vfl.train.adapter.lora import build_lora
@@ -103,9 +104,12 @@ def test_everything_else_is_the_bases(base, adapter, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "pissa"}], ids=str)
-def test_kinds_of_adapters(base, adapter, tmp_path, options):
+def test_kinds_of_adapters_with_the_size_of_their_pictures(base, adapter, tmp_path, options):
     folder = base()
-    assert merge(adapter(folder, **options), tmp_path / "merged").effect > 0.1
+    saved = adapter(folder, **options)
+    (saved / SAVED).write_text(json.dumps({"size": {"shortest_edge": 512, "longest_edge": 1024}}))
+    assert merge(saved, tmp_path / "merged").effect > 0.1
+    assert limits_of(AutoProcessor.from_pretrained(tmp_path / "merged")) == (512, 1024)
 
 
 def test_the_base_can_be_named(base, adapter, tmp_path):

@@ -18,6 +18,7 @@ from vfl.commands.options import (
     Functions,
     Images,
     Match,
+    MaxNewTokens,
     ModelArgument,
     Out,
     Overwrite,
@@ -44,6 +45,7 @@ def command(
     pairs: Pairs = None,
     size: Size = None,
     seed: Seed = None,
+    max_new_tokens: MaxNewTokens = None,
     data: DataOption = None,
     images: Images = None,
     column: Column = None,
@@ -79,6 +81,7 @@ def command(
         size=size,
         seed=seed,
         data=data_sets(data, reading),
+        max_new_tokens=max_new_tokens,
         baseline=baseline,
         batch=batch,
     )
@@ -86,7 +89,7 @@ def command(
     if settings.baseline is not None:
         read_evaluation(settings.baseline)  # before the model is loaded
     vlm = load_from(settings)
-    on_it = put_on(vlm, settings.adapter) if settings.adapter is not None else None
+    on_it = put_on(vlm, settings) if settings.adapter is not None else None
     result = run(settings, vlm, adapter=on_it, overwrite=overwrite, progress=True)
     console = Console()
     console.print(table_of(result))
@@ -95,17 +98,21 @@ def command(
     console.print(f"Results: {settings.out / 'evaluation.json'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def put_on(vlm: Any, folder: Path) -> Any:
-    """Put an adapter on the model; which one it is."""
+def put_on(vlm: Any, settings: Any) -> Any:
+    """Put an adapter on the model, whose pictures get the size that it was trained with; which one it is."""
     from vfl.errors import InputError
     from vfl.evaluate.result import AdapterId
     from vfl.models.identity import weights_sha256
+    from vfl.models.pixel_limits import take_over
 
     try:
         from vfl.train.adapter.files import load_adapter
     except ImportError as error:
         raise InputError(f'Adapters need {error.name}, which is not installed: pip install "vfl[train]"') from error
+    folder, own = settings.adapter, {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
     load_adapter(vlm.model, folder)
+    if other := take_over(vlm.processor, vlm.family.name, folder, **own):
+        vlm.notes.append(other)
     return AdapterId(path=str(folder), sha256=weights_sha256(folder))
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from vfl.commands.options import (
     Functions,
     Layers,
+    MaxNewTokens,
     ModelArgument,
     Out,
     Overwrite,
@@ -41,7 +42,7 @@ def command(
     mode: Annotated[str | None, typer.Option(help="auto (default), single, window or suffix.")] = None,
     reading: Reading = None,
     layers: Layers = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
+    max_new_tokens: MaxNewTokens = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     *,

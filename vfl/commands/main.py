@@ -88,3 +88,11 @@ def run() -> None:
             raise
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+    except (RuntimeError, MemoryError) as error:
+        from vfl.engine.memory import is_out_of_memory, not_enough_memory
+
+        if "--debug" in arguments or not is_out_of_memory(error):
+            raise
+        message = f"Error: {not_enough_memory(error)}"
+        Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -17,6 +17,7 @@ from vfl.commands.options import (
     Functions,
     Images,
     Match,
+    MaxNewTokens,
     ModelArgument,
     Out,
     Overwrite,
@@ -50,6 +51,7 @@ def command(
     pairs: Pairs = None,
     size: Size = None,
     seed: Seed = None,
+    max_new_tokens: MaxNewTokens = None,
     lens_images: Annotated[int | None, typer.Option(help="Pictures of the interactive lens (3).")] = None,
     paper: Annotated[
         Path | None, typer.Option(help="File of a published table (recipes/papers): its data, metrics and numbers.")
@@ -83,6 +85,7 @@ def command(
         "pairs": pairs,
         "size": size,
         "seed": seed,
+        "max_new_tokens": max_new_tokens,
         "lens_images": lens_images,
     }
     if paper:

@@ -13,6 +13,8 @@ from vfl.commands.options import (
     MODEL,
     Device,
     Dtype,
+    MaxPixels,
+    MinPixels,
     Out,
     Overwrite,
     Shared,
@@ -33,6 +35,8 @@ def command(
     overwrite: Overwrite = False,
     dtype: Dtype = None,
     device: Device = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
     trust_remote_code: TrustRemoteCode = False,
     *,
     shared: Shared,
@@ -51,6 +55,8 @@ def command(
         model=model,
         dtype=dtype,
         device=device,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
         trust_remote_code=trust_remote_code,
     )
     merged = merge(settings, overwrite=overwrite)

@@ -17,6 +17,7 @@ from vfl.commands.options import (
     Images,
     Map,
     Match,
+    MaxNewTokens,
     ModelOption,
     Out,
     Overwrite,
@@ -48,7 +49,7 @@ def command(
         bool, typer.Option("--only-answered", help="Keep only rows that the model answers rightly, seeing the image.")
     ] = False,
     first: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
+    max_new_tokens: MaxNewTokens = None,
     batch: Batch = None,
     seed: Seed = None,
     on_bad_row: BadRows = None,

@@ -53,6 +53,7 @@ Match = Annotated[
 BadRows = Annotated[
     str | None, typer.Option("--on-bad-row", help="A row that can't be used: error (default) or skip, and say which.")
 ]
+MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", help="Most tokens of an answer.")]
 Reading = Annotated[str | None, typer.Option("--reading", help="Who sees the swap: text (default), answer or all.")]
 Attention = Annotated[str | None, typer.Option("--attention", help="sdpa (default) or eager.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="auto (default), float32, float16, bfloat16 or float64.")]
@@ -60,6 +61,13 @@ Device = Annotated[str | None, typer.Option("--device", help="Such as cuda:0 or 
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")]
 AllowOtherModel = Annotated[
     bool, typer.Option("--allow-other-model", help="Use a map of a model that this one derives from.")
+]
+MinPixels = Annotated[
+    int | None, typer.Option("--min-pixels", help="Pictures of fewer pixels are enlarged (Qwen2-VL and its kin).")
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option("--max-pixels", help="Pictures of more pixels are made smaller (Qwen2-VL and its kin)."),
 ]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML with settings; flags override it.")]
@@ -83,6 +91,11 @@ def model_options(
     attention: Attention = None,
     revision: Revision = None,
     chat_template: Annotated[Path | None, typer.Option(help="File with a chat template.")] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    boxes: Annotated[
+        str | None, typer.Option(help="How the model writes boxes: pixel, unit, gemini, glm, ... (its family's way).")
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """How a model is loaded."""

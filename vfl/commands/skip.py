@@ -36,9 +36,8 @@ def command(
     from vfl.engine.skip.speed import compare_speed
     from vfl.errors import InputError
     from vfl.functionmap import FunctionMap
-    from vfl.loading.config import load_from
+    from vfl.loading.config import identify, load_from
     from vfl.loading.load import EMBEDDED_ID
-    from vfl.models.identity import weights_sha256
 
     settings = read_settings(
         SkipConfig,
@@ -61,9 +60,7 @@ def command(
     fmap = None if settings.map is None else FunctionMap.load(settings.map)
     vlm = load_from(settings)
     if fmap is not None:
-        folder = Path(vlm.model_id)
-        digest = weights_sha256(folder) if folder.is_dir() else None
-        fmap = fmap.check_model(vlm.model_id, vlm.num_layers, revision=vlm.revision, weights_sha256=digest)
+        fmap = fmap.check_model(**dict(identify(vlm)))
         skip = skip_by_map(fmap, settings.keep)
     else:
         end = vlm.num_layers if settings.exit is None else settings.exit

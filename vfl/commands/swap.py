@@ -8,7 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vfl.commands.options import ModelArgument, Reading, Shared, config_options, model_options, read_settings, takes
+from vfl.commands.options import (
+    MaxNewTokens,
+    ModelArgument,
+    Reading,
+    Shared,
+    config_options,
+    model_options,
+    read_settings,
+    takes,
+)
 
 
 @takes(model_options, config_options)
@@ -21,7 +30,7 @@ def command(
     question: Annotated[str | None, typer.Argument(help="The question.")] = None,
     window: Annotated[int | None, typer.Option(help="Layers swapped at a time (1).")] = None,
     reading: Reading = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
+    max_new_tokens: MaxNewTokens = None,
     *,
     shared: Shared,
 ) -> None:

@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from traceback import walk_tb
 from typing import TypeVar
 
 import psutil
@@ -16,6 +17,12 @@ logger = logging.getLogger(__name__)
 S = TypeVar("S")
 T = TypeVar("T")
 
+# Functions in which memory runs out, the innermost decides: Transformers' name for the tower, and our own.
+_PLACES = {
+    "read_pretrained": "while the weights were read",
+    "prefill": "while an image was prefilled",
+    "get_image_features": "in the vision tower",
+}
 # Rows also need room for activations that the estimate does not list (RoPE, norms, kernels' workspaces).
 _SHARE_OF_FREE = 0.5
 
@@ -74,9 +81,21 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA raises its own class, the CPU allocator a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA raises its own class, the CPU allocator a plain RuntimeError, Python a MemoryError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def not_enough_memory(error: BaseException) -> str:
+    """A lack of memory as one paragraph: where it was met, and what to lower."""
+    names = [frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)]
+    place = next((_PLACES[name] for name in reversed(names) if name in _PLACES), "for this step")
+    return (
+        f"There is not enough memory {place} ({' '.join(str(error).split())[:200] or type(error).__name__}). Lower "
+        "max_pixels (Qwen2-VL and its kin) or give smaller pictures, use a smaller batch where there is one, "
+        "attention: sdpa, dtype: bfloat16, quantize: 4bit, or device_map: auto over several GPUs. Results that were "
+        "finished are kept: a command that knows --resume goes on from them."
+    )
 
 
 def release() -> None:

@@ -16,7 +16,7 @@ from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.padding import pads_left
 from vfl.io.progress import progress_bar
 from vfl.models.vlm import VLM
-from vfl.probes.asking import read_answer
+from vfl.probes.asking import is_cut, read_answer
 
 KEPT_BYTES = 1 << 30
 
@@ -30,6 +30,7 @@ class Answered:
         text: the answer; boxes and points in pixels of the file.
         correct: whether it is right.
         key: hash of what was asked (text, pixels, right answer), which a comparison of two runs checks.
+        cut: whether it came to no end within the item's bound, and is judged by what is there.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Answered:
     correct: bool
     expected: str
     key: str
+    cut: bool = False
 
 
 class Evaluator:
@@ -89,16 +91,11 @@ def _answer(vlm: VLM, batch: ItemBatch) -> list[Answered]:
     def ask(items: Sequence[EvalItem]) -> list[Answered]:
         part = batch if len(items) == len(batch.items) else encode_batch(vlm, items)
         return [
-            _judged(vlm, item, shown, key, text)
-            for item, shown, key, text in zip(part.items, part.shown, part.keys, texts_of(vlm, part), strict=True)
+            _judged(vlm, item, shown, key, ids)
+            for item, shown, key, ids in zip(part.items, part.shown, part.keys, ids_of(vlm, part), strict=True)
         ]
 
     return in_parts(batch.items, len(batch.items), ask, "questions")[0]
-
-
-def texts_of(vlm: VLM, batch: ItemBatch) -> list[str]:
-    """The greedy answer of each row, up to its end token or the items' bound."""
-    return [text_of(vlm, ids) for ids in ids_of(vlm, batch)]
 
 
 def text_of(vlm: VLM, ids: Sequence[int]) -> str:
@@ -118,7 +115,8 @@ def ids_of(vlm: VLM, batch: ItemBatch, hide: Collection[int] = ()) -> list[list[
         return generate(vlm, inputs, max(item.max_new_tokens for item in batch.items))
 
 
-def _judged(vlm: VLM, item: EvalItem, shown: Shown, key: str, text: str) -> Answered:
+def _judged(vlm: VLM, item: EvalItem, shown: Shown, key: str, ids: Sequence[int]) -> Answered:
+    text, cut = text_of(vlm, ids), is_cut(ids, item.max_new_tokens)
     if item.pair is not None:
         text = read_answer(vlm, item.pair, text, shown)
-    return Answered(item.id, item.group, text, item.correct(text), item.expected, key)
+    return Answered(item.id, item.group, text, item.correct(text), item.expected, key, cut)

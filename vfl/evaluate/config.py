@@ -25,5 +25,8 @@ class EvaluateConfig(ModelConfig):
         default=("image",), min_length=1, description="images of a pair that are asked"
     )
     data: dict[str, DataSet] = Field(default_factory=dict, description="name -> data set")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="most tokens of an answer; default: by the right answer's kind and length"
+    )
     batch: int = Field(default=16, ge=1)
     baseline: Path | None = Field(default=None, description="evaluation.json, or its folder, to compare with")

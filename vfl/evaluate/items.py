@@ -17,7 +17,7 @@ from vfl.errors import InputError
 from vfl.models.encode import Message
 from vfl.models.vlm import VLM
 from vfl.probes import match
-from vfl.probes.asking import MAX_NEW_TOKENS, question_of
+from vfl.probes.asking import answer_limit, question_of, token_limit
 from vfl.probes.match import NUMBER_WORDS, MatchKind
 from vfl.probes.pair import Pair, Which
 
@@ -77,7 +77,9 @@ class Row(Protocol):
     def columns(self) -> dict[str, Any]: ...
 
 
-def items_of_probes(vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("image",)) -> list[EvalItem]:
+def items_of_probes(
+    vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("image",), *, max_new_tokens: int | None = None
+) -> list[EvalItem]:
     """An item for each pair's target image, or for each of the images named in `which`; the group is the function."""
     items = []
     for pair in pairs:
@@ -93,7 +95,7 @@ def items_of_probes(vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("
                     images=(partial(vlm.medium.open, pair.path(name)),),
                     expected=pair.source_answer if name == "source_image" else pair.answer,
                     match=pair.match,
-                    max_new_tokens=MAX_NEW_TOKENS[pair.match],
+                    max_new_tokens=token_limit(vlm, pair.limited(max_new_tokens)),
                     pair=pair,
                     which=name,
                 )
@@ -148,7 +150,7 @@ def items_of_data(
                 images=tuple(image.open for image in sample.images),
                 expected=expected,
                 match=kind,
-                max_new_tokens=max_new_tokens or _bound(kind, expected),
+                max_new_tokens=max_new_tokens or min(LONGEST, answer_limit(kind, [expected])),
             )
         )
     return items
@@ -181,11 +183,3 @@ def _kind_of(expected: str) -> MatchKind | Literal["exact"]:
 
 def _unreadable(kind: MatchKind, expected: str) -> bool:
     return match.read(kind, expected) is None
-
-
-def _bound(kind: str, expected: str) -> int:
-    """Tokens for an answer: a token holds a byte or more, so the right one always fits up to the largest bound."""
-    least = MAX_NEW_TOKENS.get(kind, MAX_NEW_TOKENS["text"])
-    size = len(expected.encode())
-    # Powers of two, so that items of similar length share a batch.
-    return least if size <= least else min(LONGEST, 1 << (size - 1).bit_length())

@@ -3,14 +3,15 @@
 | key | value |
 |---|---|
 | `schema` | `1` |
-| `model` | id, revision or weights hash, family, number of layers, as in a function map |
+| `model` | id, revision or weights hash, family, layers, limits of pictures, as in a function map |
 | `adapter` | `{path, sha256}` of the adapter on it, or null |
 | `step` | the training step, where training wrote it, or null |
 | `settings` | the settings of the run, as they were resolved |
 | `groups` | `{group: {n, correct, accuracy, low, high}}`, 95 % intervals |
+| `cut` | `{group: share}` of answers without an end within their bound (`max_new_tokens`), of groups with some |
 | `baseline` | `{source, groups}` of the run compared with, or null |
 | `differences` | `{group: {n, before, after, difference, low, high, gained, lost}}`, paired over items, or null |
-| `answers` | file with an answer a line (`id, group, expected, answer, correct, key`), relative to this one |
+| `answers` | file with an answer a line (`id, group, expected, answer, correct, key, cut`), relative to this one |
 | `answers_sha256` | its hash |
 | `notes` | what a reader should know, such as rows left out |
 | `versions` | `{package: version}` |
@@ -66,6 +67,7 @@ class Evaluation(_Strict):
     step: int | None = None
     settings: dict[str, Any] = {}
     groups: dict[str, Accuracy]
+    cut: dict[str, float] = {}
     baseline: Baseline | None = None
     differences: dict[str, Difference] | None = None
     answers: str = ANSWERS

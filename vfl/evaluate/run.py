@@ -12,11 +12,13 @@ from vfl.evaluate.config import EvaluateConfig
 from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
 from vfl.evaluate.sources import items_of_set, suite_of
-from vfl.evaluate.summary import check_ids, summarise
+from vfl.evaluate.summary import check_ids, cut_shares, summarise
+from vfl.functionmap import other_pixels
 from vfl.io.run_folder import RunFolder
 from vfl.loading.config import configured, identify, load_from
 from vfl.loading.load import EMBEDDED, EMBEDDED_ID, resolve
 from vfl.models.vlm import VLM
+from vfl.probes.asking import cut_warning
 
 logger = logging.getLogger(__name__)
 
@@ -86,15 +88,19 @@ def _evaluated(
     if baseline:
         check_ids((answered.id for answered in baseline[1]), (item.id for item in items))  # before the slow part
     answered = Evaluator(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
+    cut = cut_shares(answered)
     evaluation = Evaluation(
         model=identify(vlm),
         adapter=adapter,
         settings=config.model_dump(mode="json", exclude={"out"}, exclude_none=True),
         groups=summarise(answered),
-        notes=[*vlm.notes, *notes],
+        cut=cut,
+        notes=[*vlm.notes, *notes, *([cut_warning(cut)] if cut else [])],
     )
     if baseline:
         evaluation = evaluation.against(answered, str(config.baseline), baseline[1])
+        if note := other_pixels([str(config.baseline), "this run"], [baseline[0].model, evaluation.model]):
+            evaluation.notes.append(note)
     return evaluation, answered
 
 
@@ -114,8 +120,10 @@ def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str
             seed=config.seed,
             size=config.size,
         )
-        items += items_of_probes(vlm, pairs, config.which)
+        items += items_of_probes(vlm, pairs, config.which, max_new_tokens=config.max_new_tokens)
     for name, data in config.data.items():
+        if data.max_new_tokens is None:
+            data = data.model_copy(update={"max_new_tokens": config.max_new_tokens})
         items_of_data, left_out = items_of_set(name, data)
         items += items_of_data
         if left_out:

@@ -55,6 +55,14 @@ def summarise(answered: Iterable[Answered]) -> dict[str, Accuracy]:
     return {group: accuracy_of(sum(outcomes), len(outcomes)) for group, outcomes in right.items()}
 
 
+def cut_shares(answered: Iterable[Answered]) -> dict[str, float]:
+    """The share of answers that came to no end within their bound, of each group that has some."""
+    flags: dict[str, list[bool]] = {}
+    for answer in answered:
+        flags.setdefault(answer.group, []).append(answer.cut)
+    return {group: sum(cut) / len(cut) for group, cut in flags.items() if any(cut)}
+
+
 def accuracy_of(correct: int, n: int) -> Accuracy:
     """`correct` of `n` answers as a share with its interval."""
     if correct in (0, n):

@@ -64,3 +64,15 @@ LayersByFunction = Annotated[dict[str, list[int]], BeforeValidator(layers_by_fun
 """A user's own layers for functions: `{counting: 10-12,20}` or `{counting: [10, 11]}`."""
 OnBadRow = Literal["error", "skip"]
 """What is done about a row that can't be used: stop there, or leave it out and say so."""
+MinPixels = Annotated[
+    int | None, Field(ge=1, description="pictures of fewer pixels are enlarged; default: as the model's processor says")
+]
+MaxPixels = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="pictures of more pixels are made smaller, for fewer vision tokens; default: as the model's"
+        " processor says; for families that count pixels, such as Qwen2.5-VL",
+    ),
+]
+"""Limits of resized pictures, see `vfl.models.pixel_limits`."""

@@ -16,6 +16,7 @@ from vfl.engine.decoder_inputs import reaching_decoder
 from vfl.engine.image_cache import prefill, slots_of
 from vfl.engine.joint_prefill import prefill_all
 from vfl.engine.layer_trace import trace_prompt, watch
+from vfl.engine.memory import is_out_of_memory
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
@@ -37,9 +38,11 @@ def check(vlm: VLM) -> None:
     """
     try:
         _check(vlm)
-    except (InputError, torch.OutOfMemoryError):
+    except InputError:
         raise
     except Exception as error:  # of code that is not ours: classes, processors and templates of any origin
+        if is_out_of_memory(error):
+            raise
         lines = str(error).strip().splitlines()
         raise InputError(
             f"{type(vlm.model).__name__} ({vlm.model_id}) failed the check at load with {type(error).__name__}: "

@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
 from vfl.io.config import validated
+from vfl.io.fields import MaxPixels, MinPixels
 from vfl.loading.load import EMBEDDED, EMBEDDED_ID, load
 from vfl.models.identity import weights_sha256
+from vfl.models.pixel_limits import limits_of
 from vfl.models.vlm import VLM
 
 
@@ -27,6 +29,11 @@ class ModelConfig(BaseModel):
     quantize: Literal["4bit", "8bit"] | None = None
     attention: Literal["sdpa", "eager"] = "sdpa"
     chat_template: Path | None = Field(default=None, description="file with a chat template that replaces the model's")
+    min_pixels: MinPixels = None
+    max_pixels: MaxPixels = None
+    boxes: str | None = Field(
+        default=None, description="how the model writes boxes, by a convention's name; default: as its family does"
+    )
     trust_remote_code: bool = False
 
 
@@ -41,7 +48,23 @@ def configured(kind: type[C], model: str | Path | VLM, settings: Mapping[str, An
     """
     loaded = model if isinstance(model, VLM) else None
     name = loaded.model_id if loaded else str(model)
-    return validated(kind, {"model": name, **settings}, source="settings"), loaded
+    config = validated(kind, {"model": name, **settings}, source="settings")
+    if loaded:
+        _check_as_loaded(config, loaded)
+    return config, loaded
+
+
+def _check_as_loaded(config: ModelConfig, vlm: VLM) -> None:
+    """Limits of pictures, and how boxes are read, are set when a model is loaded."""
+    limits = limits_of(vlm.processor)
+    there = {**(limits._asdict() if limits else {}), "boxes": vlm.family.boxes.name}
+    for name in ("min_pixels", "max_pixels", "boxes"):
+        asked, own = getattr(config, name), there.get(name)
+        if asked is not None and asked != own:
+            raise InputError(
+                f"{name} is {asked}, and the model was loaded with {own}. Give it to vfl.load(..., {name}={asked!r}), "
+                "or the model's name here."
+            )
 
 
 def load_from(config: ModelConfig) -> VLM:
@@ -60,6 +83,9 @@ def load_from(config: ModelConfig) -> VLM:
         attention=config.attention,
         revision=config.revision,
         chat_template=template,
+        min_pixels=config.min_pixels,
+        max_pixels=config.max_pixels,
+        boxes=config.boxes,
         trust_remote_code=config.trust_remote_code,
     )
 
@@ -68,12 +94,14 @@ def identify(vlm: VLM) -> ModelId:
     """What a map says of its model."""
     embedded = Path(vlm.model_id) == EMBEDDED
     folder = Path(vlm.model_id)
+    limits = limits_of(vlm.processor)
     return ModelId(
         id=EMBEDDED_ID if embedded else vlm.model_id,
         revision=vlm.revision,
         weights_sha256=weights_sha256(folder) if folder.is_dir() else None,
         family=vlm.family.name,
         num_layers=vlm.num_layers,
+        **(limits._asdict() if limits else {}),
     )
 
 

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from vfl.engine.memory import is_out_of_memory
 from vfl.errors import InputError
 from vfl.loading.checks import check
 from vfl.loading.weight_files import check_weight_files
+from vfl.models.boxes import convention_of
 from vfl.models.discover import discover
 from vfl.models.families import family_of
+from vfl.models.pixel_limits import set_limits
 from vfl.models.precision import DTYPES, best_dtype, dtype_of
 from vfl.models.vlm import VLM
 
@@ -45,6 +49,9 @@ def load(
     attention: str = "sdpa",
     revision: str | None = None,
     chat_template: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    boxes: str | None = None,
     trust_remote_code: bool = False,
 ) -> VLM:
     """Load a model and its processor from a folder or the hub, and check them.
@@ -59,6 +66,10 @@ def load(
         attention: "sdpa" or "eager": swaps and hidden tokens need an implementation that takes masks.
         revision: branch, tag or commit on the hub.
         chat_template: replaces the processor's.
+        min_pixels: pictures of fewer pixels are enlarged, where the family counts pixels (Qwen2-VL and its kin); by
+            default as the model's processor says.
+        max_pixels: pictures of more are made smaller: fewer vision tokens, less memory.
+        boxes: how the model writes boxes and points, by the convention's name; by default as its family does.
         trust_remote_code: run code that comes with the model.
 
     Raises:
@@ -66,6 +77,8 @@ def load(
     """
     if attention not in ("sdpa", "eager"):
         raise InputError(f"attention={attention!r} can't be used: hiding tokens needs masks. Expected sdpa or eager.")
+    if boxes is not None:
+        convention_of(boxes)
     loaded, processor, name = read_pretrained(
         model,
         dtype=dtype,
@@ -74,9 +87,11 @@ def load(
         quantize=quantize,
         attention=attention,
         revision=revision,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
         trust_remote_code=trust_remote_code,
     )
-    return wrap(loaded, processor, model_id=name, chat_template=chat_template)
+    return wrap(loaded, processor, model_id=name, chat_template=chat_template, boxes=boxes)
 
 
 def read_pretrained(
@@ -88,6 +103,8 @@ def read_pretrained(
     quantize: Literal["4bit", "8bit"] | None = None,
     attention: str = "sdpa",
     revision: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
     trust_remote_code: bool = False,
     place: bool = True,
 ) -> tuple[PreTrainedModel, Any, str]:
@@ -117,7 +134,8 @@ def read_pretrained(
         config = AutoConfig.from_pretrained(name, **common)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(_first_line(f"No model configuration could be loaded from {name!r}", error)) from error
-    auto_class = AUTO_CLASSES[family_of(config.model_type).modality]  # refuses before gigabytes are read
+    family = family_of(config.model_type)  # refuses before gigabytes are read
+    auto_class = AUTO_CLASSES[family.modality]
     if type(config) not in auto_class._model_mapping and not trust_remote_code:
         raise InputError(
             f"{name!r} is a {config.model_type!r} model, which Transformers does not list as image-text-to-text: it is "
@@ -133,18 +151,21 @@ def read_pretrained(
     if local:
         check_weight_files(Path(name))
     try:
-        with _bars_on_terminals():
-            loaded, info = auto_class.from_pretrained(
-                name, use_safetensors=True, output_loading_info=True, **weights, **common
-            )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise InputError(_first_line(f"{name!r} could not be loaded", error)) from error
-    try:
         processor = AutoProcessor.from_pretrained(name, **common)
     except Exception as error:  # absent files surface as errors of any kind
         raise InputError(
             _first_line(f"The processor of {name!r} (tokenizer and preprocessor files) could not be loaded", error)
         ) from error
+    set_limits(processor, family.name, min_pixels=min_pixels, max_pixels=max_pixels)
+    try:
+        with _bars_on_terminals():
+            loaded, info = auto_class.from_pretrained(
+                name, use_safetensors=True, output_loading_info=True, **weights, **common
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(_first_line(f"{name!r} could not be loaded", error)) from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise InputError(
@@ -152,11 +173,23 @@ def read_pretrained(
             "random. Check that the folder holds the full model, not an adapter, and its Transformers version."
         )
     if place and device_map is None:
-        loaded = loaded.to(target)
+        try:
+            loaded = loaded.to(target)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise InputError(_first_line(f"device={device!r} can't be used here", error)) from error
     return loaded, processor, str(name)
 
 
-def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template: str | None = None) -> VLM:
+def wrap(
+    model: PreTrainedModel,
+    processor: Any,
+    *,
+    model_id: str,
+    chat_template: str | None = None,
+    boxes: str | None = None,
+) -> VLM:
     """A VLM from a model and processor that are already in memory, checked like a loaded one.
 
     A PeftModel is followed as the model inside it, with its adapter active.
@@ -164,8 +197,18 @@ def wrap(model: PreTrainedModel, processor: Any, *, model_id: str, chat_template
     Raises:
         InputError: when the model can't be swept, with what was not found on it.
     """
-    vlm = describe(_plain(model).eval(), processor, model_id=model_id, chat_template=chat_template)
+    plain = _plain(model).eval()
+    _check_weights_are_here(plain, model_id)
+    _check_attention(plain, model_id)
+    vlm = describe(plain, processor, model_id=model_id, chat_template=chat_template)
     check(vlm)
+    if boxes is not None:
+        vlm.family = replace(vlm.family, boxes=convention_of(boxes))
+    elif not vlm.family.known and vlm.family.modality == "image":
+        vlm.notes.append(
+            f"how {vlm.family.name} writes boxes is not known: they are read as fractions from 0 to 1; give another "
+            "way with --boxes NAME (boxes= in Python) if you ask for places"
+        )
     for note in vlm.notes:
         logger.warning("%s: %s", model_id, note)
     return vlm
@@ -193,6 +236,27 @@ def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_temp
         revision=getattr(model.config, "_commit_hash", None),
         chat_template=chat_template,
     )
+
+
+def _check_weights_are_here(model: PreTrainedModel, model_id: str) -> None:
+    """Layers are run one by one and their weights read, which accelerate brings in for forward passes alone."""
+    away = [name for name, weight in model.named_parameters() if weight.device.type == "meta"]
+    if away:
+        raise InputError(
+            f"{len(away)} weights of {model_id} are not in memory (meta device), such as {away[0]}: accelerate has "
+            "offloaded them to disk or to the CPU, or they were never loaded. Expected all of them on devices: give "
+            "more GPUs to device_map, quantize='4bit', dtype='bfloat16', or device='cpu'."
+        )
+
+
+def _check_attention(model: PreTrainedModel, model_id: str) -> None:
+    """Flex and flash attention don't take the masks that hide tokens."""
+    used = model.config.get_text_config(decoder=True)._attn_implementation
+    if used not in ("sdpa", "eager"):
+        raise InputError(
+            f"{model_id} was loaded with attn_implementation={used!r}, which can't be used: hiding tokens needs masks. "
+            "Expected sdpa or eager: call model.set_attn_implementation('sdpa') first."
+        )
 
 
 def _plain(model: Any) -> PreTrainedModel:

@@ -49,7 +49,7 @@ def _records(
     for other in asked[1:]:
         other.image_cache.check_swappable(target.encoded)
     expected = [expected_text(vlm, pair, answer, target.encoded) for answer in (pair.answer, pair.source_answer)]
-    limit = limit or token_limit(vlm, pair, expected)
+    limit = token_limit(vlm, pair.limited(limit))
     start = row_start(vlm, target.encoded, reading, target.image_cache)
     own = dict(zip(which, _own_answers(asker, pair, asked, start, limit), strict=True))
     correct = {image: pair.correct(text, image) for image, text in own.items()}

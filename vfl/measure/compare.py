@@ -8,6 +8,7 @@ by head. Source of both: "Unveiling Visual Perception in Language Models" (Bi et
 Legend: L layers, H heads.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,11 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr, wasserstein_distance
 
 from vfl.errors import InputError
+from vfl.functionmap import other_pixels
 from vfl.measure.metrics_file import read_metrics
 from vfl.measure.report.guide import guide_of, ordered
 from vfl.measure.report.panels import shown
 from vfl.metrics.measure import known_metrics
 from vfl.report.words import distinct_labels
+
+logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 HEADS = "heads"  # where a result keeps its L x H table
@@ -81,6 +85,8 @@ def compare_measurements(paths: Sequence[Path]) -> MeasurementComparison:
         )
     measurements = [read_metrics(path) for path in paths]
     labels = distinct_labels([metrics.model.id for metrics in measurements], paths)
+    if warning := other_pixels(labels, [metrics.model for metrics in measurements]):
+        logger.warning("%s", warning)
     results = [metrics.metrics for metrics in measurements]
     names = dict.fromkeys(name for result in results for name in result)
     common = [name for name in ordered(list(names)) if sum(name in result for result in results) > 1]

@@ -60,6 +60,9 @@ class MeasureConfig(ModelConfig):
     )
     size: int | None = Field(default=None, ge=16, description="pixels of generated images")
     seed: int = Field(default=1, ge=0, description="of generated probes; `vfl locate` uses 0")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="most tokens of an answer; default: by the right answer's kind and length"
+    )
     options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="metric -> its options")
     judge: JudgeConfig | None = None
     lens_images: int = Field(default=3, ge=0, description="pictures of the interactive lens; 0: none")

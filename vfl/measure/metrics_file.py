@@ -3,7 +3,7 @@
 | key | value |
 |---|---|
 | `schema` | `1` |
-| `model` | `{id, revision, weights_sha256, family, num_layers}`, as in map.json |
+| `model` | `{id, revision, weights_sha256, family, num_layers, min_pixels, max_pixels}`, as in map.json |
 | `data` | `{kind: probes or questions, name, sha256, n: pairs, functions: {name: number}, left_out: [reasons]}` |
 | `settings` | the settings of the run, as they were resolved |
 | `metrics` | `{name: result}`: `n`, `scalars`, `curves`, `options` and what a metric adds (vfl/metrics/result.py) |

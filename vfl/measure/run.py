@@ -26,6 +26,7 @@ from vfl.measure.report.write import FIGURES, REPORT, write_report
 from vfl.measure.source import Source, source_of
 from vfl.metrics.measure import known_metrics, measure_named
 from vfl.models.vlm import VLM
+from vfl.probes.asking import cut_warning
 from vfl.probes.pair import Pair
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
     )
     _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
+    pairs = [pair.limited(config.max_new_tokens) for pair in pairs]
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
     for name in (bar := progress_bar(waiting, desc="measuring", unit="metric", disable=not progress)):
@@ -133,7 +135,7 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
         reasons = " ".join(f"{name}: {reason}" for name, reason in metrics.not_measured.items())
         raise InputError(f"None of the metrics can be measured here. {reasons}")
     pictures = _pictures(vlm, pairs, config) if VIEW_OF in metrics.metrics else []
-    write_report(config.out, metrics, pictures, notes=_notes(vlm, source))
+    write_report(config.out, metrics, pictures, notes=_notes(vlm, source, metrics))
     metrics.save(config.out)  # last: a folder with metrics.json is a finished run
     return metrics
 
@@ -212,6 +214,7 @@ def _base(config: MeasureConfig, vlm: VLM, measured_on: MeasuredOn) -> dict[str,
         "data": measured_on.sha256,
         "dtype": str(vlm.dtype),
         "quantize": config.quantize,
+        "max_new_tokens": config.max_new_tokens,
         "attention": config.attention,
         "chat_template": None if config.chat_template is None else config.chat_template.read_text(encoding="utf-8"),
         "judge": judge,
@@ -240,8 +243,9 @@ def _settings_of(config: MeasureConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"out"}, exclude_none=True)
 
 
-def _notes(vlm: VLM, source: Source) -> list[str]:
-    return [*vlm.notes, *(f"Left out: {reason}" for reason in source.left_out)]
+def _notes(vlm: VLM, source: Source, metrics: Metrics) -> list[str]:
+    cut = [f"{name}: {cut_warning(part['cut'])}" for name, part in metrics.metrics.items() if part.get("cut")]
+    return [*vlm.notes, *cut, *(f"Left out: {reason}" for reason in source.left_out)]
 
 
 def _save(path: Path, content: Any) -> None:

@@ -13,10 +13,19 @@ import numpy as np
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
-from vfl.metrics.result import Result, by_function, mean_curve, no_scalar, result, share_curve, share_scalar
+from vfl.metrics.result import (
+    Result,
+    by_function,
+    cut_answers,
+    mean_curve,
+    no_scalar,
+    result,
+    share_curve,
+    share_scalar,
+)
 from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
-from vfl.probes.asking import MAX_NEW_TOKENS, Asked, Asker, expected_text, read_answer
+from vfl.probes.asking import Asked, Asker, expected_text, is_cut, read_answer, token_limit
 from vfl.probes.match import words
 from vfl.probes.pair import Pair, Which
 
@@ -64,7 +73,7 @@ def accuracy_along(
         For each function f, curves "f/accuracy" (share of answers, Wilson) and "f/logprob" (of the right answer, nats
         per token, bootstrap over answers); scalars "f/accuracy" (at 0), "f/no_image" (the image hidden from the text at
         all layers, positions kept), "f/chance", and "f/tolerated": the last point up to which accuracy stays within
-        `tolerance` of the plain model's.
+        `tolerance` of the plain model's. "cut" as of `cut_answers`.
 
     Raises:
         InputError: without pairs.
@@ -75,6 +84,7 @@ def accuracy_along(
     blind = Plan.hide(range(vlm.num_layers))
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
+    cut: dict[str, list[bool]] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
         mine = [pairs[row] for row in rows]
         answered = []
@@ -82,9 +92,10 @@ def accuracy_along(
             for which in asked_images(pair):
                 asked, plans = plans_of(asker, pair, which)
                 answered.append(_ask(vlm, pair, which, asked, [*plans, blind]))
-        correct = np.array([flags for flags, _ in answered], dtype=np.float64)
+        correct = np.array([flags for flags, _, _ in answered], dtype=np.float64)
+        cut[function] = [was_cut for _, _, was_cut in answered]
         accuracy = curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at)
-        curves[f"{function}/logprob"] = mean_curve([scores[:-1] for _, scores in answered], axis=axis, at=at)
+        curves[f"{function}/logprob"] = mean_curve([scores[:-1] for _, scores, _ in answered], axis=axis, at=at)
         scalars[f"{function}/accuracy"] = share_scalar(correct[:, 0])
         scalars[f"{function}/no_image"] = share_scalar(correct[:, -1])
         scalars[f"{function}/chance"] = no_scalar(chance(mine), len(answered))
@@ -96,7 +107,7 @@ def accuracy_along(
         "images": images_asked(pairs),
         "reading": "text",
     }
-    return result(len(pairs), scalars, curves, settled)
+    return result(len(pairs), scalars, curves, settled, **cut_answers(cut))
 
 
 def points(named: Sequence[int] | None, default: Sequence[int], vlm: VLM, what: str) -> list[int]:
@@ -132,22 +143,23 @@ def chance(pairs: Sequence[Pair]) -> float:
     return sum(levels) / len(levels)
 
 
-def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) -> tuple[list[bool], list[float]]:
-    """Right or wrong, and the right answer's log-probability, one each a plan."""
-    answer = pair.source_answer if which == "source_image" else pair.answer
+def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) -> tuple[list[bool], list[float], bool]:
+    """Right or wrong, and the right answer's log-probability, one each a plan; whether the first plan's was cut."""
+    answer, limit = pair.source_answer if which == "source_image" else pair.answer, token_limit(vlm, pair)
     try:
         swept = sweep(
             vlm,
             asked.encoded,
             plans,
             answers=[expected_text(vlm, pair, answer, asked.encoded)],
-            max_new_tokens=MAX_NEW_TOKENS[pair.match],
+            max_new_tokens=limit,
             own=asked.image_cache,
         )
     except InputError as error:
         raise InputError(f"Pair {pair.id!r}: {error}") from error
     texts = [read_answer(vlm, pair, text, asked.encoded) for text in swept.texts]
-    return [pair.correct(text, which) for text in texts], swept.answer_logprobs[:, 0].tolist()
+    cut = is_cut(swept.token_ids[0], limit)
+    return [pair.correct(text, which) for text in texts], swept.answer_logprobs[:, 0].tolist(), cut
 
 
 def _tolerated(accuracy: dict[str, Any], tolerance: float) -> float:

@@ -20,7 +20,7 @@ from vfl.metrics.accuracy import asked_images
 from vfl.metrics.objects import noised
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
-from vfl.probes.asking import MAX_NEW_TOKENS, question_of, read_answer
+from vfl.probes.asking import is_cut, question_of, read_answer, token_limit
 from vfl.probes.pair import Pair, Which
 
 ROWS = 16  # prompts in a batch
@@ -37,12 +37,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """The greedy answer: its text, whether it is right, its first token, and (vocabulary,) probabilities of that."""
+    """The greedy answer: its text, whether it is right, its first token, and (vocabulary,) probabilities of that.
+
+    `cut` tells that it came to no end within the question's limit.
+    """
 
     text: str
     right: bool
     token: int
     probabilities: torch.Tensor
+    cut: bool
 
 
 Asked = Callable[[VLM, Pair, Which, ImageLike], Question]
@@ -55,7 +59,7 @@ def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike) -> Questio
     def right(text: str) -> bool:
         return bool(text) and pair.correct(read_answer(vlm, pair, text, encoded), which)
 
-    return Question(encoded, right, MAX_NEW_TOKENS[pair.match])
+    return Question(encoded, right, token_limit(vlm, pair))
 
 
 def reply(vlm: VLM, question: Question) -> Reply:
@@ -83,8 +87,8 @@ def replies(vlm: VLM, question: Question, inputs: Mapping[str, Any]) -> list[Rep
     probabilities = first.double().softmax(-1).cpu()
     texts = [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
     return [
-        Reply(text, question.right(text), int(likely.argmax()), likely)
-        for text, likely in zip(texts, probabilities, strict=True)
+        Reply(text, question.right(text), int(likely.argmax()), likely, is_cut(ids, question.limit))
+        for ids, text, likely in zip(answers, texts, probabilities, strict=True)
     ]
 
 

@@ -30,7 +30,7 @@ from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.head_score import head_score
 from vfl.metrics.prompts import prompts_of
-from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.result import Result, by_function, cut_answers, mean_curve, result, share_curve, share_scalar
 from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
@@ -101,7 +101,8 @@ def head_masking(
         with tapped(vlm, rewrite=masked_heads(heads, mode, means)):
             return [answer.correct for answer in evaluator.answer()]
 
-    plain = [answer.correct for answer in evaluator.answer()]
+    answered = evaluator.answer()
+    plain = [answer.correct for answer in answered]
     top = {(stage, k): asked(members[stage][:k]) for stage, k in product(stages, numbers)}
     random = {
         (stage, k): np.mean([asked(shuffled[stage, draw][:k]) for draw in range(draws)], axis=0)
@@ -109,8 +110,10 @@ def head_masking(
     }
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
+    cut: dict[str, list[bool]] = {}
     at = [0, *numbers]
     for function, rows in by_function([item.group for item in items]).items():
+        cut[function] = [answered[row].cut for row in rows]
         scalars[f"{function}/accuracy"] = share_scalar([plain[row] for row in rows])
         for stage in stages:
             by_k = [[plain[row], *(top[stage, k][row] for k in numbers)] for row in rows]
@@ -122,7 +125,9 @@ def head_masking(
         "top": {stage: _listed(members[stage][: numbers[-1]]) for stage in stages},
         "random": {stage: [_listed(shuffled[stage, draw][: numbers[-1]]) for draw in range(draws)] for stage in stages},
     }
-    return result(len(pairs), scalars, curves, options | {"images": images_asked(pairs)}, masked=listed)
+    return result(
+        len(pairs), scalars, curves, options | {"images": images_asked(pairs)}, masked=listed, **cut_answers(cut)
+    )
 
 
 def heads_of_stage(scores: torch.Tensor, stage: str) -> list[tuple[int, int]]:

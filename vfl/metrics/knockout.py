@@ -28,7 +28,7 @@ from vfl.metrics.edited_prompts import (
     reply,
 )
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
-from vfl.metrics.result import Result, by_function, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.result import Result, by_function, cut_answers, mean_curve, result, share_curve, share_scalar
 from vfl.metrics.spec import NEO, Metric
 from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
@@ -81,6 +81,7 @@ def knockout(
     places = Places(vlm)
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
+    cut: dict[str, list[bool]] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
         right, kept = [], []
         outcomes: dict[str, list[tuple[list[bool], list[float]]]] = {}
@@ -90,6 +91,7 @@ def knockout(
                 plain = reply(vlm, question)
                 filtered = noise_filter and bool(pair.boxes.get(which))
                 right.append(plain.right)
+                cut.setdefault(function, []).append(plain.cut)
                 kept.append(plain.right and (not filtered or needs_object(vlm, pair, which)))
                 if kept[-1]:
                     edges = _edges(vlm, pair, which, question, places, cuts)
@@ -109,7 +111,7 @@ def knockout(
         "object": "any overlap with the box",
     }
     without = [pair.id for pair in pairs if not any(pair.boxes.get(which) for which in IMAGES)]
-    return result(len(pairs), scalars, curves, options, windows=listed, without_object=without)
+    return result(len(pairs), scalars, curves, options, windows=listed, without_object=without, **cut_answers(cut))
 
 
 def window_layers(num_layers: int) -> dict[str, tuple[int, int]]:

@@ -10,6 +10,7 @@ A metric may add keys of its own (such as a table by layer and head). Numbers th
 Legend: N samples, X points of a curve.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,9 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vfl.errors import InputError
+from vfl.probes.asking import cut_warning
 from vfl.stats import Floats, wilson
 
 Result = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 RESAMPLES = 1000
 BOOTSTRAP_SEED = 0
@@ -81,6 +85,17 @@ def number(value: float) -> float | None:
 def table(values: ArrayLike) -> list[list[float | None]]:
     """A matrix as nested lists."""
     return [[number(cell) for cell in row] for row in np.asarray(values, dtype=np.float64)]
+
+
+def cut_answers(flags: Mapping[str, Sequence[bool]]) -> dict[str, dict[str, float]]:
+    """ "cut": the share of plain answers that came to no end within their limit, of each function that has some.
+
+    What a cut answer would have said is not known: it counts by what is there, mostly as wrong. A warning says so.
+    """
+    shares = {name: sum(cut) / len(cut) for name, cut in flags.items() if any(cut)}
+    if shares:
+        logger.warning("%s", cut_warning(shares))
+    return {"cut": shares} if shares else {}
 
 
 def by_function(functions: Sequence[str]) -> dict[str, list[int]]:

@@ -31,7 +31,7 @@ from vfl.metrics.edited_prompts import (
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, object_tokens
-from vfl.metrics.result import Result, mean_scalar, result, share_scalar
+from vfl.metrics.result import Result, cut_answers, mean_scalar, result, share_scalar
 from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
@@ -103,6 +103,7 @@ def token_ablation(
         blank = cached_mean(vlm, Path(images), None if cache is None else Path(cache))
     places, generator = Places(vlm), torch.Generator().manual_seed(seed)
     scalars: dict[str, Any] = {}
+    cut: dict[str, list[bool]] = {}
     for evaluation in evaluations:
         right, kept = [], []
         flips: dict[str, list[bool]] = {}
@@ -119,6 +120,8 @@ def token_ablation(
                 question = asked(vlm, pair, which, pair.path(which))
                 plain = reply(vlm, question)
                 right.append(plain.right)
+                if evaluation == "vqa":  # the others are meant to end early
+                    cut.setdefault(evaluation, []).append(plain.cut)
                 filtered = noise_filter and bool(boxes)
                 kept.append(plain.right and (not filtered or needs_object(vlm, pair, which, asked)))
                 if not kept[-1]:
@@ -153,7 +156,7 @@ def token_ablation(
         "object": "any overlap with the box",
     }
     without = [pair.id for pair in pairs if not pair.label or not any(pair.boxes.get(which) for which in IMAGES)]
-    return result(len(pairs), scalars, {}, options, without_object=without)
+    return result(len(pairs), scalars, {}, options, without_object=without, **cut_answers(cut))
 
 
 def token_sets(

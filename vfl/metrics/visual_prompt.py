@@ -13,7 +13,7 @@ from vfl.errors import InputError
 from vfl.metrics.edited_prompts import boxed_images, check_pairs, question_on, reply
 from vfl.metrics.head_weight import region_masses
 from vfl.metrics.objects import Places, object_tokens
-from vfl.metrics.result import Result, by_function, mean_curve, mean_scalar, result, share_scalar
+from vfl.metrics.result import Result, by_function, cut_answers, mean_curve, mean_scalar, result, share_scalar
 from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.metrics.var import Query
 from vfl.models.vlm import VLM
@@ -54,13 +54,16 @@ def visual_prompt(
     places = Places(vlm)
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
+    cut: dict[str, list[bool]] = {}
     for function, rows in by_function([pair.function for pair, _ in asked]).items():
         right: list[list[bool]] = []
         weights: list[list[list[float]]] = []
         for pair, which in (asked[row] for row in rows):
             shown = (pair.open(which), outlined(pair, which, colour, width))
             questions = [question_on(vlm, pair, which, image) for image in shown]
-            right.append([reply(vlm, question).right for question in questions])
+            answers = [reply(vlm, question) for question in questions]
+            right.append([answer.right for answer in answers])
+            cut.setdefault(function, []).append(answers[0].cut)
             inside = object_tokens(places.of(questions[0].encoded), pair.boxes[which])
             masses = [region_masses(vlm, question.encoded, inside, query=query)[1] for question in questions]
             weights.append([mass.mean(-1).tolist() for mass in masses])
@@ -74,7 +77,7 @@ def visual_prompt(
     options = {"colour": colour, "width": width, "query": query, "region": "any overlap with the box"}
     with_box = {pair.id for pair, _ in asked}
     without = [pair.id for pair in pairs if pair.id not in with_box]
-    return result(len(pairs), scalars, curves, options, without_object=without)
+    return result(len(pairs), scalars, curves, options, without_object=without, **cut_answers(cut))
 
 
 def outlined(pair: Pair, which: Which, colour: str = COLOUR, width: float = WIDTH) -> Image.Image:

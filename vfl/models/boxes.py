@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vfl.errors import InputError
+
 Size = tuple[int, int]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -28,8 +30,8 @@ class BoxConvention:
 
     `units` is what the image's width and height count: 1000 for thousandths, None for pixels of the resized image.
     `decimals` are the digits kept of that unit; `largest` is a cap on a written number (1023 where 1024 cannot be
-    written); `y_first` says that y stands before x; `box_text` and `point_text` hold a `{}` for each number, with its
-    format.
+    written); `y_first` says that y stands before x; `inside` is a pattern whose group holds the numbers, where
+    others stand beside them; `box_text` and `point_text` hold a `{}` for each number, with its format.
     """
 
     name: str
@@ -42,6 +44,7 @@ class BoxConvention:
     largest: float | None = None
     y_first: bool = False
     location_tokens: bool = False
+    inside: str | None = None
     box_prompt_text: str = "{question} {instruction}"
     point_prompt_text: str = "{question} {instruction}"
 
@@ -135,6 +138,8 @@ class BoxConvention:
 
     def _numbers(self, text: str, count: int) -> list[float] | None:
         """The first `count` numbers that belong together; None where the first group holds more or fewer."""
+        if self.inside is not None and (place := re.search(self.inside, text)):
+            text = place.group(1)
         if self.location_tokens:
             run = LOCATION_RUN.search(text)
             numbers = re.findall(r"\d{4}", run.group()) if run else []
@@ -215,4 +220,46 @@ GEMINI = BoxConvention(  # Gemma 3: thousandths, y first, in JSON
     y_first=True,
 )
 
-CONVENTIONS: tuple[BoxConvention, ...] = (PIXEL, THOUSANDTHS_JSON, QWEN2, UNIT, INTERNVL, PALIGEMMA, GEMINI)
+GLM = BoxConvention(  # GLM-4.1V, GLM-4.5V: thousandths, in double brackets between tokens of their own
+    name="glm",
+    box_instruction="Answer with the bounding box [[x0,y0,x1,y1]].",
+    point_instruction="Answer with the point [[x,y]].",
+    box_text="<|begin_of_box|>[[{},{},{},{}]]<|end_of_box|>",
+    point_text="<|begin_of_box|>[[{},{}]]<|end_of_box|>",
+    units=1000,
+)
+MOLMO2 = BoxConvention(  # Molmo2: points alone; image, number of the point, then thousandths of three digits
+    name="molmo2",
+    box_instruction="Answer with the bounding box [x0, y0, x1, y1], each between 0 and 1000.",
+    point_instruction="Point to it.",
+    box_text="[{}, {}, {}, {}]",
+    point_text='<points coords="1 1 {:03d} {:03d}"/>',
+    units=1000,
+    inside=r'coords="[\d.]+ \d+ (\d{3,4} \d{3,4})',
+)
+
+CONVENTIONS: tuple[BoxConvention, ...] = (
+    PIXEL,
+    THOUSANDTHS_JSON,
+    QWEN2,
+    UNIT,
+    INTERNVL,
+    PALIGEMMA,
+    GEMINI,
+    GLM,
+    MOLMO2,
+)
+
+
+def convention_of(name: str) -> BoxConvention:
+    """The convention of a name.
+
+    Raises:
+        InputError: for a name that is none.
+    """
+    for convention in CONVENTIONS:
+        if convention.name == name:
+            return convention
+    raise InputError(
+        f"boxes={name!r} is no way of writing boxes; expected one of {', '.join(each.name for each in CONVENTIONS)}."
+    )

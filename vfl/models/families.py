@@ -25,6 +25,7 @@ class Family:
         bare_prompt: trained on plain text after the image, without a chat template.
         modality: what its span holds; boxes mean nothing for sounds.
         note: what a user of this family should know.
+        known: whether its boxes are: a model type that is in no table is taken for one that writes fractions.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Family:
     bare_prompt: bool = False
     modality: Modality = "image"
     note: str = ""
+    known: bool = True
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -66,6 +68,16 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+# How families write boxes that are not in the table and found by discovery. GLM-4.5V's and Molmo2's model cards say so;
+# Gemma 4 is taken to write what Gemini's documentation says (y first, thousandths), as Gemma 3.
+BOXES_OF_OTHERS = {
+    "glm4v": boxes.GLM,
+    "glm4v_moe": boxes.GLM,
+    "gemma4": boxes.GEMINI,
+    "gemma4_unified": boxes.GEMINI,
+    "molmo2": boxes.MOLMO2,
+}
+
 # Versions that the tests of all families ran with (constraints.txt).
 TESTED = {"transformers": "5.23.0", "torch": "2.15.0"}
 
@@ -92,4 +104,10 @@ def family_of(model_type: str) -> Family:
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
-    return Family(f"generic ({model_type})", (model_type,), boxes.UNIT, note="not in the table; found by discovery")
+    return Family(
+        f"generic ({model_type})",
+        (model_type,),
+        BOXES_OF_OTHERS.get(model_type, boxes.UNIT),
+        note="not in the table; found by discovery",
+        known=model_type in BOXES_OF_OTHERS,
+    )

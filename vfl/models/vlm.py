@@ -148,7 +148,7 @@ class VLM:
     def _process(self, filled: list[dict[str, Any]]) -> dict[str, Any]:
         try:
             return self._processed(filled)
-        except InputError:
+        except (InputError, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # of templates and processors of any origin
             lines = str(error).strip().splitlines()

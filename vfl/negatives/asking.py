@@ -20,6 +20,7 @@ from vfl.evaluate.items import EvalItem, items_of_data
 from vfl.evaluate.padding import pads_left
 from vfl.models.vlm import VLM
 from vfl.negatives.config import NegativesConfig
+from vfl.probes.asking import is_cut
 
 Outcome = Literal["kept", "same answer", "not answered", "no image", "empty", "unfinished", "control mark", "bad row"]
 WHY: dict[Outcome, str] = {
@@ -128,7 +129,7 @@ class Asker:
                     part = batch if len(some) == len(batch.items) else encode_batch(self.vlm, some, pad=self.pad)
                     answers = ids_of(self.vlm, part, hide)
                     return [
-                        (item.id, Said(text_of(self.vlm, ids), len(ids) < item.max_new_tokens))
+                        (item.id, Said(text_of(self.vlm, ids), not is_cut(ids, item.max_new_tokens)))
                         for item, ids in zip(part.items, answers, strict=True)
                     ]
 

@@ -1,7 +1,7 @@
 """A probe pair as a model family wants it asked, and its answers as probes are compared."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,10 +12,9 @@ from vfl.models.vlm import VLM
 from vfl.probes import match
 from vfl.probes.pair import Pair, Which
 
-# Greedy answers end themselves; these only bound a model that rambles. Longer expected answers move the bound.
+# Greedy answers end themselves; these only bound a model that rambles. Longer expected answers move the bound, in
+# powers of two, so that questions with answers of similar length share a batch.
 MAX_NEW_TOKENS = {"text": 16, "number": 8, "yesno": 4, "box": 40, "point": 24}
-
-
 ROOM = 8  # tokens around an expected answer: "The text reads ..."
 
 
@@ -38,7 +37,7 @@ def question_of(vlm: VLM, pair: Pair) -> str:
     return pair.question
 
 
-def expected_text(vlm: VLM, pair: Pair, answer: str, encoded: Encoded) -> str:
+def expected_text(vlm: VLM, pair: Pair, answer: str, encoded: Sizes) -> str:
     """An expected answer as the model would write it, for its log-probability."""
     if pair.match not in ("box", "point"):
         return answer
@@ -48,16 +47,58 @@ def expected_text(vlm: VLM, pair: Pair, answer: str, encoded: Encoded) -> str:
     return vlm.family.boxes.format_answer(pair.match, places, encoded.image_sizes[0], encoded.model_sizes[0])
 
 
-def token_limit(vlm: VLM, pair: Pair, expected: Sequence[str]) -> int:
-    """Most tokens of an answer to a pair: its kind's, and room for the longest answer expected.
+@dataclass(frozen=True)
+class _AsGiven:
+    """A pair's images as the file has them: a box is about as long on the resized ones."""
 
-    An answer of few words fits its kind's limit, whatever the tokenizer makes of it.
+    image_sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def model_sizes(self) -> tuple[tuple[int, int], ...]:
+        return self.image_sizes
+
+
+def answer_limit(kind: str, expected: Sequence[str], tokens: Callable[[str], Sized] = str.encode) -> int:
+    """Most tokens of an answer: its kind's, and room for the longest one expected.
+
+    A few Latin words fit their kind's limit, whatever a tokenizer makes of them; other scripts may have no spaces.
+
+    Args:
+        kind: a match kind; others count as text.
+        expected: right answers, as the model would write them.
+        tokens: of an answer; by default its bytes, of which a token holds one or more.
     """
-    limit = MAX_NEW_TOKENS[pair.match]
-    longest = max(expected, key=lambda answer: len(answer.split()))
-    if len(longest.split()) <= limit // 2:
-        return limit
-    return max(limit, len(vlm.answer_ids(longest)) + ROOM)
+    least = MAX_NEW_TOKENS.get(kind, MAX_NEW_TOKENS["text"])
+    long = [answer for answer in expected if len(answer.split()) > least // 2 or _in_another_script(answer)]
+    longest = max((len(tokens(answer)) for answer in long), default=0)
+    return least if longest < least else 1 << (longest + ROOM - 1).bit_length()
+
+
+def _in_another_script(answer: str) -> bool:
+    return any(character.isalpha() and not character.isascii() for character in answer)
+
+
+def token_limit(vlm: VLM, pair: Pair) -> int:
+    """Most tokens of an answer to a pair: what it was limited to, else by what is expected on its images."""
+    if pair.max_new_tokens is not None:
+        return pair.max_new_tokens
+    sizes = _AsGiven((pair.size,))
+    expected = [expected_text(vlm, pair, answer, sizes) for answer in (pair.answer, pair.source_answer)]
+    return answer_limit(pair.match, expected, vlm.answer_ids)
+
+
+def is_cut(ids: Sequence[int], limit: int) -> bool:
+    """Whether an answer's tokens (without an end token) came to no end within the limit."""
+    return len(ids) >= limit
+
+
+def cut_warning(shares: Mapping[str, float]) -> str:
+    """Which answers were cut, and what to do about it."""
+    listed = ", ".join(f"{share:.0%} of {name}" for name, share in shares.items())
+    return (
+        f"answers came to no end within the tokens that they may have ({listed}) and are judged by what is there: "
+        "allow more with max_new_tokens (--max-new-tokens)."
+    )
 
 
 def read_answer(vlm: VLM, pair: Pair, text: str, encoded: Sizes) -> str:

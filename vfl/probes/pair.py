@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -53,6 +53,7 @@ class Pair(BaseModel):
 
     _folder: Path = PrivateAttr(default=Path())
     _size: tuple[int, int] = PrivateAttr(default=(0, 0))
+    _max_new_tokens: int | None = PrivateAttr(default=None)
 
     @field_validator("function", "id")
     @classmethod
@@ -79,6 +80,19 @@ class Pair(BaseModel):
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels, the same for all images of the pair; (samples, rate) of sounds."""
         return self._size
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        """Most tokens of an answer, where a user limited them."""
+        return self._max_new_tokens
+
+    def limited(self, max_new_tokens: int | None) -> Self:
+        """The pair with its answers limited to so many tokens; None leaves it as it is."""
+        if max_new_tokens is None:
+            return self
+        pair = self.model_copy()
+        pair._max_new_tokens = max_new_tokens
+        return pair
 
     @property
     def images(self) -> list[Which]:

@@ -75,7 +75,7 @@ class ScoreConfig(ModelConfig):
 NOT_MEASURED = {
     "data", "images", "out", "map", "functions", "layers", "allow_other_model", "device", "device_map", "on_bad_row",
     "batch", "shard_rows", "workers", "encoders", "expiry", "ray", "model", "revision", "dtype", "chat_template",
-    "trust_remote_code",
+    "min_pixels", "max_pixels", "trust_remote_code",
 }  # fmt: skip
 """Settings that say where and how to run, or that the plan holds by what they lead to: hashes, layers, rows.
 

@@ -15,6 +15,7 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
 from vfl.loading.load import describe, read_pretrained
 from vfl.models.conversation import ConversationEncoder
+from vfl.models.pixel_limits import limits_of, take_over
 from vfl.models.precision import DTYPES, dtype_of
 from vfl.models.vlm import VLM
 from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
@@ -111,11 +112,18 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         quantize=recipe.quantize,
         attention=recipe.attention,
         revision=recipe.revision,
+        **_limits(recipe),
         trust_remote_code=recipe.trust_remote_code,
         place=stage != 3,  # DeepSpeed places its partitions itself; a step is tried on whole weights
     )
     vlm = describe(model, processor, model_id=name, chat_template=template)
+    if recipe.adapter is not None and (
+        other := take_over(processor, vlm.family.name, recipe.adapter, **_limits(recipe))
+    ):
+        logger.warning("%s", other)
     identity = identify_model(model, hashed=fmap is not None or bool(recipe.protect and recipe.protect.map))
+    if limits := limits_of(processor):
+        identity = identity.model_copy(update=limits._asdict())
     protection = protection_of(recipe.protect, identity, choice.functions)
     options = with_modules(recipe.lora, choice.modules, vlm)
     if choice.rule == "auto":
@@ -178,6 +186,10 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         steps = launch_facts(args, len(prepared.rows)).total_steps
         trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
+
+
+def _limits(recipe: Recipe) -> dict[str, int | None]:
+    return {"min_pixels": recipe.min_pixels, "max_pixels": recipe.max_pixels}
 
 
 def _check_freeze(recipe: Recipe, layers: list[int], vlm: VLM) -> None:

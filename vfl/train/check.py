@@ -197,6 +197,8 @@ def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:
         bytes=sum(count * size for count, size in sizes),
         revision=parts.model_id.revision,
         weights_sha256=parts.model_id.weights_sha256,
+        min_pixels=parts.model_id.min_pixels,
+        max_pixels=parts.model_id.max_pixels,
         test_bed=Path(parts.vlm.model_id) == EMBEDDED,
     )
 

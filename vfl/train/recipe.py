@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serial
 from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
-from vfl.io.fields import Names, OnBadRow, Paths, SomeNames, several, split, switch
+from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, SomeNames, several, split, switch
 from vfl.loading.load import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
@@ -171,6 +171,8 @@ class Recipe(_Strict):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     quantize: Literal["4bit", "8bit"] | None = None
     chat_template: Path | None = None
+    min_pixels: MinPixels = None
+    max_pixels: MaxPixels = None
     trust_remote_code: bool = False
     adapter: Path | None = Field(default=None, description="folder of an adapter of this model, to train it further")
     out: Path

@@ -20,6 +20,7 @@ from vfl.evaluate.result import read_evaluation
 from vfl.io.config import read_yaml
 from vfl.io.run_folder import SETTINGS, RunFolder, write_settings
 from vfl.metrics.measure import check_names
+from vfl.models.pixel_limits import save_limits
 from vfl.train.adapter.card import write_card
 from vfl.train.adapter.files import save_adapter, verify_adapter
 from vfl.train.arguments import CHECKPOINTS
@@ -195,6 +196,7 @@ def _save(recipe: Recipe, parts: Assembly) -> Path:
     state = trained_state(model)
     if parts.trainer.args.process_index == 0:
         save_adapter(model, folder, state)
+        save_limits(parts.vlm.processor, folder)
         trained = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
         count = verify_adapter(parts.vlm.model, folder, trained)
         logger.info("the adapter in %s was loaded back: %d tensors, none missing, none empty", folder, count)

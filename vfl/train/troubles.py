@@ -43,7 +43,7 @@ def _no_memory(recipe: Recipe, text: str) -> str:
     return (
         f"There is not enough memory for a step of {batch} rows a process ({' '.join(text.split())[:200]}). Use a "
         "smaller trainer.per_device_train_batch_size with more trainer.gradient_accumulation_steps, checkpointing: on, "
-        "a lower data.max_length, quantize: 4bit, or deepspeed: zero3-offload."
+        "a lower max_pixels or data.max_length, quantize: 4bit, or deepspeed: zero3-offload."
     )
 
 

@@ -1,5 +1,6 @@
 """Function maps of several models side by side: peaks at relative depth, and whether the functions' order agrees."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,8 +10,10 @@ from pathlib import Path
 from scipy.stats import kendalltau
 
 from vfl.errors import InputError
-from vfl.functionmap import FunctionMap
+from vfl.functionmap import FunctionMap, other_pixels
 from vfl.report.words import distinct_labels
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def compare_maps(paths: Sequence[Path]) -> Comparison:
         )
     maps = tuple(FunctionMap.load(path) for path in paths)
     labels = distinct_labels([fmap.model.id for fmap in maps], paths)
+    if warning := other_pixels(labels, [fmap.model for fmap in maps]):
+        logger.warning("%s", warning)
     peaks = tuple(fmap.relative_peaks() for fmap in maps)
     names = {name for depths in peaks for name in depths}
     if not names:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from vfl.engine.memory import is_out_of_memory, not_enough_memory
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.config import read_config, validated
@@ -262,6 +263,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         score(config, overwrite=options.overwrite, progress=first)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)  # of any process: a bad row is met by one
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"Error: {not_enough_memory(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -183,6 +183,8 @@ def check_same(out: Path, there: Plan, here: Plan) -> None:
         pairs |= {key: (before.get(key), now.get(key)) for key in {**before, **now}}
     if there.model.get("weights_sha256") and here.model.get("weights_sha256"):
         del pairs["id"]  # a folder may have been moved
+    if "max_pixels" not in there.model:  # not told before; `encoding` holds them too
+        pairs = {key: pair for key, pair in pairs.items() if key not in ("min_pixels", "max_pixels")}
     other = [f"{key}: {then!r} then, {now!r} now" for key, (then, now) in pairs.items() if then != now]
     changed = differences(there.sources, here.sources)
     if changed:

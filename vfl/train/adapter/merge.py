@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from vfl.errors import InputError
+from vfl.io.fields import MaxPixels, MinPixels
 from vfl.io.folders import replacing_folder
 from vfl.io.run_folder import RunFolder, write_settings
 from vfl.loading.load import load, resolve
 from vfl.models.encode import Encoded
+from vfl.models.pixel_limits import take_over
 from vfl.models.precision import DTYPES
 from vfl.train.adapter.files import load_adapter, read_adapter_config
 
@@ -65,6 +67,8 @@ class MergeConfig(BaseModel):
         default="auto", description="of the merged weights; auto: the base's own"
     )
     device: str | None = Field(default=None, description='such as "cuda:0"; default: the GPU if there is one')
+    min_pixels: MinPixels = None
+    max_pixels: MaxPixels = None
     trust_remote_code: bool = False
 
 
@@ -92,7 +96,7 @@ def merge(config: MergeConfig, *, overwrite: bool = False) -> Merged:
 def _merged(config: MergeConfig, base: str, revision: str | None) -> Merged:
     own = _own_dtype(base, revision, config.trust_remote_code) if config.dtype == "auto" else config.dtype
     with replacing_folder(config.out) as temporary:
-        before = _write_merged(temporary, config.adapter, base, own, config.device, revision, config.trust_remote_code)
+        before = _write_merged(temporary, config, base, own, revision)
         gc.collect()  # the model that was merged is gone before it is read again: a large one need not fit twice
         again = AutoModelForImageTextToText.from_pretrained(
             temporary, dtype=DTYPES[own], local_files_only=True, trust_remote_code=config.trust_remote_code
@@ -119,17 +123,20 @@ class _Before:
     adapted: torch.Tensor
 
 
-def _write_merged(
-    folder: Path,
-    adapter: Path,
-    base: str | Path,
-    dtype: str,
-    device: str | None,
-    revision: str | None,
-    trust_remote_code: bool,
-) -> _Before:
-    """Model, generation settings and processor into `folder`."""
-    vlm = load(base, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code)
+def _write_merged(folder: Path, config: MergeConfig, base: str | Path, dtype: str, revision: str | None) -> _Before:
+    """Model, generation settings and processor into `folder`, for pictures of the size that the adapter has seen."""
+    adapter, low, high = config.adapter, config.min_pixels, config.max_pixels
+    vlm = load(
+        base,
+        dtype=dtype,
+        device=config.device,
+        revision=revision,
+        min_pixels=low,
+        max_pixels=high,
+        trust_remote_code=config.trust_remote_code,
+    )
+    if other := take_over(vlm.processor, vlm.family.name, adapter, min_pixels=low, max_pixels=high):
+        logger.warning("%s", other)
     encoded = vlm.ask(QUESTION, _picture())
     plain = _logits(vlm.model, encoded)
     adapted = load_adapter(vlm.model, adapter)

@@ -28,11 +28,12 @@ from vfl.errors import InputError
 from vfl.evaluate.answers import Answered, Evaluator
 from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.result import Evaluation, read_answers, write_answers
-from vfl.evaluate.summary import compare, summarise
+from vfl.evaluate.summary import compare, cut_shares, summarise
 from vfl.loading.config import identify
 from vfl.metrics.measure import check_names, measure_named
 from vfl.models.discover import discover
 from vfl.models.vlm import VLM
+from vfl.probes.asking import cut_warning
 from vfl.probes.pair import Pair
 from vfl.train.callback.metrics_log import MetricsLog
 from vfl.train.callback.tracking import log_accuracies, log_metrics, numbers_of
@@ -234,13 +235,15 @@ class EvaluationCallback(TrainerCallback):
             log_metrics(results, read_log(self.metrics_log.path).curves, step)
 
     def _conclude(self, step: int) -> None:
+        cut = cut_shares(self._last)
         evaluation = Evaluation(
             model=identify(self.vlm),
             step=step,
             settings=self.settings,
             groups=summarise(self._last),
+            cut=cut,
             answers=str(self._answers_at(step).relative_to(self.out)),
-            notes=list(self.vlm.notes),
+            notes=[*self.vlm.notes, *([cut_warning(cut)] if cut else [])],
         )
         if self._first is not None:
             evaluation = evaluation.against(self._last, "step 0", self._first)

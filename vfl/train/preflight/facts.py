@@ -33,6 +33,8 @@ class ModelFacts(_Facts):
     bytes: int
     revision: str | None = None
     weights_sha256: str | None = None
+    min_pixels: int | None = None  # limits of resized pictures, where the family counts pixels
+    max_pixels: int | None = None
     test_bed: bool = False  # the embedded model: no claim about large ones
 
 
