@@ -84,7 +84,7 @@ class FullPasses:
             }
 
     def logits(self, swapped: list[int], hidden: list[int], answer: Sequence[int] = ()) -> torch.Tensor:
-        """(T + answer, vocabulary) logits of the prompt followed by answer tokens; one pass, however often asked for."""
+        """(T + answer, vocabulary) logits of the prompt followed by answer tokens, from one pass however often."""
         key = tuple(swapped), tuple(hidden), tuple(answer)
         if key not in self.known:
             self.known[key] = self._logits(swapped, hidden, answer)
