@@ -8,6 +8,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 WORKERS ?= 2
+INSTALL ?= $(BIN)/python -m pip install --quiet
+
+# Every process that a test starts would compile the library anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo docs arms select-experiment test test-slow quality style bench clean
 
@@ -54,5 +58,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, {v[0]}.{v[1]} was found: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,docs,train,select]' --constraint constraints.txt
+	PYTHONWARNINGS=ignore $(INSTALL) --editable '.[dev,docs,train,select]' --constraint constraints.txt
 	touch $(STAMP)

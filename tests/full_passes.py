@@ -4,7 +4,7 @@ Shares nothing with the engine but the model: keys and values of the source come
 who sees what is decided query by query.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -75,6 +75,7 @@ class FullPasses:
 
     def __init__(self, vlm: VLM, target: Encoded, source: Encoded, reading: str) -> None:
         self.vlm, self.target, self.reading = vlm, target, reading
+        self.known: dict[tuple[tuple[int, ...], ...], torch.Tensor] = {}
         self.slots = torch.cat([torch.arange(span.start, span.end) for span in target.spans])
         with tapped(vlm) as tap, torch.no_grad():
             vlm.model(**source.inputs, position_ids=source.positions, use_cache=False)
@@ -82,8 +83,14 @@ class FullPasses:
                 layer: (key[:, :, self.slots], value[:, :, self.slots]) for layer, (key, value) in tap.recorded.items()
             }
 
-    def logits(self, swapped: list[int], hidden: list[int], answer: list[int] = ()) -> torch.Tensor:
-        """(T + answer, vocabulary) logits of the prompt followed by answer tokens."""
+    def logits(self, swapped: list[int], hidden: list[int], answer: Sequence[int] = ()) -> torch.Tensor:
+        """(T + answer, vocabulary) logits of the prompt followed by answer tokens, from one pass however often."""
+        key = tuple(swapped), tuple(hidden), tuple(answer)
+        if key not in self.known:
+            self.known[key] = self._logits(swapped, hidden, answer)
+        return self.known[key]
+
+    def _logits(self, swapped: list[int], hidden: list[int], answer: Sequence[int]) -> torch.Tensor:
         inputs, extra = dict(self.target.inputs), len(answer)
         prompt_length = self.target.length
         for name, value in inputs.items():
@@ -111,12 +118,9 @@ class FullPasses:
         logits = self.logits(swapped, hidden, answer[:-1])[self.target.length - 1 :]
         return torch.log_softmax(logits, -1)[torch.arange(len(answer)), torch.tensor(answer)].mean()
 
-    def generate(self, swapped: list[int], hidden: list[int], num_tokens: int) -> list[int]:
-        """Greedy tokens, each from a full forward of all before it."""
-        ids: list[int] = []
-        while len(ids) < num_tokens:
-            token = int(self.logits(swapped, hidden, ids)[-1].argmax())
-            if token in self.vlm.end_ids():
-                break
-            ids.append(token)
-        return ids
+    def is_greedy(self, swapped: list[int], hidden: list[int], ids: list[int], num_tokens: int) -> bool:
+        """Whether `ids` are the greedy tokens: each the likeliest after all before it, and an end after the last."""
+        likeliest = self.logits(swapped, hidden, ids)[self.target.length - 1 :].argmax(-1).tolist()
+        ends = set(self.vlm.end_ids())
+        ended = len(ids) == num_tokens or (len(ids) < num_tokens and likeliest[-1] in ends)
+        return ended and likeliest[:-1] == ids and not ends.intersection(ids)

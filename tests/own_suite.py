@@ -14,7 +14,9 @@ from vfl.probes.asking import MAX_NEW_TOKENS
 QUESTION = "What text can you read in the image? Answer with the text only."
 
 
-def write_own_suite(vlm: VLM, folder: Path, num_pairs: int, *, control: bool = True) -> Path:
+def write_own_suite(
+    vlm: VLM, folder: Path, num_pairs: int, *, control: bool = True, max_new_tokens: int = MAX_NEW_TOKENS["text"]
+) -> Path:
     """Pairs of made pictures on which the model gives two different readable answers."""
     (folder / "images").mkdir(parents=True)
     answers: dict[str, str] = {}
@@ -22,7 +24,7 @@ def write_own_suite(vlm: VLM, folder: Path, num_pairs: int, *, control: bool = T
     for seed in range(400):
         image = tiny.picture(seed=seed)
         name = f"images/{seed}.png"
-        (answer,) = sweep(vlm, vlm.ask(QUESTION, image), [Plan.own()], max_new_tokens=MAX_NEW_TOKENS["text"]).texts
+        (answer,) = sweep(vlm, vlm.ask(QUESTION, image), [Plan.own()], max_new_tokens=max_new_tokens).texts
         if match.read("text", answer) is None:
             continue
         image.save(folder / name)

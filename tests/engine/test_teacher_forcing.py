@@ -114,10 +114,11 @@ def check(vlm, rows, scores, others=None):
         reference = Reference(vlm, messages, others)
         here = scores.row == row
         tokens = reference.tokens
-        own = reference.logits([]).log_softmax(-1)
+        whole = reference.logits([])
+        own = whole.log_softmax(-1)
         assert int(here.sum()) == len(tokens)
         for index, layers in enumerate([[], *ABLATIONS.values()]):
-            logits = reference.logits(layers)
+            logits = reference.logits(layers) if layers else whole
             logprobs = logits.log_softmax(-1)
             close(scores.logprobs[index, here], logprobs.gather(1, tokens[:, None])[:, 0])
             assert torch.equal(scores.top1[index, here], logits.argmax(-1) == tokens)

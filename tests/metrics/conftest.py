@@ -6,9 +6,11 @@ import torch
 from own_suite import write_own_suite
 
 import vfl
+from vfl.probes.asking import MAX_NEW_TOKENS
 from vfl.probes.pair import read_suite
 
 FAMILIES = ["llava", "qwen2_5_vl", "smolvlm"]
+ANSWER = 6  # tokens
 QUESTIONS = ("how many cats are there", "is there a red cube or a blue ball in the image")
 
 
@@ -22,10 +24,19 @@ def prompts(vlm):
     return [vlm.ask(question, tiny.picture(seed=seed)) for seed, question in enumerate(QUESTIONS)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_answers():
+    """A random model goes on for as long as it may: a few tokens show what it answers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MAX_NEW_TOKENS, "text", ANSWER)
+        yield
+
+
 @pytest.fixture(scope="session")
 def pairs(vlm, tmp_path_factory):
     """Pairs whose answers are the model's own; one of another function."""
-    suite = read_suite(write_own_suite(vlm, tmp_path_factory.mktemp("suite") / "probes", 3))
+    folder = tmp_path_factory.mktemp("suite") / "probes"
+    suite = read_suite(write_own_suite(vlm, folder, 3, max_new_tokens=ANSWER))
     return [pair.model_copy(update={"function": ("naming", "reading")[i % 2]}) for i, pair in enumerate(suite)]
 
 

@@ -1,6 +1,7 @@
 """Self-contained pages: where their templates lie, and what they share."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from vfl.report.words import NONE, fixed, interval, layer_list, percent, signed
 SHARED = Path(__file__).resolve().parent
 
 
+@cache
 def environment(folder: Path) -> Environment:
     """Templates of a report's own folder, then those that all share.
 
-    Everything is escaped: labels, answers and model names are written by others.
+    Everything is escaped: labels, answers and model names are written by others. One environment a folder, since it
+    keeps the templates that it has compiled, which costs more than to fill them in.
     """
     env = Environment(
         loader=FileSystemLoader([folder, SHARED]),

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def base_code(flight: Preflight) -> str:
     return "str(EMBEDDED)" if flight.model.test_bed else literal(flight.model.id)
 
 
+@cache
 def environment() -> Environment:
     """Markdown is not HTML: the template escapes by `plain` and `code`."""
     env = Environment(

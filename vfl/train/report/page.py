@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return recipe
 
 
+@cache
 def _environment() -> Environment:
     """The page's templates with the filters that they use."""
     env = environment(TEMPLATES)
