@@ -154,8 +154,8 @@ def test_the_prompt_is_the_familys_own() -> None:
     assert PIXEL.box_prompt("Where is {label}?", "cat").startswith("Where is {label}?")
 
 
-# Answers as the models write them, on a picture of 1000 x 500 that the processor leaves as it is; from model cards and
-# issues of the projects.
+# Answers in each convention's forms, as the projects' code and issues show them, on a picture of 1000 x 500 that the
+# processor leaves as it is.
 WRITTEN = [
     (PIXEL, '```json\n[\n\t{"bbox_2d": [100, 50, 300, 250], "label": "cat"}\n]\n```', (100, 50, 300, 250)),
     (PIXEL, "The cat is at [100, 50, 300, 250].", (100, 50, 300, 250)),

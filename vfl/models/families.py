@@ -68,8 +68,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
-# How families write boxes that are not in the table and found by discovery. GLM-4.5V's and Molmo2's model cards say so;
-# Gemma 4 is taken to write what Gemini's documentation says (y first, thousandths), as Gemma 3.
+# How families write boxes that are not in the table and found by discovery. GLM's and Molmo2's forms are those that
+# code which uses these models reads; Gemma 4 is assumed to write as Gemma 3 does (y first, thousandths).
 BOXES_OF_OTHERS = {
     "glm4v": boxes.GLM,
     "glm4v_moe": boxes.GLM,
