@@ -254,8 +254,8 @@ def _check_attention(model: PreTrainedModel, model_id: str) -> None:
     used = model.config.get_text_config(decoder=True)._attn_implementation
     if used not in ("sdpa", "eager"):
         raise InputError(
-            f"{model_id} was loaded with attn_implementation={used!r}, which can't be used: hiding tokens needs masks. "
-            "Expected sdpa or eager: call model.set_attn_implementation('sdpa') first."
+            f"{model_id} was loaded with attn_implementation={used!r}, and its attention takes no masks that hide "
+            "tokens. Expected sdpa or eager: call model.set_attn_implementation('sdpa') first."
         )
 
 
