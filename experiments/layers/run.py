@@ -152,8 +152,10 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
         yield from (Run(model, task, "thin", LONG_RATE, seed, *CHOSEN) for task in judged)
     for seed in range(seeds):
         yield from (Run(model, task, "full", LONG_RATE, seed, SHARE) for task in everything)
+    for seed in range(seeds):  # is it the layers or the way?
+        yield from (Run(model, task, "full", LONG_RATE, seed, *CHOSEN) for task in ("cells", "dark", "poster", "counts"))
     for seed in range(seeds):
-        yield from (Run(model, task, arm, LONG_RATE, seed, *CHOSEN) for arm in ("full", "function") for task in judged)
+        yield from (Run(model, task, "function", LONG_RATE, seed, *CHOSEN) for task in judged)
 
 
 def best_beta(results: list[dict[str, Any]]) -> float | None:
