@@ -152,8 +152,9 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
         yield from (Run(model, task, "thin", LONG_RATE, seed, *CHOSEN) for task in judged)
     for seed in range(seeds):
         yield from (Run(model, task, "full", LONG_RATE, seed, SHARE) for task in everything)
+    forgot = ("cells", "dark", "poster", "counts")
     for seed in range(seeds):  # is it the layers or the way?
-        yield from (Run(model, task, "full", LONG_RATE, seed, *CHOSEN) for task in ("cells", "dark", "poster", "counts"))
+        yield from (Run(model, task, "full", LONG_RATE, seed, *CHOSEN) for task in forgot)
     for seed in range(seeds):
         yield from (Run(model, task, "function", LONG_RATE, seed, *CHOSEN) for task in judged)
 
