@@ -104,6 +104,19 @@ def test_an_adapter_is_compared_with_the_base(vfl_command, model, suite, adapter
     assert f"{100 * change.difference:+.1f}" in output
 
 
+def test_from_python_the_adapter_is_on_the_model_for_the_evaluation_alone(model, suite, adapter, tmp_path):
+    vlm = vfl.load(model)
+    settings = {"probes": str(suite), "functions": "naming", "progress": False}
+    before = vfl.evaluate(vlm, out=tmp_path / "before", **settings)
+    adapted = vfl.evaluate(vlm, out=tmp_path / "adapted", adapter=str(adapter), **settings)
+    assert adapted.adapter == AdapterId(path=str(adapter), sha256=weights_sha256(adapter))
+    assert adapted.groups["naming"].accuracy < before.groups["naming"].accuracy == 1.0
+    assert vfl.evaluate(vlm, out=tmp_path / "after", **settings).groups == before.groups
+    with pytest.raises(InputError, match="holds no adapter"):
+        vfl.evaluate(vlm, out=tmp_path / "none", adapter=str(tmp_path), **settings)
+    assert not (tmp_path / "none").exists()
+
+
 def test_data_is_grouped_by_a_column(vfl_command, model, data, tmp_path):
     out = tmp_path / "out"
     arguments = ("--data", data, "--images", tmp_path / "pictures", "--column", "task", "--out", out)

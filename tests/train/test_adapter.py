@@ -14,15 +14,8 @@ from transformers import AutoModelForImageTextToText
 
 from vfl.errors import InputError
 from vfl.io.folders import replacing_folder
-from vfl.train.adapter.files import (
-    CONFIG,
-    WEIGHTS,
-    adapted_modules,
-    load_adapter,
-    read_adapter_config,
-    save_adapter,
-    verify_adapter,
-)
+from vfl.loading.adapter import CONFIG, WEIGHTS, load_adapter, read_adapter_config
+from vfl.train.adapter.files import adapted_modules, save_adapter, verify_adapter
 from vfl.train.adapter.lora import build_lora
 from vfl.train.export.meta_model import meta_model
 

@@ -12,10 +12,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from vfl.errors import InputError
 from vfl.io.config import read_config
 from vfl.io.run_folder import RunFolder
+from vfl.loading.adapter import CONFIG, WEIGHTS, load_adapter
 from vfl.loading.load import load
 from vfl.models.pixel_limits import SAVED, limits_of
 from vfl.train.adapter import merge as merging
-from vfl.train.adapter.files import CONFIG, WEIGHTS, load_adapter, save_adapter
+from vfl.train.adapter.files import save_adapter
 from vfl.train.adapter.lora import build_lora
 from vfl.train.adapter.merge import TOLERANCE, MergeConfig
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import vfl
 from vfl.errors import InputError
-from vfl.train.adapter.files import load_adapter
+from vfl.loading.adapter import load_adapter
 from vfl.train.assemble import assemble
 from vfl.train.recipe import Recipe
 from vfl.train.run import train

@@ -88,32 +88,12 @@ def command(
     folder_of(settings).refuse_if_taken(overwrite=overwrite, can_resume=False)
     if settings.baseline is not None:
         read_evaluation(settings.baseline)  # before the model is loaded
-    vlm = load_from(settings)
-    on_it = put_on(vlm, settings) if settings.adapter is not None else None
-    result = run(settings, vlm, adapter=on_it, overwrite=overwrite, progress=True)
+    result = run(settings, load_from(settings), overwrite=overwrite, progress=True)
     console = Console()
     console.print(table_of(result))
     for note in result.notes:
         console.print(f"Note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Results: {settings.out / 'evaluation.json'}", markup=False, highlight=False, soft_wrap=True)
-
-
-def put_on(vlm: Any, settings: Any) -> Any:
-    """Put an adapter on the model, whose pictures get the size that it was trained with; which one it is."""
-    from vfl.errors import InputError
-    from vfl.evaluate.result import AdapterId
-    from vfl.models.identity import weights_sha256
-    from vfl.models.pixel_limits import take_over
-
-    try:
-        from vfl.train.adapter.files import load_adapter
-    except ImportError as error:
-        raise InputError(f'Adapters need {error.name}, which is not installed: pip install "vfl[train]"') from error
-    folder, own = settings.adapter, {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
-    load_adapter(vlm.model, folder)
-    if other := take_over(vlm.processor, vlm.family.name, folder, **own):
-        vlm.notes.append(other)
-    return AdapterId(path=str(folder), sha256=weights_sha256(folder))
 
 
 def data_sets(paths: list[Path] | None, reading: dict[str, Any]) -> dict[str, Any] | None:

@@ -4,9 +4,12 @@ vfl evaluate Qwen/Qwen2.5-VL-3B-Instruct --adapter runs/sft/adapter --data cvben
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vfl.errors import InputError
 from vfl.evaluate.answers import Answered, Evaluator
 from vfl.evaluate.config import EvaluateConfig
 from vfl.evaluate.items import EvalItem, items_of_probes
@@ -17,6 +20,7 @@ from vfl.functionmap import other_pixels
 from vfl.io.run_folder import RunFolder
 from vfl.loading.config import configured, identify, load_from
 from vfl.loading.load import EMBEDDED, EMBEDDED_ID, resolve
+from vfl.models.identity import weights_sha256
 from vfl.models.vlm import VLM
 from vfl.probes.asking import cut_warning
 
@@ -34,11 +38,11 @@ def evaluate(
     """Accuracy of a model on probes and data sets, per function or column.
 
     Args:
-        model: folder, hub id, a loaded VLM (with an adapter on it, if there is one), or "embedded".
+        model: folder, hub id, a loaded VLM, or "embedded".
         out: folder for evaluation.json and the answers.
         overwrite: replace another evaluation in `out`.
         progress: show a progress bar.
-        settings: fields of `EvaluateConfig`, such as probes, pairs, data, baseline.
+        settings: fields of `EvaluateConfig`, such as adapter, probes, pairs, data, baseline.
 
     Raises:
         InputError: for settings, probes, data or models that can't be used.
@@ -57,7 +61,6 @@ def run(
     config: EvaluateConfig,
     vlm: VLM,
     *,
-    adapter: AdapterId | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Evaluation:
@@ -65,19 +68,32 @@ def run(
 
     Args:
         config: what to ask, and where results go.
-        vlm: the model, with its adapter on it if there is one.
-        adapter: which adapter that is.
+        vlm: the model; the configuration's adapter is on it meanwhile.
         overwrite: replace another evaluation.
         progress: show a progress bar.
 
     Raises:
-        InputError: for probes, data or a baseline that can't be used, or a folder that is taken.
+        InputError: for an adapter, probes, data or a baseline that can't be used, or a folder that is taken.
     """
     folder = folder_of(config)
-    with folder.held(overwrite=overwrite, can_resume=False):
+    with folder.held(overwrite=overwrite, can_resume=False), _adapted(config, vlm) as adapter:
         evaluation, answered = _evaluated(config, vlm, adapter, progress)
         folder.save(evaluation.settings)
         return evaluation.save(config.out, answered)
+
+
+@contextmanager
+def _adapted(config: EvaluateConfig, vlm: VLM) -> Iterator[AdapterId | None]:
+    """The configuration's adapter on the model; which one it is."""
+    if config.adapter is None:
+        yield None
+        return
+    try:
+        from vfl.loading.adapter import adapter_on
+    except ImportError as error:
+        raise InputError(f'Adapters need {error.name}, which is not installed: pip install "vfl[train]"') from error
+    with adapter_on(vlm, config.adapter, min_pixels=config.min_pixels, max_pixels=config.max_pixels):
+        yield AdapterId(path=str(config.adapter), sha256=weights_sha256(config.adapter))
 
 
 def _evaluated(

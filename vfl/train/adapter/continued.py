@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from vfl.errors import InputError
 from vfl.io.layers import layer_list
+from vfl.loading.adapter import CONFIG, load_adapter, read_adapter_config
 from vfl.models.discover import discover
-from vfl.train.adapter.files import CONFIG, load_adapter, read_adapter_config
 from vfl.train.adapter.towers import layer_of, tower_of
 
 

@@ -1,4 +1,4 @@
-"""An adapter as it stands on a model and as it lies on disk: what it adapts, saving it whole, loading it strictly."""
+"""An adapter as it stands on a model and as it is saved: what it adapts, saving it whole, checking what was saved."""
 
 import os
 import re
@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from peft.utils import get_peft_model_state_dict, load_peft_weights
 from safetensors.torch import save_file
@@ -17,12 +16,11 @@ from transformers import PreTrainedModel
 
 from vfl.errors import InputError
 from vfl.io.folders import replacing_folder
+from vfl.loading.adapter import WEIGHTS, placed, read_adapter_config
 from vfl.models.discover import discover
 from vfl.train.adapter.towers import Tower, layer_of, tower_of
 from vfl.train.export.meta_model import empty_copy
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 _WRAPPED = re.compile(r"\.(base_layer|lora_\w+|modules_to_save|original_module|token_adapter)(\.|$).*")
 
 
@@ -105,22 +103,6 @@ def readable(folder: Path) -> None:
             path.chmod(0o666 & ~umask)
 
 
-def load_adapter(base_model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
-    """The model with a saved adapter on it; unlike PEFT alone, every tensor must find its place.
-
-    Args:
-        base_model: plain; the adapter is injected into it.
-        folder: as `save_adapter` or PEFT wrote it.
-        trainable: to go on training it, rather than for inference.
-
-    Raises:
-        InputError: when the folder holds no LoRA adapter, or it is not one for this model.
-    """
-    if any(isinstance(module, LoraLayer) for module in base_model.modules()):
-        raise InputError("The base model has an adapter on it already. Give a freshly loaded one.")
-    return _load(base_model, folder, read_adapter_config(folder), trainable=trainable)
-
-
 def verify_adapter(model: PreTrainedModel, folder: Path, trained: Mapping[str, torch.Tensor] | None = None) -> int:
     """Load a saved adapter onto an empty copy of its base and compare; the number of its tensors.
 
@@ -138,53 +120,10 @@ def verify_adapter(model: PreTrainedModel, folder: Path, trained: Mapping[str, t
     if trained is not None:
         _compare({name: tensor.cpu() for name, tensor in trained.items()}, stored, folder)
     config.init_lora_weights = False  # PiSSA and its kin would decompose weights that are not here
-    placed = get_peft_model_state_dict(_load(empty_copy(model), folder, config), save_embedding_layers=False)
-    if len(placed) != len(stored):
-        raise InputError(f"The adapter in {folder} has {len(stored)} tensors, on its base it has {len(placed)}.")
-    return len(placed)
-
-
-def read_adapter_config(folder: Path) -> Any:
-    """The adapter's `LoraConfig`.
-
-    Raises:
-        InputError: when there is none, or it is of another method.
-    """
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise InputError(f"{folder} holds no adapter: expected {CONFIG} and {WEIGHTS}, as PEFT saves them.")
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
-    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
-        raise InputError(f"{folder} holds an adapter of type {config.peft_type}; expected LORA.")
-    return config
-
-
-def _load(base_model: PreTrainedModel, folder: Path, config: Any, *, trainable: bool = False) -> PeftModel:
-    """The two steps of `PeftModel.from_pretrained`, which only warns of the tensors that the second one misses."""
-    kind = type(base_model).__name__
-    config.inference_mode = not trainable
-    empty = base_model.device.type == "meta"
-    try:
-        loaded = PeftModel(base_model, config, low_cpu_mem_usage=empty)
-        result = loaded.load_adapter(
-            str(folder),
-            "default",
-            is_trainable=trainable,
-            low_cpu_mem_usage=empty,
-            key_mapping=getattr(base_model, "_checkpoint_conversion_mapping", None),
-            torch_device="cpu",
-        )
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"The adapter in {folder} does not fit {kind}: {' '.join(str(error).split())}") from error
-    for problem, keys in (("lacks", result.missing_keys), ("has no place in the model for", result.unexpected_keys)):
-        if keys:
-            raise InputError(
-                f"The adapter in {folder} {problem} {keys[0]} and {len(keys) - 1} others. Its names are not those of "
-                f"{kind}: check the base model, and the Transformers version that the adapter was trained with."
-            )
-    return loaded
+    there = get_peft_model_state_dict(placed(empty_copy(model), folder, config), save_embedding_layers=False)
+    if len(there) != len(stored):
+        raise InputError(f"The adapter in {folder} has {len(stored)} tensors, on its base it has {len(there)}.")
+    return len(there)
 
 
 def _lora_layers(peft_model: PeftModel) -> list[tuple[str, LoraLayer]]:

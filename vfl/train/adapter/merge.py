@@ -19,11 +19,11 @@ from vfl.errors import InputError
 from vfl.io.fields import MaxPixels, MinPixels
 from vfl.io.folders import replacing_folder
 from vfl.io.run_folder import RunFolder, write_settings
+from vfl.loading.adapter import load_adapter, read_adapter_config
 from vfl.loading.load import load, resolve
 from vfl.models.encode import Encoded
 from vfl.models.pixel_limits import take_over
 from vfl.models.precision import DTYPES
-from vfl.train.adapter.files import load_adapter, read_adapter_config
 
 logger = logging.getLogger(__name__)
 
