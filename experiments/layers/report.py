@@ -55,6 +55,7 @@ def cells(results: Sequence[dict[str, Any]], model: str) -> list[Cell]:
         run = json.loads(row["run"])
         if run["model"] == model:
             arm = run["arm"] + (f", KL {run['beta']:g}" if "beta" in run else "")
+            arm += ", favour" if run.get("favour") else ""
             runs.setdefault((run["task"], arm, run["rate"], run["replay"]), []).append(row)
     return [_cell(*key, rows) for key, rows in runs.items()]
 

@@ -25,7 +25,7 @@ class ProtectConfig(BaseModel):
     how: Literal["freeze", "scale", "kl"] = "freeze"
     scale: float = Field(default=0.1, gt=0, lt=1, description="of the learning rate, for how: scale")
     beta: float = Field(
-        default=1.0, ge=0, description="for how: kl: what a nat of divergence weighs; 0 measures and holds nothing"
+        default=3.0, ge=0, description="for how: kl: what a nat of divergence weighs; 0 measures and holds nothing"
     )
     anchors: OldRowsConfig | None = Field(
         default=None, description="rows for how: kl; probes are minimal pairs of the functions"
