@@ -58,7 +58,8 @@ KEPT = (
     (SHARE, None, None), (SHARE, None, True), (SHARE, 3.0, None), (SHARE, 3.0, True),
     (FIFTH, None, None), (FIFTH, None, True), (FIFTH, 3.0, True),
 )  # fmt: skip
-CHOSEN = (SHARE, 3.0, True)  # of these, on cells, poster and dark of the planted model
+KEPT_ON = (("cells", 0), ("poster", 0), ("dark", 0), ("dark", 1), ("cells", 1))
+CHOSEN = (SHARE, 3.0, True)  # by `best_kept`
 FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
@@ -140,8 +141,24 @@ def planned_kept(model: str) -> Iterator[Run]:
     for arm in ("thin", "rank 8"):
         for task in LONG_TASKS:
             yield from (Run(model, task, arm, LONG_RATE, 0, *kept) for kept in KEPT)
-    for seed, task in ((0, "dark"), (1, "dark"), (1, "cells")):
+    for task, seed in KEPT_ON[2:]:
         yield from (Run(model, task, "thin", LONG_RATE, seed, *kept) for kept in KEPT)
+
+
+def best_kept(results: list[dict[str, Any]]) -> tuple[float, float | None, bool | None] | None:
+    """The way with the highest sum over tasks of what `thin` learned and the mean of what it kept."""
+    reached = {row["run"]: row["after"] for row in results}
+    sums = {}
+    for kept in KEPT:
+        scores: dict[str, list[float]] = {}
+        for task, seed in KEPT_ON:
+            after = reached.get(Run("planted", task, "thin", LONG_RATE, seed, *kept).key())
+            if after is None:
+                return None
+            old = [share(digits) for name, digits in after.items() if name != NEW]
+            scores.setdefault(task, []).append(share(after[NEW]) + float(np.mean(old)))
+        sums[kept] = sum(float(np.mean(each)) for each in scores.values())
+    return max(sums, key=lambda kept: sums[kept])
 
 
 def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:

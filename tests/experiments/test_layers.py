@@ -18,12 +18,16 @@ from experiments.layers.loop import Schedule, adapted, as_anchors, batches, enco
 from experiments.layers.preference import pair_loss, pairs_of  # noqa: E402
 from experiments.layers.run import (  # noqa: E402
     BETAS,
+    CHOSEN,
     FIRST,
+    KEPT_ON,
     SECOND,
     Run,
     best_beta,
+    best_kept,
     planned,
     planned_anchors,
+    planned_confirmed,
     planned_long,
 )
 from experiments.layers.tasks import TASKS, rows_of, write  # noqa: E402
@@ -171,6 +175,16 @@ def test_no_test_picture_is_a_training_picture(tmp_path):
     assert taken > trained
     lines = [json.loads(line) for line in (tmp_path / "task" / "test.jsonl").read_text().splitlines()]
     assert 0 < len(lines) <= 60
+
+
+def test_the_way_to_keep_the_old_is_the_best_of_the_runs_that_are_shipped():
+    path = ROOT / "experiments" / "layers" / "results-240.jsonl"
+    results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert best_kept(results) == CHOSEN
+    assert best_kept(results[:50]) is None
+    judged = {(run.task, run.seed) for run in planned_confirmed("planted", 1) if run.favour and run.arm == "thin"}
+    assert judged, "something judges"
+    assert not judged & set(KEPT_ON)
 
 
 def test_the_weight_of_anchors_is_chosen_by_what_is_learned_and_kept():
