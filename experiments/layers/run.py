@@ -172,6 +172,8 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
     forgot = ("cells", "dark", "poster", "counts")
     for seed in range(seeds):  # is it the layers or the way?
         yield from (Run(model, task, "full", LONG_RATE, seed, *CHOSEN) for task in forgot)
+    for kept in (CHOSEN, (SHARE, None, None)):  # or the rate?
+        yield from (Run(model, task, "full", RATES[0], 0, *kept) for task in forgot)
     for seed in range(seeds):
         yield from (Run(model, task, "function", LONG_RATE, seed, *CHOSEN) for task in judged)
 
