@@ -19,7 +19,7 @@ from vfl.train.layers.choice import chosen_layers
 from vfl.train.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-SFT = sorted(RECIPES.glob("*/sft.yaml"))
+SFT = sorted([*RECIPES.glob("*/sft.yaml"), *RECIPES.glob("*/auto.yaml")])
 SELECT = sorted(RECIPES.glob("*/select.yaml"))
 
 
@@ -35,17 +35,17 @@ def test_pretraining_recipes_are_valid(path):
     assert read_pretraining(path).steps > 0
 
 
-@pytest.mark.parametrize("path", SFT, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", SFT, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_training_recipes_are_valid(path):
     """All keys, TRL's among them; the commands of their README name them."""
     recipe = read_recipe(path)
     arguments = trainer_arguments(recipe, torch.float32)
     assert arguments.gradient_checkpointing is False
     assert str(recipe.out).startswith("runs/")
-    assert f"vfl train recipes/{path.parent.name}/sft.yaml" in (path.parent / "README.md").read_text()
+    assert f"vfl train recipes/{path.parent.name}/{path.name}" in (path.parent / "README.md").read_text()
 
 
-@pytest.mark.parametrize("path", SFT, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", SFT, ids=lambda path: f"{path.parent.name}/{path.name}")
 @pytest.mark.parametrize("arm", ["layers=full", "layers.arm=reversed", "layers.arm=random", "match_rank=true"])
 def test_training_recipes_take_every_arm(path, arm):
     read_recipe(path, [arm])
