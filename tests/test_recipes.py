@@ -19,7 +19,8 @@ from vfl.train.layers.choice import chosen_layers
 from vfl.train.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-SFT = sorted([*RECIPES.glob("*/sft.yaml"), *RECIPES.glob("*/auto.yaml")])
+SFT = sorted(RECIPES.glob("*/sft.yaml"))
+TRAIN = sorted([*SFT, *RECIPES.glob("*/auto.yaml")])
 SELECT = sorted(RECIPES.glob("*/select.yaml"))
 
 
@@ -35,7 +36,7 @@ def test_pretraining_recipes_are_valid(path):
     assert read_pretraining(path).steps > 0
 
 
-@pytest.mark.parametrize("path", SFT, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", TRAIN, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_training_recipes_are_valid(path):
     """All keys, TRL's among them; the commands of their README name them."""
     recipe = read_recipe(path)
@@ -69,6 +70,6 @@ def test_the_micro_map_belongs_to_the_embedded_model():
 
 
 def test_every_yaml_is_covered():
-    known = {*RECIPES.glob("*/locate.yaml"), *RECIPES.glob("*/pretrain*.yaml"), *SFT, *SELECT}
+    known = {*RECIPES.glob("*/locate.yaml"), *RECIPES.glob("*/pretrain*.yaml"), *TRAIN, *SELECT}
     known |= {*RECIPES.glob("papers/*.yaml")}  # tests/test_papers.py
     assert set(RECIPES.rglob("*.yaml")) == known
