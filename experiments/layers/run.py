@@ -172,8 +172,9 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
     forgot = ("cells", "dark", "poster", "counts")
     for seed in range(seeds):  # is it the layers or the way?
         yield from (Run(model, task, "full", LONG_RATE, seed, *CHOSEN) for task in forgot)
-    for kept in (CHOSEN, (SHARE, None, None)):  # or the rate?
-        yield from (Run(model, task, "full", RATES[0], 0, *kept) for task in forgot)
+    yield from (Run(model, task, "full", RATES[0], 0, SHARE) for task in forgot)  # or the rate?
+    for seed in range(seeds):
+        yield from (Run(model, task, "full", RATES[0], seed, *CHOSEN) for task in forgot)
     for seed in range(2):  # which half of it stands in the way of finer counts?
         yield from (Run(model, "counts", "thin", LONG_RATE, seed, *kept) for kept in KEPT[:3])
     for seed in range(seeds):

@@ -170,7 +170,7 @@ def filter_command(
 @app.command("report")
 def report_command(
     scores: Annotated[Path, typer.Argument(help="Folder that `vfl select score` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help=OUT)],
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write, such as report.html.")],
     subset: Annotated[Path | None, typer.Option(help="Folder that `vfl select filter` wrote.")] = None,
     data: DataOption = None,
     images: Images = None,
