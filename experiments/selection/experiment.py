@@ -136,7 +136,7 @@ LITERATURE = ("coincide", "ccs", "prism", "semdedup", "vig")
 EQUAL_STEPS = tuple(name for name in POLICIES if name.endswith(", steps of all"))
 PARTS = tuple(name for name in POLICIES if name.startswith("balanced, ") and name not in EQUAL_STEPS)
 OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
-SEEDS, FEW, MOST = 5, 3, 30
+SEEDS, FEW, MOST = 5, 3, 19
 BUDGETS = (0.1, 0.4)  # beside 0.2
 Run = tuple[str, str, float, int]
 """Setting, policy, budget, seed."""
