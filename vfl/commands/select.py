@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from vfl.commands.options import (
-    OUT,
     AllowOtherModel,
     BadRows,
     Batch,
