@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfl.commands.options import (
+    OUT,
     AllowOtherModel,
     BadRows,
     Batch,
@@ -169,7 +170,7 @@ def filter_command(
 @app.command("report")
 def report_command(
     scores: Annotated[Path, typer.Argument(help="Folder that `vfl select score` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="HTML file to write, such as report.html.")],
+    out: Annotated[Path, typer.Option("--out", help=OUT)],
     subset: Annotated[Path | None, typer.Option(help="Folder that `vfl select filter` wrote.")] = None,
     data: DataOption = None,
     images: Images = None,
@@ -177,7 +178,7 @@ def report_command(
 ) -> None:
     """Write one HTML page: classes, scores, sample cards, the subset beside all data, agreement with baselines.
 
-    --data is where the data that was scored lies, if it was moved since.
+    --data is where the data that was scored lies, if it was moved since; --out is a file, such as report.html.
     """
     with extras():
         from vfl.select.report.page import write_selection_report
