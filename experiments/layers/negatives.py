@@ -43,8 +43,8 @@ import vfl
 from experiments.layers.arms import arm_of
 from experiments.layers.bed import NEW, WORN_NOISE, Bed
 from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
+from experiments.layers.plan import share
 from experiments.layers.preference import Pair, PairLoss, pair_loss, pairs_of
-from experiments.layers.run import share
 from experiments.layers.tasks import TASKS, plain, write
 from vfl.functionmap import FunctionMap
 from vfl.negatives.result import Negatives

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.layers.bed import NEW
-from experiments.layers.run import FIRST, SECOND, share
+from experiments.layers.plan import FIRST, SECOND, kept_sums, share
 from experiments.layers.tasks import TASKS
 from vfl.functionmap import FunctionMap
 from vfl.io.layers import layer_list
@@ -164,6 +164,9 @@ def main() -> None:
     texts += ["Layers", "", layers_table(plain, arms), ""]
     rate = max({cell.rate for cell in found}, key=lambda each: sum(cell.rate == each for cell in found))
     fmap = FunctionMap.load(options.map)
+    for (part, beta, favour), total in kept_sums(results).items():
+        held = "" if beta is None else f", KL {beta:g}"
+        texts.append(f"- {part:.0%} old rows{held}{', favour' if favour else ''}: {total:.2f}")
     texts += ["Shift", "", shift_table(found, options.out / "scores", options.model, fmap, rate), ""]
     before = {row["run"]: {name: share(digits) for name, digits in row["after"].items()}
               for row in results if not row["run"].startswith("{")}  # fmt: skip

@@ -15,8 +15,7 @@ import vfl  # noqa: E402
 from experiments.layers import negatives  # noqa: E402
 from experiments.layers.arms import DATA_RULES, arm_of  # noqa: E402
 from experiments.layers.loop import Schedule, adapted, as_anchors, batches, encode, fit, loss_of  # noqa: E402
-from experiments.layers.preference import pair_loss, pairs_of  # noqa: E402
-from experiments.layers.run import (  # noqa: E402
+from experiments.layers.plan import (  # noqa: E402
     BETAS,
     CHOSEN,
     FIRST,
@@ -30,6 +29,7 @@ from experiments.layers.run import (  # noqa: E402
     planned_confirmed,
     planned_long,
 )
+from experiments.layers.preference import pair_loss, pairs_of  # noqa: E402
 from experiments.layers.tasks import TASKS, rows_of, write  # noqa: E402
 from vfl.functionmap import FunctionMap  # noqa: E402
 from vfl.models.conversation import encoder_of  # noqa: E402

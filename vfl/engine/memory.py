@@ -21,6 +21,7 @@ T = TypeVar("T")
 _PLACES = {
     "read_pretrained": "while the weights were read",
     "prefill": "while an image was prefilled",
+    "prefill_all": "while images were prefilled together",
     "get_image_features": "in the vision tower",
 }
 # Rows also need room for activations that the estimate does not list (RoPE, norms, kernels' workspaces).

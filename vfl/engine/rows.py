@@ -135,9 +135,9 @@ def cut_tokens(tokens: Tokens, first: int, last: int) -> Tokens:
     length, num_keys = tokens.masks[0].shape[-2:]
     end = num_keys - length + last
     # Most layers are given the very same tensors: these are cut once.
-    values = {id(value): (name, value) for of_layer in tokens.arguments for name, value in of_layer.items()}
-    cuts = {key: cut_argument(name, value, length, cut) for key, (name, value) in values.items()}
-    arguments = [{name: cuts[id(value)] for name, value in of_layer.items()} for of_layer in tokens.arguments]
+    values = {(name, id(value)): value for of_layer in tokens.arguments for name, value in of_layer.items()}
+    cuts = {key: cut_argument(key[0], value, length, cut) for key, value in values.items()}
+    arguments = [{name: cuts[name, id(value)] for name, value in of_layer.items()} for of_layer in tokens.arguments]
     masks = {id(mask): mask[:, :, first:last, :end] for mask in tokens.masks}
     return Tokens(arguments, [masks[id(mask)] for mask in tokens.masks], [None] * len(tokens.masks))
 

@@ -70,6 +70,8 @@ def _check(vlm: VLM) -> None:
     if not vlm.shares_prefix and (problem := _swap_problem(vlm, encoded, question)):
         raise InputError(f"{type(vlm.model).__name__} is not supported: {problem}.")
     vlm.joins_images = _joins(vlm, encoded, vlm.ask(question, vlm.medium.noise(1)))
+    if not vlm.joins_images:
+        vlm.notes.append("several images in one pass don't come out as each alone, so each is prefilled alone")
 
 
 def tolerance(vlm: VLM, logits: torch.Tensor) -> float:
@@ -160,9 +162,9 @@ def _joins(vlm: VLM, *prompts: Encoded) -> bool:
     """Whether prefilling prompts together gives what prefilling each alone gives."""
     try:
         together = prefill_all(vlm, prompts)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # code that is not ours may not take several prompts; each alone works, as was seen above
+    except Exception as error:  # code that is not ours may not take several prompts; each alone works, as was seen
+        if is_out_of_memory(error):
+            raise
         logger.debug("%s does not prefill several images at once", type(vlm.model).__name__, exc_info=True)
         return False
     for ours, prompt in zip(together, prompts, strict=True):
