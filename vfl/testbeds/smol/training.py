@@ -1,4 +1,4 @@
-"""The state of a training run: the tower's own steps, then LoRA of the language model with tower and connector."""
+"""The state of a training run: the steps of vision tower and connector, then those of the language model's LoRA."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from vfl.testbeds.smol.language import language_model
 from vfl.testbeds.smol.model import build_model
 from vfl.testbeds.smol.packing import Packer, Rows
 from vfl.testbeds.smol.processor import SPECIAL, build_processor
-from vfl.testbeds.smol.tower import CellReader, draw_scenes, look, pixels
+from vfl.testbeds.smol.tower import LETTERED, CellReader, draw_scenes, look, pixels
 
 # What may differ between a checkpoint and the recipe that goes on from it.
 FREE = (
@@ -35,6 +35,7 @@ FREE = (
     "learning_rate",
 )
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FINDER_RATE = 1e-3
 LOWEST = 0.05  # of the learning rate, at the last step
 
 
@@ -72,20 +73,20 @@ class Training:
         self.new_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(SPECIAL)), device=device)
         self.new_rows = nn.Parameter(self.text.get_input_embeddings().weight[self.new_ids].clone())
         self.eyes = [*self.model.model.vision_model.parameters(), *self.model.model.connector.parameters()]
-        for parameter in self.eyes:
-            parameter.requires_grad_(True)
         self.lora = [parameter for name, parameter in self.text.named_parameters() if "lora_" in name]
         self.optimizer = self._optimizer()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        recipe = self.recipe
-        heads = [*self.reader.parameters(), *self.finder.parameters()]
-        groups = [
-            {"params": self.eyes, "rate": recipe.tower.learning_rate if self.step < 0 else recipe.tower_learning_rate},
-            {"params": heads, "rate": recipe.tower.learning_rate},
-        ]
-        if self.step >= 0:
-            groups.append({"params": [*self.lora, self.new_rows], "rate": recipe.learning_rate})
+        recipe, seeing = self.recipe, self.step < 0
+        for parameter in self.eyes:
+            parameter.requires_grad_(seeing)
+        if seeing:
+            groups = [{"params": [*self.eyes, *self.reader.parameters()], "rate": recipe.tower.learning_rate}]
+        else:
+            groups = [
+                {"params": [*self.lora, self.new_rows], "rate": recipe.learning_rate},
+                {"params": list(self.finder.parameters()), "rate": FINDER_RATE},
+            ]
         return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
 
     @property
@@ -122,8 +123,6 @@ class Training:
         answers = rows.labels >= 0
         labels, weights = rows.labels[answers], rows.weights[answers]
         loss = (cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
-        if (share := recipe.auxiliary * fading(step, recipe.auxiliary_steps)) > 0:
-            loss = loss + share * self.reader.loss(features, batch.scenes)[0]
         if (share := recipe.finding * fading(step, recipe.finding_steps)) > 0:
             asked = rows.cells >= 0
             loss = loss + share * cross_entropy(self.finder(hidden[asked]), rows.cells[asked])
@@ -136,7 +135,7 @@ class Training:
             done = self.step + tower.steps
             scale = schedule(done, tower.steps, tower.warmup, tower.decay)
             rng = np.random.default_rng([recipe.seed, 1, done])
-            scenes = draw_scenes(rng, tower.batch, recipe.pictures)
+            scenes = draw_scenes(rng, tower.batch, LETTERED)
             loss, shares = self.reader.loss(look(self.model, pixels(scenes).to(self.device)), scenes)
         else:
             scale = schedule(self.step, recipe.steps, recipe.warmup, recipe.decay)
