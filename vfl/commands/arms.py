@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vfl.train.arms.plan import Study
 
 
-@takes(config_options)
+@takes(config_options, required=["recipe"])
 def command(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/.")] = None,
     overrides: Overrides = None,
@@ -28,14 +28,20 @@ def command(
     arms: Annotated[
         str | None,
         typer.Option(
+            metavar="NAMES",
             help="Names of study.layers or study.arms, or words: function, full, reversed, random, auto, a rule.",
             show_default="those of the recipe's study, or function,full,reversed,random",
         ),
     ] = None,
-    replay: Annotated[str | None, typer.Option(help="on, off or on,off: with the recipe's data.replay.")] = None,
-    modules: Annotated[str | None, typer.Option(help="Of all, attention, mlp, those to compare.")] = None,
+    replay: Annotated[
+        str | None, typer.Option(metavar="on,off", help="Whether the recipe's data.replay is used, or both.")
+    ] = None,
+    modules: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Those of all, attention and mlp to compare.")
+    ] = None,
     learning_rates: Annotated[
-        str | None, typer.Option(help="Such as 1e-3,5e-3; a validation part chooses each arm's.")
+        str | None,
+        typer.Option(metavar="RATES", help="Such as 1e-3,5e-3; a validation part chooses each arm's."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each arm.", show_default="5")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time, spread over the GPUs.", min=1)] = 1,
@@ -47,10 +53,11 @@ def command(
     *,
     shared: Shared,
 ) -> None:
-    """Compare arms of a recipe over seeds at equal steps: layers, replay, modules, learning rates.
+    """Compare arms of a recipe over seeds.
 
-    The recipe needs an evaluation. The runs, arms.json, arms.md and arms.html go to --out (runs/arms). Interrupted, the
-    same command goes on; what is finished is kept.
+    Arms differ in layers, replay, modules or learning rates, and take equally many steps. The recipe needs an
+    evaluation. The runs, arms.json, arms.md and arms.html go to --out (runs/arms). Interrupted, the same command goes
+    on; what is finished is kept.
     """
     from rich.console import Console
 

@@ -1,4 +1,8 @@
-"""`vfl skip MODEL --entry 4 --exit 24`: answer with vision tokens absent from the other layers; what that saves."""
+"""`vfl skip MODEL --entry 4 --exit 24`: answer with vision tokens absent from the other layers; what that saves.
+
+vfl skip embedded --entry 2 --exit 8
+vfl skip Qwen/Qwen2.5-VL-3B-Instruct --map runs/map --keep counting --image cups.png --question "How many cups?"
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,22 +17,26 @@ from vfl.commands.options import Map, ModelArgument, Shared, config_options, mod
 @takes(model_options, config_options)
 def command(
     model: ModelArgument = None,
-    entry: Annotated[int | None, typer.Option(help="Vision tokens enter at this layer (0).")] = None,
-    exit: Annotated[int | None, typer.Option(help="And are gone from this layer on (the last).")] = None,
+    entry: Annotated[int | None, typer.Option(help="Vision tokens enter at this layer.", show_default="0")] = None,
+    exit: Annotated[int | None, typer.Option(help="And are gone from this layer on.", show_default="the last")] = None,
     map: Map = None,
     keep: Annotated[
-        str | None, typer.Option(help="With --map: functions whose layers see the image, such as counting,ocr.")
+        str | None,
+        typer.Option(metavar="NAMES", help="With --map: functions whose layers see the image, such as counting,ocr."),
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="Picture to ask about; a made one if left out.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Picture to ask about.", show_default="a drawn one")] = None,
     question: Annotated[str | None, typer.Option(help="What to ask.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Length of the timed answers (32).")] = None,
-    repeats: Annotated[int | None, typer.Option(help="Timed answers of each (3).")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens of each timed answer.", show_default="32")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Timed answers, with and without skipping.", show_default="3")
+    ] = None,
     *,
     shared: Shared,
 ) -> None:
-    """Answer with vision tokens absent from some layers, beside the plain model: answers, speed and cache.
+    """Answer with vision tokens in some layers only.
 
-    Either --entry and --exit, or --map and --keep, say which layers.
+    The plain model stands beside it: answers, speed, and memory of the cache. Either --entry and --exit, or --map and
+    --keep, say which layers.
     """
     from vfl.commands.settings import SkipConfig
     from vfl.engine.skip.running import generate

@@ -1,5 +1,6 @@
 """`vfl train RECIPE [key=value ...]`: LoRA in the layers of chosen functions, measured before and after.
 
+vfl train recipes/micro/sft.yaml --check
 vfl train recipes/micro/sft.yaml layers.arm=random --overwrite
 """
 
@@ -14,17 +15,20 @@ from vfl.commands.options import Overrides, Overwrite, Resume, Shared, config_op
 from vfl.errors import InputError
 
 
-@takes(config_options)
+@takes(config_options, required=["recipe"])
 def command(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/.")] = None,
     overrides: Overrides = None,
     resume: Resume = False,
-    check: Annotated[bool, typer.Option(help="Stop after the preflight; nothing is trained.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Stop after the preflight; nothing is trained.")] = False,
     overwrite: Overwrite = False,
     *,
     shared: Shared,
 ) -> None:
-    """Fine-tune with LoRA in the layers of chosen functions. Many GPUs: torchrun --module vfl.train.launch RECIPE."""
+    """Fine-tune with LoRA in chosen layers.
+
+    Accuracy is measured before and after. On many GPUs: torchrun --module vfl.train.launch RECIPE.
+    """
     from vfl.io.config import recipe_and_overrides
 
     config, sets, _ = split_shared(shared)
