@@ -1,8 +1,9 @@
-"""`vfl probes make|show`: suites of pairs, generated or your own.
+"""`vfl probes make|check|show`: suites of pairs, generated or your own.
 
 vfl probes make my-pairs --functions counting,ocr --pairs 100 --seed 0
 vfl probes make my-pairs --config suite.yaml
 vfl probes make my-pairs --coco annotations.json images/
+vfl probes check my-pairs
 vfl probes show my-pairs --out sheet.png
 """
 
@@ -114,15 +115,32 @@ def make_command(
     _describe(settings.out, made)
 
 
+@app.command("check", cls=Command, epilog=examples(__doc__, "probes check"))
+def check_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with probes.jsonl.")],
+) -> None:
+    """Check a suite, line by line.
+
+    Every line that can't be used is named, with its field and what was expected, and ends the command with exit code 2.
+    Notes on a suite that can be used say what would make it tell more.
+    """
+    from vfl.probes.check import check_suite
+
+    pairs, notes = check_suite(folder)
+    _describe(folder, pairs)
+    for note in notes:
+        typer.echo(f"Note: {note}")
+
+
 @app.command("show", cls=Command, epilog=examples(__doc__, "probes show"))
 def show_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with probes.jsonl.")],
     out: Annotated[Path, typer.Option("--out", help=OUT, rich_help_panel=RESULTS_GROUP)] = Path("sheet.png"),
     rows: Annotated[int, typer.Option(min=1, help="Pairs to show, taken in turn from each function.")] = 40,
 ) -> None:
-    """Check a suite and draw a contact sheet.
+    """Draw a contact sheet of a suite.
 
-    The sheet is a PNG with pairs of each function.
+    A PNG with pairs of each function; a suite that can't be used is refused.
     """
     from vfl.probes.pair import read_suite
     from vfl.probes.sheet import contact_sheet
