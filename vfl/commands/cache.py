@@ -10,12 +10,12 @@ import typer
 
 
 def command(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; what is being made stays.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything that is not in use.")] = False,
 ) -> None:
     """Show or clear what is kept between runs.
 
-    Rows prepared for training, and probes to replay: all of it can be made again. It lies in VFL_CACHE, or in the
-    folder vfl where the Hugging Face libraries keep models and data sets (HF_HOME).
+    These are rows prepared for training and pairs for replay, all of which can be made again. They are kept in
+    VFL_CACHE, or in the folder vfl where the Hugging Face libraries keep models and data sets (HF_HOME).
     """
     from vfl.io.cache import cache_home, clear_entry, entries
     from vfl.io.sizes import size_text

@@ -26,9 +26,10 @@ def command(
 ) -> None:
     """Set maps or measurements side by side.
 
-    Maps: the layers at relative depth, with the agreement of their functions' order; with --out also as a figure
-    (.png), a page (.html), or both in a folder. Measurements: their scalars, and of head tables the distance of the
-    values (EMD) and the correlation (Pearson); with --out also as a Markdown file (.md).
+    For maps, it shows each function's layers at their relative depth, and how well the models agree on the functions'
+    order; --out writes that as a figure (.png), a page (.html), or both into a folder. For measurements, it shows the
+    scalars, and for tables of heads the distance (EMD) and correlation (Pearson) of the values; --out writes a Markdown
+    file (.md).
     """
     if any(path.name == "metrics.json" or (path / "metrics.json").is_file() for path in runs):
         _measurements(runs, out)

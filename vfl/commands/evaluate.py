@@ -44,7 +44,7 @@ from vfl.commands.options import (
 def command(
     model: ModelArgument = None,
     out: Out = None,
-    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to put on the model.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to use with the model.")] = None,
     probes: Probes = None,
     functions: Functions = None,
     pairs: Pairs = None,
@@ -57,7 +57,7 @@ def command(
     format: Format = None,
     match: Match = None,
     on_bad_row: BadRows = None,
-    baseline: Annotated[Path | None, typer.Option(help="Another run's evaluation.json to compare with.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="evaluation.json of another run to compare with.")] = None,
     batch: Batch = None,
     overwrite: Overwrite = False,
     *,
@@ -65,9 +65,9 @@ def command(
 ) -> None:
     """Measure accuracy on pairs or on your own data.
 
-    With 95 % intervals, and paired differences from a --baseline. Rows of --data end with the right answer; each file
-    or folder is a set of its own, named after it or as --data NAME=PATH says; --data is repeatable. Writes
-    evaluation.json and answers.jsonl into the folder --out.
+    Accuracies have 95 % intervals, and paired differences from a --baseline. Rows of --data end with the right answer;
+    each file or folder is a set of its own, named after it or by --data NAME=PATH (repeatable). Writes evaluation.json
+    and answers.jsonl into the folder --out.
     """
     from vfl.evaluate.config import EvaluateConfig
     from vfl.evaluate.result import read_evaluation

@@ -33,11 +33,17 @@ def command(
     images: Images = None,
     map: Map = None,
     functions: Functions = None,
-    count: Annotated[int | None, typer.Option(help="Layers that a rule takes.", show_default="half of them")] = None,
-    sample: Annotated[int | None, typer.Option(help="Training rows that are read.", show_default="64")] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Number of layers that a rule takes.", show_default="half of them")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Number of training rows that are read.", show_default="64")
+    ] = None,
     warmup: Annotated[
         int | None,
-        typer.Option(help="Steps of a short LoRA run in all layers; 0 leaves this rule out.", show_default="0"),
+        typer.Option(
+            help="Steps of a short LoRA run in all layers for the warmup rule; 0 leaves it out.", show_default="0"
+        ),
     ] = None,
     out: Out = None,
     seed: Seed = None,
@@ -47,9 +53,9 @@ def command(
 ) -> None:
     """Rank a model's layers for a training set.
 
-    Every rule for choosing layers reads the rows; what kind of shift they look like is said too. With --map and
-    --functions (those that the rows are about) the map stands beside the rankings. With --out layers.json and
-    layers.png are written.
+    Applies every rule for choosing layers to the rows, and names the kind of shift that they look like. With --map and
+    --functions (those that the rows are about), the map stands beside the rankings. --out writes layers.json and
+    layers.png.
     """
     from vfl.commands.lora_config import import_peft
     from vfl.errors import InputError

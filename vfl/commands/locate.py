@@ -51,7 +51,7 @@ def command(
         choice(
             "--mode",
             values=("auto", "single", "window", "suffix"),
-            help="Layers that are swapped together; auto: as many as a function needs.",
+            help="Which layers are swapped together; auto: as many as a function needs.",
             default="auto",
         ),
     ] = None,

@@ -35,36 +35,40 @@ if TYPE_CHECKING:
 @takes(config_options)
 def command(
     map: Annotated[
-        Path | None, typer.Argument(metavar="MAP", help="map.json of `vfl locate`, or the folder that holds it.")
+        Path | None, typer.Argument(metavar="MAP", help="map.json from `vfl locate`, or the folder that holds it.")
     ] = None,
     model: ModelOption = None,
     functions: Functions = None,
     expand: Annotated[
-        int | None, typer.Option(help="Layers to add on each side of the functions' layers.", show_default="0")
+        int | None,
+        typer.Option(help="Number of layers to add on each side of the functions' layers.", show_default="0"),
     ] = None,
     arm: Annotated[
         str | None,
         choice(
             "--arm",
             values=("function", "full", "reversed", "random"),
-            help="The functions' own layers, all, all others, or equally many at random.",
+            help="The functions' own layers, all layers, all others, or as many at random.",
             default="function",
         ),
     ] = None,
     seed: Seed = None,
     layers: Annotated[str | None, typer.Option("--layers", metavar="LAYERS", help=LAYERS)] = None,
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Layers that a paper states, by name.")] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Layers as stated in a paper, by name.")] = None,
     match_rank: Annotated[
-        bool, typer.Option("--match-rank", help="Scale the rank to full LoRA's number of trainable parameters.")
+        bool,
+        typer.Option(
+            "--match-rank", help="Raise the rank until there are as many trainable parameters as in full LoRA."
+        ),
     ] = False,
     lora: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIELD=VALUE", help="A field of PEFT's LoraConfig, such as r=32 or use_dora=true; repeatable."
+            metavar="FIELD=VALUE", help="A field of PEFT's LoraConfig, such as r=32 or use_dora=true (repeatable)."
         ),
     ] = None,
     also_adapt: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="vision, projector, or both with a comma between.")
+        str | None, typer.Option(metavar="NAMES", help="Other parts to adapt: vision, projector or vision,projector.")
     ] = None,
     out: Out = None,
     tool: Annotated[
@@ -72,7 +76,7 @@ def command(
         choice(
             "--tool",
             values=("peft", "llamafactory", "swift", "axolotl", "unsloth", "all"),
-            help="Which trainer's files are written.",
+            help="Which trainer's files to write.",
             default="all",
         ),
     ] = None,
@@ -84,8 +88,8 @@ def command(
 ) -> None:
     """Write a LoRA configuration for chosen layers.
 
-    For PEFT, and for trainers that have a format of their own. --layers takes a list such as 10-17,20-23, or full.
-    adapter_config.json and the tools' files go into the folder --out; without it they are shown.
+    The files are for PEFT, and for trainers with formats of their own. --layers takes a list such as 10-17,20-23, or
+    full. adapter_config.json and the tools' files go into the folder --out; without it they are printed.
     """
     import_peft()
     from vfl.errors import InputError

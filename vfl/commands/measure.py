@@ -56,7 +56,7 @@ def command(
     match: Match = None,
     choices: Annotated[
         str | None,
-        typer.Option(help="The answers that rows choose from, such as A,B,C,D.", rich_help_panel=DATA_GROUP),
+        typer.Option(help="The answers to choose from, such as A,B,C,D.", rich_help_panel=DATA_GROUP),
     ] = None,
     on_bad_row: BadRows = None,
     functions: Functions = None,
@@ -67,9 +67,12 @@ def command(
     size: Size = None,
     seed: SeedOfOthers = None,
     max_new_tokens: MaxNewTokens = None,
-    lens_images: Annotated[int | None, typer.Option(help="Pictures of the interactive lens.", show_default="3")] = None,
+    lens_images: Annotated[
+        int | None, typer.Option(help="Number of pictures in the interactive lens.", show_default="3")
+    ] = None,
     paper: Annotated[
-        Path | None, typer.Option(help="File of a published table (recipes/papers): its data, metrics and numbers.")
+        Path | None,
+        typer.Option(help="File of a published table (recipes/papers) to reproduce: its data, metrics and numbers."),
     ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -78,8 +81,8 @@ def command(
 ) -> None:
     """Measure what a model does with its image.
 
-    Layer by layer and head by head, by the metrics of several papers. --data may also be the folder of a probe suite,
-    or generated probes: standard, micro. An option of a metric is set as --set options.cosine.eps=0.02. Writes
+    Layer by layer and head by head, with the metrics of several papers. --data may also be the folder of a probe suite,
+    or standard or micro to generate one. Options of a metric are set like --set options.cosine.eps=0.02. Writes
     metrics.json, report.html and figures/ into the folder --out; --resume also adds metrics to those that are there.
     """
     from vfl.measure.config import MeasureConfig

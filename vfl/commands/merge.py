@@ -51,7 +51,8 @@ def command(
 ) -> None:
     """Merge an adapter into its base model.
 
-    In the base's own dtype, unless --dtype is given; the merged model is read back, and its logits are checked.
+    The weights keep the base's own dtype unless --dtype is given. The merged model is read back and its logits are
+    checked.
     """
     from vfl.commands.lora_config import import_peft
 

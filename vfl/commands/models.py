@@ -13,7 +13,7 @@ from rich.table import Table
 def command() -> None:
     """List the supported families of models.
 
-    What holds for each, and the versions of the libraries that they were tested with.
+    Shows what is particular about each, and the library versions that they were tested with.
     """
     from vfl.models.families import FAMILIES, REFUSED, TESTED
 

@@ -43,14 +43,15 @@ def command(
     functions: Functions = None,
     blind: Annotated[
         str | None,
-        typer.Option(help="Layers, instead of a map: 10-12,20, all, random:3, or none: its own wrong answers."),
+        typer.Option(help="Layers that don't see the image, instead of a map: 10-12,20, all, random:3, or none."),
     ] = None,
     out: Out = None,
     images: Images = None,
     format: Format = None,
     match: Match = None,
     only_answered: Annotated[
-        bool, typer.Option("--only-answered", help="Keep only rows that the model answers rightly, seeing the image.")
+        bool,
+        typer.Option("--only-answered", help="Keep only rows that the model answers correctly when it sees the image."),
     ] = False,
     first: Annotated[int | None, typer.Option(help="Take only this many rows, from the beginning.")] = None,
     max_new_tokens: MaxNewTokens = None,
@@ -65,8 +66,9 @@ def command(
 ) -> None:
     """Make preference rows from a partly blind model.
 
-    Training rows are answered with the image hidden where a function reads it; wrong answers become rejected ones. Each
-    row's own answer is the chosen one. The folder --out is data for a recipe with `method: dpo`, as it is.
+    The model answers training rows with the image hidden in the layers where a function reads it, and wrong answers
+    become the rejected ones; each row's own answer is the chosen one. A recipe with `method: dpo` takes the folder
+    --out as its data.
     """
     from vfl.io.layers import layer_list
     from vfl.negatives.asking import WHY, Outcome

@@ -62,45 +62,47 @@ def choice(*names: str, values: tuple[str, ...], help: str, default: str | None 
     )
 
 
-MODEL = "Folder or hub id of a model, or embedded: the small test model."
+MODEL = "Model folder or hub id; embedded is the small test model."
 ModelArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL, show_default="embedded")]
 ModelOption = Annotated[
     str | None, typer.Option("--model", help=MODEL, show_default="embedded", rich_help_panel=MODEL_GROUP)
 ]
-OUT = "Where the results go."
+OUT = "Where to write the results."
 Out = Annotated[Path | None, typer.Option("--out", help=OUT, rich_help_panel=RESULTS_GROUP)]
-SEED = "Seed of what is drawn; the same gives the same."
+SEED = "Seed of everything that is drawn at random."
 Seed = Annotated[int | None, typer.Option("--seed", help=SEED, show_default="0")]
 SeedOfOthers = Annotated[int | None, typer.Option("--seed", help=SEED, show_default="1")]
 """Evaluations draw other pairs than `vfl locate`."""
-Functions = Annotated[str | None, typer.Option("--functions", metavar="NAMES", help="Names, such as counting,ocr.")]
+Functions = Annotated[
+    str | None, typer.Option("--functions", metavar="NAMES", help="Functions by name, such as counting,ocr.")
+]
 Probes = Annotated[
     str | None,
     typer.Option(
         "--probes",
         metavar="DIR",
-        help="Folder of a probe suite, or generated ones: standard, micro.",
+        help="Folder of a probe suite, or standard or micro to generate one.",
         rich_help_panel=PAIRS_GROUP,
     ),
 ]
-PAIRS = "Pairs of each function."
+PAIRS = "Number of pairs per function."
 Pairs = Annotated[int | None, typer.Option("--pairs", help=PAIRS, show_default="100", rich_help_panel=PAIRS_GROUP)]
 Size = Annotated[
-    int | None, typer.Option("--size", help="Pixels of generated images, on a side.", rich_help_panel=PAIRS_GROUP)
+    int | None, typer.Option("--size", help="Side length of generated images, in pixels.", rich_help_panel=PAIRS_GROUP)
 ]
-Map = Annotated[Path | None, typer.Option("--map", help="map.json of `vfl locate`, or the folder that holds it.")]
-LAYERS = "Your own layers, such as 10-12,20; where a function has its own, counting=10-12,20, repeatable."
+Map = Annotated[Path | None, typer.Option("--map", help="map.json from `vfl locate`, or the folder that holds it.")]
+LAYERS = "Layers of your own, such as 10-12,20; for one function counting=10-12,20 (repeatable)."
 Layers = Annotated[list[str] | None, typer.Option("--layers", metavar="LAYERS", help=LAYERS)]
 Batch = Annotated[
     int | None,
-    typer.Option("--batch", help="Questions or rows that the model is given at a time.", show_default="16"),
+    typer.Option("--batch", help="Questions or rows per batch.", show_default="16"),
 ]
-DATA = "Files, folders of shards or saved datasets, in any format that is read."
+DATA = "Files, folders of shards or saved datasets, in any supported format."
 DataOption = Annotated[list[Path] | None, typer.Option("--data", metavar="PATH", help=DATA, rich_help_panel=DATA_GROUP)]
 DataArgument = Annotated[list[Path] | None, typer.Argument(metavar="DATA", help=DATA)]
 Images = Annotated[
     Path | None,
-    typer.Option("--images", help="Folder of the images that the data's rows name.", rich_help_panel=DATA_GROUP),
+    typer.Option("--images", help="Folder of the images that the rows name.", rich_help_panel=DATA_GROUP),
 ]
 Format = Annotated[
     str | None,
@@ -108,13 +110,14 @@ Format = Annotated[
         "--format",
         metavar="KIND",
         autocompletion=lambda: list(KINDS),
-        help=f"Kind of the data's rows, where it isn't clear: {', '.join(KINDS)}.",
+        help=f"Format of the rows, where it can't be detected: {', '.join(KINDS)}.",
         show_default="auto",
         rich_help_panel=DATA_GROUP,
     ),
 ]
 Column = Annotated[
-    str | None, typer.Option("--column", help="Column of the data to group rows by.", rich_help_panel=DATA_GROUP)
+    str | None,
+    typer.Option("--column", help="Column of the data by which rows are grouped.", rich_help_panel=DATA_GROUP),
 ]
 Match = Annotated[
     str | None,
@@ -131,24 +134,24 @@ BadRows = Annotated[
     choice(
         "--on-bad-row",
         values=("error", "skip"),
-        help="A row that can't be used: stop there, or leave it out and say so.",
+        help="What to do with an unusable row: stop, or skip and report it.",
         default="error",
         group=DATA_GROUP,
     ),
 ]
-MAX_NEW_TOKENS = "Most tokens of an answer."
+MAX_NEW_TOKENS = "Maximum length of an answer, in tokens."
 MaxNewTokens = Annotated[
     int | None,
     typer.Option("--max-new-tokens", help=MAX_NEW_TOKENS, show_default="by the right answer's kind and length"),
 ]
 Reading = Annotated[
     str | None,
-    choice("--reading", values=("text", "answer", "all"), help="Who sees the swapped image.", default="text"),
+    choice("--reading", values=("text", "answer", "all"), help="Which tokens see the swapped image.", default="text"),
 ]
 Attention = Annotated[
     str | None,
     choice(
-        "--attention", values=("sdpa", "eager"), help="How attention is computed.", default="sdpa", group=MODEL_GROUP
+        "--attention", values=("sdpa", "eager"), help="Attention implementation.", default="sdpa", group=MODEL_GROUP
     ),
 ]
 Dtype = Annotated[
@@ -164,20 +167,23 @@ Dtype = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", help="Such as cuda:0 or cpu.", show_default="the GPU, if there is one", rich_help_panel=MODEL_GROUP
+        "--device",
+        help="Device, such as cuda:0 or cpu.",
+        show_default="the GPU, if there is one",
+        rich_help_panel=MODEL_GROUP,
     ),
 ]
 Revision = Annotated[
     str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.", rich_help_panel=MODEL_GROUP)
 ]
 AllowOtherModel = Annotated[
-    bool, typer.Option("--allow-other-model", help="Use a map of a model that this one derives from.")
+    bool, typer.Option("--allow-other-model", help="Accept the map of the model that this one was fine-tuned from.")
 ]
 MinPixels = Annotated[
     int | None,
     typer.Option(
         "--min-pixels",
-        help="Pictures of fewer pixels are enlarged (Qwen2-VL and its kin).",
+        help="Enlarge pictures of fewer pixels (Qwen2-VL and related families).",
         rich_help_panel=MODEL_GROUP,
     ),
 ]
@@ -185,38 +191,40 @@ MaxPixels = Annotated[
     int | None,
     typer.Option(
         "--max-pixels",
-        help="Pictures of more pixels are made smaller (Qwen2-VL and its kin).",
+        help="Shrink pictures of more pixels (Qwen2-VL and related families).",
         rich_help_panel=MODEL_GROUP,
     ),
 ]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=MODEL_GROUP),
+    typer.Option("--trust-remote-code", help="Run code that ships with the model.", rich_help_panel=MODEL_GROUP),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="YAML with settings; flags override it.", rich_help_panel=GENERAL)
+    Path | None, typer.Option("--config", help="YAML file with settings; flags override it.", rich_help_panel=GENERAL)
 ]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any setting, over all others: dotted keys, YAML; repeatable.",
+        help="Override any setting by its dotted key; the value is YAML (repeatable).",
         rich_help_panel=GENERAL,
     ),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", help="Print results and errors only: no progress, no warnings.", rich_help_panel=GENERAL),
+    typer.Option("--quiet", help="Print only results and errors: no progress, no warnings.", rich_help_panel=GENERAL),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings over the recipe's, such as layers.arm=full; as --set."),
+    typer.Argument(
+        metavar="KEY=VALUE", help="Override the recipe's settings, such as layers.arm=full (same as --set)."
+    ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace another run's results.", rich_help_panel=RESULTS_GROUP)
+    bool, typer.Option("--overwrite", help="Replace the results of an earlier run.", rich_help_panel=RESULTS_GROUP)
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.", rich_help_panel=RESULTS_GROUP)]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel=RESULTS_GROUP)]
 
 
 def model_options(
@@ -224,7 +232,7 @@ def model_options(
     device: Device = None,
     device_map: Annotated[
         str | None,
-        typer.Option(help="Spread the model over devices, such as auto.", rich_help_panel=MODEL_GROUP),
+        typer.Option(help="Spread the model over several devices, such as auto.", rich_help_panel=MODEL_GROUP),
     ] = None,
     quantize: Annotated[
         str | None,
@@ -238,7 +246,8 @@ def model_options(
     attention: Attention = None,
     revision: Revision = None,
     chat_template: Annotated[
-        Path | None, typer.Option(help="File with a chat template.", rich_help_panel=MODEL_GROUP)
+        Path | None,
+        typer.Option(help="File with a chat template to use instead of the model's.", rich_help_panel=MODEL_GROUP),
     ] = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,

@@ -41,7 +41,7 @@ app = typer.Typer(help="Make, check and show suites of pairs.", no_args_is_help=
 @takes(config_options, required=["out"])
 def make_command(
     out: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Folder for the suite; must not hold one already.")
+        Path | None, typer.Argument(metavar="DIR", help="Folder for the suite; must not hold one yet.")
     ] = None,
     functions: Functions = None,
     pairs: Pairs = None,
@@ -51,7 +51,7 @@ def make_command(
         choice(
             "--style",
             values=("standard", "micro"),
-            help="standard: for real models; micro: for the embedded one.",
+            help="standard is for real models, micro for the embedded one.",
             default="standard",
             group=PAIRS_GROUP,
         ),
@@ -60,7 +60,7 @@ def make_command(
     objects: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of your own pictures, one a class, instead of the bundled ones.",
+            help="Folder of your own pictures, one per class, instead of the bundled ones.",
             rich_help_panel=PAIRS_GROUP,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def make_command(
         tuple[Path, Path] | None,
         typer.Option(
             metavar="JSON DIR",
-            help="COCO annotations and image folder: pairs from photographs instead of drawn ones.",
+            help="COCO annotations and image folder, for pairs of photographs instead of drawings.",
             rich_help_panel=PAIRS_GROUP,
         ),
     ] = None,
@@ -77,8 +77,8 @@ def make_command(
 ) -> None:
     """Write a suite of pairs.
 
-    DIR/probes.jsonl, and the images beside it. Functions that are drawn: recognition, counting, grounding and ocr (the
-    paper's, made by default), and others; a wrong name lists them.
+    Writes DIR/probes.jsonl and its images. By default, the paper's four functions are drawn: recognition, counting,
+    grounding and ocr. There are others; a wrong name lists them.
     """
     from vfl.errors import InputError
     from vfl.probes.coco import FUNCTIONS as COCO_FUNCTIONS
@@ -136,11 +136,11 @@ def check_command(
 def show_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with probes.jsonl.")],
     out: Annotated[Path, typer.Option("--out", help=OUT, rich_help_panel=RESULTS_GROUP)] = Path("sheet.png"),
-    rows: Annotated[int, typer.Option(min=1, help="Pairs to show, taken in turn from each function.")] = 40,
+    rows: Annotated[int, typer.Option(min=1, help="Number of pairs to show, taken from each function in turn.")] = 40,
 ) -> None:
     """Draw a contact sheet of a suite.
 
-    A PNG with pairs of each function; a suite that can't be used is refused.
+    The sheet is a PNG with pairs of each function. The suite is checked first.
     """
     from vfl.probes.pair import read_suite
     from vfl.probes.sheet import contact_sheet

@@ -57,17 +57,19 @@ POLICIES = (
 )  # fmt: skip
 CHOICE = "Choice"
 
-Split = Annotated[str | None, typer.Option("--split", help="Split of a saved dataset.", rich_help_panel=DATA_GROUP)]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Split of a saved dataset to use.", rich_help_panel=DATA_GROUP)
+]
 Remote = Annotated[
     bool,
-    typer.Option("--allow-remote", help="Fetch images whose names are addresses.", rich_help_panel=DATA_GROUP),
+    typer.Option("--allow-remote", help="Fetch images whose names are web addresses.", rich_help_panel=DATA_GROUP),
 ]
 ImageColumn = Annotated[
     str | None,
     typer.Option(
         "--image-column",
         metavar="NAMES",
-        help="Column with the images, or columns in order.",
+        help="Column with the images, or several in order.",
         show_default="images or image",
         rich_help_panel=DATA_GROUP,
     ),
@@ -77,7 +79,7 @@ Ablation = Annotated[
     choice(
         "--ablation",
         values=("hide", "blank", "mean"),
-        help="What text reads at a function's layers: no image, a blank one, or the mean of many.",
+        help="What the text reads in a function's layers: no image, a blank one, or the mean of many.",
         default="hide",
     ),
 ]
@@ -102,7 +104,7 @@ Shares = Annotated[
     str | None,
     typer.Option(
         metavar="SHARES",
-        help="Of each class: equal, proportional, or such as counting=2,ocr=1.",
+        help="Share of each class: equal, proportional, or such as counting=2,ocr=1.",
         show_default="equal",
         rich_help_panel=CHOICE,
     ),
@@ -110,12 +112,14 @@ Shares = Annotated[
 Target = Annotated[
     str | None,
     typer.Option(
-        metavar="NAMES", help="For the policy target: ocr, or weights: ocr=2,counting=1.", rich_help_panel=CHOICE
+        metavar="NAMES",
+        help="Functions for the policy target: ocr, or with weights ocr=2,counting=1.",
+        rich_help_panel=CHOICE,
     ),
 ]
 Include = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="Classes that take part as well, such as blind,text.", rich_help_panel=CHOICE),
+    typer.Option(metavar="NAMES", help="Further classes to choose from, such as blind,text.", rich_help_panel=CHOICE),
 ]
 Unsolved = Annotated[
     str | None,
@@ -140,7 +144,7 @@ Duplicates = Annotated[
 Diversity = Annotated[
     int | None,
     typer.Option(
-        help="Leave out a row whose image is within so many of 64 hash bits of a better one's.",
+        help="Leave out a row whose image hash differs from a better row's in at most this many of 64 bits.",
         rich_help_panel=CHOICE,
     ),
 ]
@@ -148,21 +152,21 @@ TokenWeights = Annotated[
     float | None,
     typer.Option(
         "--token-weights",
-        help="Weigh answer tokens: 1 where the log-probability changes by so many nats without the image, else 0.",
+        help="Weigh answer tokens: 1 where hiding the image changes the log-probability by this many nats, else 0.",
         rich_help_panel=CHOICE,
     ),
 ]
 CopyImages = Annotated[
     bool,
-    typer.Option("--copy-images", help="Put the rows' image files into the subset.", rich_help_panel=RESULTS_GROUP),
+    typer.Option("--copy-images", help="Copy the rows' image files into the subset.", rich_help_panel=RESULTS_GROUP),
 ]
-Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of duckdb.", show_default="1GB")]
+Memory = Annotated[str | None, typer.Option("--memory", help="Memory limit of duckdb.", show_default="1GB")]
 Parameters = Annotated[
     str | None,
     typer.Option(
         "--parameters",
         metavar="NUMBER",
-        help="The model's number of parameters, such as 7e9: for a budget in FLOPs.",
+        help="Number of parameters of the model, such as 7e9, for a budget in FLOPs.",
         rich_help_panel=CHOICE,
     ),
 ]
@@ -225,8 +229,8 @@ def score_command(
 ) -> None:
     """Score rows by what they need of the image.
 
-    Each row once per function: what its answer loses when the function's layers don't see the image. Scores go into the
-    folder --out; a run that was stopped goes on with the same command.
+    Each row is scored once per function, by what its answer loses when the function's layers can't see the image.
+    Scores go into the folder --out; after an interruption the same command continues.
     """
     with extras():
         from vfl.select.settings import ScoreConfig
@@ -246,8 +250,8 @@ def filter_command(
 ) -> None:
     """Choose rows to a budget from stored scores.
 
-    They are written in the format that they came in. No model is needed. --data is where the data that was scored lies,
-    if it was moved since.
+    Rows are written in the format they came in, and no model is needed. If the data has been moved since it was scored,
+    --data says where it is.
     """
     with extras():
         from vfl.select.subset.write import FilterConfig, filter_scores
@@ -266,8 +270,8 @@ def report_command(
 ) -> None:
     """Write a page about scores and a subset.
 
-    Classes, scores, sample cards, the subset beside all data, and agreement with baselines. --data is where the data
-    that was scored lies, if it was moved since; --out is a file, such as report.html.
+    It shows classes, scores, sample cards, the subset beside all data, and agreement with baselines. If the data has
+    been moved since it was scored, --data says where it is. --out is a file, such as report.html.
     """
     with extras():
         from vfl.select.report.page import write_selection_report
@@ -295,7 +299,7 @@ def run_command(
 ) -> None:
     """Score, choose and report in one go.
 
-    Scores that are there already are not made again. --config is a recipe: `score:` and `filter:` with the settings of
+    Scores that exist already are kept. --config is a recipe: `score:` and `filter:` with the settings of
     these commands, which --set names as score.batch=8 or filter.end=low. The subset and its report.html go into --out.
     """
     with extras():
@@ -335,7 +339,7 @@ def score_with(settings: Any, *, overwrite: bool) -> Path:
     try:
         return score(settings, overwrite=overwrite)
     except KeyboardInterrupt:
-        say(f"Interrupted. What was finished is kept in {settings.out}; the same command goes on.", error=True)
+        say(f"Interrupted. What was finished is kept in {settings.out}; the same command continues.", error=True)
         raise typer.Exit(130) from None
 
 

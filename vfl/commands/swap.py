@@ -30,7 +30,7 @@ def command(
     target: Annotated[Path | None, typer.Argument(metavar="A.png", help="The image that is asked about.")] = None,
     source: Annotated[
         Path | None,
-        typer.Argument(metavar="B.png", help="The image whose vision tokens are swapped in; of equal size."),
+        typer.Argument(metavar="B.png", help="The image whose vision tokens are swapped in; must have the same size."),
     ] = None,
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="The question.")] = None,
     window: Annotated[int | None, typer.Option(help="Layers swapped at a time.", show_default="1")] = None,
@@ -43,7 +43,8 @@ def command(
 ) -> None:
     """Swap two images' vision tokens, layer by layer.
 
-    Asks one question about A.png while each layer in turn reads B.png (arXiv 2509.24791, figure 1, for your pictures).
+    Asks a question about A.png while each layer in turn reads B.png instead, and shows which answers change (figure 1
+    of arXiv 2509.24791, for your own pictures).
     """
     from vfl.commands.settings import SwapConfig
     from vfl.engine.image_cache import prefill

@@ -17,17 +17,21 @@ from vfl.errors import InputError
 
 @takes(config_options, required=["recipe"])
 def command(
-    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="YAML file with the recipe; see recipes/.")
+    ] = None,
     overrides: Overrides = None,
     resume: Resume = False,
-    check: Annotated[bool, typer.Option("--check", help="Stop after the preflight; nothing is trained.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Stop after the preflight, before anything is trained.")
+    ] = False,
     overwrite: Overwrite = False,
     *,
     shared: Shared,
 ) -> None:
     """Fine-tune with LoRA in chosen layers.
 
-    Accuracy is measured before and after. On many GPUs: torchrun --module vfl.train.launch RECIPE.
+    Accuracy is measured before and after. For several GPUs, run torchrun --module vfl.train.launch RECIPE.
     """
     from vfl.io.config import recipe_and_overrides
 
@@ -41,7 +45,7 @@ def command(
     try:
         outcome = train(file, settings, resume=resume, check=check, overwrite=overwrite)
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted. `--resume` goes on from the last complete checkpoint.")
+        Console(stderr=True).print("Interrupted. `--resume` continues from the last complete checkpoint.")
         raise typer.Exit(130) from None
     if outcome.adapter is None:
         where = outcome.preflight or f"nothing was written, {outcome.folder} holds a run already"
