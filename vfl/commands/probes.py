@@ -172,4 +172,6 @@ def _describe(folder: Path, pairs: list["Pair"]) -> None:
 
     counts = Counter(pair.function for pair in pairs)
     listed = ", ".join(f"{count} {function}" for function, count in counts.items())
-    typer.echo(f"{folder}: {len(pairs)} pairs ({listed}), sha256 {suite_sha256(folder)[:12]}")
+    typer.echo(
+        f"{folder}: {len(pairs)} pair{'s' if len(pairs) != 1 else ''} ({listed}), sha256 {suite_sha256(folder)[:12]}"
+    )
