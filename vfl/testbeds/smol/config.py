@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from vfl.testbeds.micro.questions import FUNCTIONS
 
 
 class Strict(BaseModel):
@@ -46,7 +48,18 @@ class Recipe(Strict):
     finding_steps: int = 600
     plain: float = Field(default=0.4, description="share of pictures that show one function alone, as probes do")
     probe_phrasing: float = Field(default=0.25, description="share of questions worded as the probes word them")
+    asked: dict[str, int] = Field(
+        default={"recognition": 1, "counting": 2, "grounding": 1, "ocr": 2},
+        description="questions of a function a picture; may be changed while the run goes on",
+    )
     checkpoint_every: int = 50
     evaluate_every: int = 100
     threads: int | None = None
     tower: TowerConfig = TowerConfig()
+
+    @field_validator("asked")
+    @classmethod
+    def _each_function(cls, asked: dict[str, int]) -> dict[str, int]:
+        if set(asked) != set(FUNCTIONS) or min(asked.values()) < 0:
+            raise ValueError(f"asked must say a number, 0 or more, for each of {', '.join(FUNCTIONS)}")
+        return asked

@@ -29,7 +29,7 @@ def make_batch(recipe: Recipe, packer: Packer, step: int) -> SceneBatch:
         left = packer.length
         while True:
             [scene] = draw_scenes(rng, 1, recipe.plain)
-            asked = questions(scene, rng, recipe.probe_phrasing)
+            asked = questions(scene, rng, recipe.probe_phrasing, recipe.asked)
             while asked and packer.size(asked) > left:
                 asked.pop()
             if not asked:

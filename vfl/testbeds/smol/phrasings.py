@@ -3,6 +3,7 @@
 One wording of each function is held out: it is never trained on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ WORDINGS = {
     "grounding": ("Box of the {}?", "Where is the {}?", "Locate the {}."),
     "ocr": ("What does it say?", "Read the text.", "Which letters are there?"),
 }
+ONCE = dict.fromkeys(WORDINGS, 1)
 HELD_OUT = {
     "recognition": "Can you find {a} in this picture?",
     "counting": "Tell me how many {} you can see.",
@@ -66,10 +68,16 @@ def ask(function: str, wording: str | None, label: str, answer: str, cell: int |
     return Question(function, text, answer, named, cell)
 
 
-def questions(scene: Scene, rng: np.random.Generator, probe_phrasing: float) -> list[Question]:
-    """What is asked of a scene, shuffled: an object that is there and one that is not, a box, and count and word twice.
+def questions(
+    scene: Scene, rng: np.random.Generator, probe_phrasing: float, asked_of: Mapping[str, int] = ONCE
+) -> list[Question]:
+    """What is asked of a scene, shuffled.
 
-    Two different wordings of the same question: drawing another picture would cost twice the tokens.
+    Args:
+        probe_phrasing: share of questions worded as the probes word them.
+        asked_of: how many questions of each function, where the scene has them: of recognition, objects that are there
+            (and one that is not, always); of grounding, objects; of counting and OCR, wordings of the one question, for
+            drawing another picture costs twice the tokens.
     """
 
     def wordings(function: str, count: int) -> list[str | None]:
@@ -78,20 +86,22 @@ def questions(scene: Scene, rng: np.random.Generator, probe_phrasing: float) -> 
             drawn[0] = None
         return drawn
 
+    def some(objects: tuple[tuple[str, int], ...], count: int) -> list[tuple[str, int]]:
+        return [objects[index] for index in rng.permutation(len(objects))[:count]]
+
     present = dict(scene.objects)
     absent = [name for name in style.OBJECTS if name not in present]
     name = str(rng.choice(absent))
     asked = [ask("recognition", wording, name, "no", ABSENT) for wording in wordings("recognition", 1)]
-    if scene.objects:
-        name, cell = scene.objects[rng.integers(len(scene.objects))]
+    for name, cell in some(scene.objects, asked_of["recognition"]):
         asked += [ask("recognition", wording, name, "yes", cell) for wording in wordings("recognition", 1)]
-        name, cell = scene.objects[rng.integers(len(scene.objects))]
+    for name, cell in some(scene.objects, asked_of["grounding"]):
         asked += [ask("grounding", wording, name, box_text(cell), cell) for wording in wordings("grounding", 1)]
     if scene.kind:
         count = str(len(scene.solids))
-        asked += [ask("counting", wording, scene.kind, count) for wording in wordings("counting", 2)]
+        asked += [ask("counting", wording, scene.kind, count) for wording in wordings("counting", asked_of["counting"])]
     if scene.word:
-        asked += [ask("ocr", wording, "", scene.word.text) for wording in wordings("ocr", 2)]
+        asked += [ask("ocr", wording, "", scene.word.text) for wording in wordings("ocr", asked_of["ocr"])]
     return [asked[index] for index in rng.permutation(len(asked))]
 
 

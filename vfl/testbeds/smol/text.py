@@ -25,7 +25,8 @@ TEXTS = (
     "and dedicated to the proposition that all men are created equal. Now we are engaged in a great civil war, testing "
     "whether that nation, or any nation so conceived and so dedicated, can long endure. We are met on a great "
     "battle-field of that war. We have come to dedicate a portion of that field, as a final resting place for those "
-    "who here gave their lives that that nation might live. It is altogether fitting and proper that we should do this.",
+    "who here gave their lives that that nation might live. It is altogether fitting and proper that we should do "
+    "this.",
     "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or "
     "twice she had peeped into the book her sister was reading, but it had no pictures or conversations in it, “and "
     "what is the use of a book,” thought Alice “without pictures or conversations?” So she was considering in her own "

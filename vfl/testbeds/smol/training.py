@@ -22,7 +22,18 @@ from vfl.testbeds.smol.processor import SPECIAL, build_processor
 from vfl.testbeds.smol.tower import CellReader, draw_scenes, look, pixels
 
 # What may differ between a checkpoint and the recipe that goes on from it.
-FREE = ("output", "work", "threads", "checkpoint_every", "evaluate_every", "steps", "decay")
+FREE = (
+    "output",
+    "work",
+    "threads",
+    "checkpoint_every",
+    "evaluate_every",
+    "steps",
+    "decay",
+    "asked",
+    "plain",
+    "learning_rate",
+)
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LOWEST = 0.05  # of the learning rate, at the last step
 
