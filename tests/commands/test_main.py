@@ -99,6 +99,8 @@ def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
         (("locate", "./absent", "--out", "OUT"), "No model folder"),
         (("locate", "MODEL"), "--out is missing"),
         (("locate", "MODEL", "--out", "OUT", "--mode", "both"), "--mode is 'both'"),
+        (("locate", "MODEL", "--out", "OUT", "--functions", "countng"), "does not draw 'countng'"),
+        (("locate", "MODEL", "--out", "OUT", "--functions", "namng", "--probes", "SUITE"), "no pairs for namng"),
         (("locate", "MODEL", "--out", "OUT", "--layers", "naming:3"), "FUNCTION=10-12,14"),
         (("locate", "MODEL", "--out", "OUT", "--layers", "naming=99", "--probes", "SUITE"), "99"),
         (("locate", "MODEL", "--out", "OUT", "--probes", "TEXT"), "holds no probes.jsonl"),
@@ -137,7 +139,7 @@ def test_bad_input_is_one_paragraph(vfl_command, model, suite, tmp_path, argumen
     assert code == 2
     assert message in errors.replace("\n", " "), errors
     assert is_one_paragraph(errors), errors
-    assert not (tmp_path / "out" / "map.json").exists()
+    assert not (tmp_path / "out").exists(), "nothing that would stand in the way of the corrected command"
 
 
 def test_debug_shows_the_traceback(tmp_path):
