@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vfl.errors import InputError
 from vfl.io.json_files import Versioned, write_text
+from vfl.io.layers import layer_list
+from vfl.io.notebook import html_table, percent, percent_interval
 
 MAP = Versioned("map.json", "function map", schema=1, key="functions", command="vfl locate MODEL")
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -122,6 +124,26 @@ class FunctionMap(_Strict):
             if len(entry.changed) != self.model.num_layers:
                 raise ValueError(f"{name} has {len(entry.changed)} layers, the model has {self.model.num_layers}")
         return self
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {layer_list(entry.layers)}" for name, entry in self.functions.items())
+        return f"FunctionMap({self.model.id}, {self.model.num_layers} layers: {found})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, entry in self.functions.items():
+            at = entry.peak
+            changed = None if at is None else percent(entry.changed[at])
+            ends = None if at is None else percent_interval(entry.ci_low[at], entry.ci_high[at])
+            rows.append((name, layer_list(entry.layers), at, changed, ends, f"{entry.kept} of {entry.pairs}"))
+        return html_table(
+            f"Function layers of {self.model.id} ({self.model.num_layers} layers)",
+            ("function", "layers", "peak", "answers changed at the peak", "95 %", "kept pairs"),
+            rows,
+            (f"{name}: {warning}" for name, entry in self.functions.items() for warning in entry.warnings),
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -1,6 +1,5 @@
 """The command reference, from the commands themselves."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +8,7 @@ import typer
 import typer.main
 from pages_from_code.sources import cell
 
+from vfl.commands.help import groups_of
 from vfl.commands.main import app
 
 
@@ -17,13 +17,17 @@ def page() -> str:
     parts = [
         "# Commands",
         "Options before the command: `vfl --version`, `vfl --debug COMMAND` (tracebacks and debug messages). Bad input "
-        "ends with one paragraph that says what to do, and exit code 2; Ctrl-C with 130.",
+        "ends with one paragraph that says what to do, and exit code 2; Ctrl-C with 130. What is marked as required "
+        "may stand in the file of `--config` instead. `vfl --install-completion` lets the shell complete names.",
     ]
     for name, command in commands():
         parts.append(f"## `{name}`\n\n{escaped(command.help or '')}")
-        shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
-        if rows := [row(parameter, typer.Context(command)) for parameter in shown]:
-            parts.append("\n".join(["| argument or option | meaning |", "|---|---|", *rows]))
+        parts.append(f"```console\n{command.epilog}\n```")
+        rows = []
+        for group, records in groups_of(command, typer.Context(command)):
+            rows += [f"| **{group}** | |"] if group != "Arguments" else []
+            rows += [row(written, text) for written, text in records if not written.endswith("--help")]
+        parts.append("\n".join(["| argument or option | meaning |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -40,12 +44,9 @@ def commands() -> Iterator[tuple[str, Any]]:
     yield from below("vfl", typer.main.get_command(app))
 
 
-def row(parameter: Any, context: typer.Context) -> str:
-    """One argument or option as a row, in the words of `--help`; options that are off need no word on it."""
-    name, text = parameter.get_help_record(context)
-    name = name.partition(" / ")[0] if " / --no-" in name else name
-    text = re.sub(r"\s*\[default: no-[a-z-]+\]", "", text)
-    return f"| `{cell(name)}` | {escaped(cell(text))} |"
+def row(written: str, text: str) -> str:
+    """One argument or option as a row, in the words of `--help`."""
+    return f"| `{cell(written)}` | {escaped(cell(text))} |"
 
 
 def help_of_options(prefix: str) -> dict[str, str]:

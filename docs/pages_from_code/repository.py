@@ -10,6 +10,8 @@ from pages_from_code.sources import ROOT
 TAKEN = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "CODE_OF_CONDUCT.md": "conduct.md",
+    "SECURITY.md": "security.md",
     "train/README.md": "repository/train.md",
     "select/README.md": "repository/select.md",
 } | {

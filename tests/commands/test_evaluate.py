@@ -1,6 +1,7 @@
 """`vfl evaluate`: real runs on real files, adapters, baselines, and one paragraph for bad input."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny
@@ -157,9 +158,9 @@ def test_rows_left_out_are_told(vfl_command, model, data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("MODEL",), "'out' is missing"),
+        (("MODEL",), "--out is missing"),
         (("MODEL", "--out", "OUT", "--column", "task"), "--column says how to read --data"),
-        (("MODEL", "--out", "OUT", "--data", "DATA", "--data", "DATA"), "have the same name"),
+        (("MODEL", "--out", "OUT", "--data", "DATA", "--data", "DATA"), "Two --data are called"),
         (("MODEL", "--out", "OUT", "--data", "absent.jsonl"), "absent.jsonl"),
         (("MODEL", "--out", "OUT", "--data", "DATA", "--match", "fuzzy"), "'fuzzy'"),
         (("MODEL", "--out", "OUT", "--data", "DATA", "--column", "kind", "--images", "PICTURES"), "no column 'kind'"),
@@ -185,6 +186,16 @@ def test_bad_input_is_one_paragraph(vfl_command, model, suite, base_run, data, t
     assert code == 2
     assert message in one_paragraph(errors)
     assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_data_sets_are_named_after_their_files_or_as_written(tmp_path):
+    there = tmp_path / "a=b.jsonl"
+    there.touch()
+    paths = {"test=rows.jsonl": ("test", "rows.jsonl"), "x/rows.jsonl": ("rows", "x/rows.jsonl"), there: ("a=b", there)}
+    for written, (name, path) in paths.items():
+        assert evaluate.data_sets([Path(written)], {}) == {name: {"path": Path(path)}}
+    two = evaluate.data_sets([Path("one=rows.jsonl"), Path("two=rows.jsonl")], {"column": "task", "match": None})
+    assert two == {name: {"path": Path("rows.jsonl"), "column": "task"} for name in ("one", "two")}
 
 
 def test_a_damaged_evaluation_is_refused(base_run, tmp_path):

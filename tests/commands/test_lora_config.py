@@ -114,7 +114,7 @@ def test_a_tool_that_cannot_express_it_is_left_out_with_the_reason(vfl_command, 
     ("options", "message"),
     [
         (("--layers", "1-9"), "names layer 5–9, but"),
-        (("--layers", "1", "--tool", "trl"), "'tool' is 'trl': Input should be 'peft', 'llamafactory'"),
+        (("--layers", "1", "--tool", "trl"), "--tool is 'trl': Input should be 'peft', 'llamafactory'"),
         (("--layers", "1", "--lora", "rank=3"), "lora.rank is no field"),
         (("--layers", "1", "--lora", "r"), "not of the form FIELD=VALUE"),
         (("--layers", "1", "--lora", "r={"), "is not YAML"),

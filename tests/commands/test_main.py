@@ -97,8 +97,10 @@ def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
     ("arguments", "message"),
     [
         (("locate", "./absent", "--out", "OUT"), "No model folder"),
-        (("locate", "MODEL"), "'out' is missing"),
-        (("locate", "MODEL", "--out", "OUT", "--mode", "both"), "'mode' is 'both'"),
+        (("locate", "MODEL"), "--out is missing"),
+        (("locate", "MODEL", "--out", "OUT", "--mode", "both"), "--mode is 'both'"),
+        (("locate", "MODEL", "--out", "OUT", "--functions", "countng"), "does not draw 'countng'"),
+        (("locate", "MODEL", "--out", "OUT", "--functions", "namng", "--probes", "SUITE"), "no pairs for namng"),
         (("locate", "MODEL", "--out", "OUT", "--layers", "naming:3"), "FUNCTION=10-12,14"),
         (("locate", "MODEL", "--out", "OUT", "--layers", "naming=99", "--probes", "SUITE"), "99"),
         (("locate", "MODEL", "--out", "OUT", "--probes", "TEXT"), "holds no probes.jsonl"),
@@ -110,10 +112,10 @@ def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
         (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--window", "9"), "which has 5 layers"),
         (
             ("swap", "MODEL", "SMALL", "SMALL", "how many?", "--reading", "none"),
-            "'reading' is 'none': Input should be 'text', 'answer' or 'all'",
+            "--reading is 'none': Input should be 'text', 'answer' or 'all'",
         ),
         (("swap", "MODEL", "SMALL", "SMALL", "how many?", "--set", "windw=2"), "unknown key 'windw', did you mean"),
-        (("swap", "MODEL", "SMALL", "SMALL"), "'question' is missing"),
+        (("swap", "MODEL", "SMALL", "SMALL"), "QUESTION is missing"),
         (("compare", "TEXT", "TEXT"), "No function map"),
     ],
 )
@@ -137,7 +139,7 @@ def test_bad_input_is_one_paragraph(vfl_command, model, suite, tmp_path, argumen
     assert code == 2
     assert message in errors.replace("\n", " "), errors
     assert is_one_paragraph(errors), errors
-    assert not (tmp_path / "out" / "map.json").exists()
+    assert not (tmp_path / "out").exists(), "nothing that would stand in the way of the corrected command"
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -162,12 +164,19 @@ def test_swap_prints_an_answer_a_layer(vfl_command, model, tmp_path):
     assert vfl_command("swap", "--config", recipe, "--set", "window=2")[:2] == (0, output)
 
 
-def test_models_lists_every_family(vfl_command):
+def test_models_lists_every_family(vfl_command, monkeypatch):
     from vfl.models.families import FAMILIES, TESTED
 
+    monkeypatch.setenv("COLUMNS", "80")
     code, output, _ = vfl_command("models")
     assert code == 0
-    assert all(family.name in output for family in FAMILIES)
+    assert max(map(len, output.splitlines())) <= 80
+    assert "…" not in output, "nothing is cut"
+    first_words = {line.split()[0] for line in output.splitlines() if line.strip()}
+    for family in FAMILIES:
+        assert family.name.split()[0] in first_words
+        assert all(kind in output for kind in (*family.model_types, family.boxes.name))
+    output = " ".join(output.split())
     assert "mllama" in output
     pinned = (Path(__file__).parents[2] / "constraints.txt").read_text()
     for name, tested in TESTED.items():

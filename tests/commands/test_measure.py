@@ -59,7 +59,7 @@ def test_flags_override_the_file_and_everything_is_written(call, tmp_path):
         (["--metrics", "cosine", "--set", "options.cosine.eps"], "is no setting; write key=value"),
         (["--metrics", "cosine", "--set", "cosine.eps=1"], "cosine is a metric; its options are set as options.cosine"),
         (["--metrics", "cosine", "--data", "nowhere.json"], "no data at nowhere.json"),
-        (["--pairs", "0"], "'pairs' is 0"),
+        (["--pairs", "0"], "--pairs is 0"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_measured(call, tmp_path, arguments, message):

@@ -1,21 +1,34 @@
 """One text for one option: what a flag says does not depend on the command that has it."""
 
+import logging
+import re
+import shlex
+import warnings
 from collections import defaultdict
+from typing import Literal, get_args, get_origin
 
+import pages  # noqa: F401 - makes pages_from_code importable
 import pytest
 import tiny
+import typer
 import yaml
+from pages_from_code.settings import SETTINGS, resolve
 from trained import map_of, settings, write_data, write_recipe
 from transformers import Qwen2_5_VLModel
 
 import vfl.loading.load as loading
+from vfl.commands.help import GENERAL, GROUPS, REQUIRED, groups_of
 from vfl.commands.main import command_line
+from vfl.commands.options import QUIET
 from vfl.errors import InputError
+from vfl.probes.style import STYLES
 from vfl.train.arms.plan import plan_study, write_recipes
 
 LIMITS = {"min_pixels": 512, "max_pixels": 1024}
 # Plain viewers: they read what is there, by two or three arguments.
-VIEWERS = ("cache", "compare", "models", "probes show", "select report")
+NESTED = ("train", "arms", "lora-config", "select run")
+"""Their options set keys inside others."""
+VIEWERS = ("cache", "compare", "models", "probes check", "probes show", "select report")
 
 
 def commands_of(group, path=""):
@@ -64,6 +77,101 @@ def test_help_shows_the_text(name, vfl_command):
     for flag, parameter in options_of(COMMANDS[name]).items():
         assert flag in shown
         assert "".join(parameter.help.split()) in shown, flag
+
+
+def test_help_has_groups_and_examples():
+    for name, command in COMMANDS.items():
+        groups = [group for group, _ in groups_of(command, typer.Context(command))]
+        assert groups == sorted(groups, key=GROUPS.index), name
+        assert groups[-1] == GENERAL, name
+        assert command.epilog, name
+        for line in command.epilog.splitlines():
+            words = shlex.split(line)
+            assert words[: 1 + len(name.split())] == ["vfl", *name.split()], line
+            command.make_context(name, words[1 + len(name.split()) :])  # raises for an option that there is not
+
+
+def test_h_is_help(vfl_command):
+    for name in ("", "locate", "select filter"):
+        assert vfl_command(*name.split(), "-h") == vfl_command(*name.split(), "--help")
+
+
+def test_summaries_stand_on_one_line():
+    for name, command in [*COMMANDS.items(), *command_line().commands.items()]:
+        summary = command.get_short_help_str(200)
+        assert 10 < len(summary) < 55, (name, summary)
+        assert summary.endswith("."), name
+
+
+def literals(annotation):
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [value for part in get_args(annotation) for value in literals(part)]
+
+
+SETTINGS_OF = {use.split("`")[1].removeprefix("vfl "): resolve(where) for _, use, where in SETTINGS}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in (*VIEWERS, *NESTED)])
+def test_help_says_of_settings_what_holds(name):
+    """Required, defaults and choices are written in both places: help is shown without importing what it is about."""
+    command, fields = COMMANDS[name], SETTINGS_OF[name].model_fields
+    for parameter in command.params:
+        field = fields.get(parameter.name)
+        if field is None:
+            continue
+        said = (name, parameter.name)
+        if field.is_required():
+            assert parameter.name in command.callback.required, said
+            continue
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, str | int | float) and not isinstance(default, bool):
+            assert parameter.show_default == str(default), said
+        choices = [value for value in literals(field.annotation) if isinstance(value, str)]
+        words = re.findall(r"[\w-]+", f"{parameter.metavar} {parameter.help}")
+        assert set(choices) <= set(words), said
+        if parameter.metavar and "|" in parameter.metavar:
+            assert parameter.metavar == f"<{'|'.join(choices or STYLES)}>", said
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if hasattr(COMMANDS[name].callback, "required")])
+def test_help_marks_what_is_required(name):
+    command, required = COMMANDS[name], COMMANDS[name].callback.required
+    records = dict(record for _, group in groups_of(command, typer.Context(command)) for record in group)
+    marked = [written for written, text in records.items() if text.endswith(f"[{REQUIRED}]")]
+    assert len(marked) == len(required) == len(set(required) & {parameter.name for parameter in command.params})
+
+
+def test_what_is_missing_or_wrong_is_named_as_it_is_written(vfl_command, tmp_path):
+    """And one mistake hides no other."""
+    code, _, errors = vfl_command("locate", "--mode", "both", "--reading", "none", "--set", "pairs=0")
+    assert code == 2
+    for part in ("--out is missing", "--mode is 'both'", "--reading is 'none'", "settings: 'pairs' is 0"):
+        assert part in errors, errors
+    assert "QUESTION is missing" in vfl_command("swap", "embedded", "a.png", "b.png")[2]
+    assert "--device-map is missing" not in errors
+    file = tmp_path / "settings.yaml"
+    file.write_text("mode: both\nout: out\nreading: none\n")
+    _, _, errors = vfl_command("locate", "--config", file, "--reading", "never", "--set", "reading=ever")
+    assert f"{file}: 'mode' is 'both'" in errors.replace("\n", "")
+    assert "'reading' is 'ever'" in errors
+    assert "--" not in errors
+
+
+def test_quiet_is_silent_but_for_the_result(vfl_command, tiny_folder, tmp_path, monkeypatch, capfd):
+    for name in QUIET:
+        monkeypatch.setenv(name, "")  # to be what it was, after the test
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
+    rows = write_data(tmp_path / "rows", ["image"])
+    arguments = ("evaluate", tiny_folder("qwen2_5_vl"), "--data", f"own={rows}", "--out", tmp_path / "out")
+    arguments += ("--max-new-tokens", 1)
+    capfd.readouterr()
+    code, output, errors = vfl_command(*arguments)
+    assert code == 0
+    assert "answers" in errors, "progress"
+    with warnings.catch_warnings():
+        assert vfl_command(*arguments, "--overwrite", "--quiet") == (0, output, "")
+    assert "own" in output
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in VIEWERS])

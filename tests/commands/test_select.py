@@ -65,11 +65,11 @@ def test_settings_from_a_file_flags_and_sets(pool, tmp_path, vfl_command):
     ("arguments", "message"),
     [
         (["--budget", "lots"], "The budget 'lots' can't be read"),
-        (["--budget", "20%", "--policy", "best"], "'policy' is 'best'"),
+        (["--budget", "20%", "--policy", "best"], "--policy is 'best'"),
         (["--budget", "20%", "--set", "polciy=top"], "unknown key 'polciy'"),
         (["--budget", "20%", "--shares", "ocr=many"], "no list of weights"),
         (["--budget", "20%", "--parameters", "big"], "--parameters is 'big'"),
-        ([], "'budget' is missing"),
+        ([], "--budget is missing"),
     ],
 )
 def test_bad_input_ends_with_one_paragraph(pool, tmp_path, vfl_command, arguments, message):

@@ -4,7 +4,7 @@ import ast
 import re
 
 import pytest
-from pages import DOCS, ROOT
+from pages import DOCS, ROOT, blocks_of
 from pages_from_code import api, commands, errors, floors, metrics, policies, settings, sources
 from pydantic import BaseModel
 
@@ -119,9 +119,11 @@ def test_errors_are_quoted_whole():
 
 @pytest.mark.parametrize("model", [Pair])
 def test_the_page_on_pairs_names_every_key(model):
-    page = (DOCS / "how-to" / "pairs.md").read_text(encoding="utf-8")
+    page = (DOCS / "pair-format.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     assert set(model.model_fields) <= rows
+    (example,) = (block.text for block in blocks_of(DOCS / "pair-format.md") if block.language == "json")
+    assert model.model_validate_json(example).match == "number"
 
 
 def test_contributing_names_every_room():

@@ -144,7 +144,7 @@ def test_without_control_the_floor_decides_and_the_entry_says_so() -> None:
 
 def test_few_kept_pairs_are_said_loudly() -> None:
     located = entry(Fake(sharp(3), pairs=15))
-    assert "Only 15 of 15 pairs were kept" in located.warnings[0]
+    assert "15 of 15 pairs were kept, which is fewer than 20" in located.warnings[0]
     hopeless = entry(Fake(sharp(3, 1.0), pairs=6))
     assert hopeless.layers == []
     assert "At least 10 kept pairs are needed" in hopeless.warnings[0]

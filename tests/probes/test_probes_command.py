@@ -1,4 +1,4 @@
-"""`vfl probes make` and `vfl probes show`, run as commands."""
+"""`vfl probes make`, `check` and `show`, run as commands."""
 
 import json
 import subprocess
@@ -32,6 +32,10 @@ def test_a_suite_is_made_and_shown(tmp_path: Path) -> None:
     pairs = read_suite(tmp_path / "a")
     assert [pair.function for pair in pairs] == ["counting", "counting", "chart", "chart"]
     assert all(pair.size == (96, 96) for pair in pairs)
+    done = vfl("check", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert "4 pairs (2 counting, 2 chart), sha256" in done.stdout
+    assert "Note: chart has 2 pairs" in done.stdout
     done = vfl("show", tmp_path / "a", "--out", tmp_path / "out" / "sheet.png", "--rows", 3)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
@@ -111,3 +115,4 @@ def test_a_bad_suite_is_refused_with_file_and_line(tmp_path: Path) -> None:
     assert "holds no probes.jsonl" in refused("show", tmp_path)
     (tmp_path / PROBES_FILE).write_text('{"id": "a"}\n')
     assert "probes.jsonl, line 1: key 'function' is missing" in refused("show", tmp_path)
+    assert "1 line of 1 can't be used: line 1: key 'function' is missing" in refused("check", tmp_path)

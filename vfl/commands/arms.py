@@ -20,37 +20,48 @@ if TYPE_CHECKING:
     from vfl.train.arms.plan import Study
 
 
-@takes(config_options)
+@takes(config_options, required=["recipe"])
 def command(
-    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="YAML file with the recipe; see recipes/.")
+    ] = None,
     overrides: Overrides = None,
     out: Out = None,
     arms: Annotated[
         str | None,
         typer.Option(
-            help="Names of study.layers or study.arms, or words: function, full, reversed, random, auto, a rule.",
+            metavar="NAMES",
+            help="Names from study.layers or study.arms, or function, full, reversed, random, auto, a rule.",
             show_default="those of the recipe's study, or function,full,reversed,random",
         ),
     ] = None,
-    replay: Annotated[str | None, typer.Option(help="on, off or on,off: with the recipe's data.replay.")] = None,
-    modules: Annotated[str | None, typer.Option(help="Of all, attention, mlp, those to compare.")] = None,
-    learning_rates: Annotated[
-        str | None, typer.Option(help="Such as 1e-3,5e-3; a validation part chooses each arm's.")
+    replay: Annotated[
+        str | None, typer.Option(metavar="on,off", help="With the recipe's data.replay, without it, or both.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of each arm.", show_default="5")] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at the same time, spread over the GPUs.", min=1)] = 1,
+    modules: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Modules to compare: all, attention, mlp.")
+    ] = None,
+    learning_rates: Annotated[
+        str | None,
+        typer.Option(metavar="RATES", help="Such as 1e-3,5e-3; a validation set chooses each arm's."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of runs per arm.", show_default="5")] = None,
+    jobs: Annotated[int, typer.Option(help="Number of runs at the same time, spread over the GPUs.", min=1)] = 1,
     launcher: Annotated[
         str | None,
-        typer.Option(help='What starts a run, such as "torchrun --standalone --nproc-per-node 8".'),
+        typer.Option(help='Command that starts a run, such as "torchrun --standalone --nproc-per-node 8".'),
     ] = None,
-    dry: Annotated[bool, typer.Option("--dry", help="List the runs and what is left; nothing is trained.")] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry", help="List the runs and which are left to do, without training.")
+    ] = False,
     *,
     shared: Shared,
 ) -> None:
-    """Compare arms of a recipe over seeds at equal steps: layers, replay, modules, learning rates.
+    """Compare arms of a recipe over seeds.
 
-    The recipe needs an evaluation. The runs, arms.json, arms.md and arms.html go to --out (runs/arms). Interrupted, the
-    same command goes on; what is finished is kept.
+    Arms differ in layers, replay, modules or learning rates, and all take the same number of steps. The recipe needs an
+    evaluation. The runs, arms.json, arms.md and arms.html go to --out (runs/arms). After an interruption the same
+    command continues; finished runs are kept.
     """
     from rich.console import Console
 

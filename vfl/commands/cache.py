@@ -1,4 +1,8 @@
-"""`vfl cache`: what is kept for later, and `--clear`."""
+"""`vfl cache`: what is kept for later, and `--clear`.
+
+vfl cache
+vfl cache --clear
+"""
 
 from typing import Annotated
 
@@ -6,11 +10,12 @@ import typer
 
 
 def command(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; what is being made stays.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything that is not in use.")] = False,
 ) -> None:
-    """Show what is kept between runs: rows prepared for training, and probes to replay. All of it can be made again.
+    """Show or clear what is kept between runs.
 
-    It lies in VFL_CACHE, or in the folder vfl where the Hugging Face libraries keep models and data sets (HF_HOME).
+    These are rows prepared for training and pairs for replay, all of which can be made again. They are kept in
+    VFL_CACHE, or in the folder vfl where the Hugging Face libraries keep models and data sets (HF_HOME).
     """
     from vfl.io.cache import cache_home, clear_entry, entries
     from vfl.io.sizes import size_text

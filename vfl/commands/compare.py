@@ -1,6 +1,7 @@
 """`vfl compare A B ...`: maps of several models, or measurements, side by side.
 
 vfl compare runs/qwen2.5-vl-3b runs/qwen2.5-vl-7b --out runs/compare
+vfl compare runs/measure-before runs/measure-after --out measured.md
 """
 
 from pathlib import Path
@@ -14,17 +15,21 @@ from rich.text import Text
 from vfl.commands.options import Out
 
 
-def compare(
+def command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Two or more map.json or metrics.json files, or the folders that hold them.")
+        list[Path],
+        typer.Argument(
+            metavar="RUNS", help="Two or more map.json or metrics.json files, or the folders that hold them."
+        ),
     ],
     out: Out = None,
 ) -> None:
-    """Set function maps, or measurements, of several models side by side.
+    """Set maps or measurements side by side.
 
-    Maps: the layers at relative depth, with the agreement of their functions' order; with --out also as a figure
-    (.png), a page (.html), or both in a folder. Measurements: their scalars, and of head tables the distance of the
-    values (EMD) and the correlation (Pearson); with --out also as a Markdown file (.md).
+    For maps, it shows each function's layers at their relative depth, and how well the models agree on the functions'
+    order; --out writes that as a figure (.png), a page (.html), or both into a folder. For measurements, it shows the
+    scalars, and for tables of heads the distance (EMD) and correlation (Pearson) of the values; --out writes a Markdown
+    file (.md).
     """
     if any(path.name == "metrics.json" or (path / "metrics.json").is_file() for path in runs):
         _measurements(runs, out)

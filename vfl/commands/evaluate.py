@@ -1,4 +1,9 @@
-"""`vfl evaluate MODEL [--adapter A] --data D --out DIR`: accuracy per function or per column, with intervals."""
+"""`vfl evaluate MODEL [--adapter A] --data D --out DIR`: accuracy per function or per column, with intervals.
+
+vfl evaluate --out runs/evaluation --pairs 50
+vfl evaluate Qwen/Qwen2.5-VL-3B-Instruct --data cvbench.jsonl --images images --column task --out before
+vfl evaluate Qwen/Qwen2.5-VL-3B-Instruct --adapter sft/adapter --data cv=cvbench.jsonl --baseline before --out after
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +29,7 @@ from vfl.commands.options import (
     Overwrite,
     Pairs,
     Probes,
-    Seed,
+    SeedOfOthers,
     Shared,
     Size,
     config_options,
@@ -35,16 +40,16 @@ from vfl.commands.options import (
 )
 
 
-@takes(model_options, config_options)
+@takes(model_options, config_options, required=["out"])
 def command(
     model: ModelArgument = None,
     out: Out = None,
-    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to put on the model.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to use with the model.")] = None,
     probes: Probes = None,
     functions: Functions = None,
     pairs: Pairs = None,
     size: Size = None,
-    seed: Seed = None,
+    seed: SeedOfOthers = None,
     max_new_tokens: MaxNewTokens = None,
     data: DataOption = None,
     images: Images = None,
@@ -52,16 +57,17 @@ def command(
     format: Format = None,
     match: Match = None,
     on_bad_row: BadRows = None,
-    baseline: Annotated[Path | None, typer.Option(help="Another run's evaluation.json to compare with.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="evaluation.json of another run to compare with.")] = None,
     batch: Batch = None,
     overwrite: Overwrite = False,
     *,
     shared: Shared,
 ) -> None:
-    """Ask a model held-out probes or your own data; give accuracies with 95 % intervals, paired with a baseline's.
+    """Measure accuracy on pairs or on your own data.
 
-    Rows of --data end with the right answer; each file or folder is a set of its own. Writes evaluation.json and
-    answers.jsonl into the folder --out.
+    Accuracies have 95 % intervals, and paired differences from a --baseline. Rows of --data end with the right answer;
+    each file or folder is a set of its own, named after it or by --data NAME=PATH (repeatable). Writes evaluation.json
+    and answers.jsonl into the folder --out.
     """
     from vfl.evaluate.config import EvaluateConfig
     from vfl.evaluate.result import read_evaluation
@@ -106,12 +112,26 @@ def data_sets(paths: list[Path] | None, reading: dict[str, Any]) -> dict[str, An
             named = ", ".join(f"--{name.replace('_', '-')}" for name in options)
             raise InputError(f"{named} says how to read --data, but no --data was given.")
         return None
-    sets = {path.stem: {"path": path, **options} for path in paths}
-    if len(sets) < len(paths):
-        raise InputError(
-            "Several --data have the same name. Give a --config with `data:`, where each set has its own name."
-        )
+    sets: dict[str, Any] = {}
+    for written in paths:
+        name, path = named_set(written)
+        if name in sets:
+            raise InputError(
+                f"Two --data are called {name}: {sets[name]['path']} and {path}. Name them, as in --data test={path}."
+            )
+        sets[name] = {"path": path, **options}
     return sets
+
+
+def named_set(written: Path) -> tuple[str, Path]:
+    """ "test=rows.jsonl" -> its name and its path; a path alone is named after its file or folder.
+
+    A file whose own name has "=" is taken as it is, if it is there.
+    """
+    name, equals, path = str(written).partition("=")
+    if written.exists() or not equals or not name or not path or "/" in name:
+        return written.stem, written
+    return name, Path(path)
 
 
 def table_of(result: Any) -> Table:

@@ -1,4 +1,8 @@
-"""`vfl layers MODEL --data D [--map M --functions counting]`: which layers the training rows ask for, by every rule."""
+"""`vfl layers MODEL --data D [--map M --functions counting]`: which layers the training rows ask for, by every rule.
+
+vfl layers Qwen/Qwen2.5-VL-3B-Instruct --data train.jsonl --images images
+vfl layers Qwen/Qwen2.5-VL-3B-Instruct --data train.jsonl --map runs/map --functions counting --out runs/layers
+"""
 
 from typing import Annotated
 
@@ -22,17 +26,24 @@ from vfl.commands.options import (
 )
 
 
-@takes(model_options, config_options)
+@takes(model_options, config_options, required=["data"])
 def command(
     model: ModelArgument = None,
     data: DataOption = None,
     images: Images = None,
     map: Map = None,
     functions: Functions = None,
-    count: Annotated[int | None, typer.Option(help="Layers that a rule takes; half of them by default.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Training rows that are read (64).")] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Number of layers that a rule takes.", show_default="half of them")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Number of training rows that are read.", show_default="64")
+    ] = None,
     warmup: Annotated[
-        int | None, typer.Option(help="Steps of a short LoRA run in all layers; 0, the default, leaves this rule out.")
+        int | None,
+        typer.Option(
+            help="Steps of a short LoRA run in all layers for the warmup rule; 0 leaves it out.", show_default="0"
+        ),
     ] = None,
     out: Out = None,
     seed: Seed = None,
@@ -40,10 +51,11 @@ def command(
     *,
     shared: Shared,
 ) -> None:
-    """Rank the decoder layers for a training set, and say what kind of shift it looks like.
+    """Rank a model's layers for a training set.
 
-    With --map and --functions (those that the rows are about) the map stands beside the rankings. With --out
-    layers.json and layers.png are written.
+    Applies every rule for choosing layers to the rows, and names the kind of shift that they look like. With --map and
+    --functions (those that the rows are about), the map stands beside the rankings. --out writes layers.json and
+    layers.png.
     """
     from vfl.commands.lora_config import import_peft
     from vfl.errors import InputError

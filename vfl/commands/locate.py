@@ -1,4 +1,10 @@
-"""`vfl locate MODEL --out DIR`: find the function layers of a model."""
+"""`vfl locate MODEL --out DIR`: find the function layers of a model.
+
+vfl locate --out runs/embedded --pairs 20
+vfl locate Qwen/Qwen2.5-VL-3B-Instruct --out runs/qwen2.5-vl-3b
+vfl locate Qwen/Qwen2.5-VL-3B-Instruct --probes my-pairs --functions counting --mode single --out runs/mine
+vfl locate --config runs/mine/settings.yaml --set pairs=200 --out runs/again
+"""
 
 from typing import Annotated, Any
 
@@ -23,6 +29,7 @@ from vfl.commands.options import (
     Shared,
     Size,
     by_function,
+    choice,
     config_options,
     model_options,
     read_settings,
@@ -30,7 +37,7 @@ from vfl.commands.options import (
 )
 
 
-@takes(model_options, config_options)
+@takes(model_options, config_options, required=["out"])
 def command(
     model: ModelArgument = None,
     out: Out = None,
@@ -39,7 +46,15 @@ def command(
     pairs: Pairs = None,
     size: Size = None,
     seed: Seed = None,
-    mode: Annotated[str | None, typer.Option(help="auto (default), single, window or suffix.")] = None,
+    mode: Annotated[
+        str | None,
+        choice(
+            "--mode",
+            values=("auto", "single", "window", "suffix"),
+            help="Which layers are swapped together; auto: as many as a function needs.",
+            default="auto",
+        ),
+    ] = None,
     reading: Reading = None,
     layers: Layers = None,
     max_new_tokens: MaxNewTokens = None,
@@ -48,9 +63,10 @@ def command(
     *,
     shared: Shared,
 ) -> None:
-    """Find a model's function layers by swapping one image's keys and values for another's, layer by layer.
+    """Find the function layers of a model.
 
-    Writes map.json, report.html, curves.png and pairs.parquet into the folder --out.
+    One image's keys and values are swapped for those of another, layer by layer, and the answers that change are
+    counted. Writes map.json, report.html, curves.png and pairs.parquet into the folder --out.
     """
     from vfl.locate.config import LocateConfig
     from vfl.locate.run import run

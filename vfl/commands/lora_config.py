@@ -1,6 +1,7 @@
 """`vfl lora-config MAP --functions counting --model M`: the LoRA configuration alone, for one's own trainer.
 
 vfl lora-config runs/qwen2.5-vl-7b --functions counting --expand 2 --model Qwen/Qwen2.5-VL-7B-Instruct --out lora
+vfl lora-config --layers 10-17,20-23 --lora r=32 --tool llamafactory --model Qwen/Qwen2.5-VL-7B-Instruct
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from vfl.commands.options import (
     Seed,
     Shared,
     TrustRemoteCode,
+    choice,
     config_options,
     given_of,
     split_shared,
@@ -32,26 +34,51 @@ if TYPE_CHECKING:
 
 @takes(config_options)
 def command(
-    map: Annotated[Path | None, typer.Argument(help="map.json of `vfl locate`, or the folder that holds it.")] = None,
+    map: Annotated[
+        Path | None, typer.Argument(metavar="MAP", help="map.json from `vfl locate`, or the folder that holds it.")
+    ] = None,
     model: ModelOption = None,
     functions: Functions = None,
-    expand: Annotated[int | None, typer.Option(help="Layers to add on each side of the functions' layers (0).")] = None,
+    expand: Annotated[
+        int | None,
+        typer.Option(help="Number of layers to add on each side of the functions' layers.", show_default="0"),
+    ] = None,
     arm: Annotated[
-        str | None, typer.Option(help="function (default), full, reversed (all other layers) or random.")
+        str | None,
+        choice(
+            "--arm",
+            values=("function", "full", "reversed", "random"),
+            help="The functions' own layers, all layers, all others, or as many at random.",
+            default="function",
+        ),
     ] = None,
     seed: Seed = None,
-    layers: Annotated[str | None, typer.Option("--layers", help=LAYERS)] = None,
-    preset: Annotated[str | None, typer.Option(help="Layers that a paper states, by name.")] = None,
+    layers: Annotated[str | None, typer.Option("--layers", metavar="LAYERS", help=LAYERS)] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Layers as stated in a paper, by name.")] = None,
     match_rank: Annotated[
-        bool, typer.Option("--match-rank", help="Scale the rank to full LoRA's number of trainable parameters.")
+        bool,
+        typer.Option(
+            "--match-rank", help="Raise the rank until there are as many trainable parameters as in full LoRA."
+        ),
     ] = False,
     lora: Annotated[
-        list[str] | None, typer.Option(help="A field of PEFT's LoraConfig, such as r=32 or use_dora=true; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE", help="A field of PEFT's LoraConfig, such as r=32 or use_dora=true (repeatable)."
+        ),
     ] = None,
-    also_adapt: Annotated[str | None, typer.Option(help="vision, projector, or both with a comma between.")] = None,
+    also_adapt: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Other parts to adapt: vision, projector or vision,projector.")
+    ] = None,
     out: Out = None,
     tool: Annotated[
-        str | None, typer.Option(help="peft, llamafactory, swift, axolotl, unsloth or all (default).")
+        str | None,
+        choice(
+            "--tool",
+            values=("peft", "llamafactory", "swift", "axolotl", "unsloth", "all"),
+            help="Which trainer's files to write.",
+            default="all",
+        ),
     ] = None,
     allow_other_model: AllowOtherModel = False,
     revision: Revision = None,
@@ -59,10 +86,10 @@ def command(
     *,
     shared: Shared,
 ) -> None:
-    """Write the LoRA configuration of a model's function layers, for PEFT and for other trainers.
+    """Write a LoRA configuration for chosen layers.
 
-    --layers takes a list such as 10-17,20-23, or full. adapter_config.json and the tools' files go into the folder
-    --out; without it they are shown.
+    The files are for PEFT, and for trainers with formats of their own. --layers takes a list such as 10-17,20-23, or
+    full. adapter_config.json and the tools' files go into the folder --out; without it they are printed.
     """
     import_peft()
     from vfl.errors import InputError
@@ -88,15 +115,15 @@ def command(
         layers=_written(map, functions, expand, arm, seed, layers, preset, allow_other_model),
         lora=dict(field_value(text) for text in lora or []),
     )
-    choice, also, folder = settings.layers, settings.also_adapt, settings.out
-    if choice.by_data:
+    chosen_by, also, folder = settings.layers, settings.also_adapt, settings.out
+    if chosen_by.by_data:
         raise InputError(
-            f"The layers of the rule {choice.rule} depend on the training rows: `vfl train` decides them, and "
+            f"The layers of the rule {chosen_by.rule} depend on the training rows: `vfl train` decides them, and "
             "`vfl layers` shows them. Name them here with --layers."
         )
     empty = meta_model(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
-    identity = identify_model(empty, hashed=choice.map is not None)
-    chosen = chosen_layers(choice, identity)
+    identity = identify_model(empty, hashed=chosen_by.map is not None)
+    chosen = chosen_layers(chosen_by, identity)
     config = build_lora(empty, chosen, settings.lora, also=also, match_rank=settings.match_rank)
     config.base_model_name_or_path = empty.name_or_path
     config.revision = settings.revision

@@ -29,28 +29,33 @@ from vfl.commands import (
     swap,
     train,
 )
+from vfl.commands.help import Command, examples
 from vfl.errors import InputError
 from vfl.io.renamed import renamed_flag
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Find the layers in which a vision-language model recognises, counts, grounds and reads.",
 )
-app.command("locate")(locate.command)
-app.command("swap")(swap.command)
-app.command("compare")(compare.compare)
-app.command("layers")(layers.command)
-app.command("train")(train.command)
-app.command("negatives")(negatives.command)
-app.command("arms")(arms.command)
-app.command("lora-config")(lora_config.command)
-app.command("merge")(merge.command)
-app.command("evaluate")(evaluate.command)
-app.command("measure")(measure.command)
-app.command("skip")(skip.command)
-app.command("models")(models.command)
-app.command("cache")(cache.command)
+for name, module in {
+    "locate": locate,
+    "swap": swap,
+    "compare": compare,
+    "layers": layers,
+    "train": train,
+    "negatives": negatives,
+    "arms": arms,
+    "lora-config": lora_config,
+    "merge": merge,
+    "evaluate": evaluate,
+    "measure": measure,
+    "skip": skip,
+    "models": models,
+    "cache": cache,
+}.items():
+    app.command(name, cls=Command, epilog=examples(module.__doc__, name))(module.command)
 app.add_typer(probes.app, name="probes")
 app.add_typer(select.app, name="select")
 

@@ -1,4 +1,9 @@
-"""`vfl measure MODEL --metrics all --data D --out DIR`: metrics, their figures and an interactive page."""
+"""`vfl measure MODEL --metrics all --data D --out DIR`: metrics, their figures and an interactive page.
+
+vfl measure --metrics var,cosine --out runs/measure
+vfl measure Qwen/Qwen2.5-VL-3B-Instruct --metrics all --data mmbench.jsonl --choices A,B,C,D --out runs/measure
+vfl measure Qwen/Qwen2.5-VL-3B-Instruct --metrics head_weight --out runs/measure --resume
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +16,9 @@ from rich.text import Text
 
 from vfl.commands.options import (
     DATA,
+    DATA_GROUP,
+    PAIRS,
+    PAIRS_GROUP,
     BadRows,
     Column,
     Format,
@@ -21,9 +29,8 @@ from vfl.commands.options import (
     ModelArgument,
     Out,
     Overwrite,
-    Pairs,
     Resume,
-    Seed,
+    SeedOfOthers,
     Shared,
     Size,
     config_options,
@@ -35,37 +42,48 @@ from vfl.commands.options import (
 )
 
 
-@takes(model_options, config_options)
+@takes(model_options, config_options, required=["out"])
 def command(
     model: ModelArgument = None,
-    metrics: Annotated[str | None, typer.Option(help="all (default), or names such as var,cosine.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help=DATA)] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="all, or names such as var,cosine.", show_default="all")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="PATH", help=DATA, rich_help_panel=DATA_GROUP)] = None,
     out: Out = None,
     images: Images = None,
     column: Column = None,
     format: Format = None,
     match: Match = None,
-    choices: Annotated[str | None, typer.Option(help="The answers that rows choose from, such as A,B,C,D.")] = None,
+    choices: Annotated[
+        str | None,
+        typer.Option(help="The answers to choose from, such as A,B,C,D.", rich_help_panel=DATA_GROUP),
+    ] = None,
     on_bad_row: BadRows = None,
     functions: Functions = None,
-    pairs: Pairs = None,
+    pairs: Annotated[
+        int | None,
+        typer.Option("--pairs", help=PAIRS, show_default="12 generated ones, or all", rich_help_panel=PAIRS_GROUP),
+    ] = None,
     size: Size = None,
-    seed: Seed = None,
+    seed: SeedOfOthers = None,
     max_new_tokens: MaxNewTokens = None,
-    lens_images: Annotated[int | None, typer.Option(help="Pictures of the interactive lens (3).")] = None,
+    lens_images: Annotated[
+        int | None, typer.Option(help="Number of pictures in the interactive lens.", show_default="3")
+    ] = None,
     paper: Annotated[
-        Path | None, typer.Option(help="File of a published table (recipes/papers): its data, metrics and numbers.")
+        Path | None,
+        typer.Option(help="File of a published table (recipes/papers) to reproduce: its data, metrics and numbers."),
     ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     *,
     shared: Shared,
 ) -> None:
-    """Measure what a model does with an image, layer by layer and head by head.
+    """Measure what a model does with its image.
 
-    --data may also be the folder of a probe suite, or generated probes: standard, micro. An option of a metric is set
-    as --set options.cosine.eps=0.02. Writes metrics.json, report.html and figures/ into the folder --out; --resume
-    also adds metrics to those that are there.
+    Layer by layer and head by head, with the metrics of several papers. --data may also be the folder of a probe suite,
+    or standard or micro to generate one. Options of a metric are set like --set options.cosine.eps=0.02. Writes
+    metrics.json, report.html and figures/ into the folder --out; --resume also adds metrics to those that are there.
     """
     from vfl.measure.config import MeasureConfig
     from vfl.measure.run import run

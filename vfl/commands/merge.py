@@ -1,6 +1,7 @@
 """`vfl merge ADAPTER --out DIR`: a model with the adapter merged into its weights, for whatever serves no adapters.
 
 vfl merge runs/counting/adapter --out runs/counting/merged
+vfl merge runs/counting/adapter --model Qwen/Qwen2.5-VL-3B-Instruct --dtype bfloat16 --out runs/counting/merged
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from vfl.commands.options import (
     MODEL,
+    MODEL_GROUP,
     Device,
     Dtype,
     MaxPixels,
@@ -25,13 +27,19 @@ from vfl.commands.options import (
 )
 
 
-@takes(config_options)
+@takes(config_options, required=["adapter", "out"])
 def command(
     adapter: Annotated[
-        Path | None, typer.Argument(help="Folder with adapter_config.json and adapter_model.safetensors.")
+        Path | None,
+        typer.Argument(metavar="ADAPTER", help="Folder with adapter_config.json and adapter_model.safetensors."),
     ] = None,
     out: Out = None,
-    model: Annotated[str | None, typer.Option("--model", help=MODEL, show_default="the adapter's own base")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help=MODEL, show_default="the base that the adapter names", rich_help_panel=MODEL_GROUP
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     dtype: Dtype = None,
     device: Device = None,
@@ -41,7 +49,11 @@ def command(
     *,
     shared: Shared,
 ) -> None:
-    """Merge an adapter into its base model, in the base's own dtype unless --dtype is given, and check its logits."""
+    """Merge an adapter into its base model.
+
+    The weights keep the base's own dtype unless --dtype is given. The merged model is read back and its logits are
+    checked.
+    """
     from vfl.commands.lora_config import import_peft
 
     import_peft()

@@ -1,4 +1,8 @@
-"""`vfl negatives DATA --model M --map M --functions F --out D`: preference rows from a model that is partly blind."""
+"""`vfl negatives DATA --model M --map M --functions F --out D`: preference rows from a model that is partly blind.
+
+vfl negatives train.jsonl --model Qwen/Qwen2.5-VL-3B-Instruct --map runs/map --functions counting --out runs/negatives
+vfl negatives train.jsonl --model Qwen/Qwen2.5-VL-3B-Instruct --blind 18-22 --only-answered --out runs/negatives
+"""
 
 from typing import Annotated
 
@@ -31,7 +35,7 @@ from vfl.commands.options import (
 )
 
 
-@takes(model_options, config_options)
+@takes(model_options, config_options, required=["data", "out"])
 def command(
     data: DataArgument = None,
     model: ModelOption = None,
@@ -39,16 +43,17 @@ def command(
     functions: Functions = None,
     blind: Annotated[
         str | None,
-        typer.Option(help="Layers, instead of a map: 10-12,20, all, random:3, or none: its own wrong answers."),
+        typer.Option(help="Layers that don't see the image, instead of a map: 10-12,20, all, random:3, or none."),
     ] = None,
     out: Out = None,
     images: Images = None,
     format: Format = None,
     match: Match = None,
     only_answered: Annotated[
-        bool, typer.Option("--only-answered", help="Keep only rows that the model answers rightly, seeing the image.")
+        bool,
+        typer.Option("--only-answered", help="Keep only rows that the model answers correctly when it sees the image."),
     ] = False,
-    first: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    first: Annotated[int | None, typer.Option(help="Take only this many rows, from the beginning.")] = None,
     max_new_tokens: MaxNewTokens = None,
     batch: Batch = None,
     seed: Seed = None,
@@ -59,9 +64,11 @@ def command(
     *,
     shared: Shared,
 ) -> None:
-    """Answer training rows with the image hidden where a function reads it; wrong answers become rejected ones.
+    """Make preference rows from a partly blind model.
 
-    Each row's own answer is the chosen one. The folder --out is data for a recipe with `method: dpo`, as it is.
+    The model answers training rows with the image hidden in the layers where a function reads it, and wrong answers
+    become the rejected ones; each row's own answer is the chosen one. A recipe with `method: dpo` takes the folder
+    --out as its data.
     """
     from vfl.io.layers import layer_list
     from vfl.negatives.asking import WHY, Outcome

@@ -1,9 +1,10 @@
-"""Generated and user-made probe suites.
+"""`vfl probes make|check|show`: suites of pairs, generated or your own.
 
-vfl probes make OUT --functions counting,ocr --pairs 100 --seed 0
-vfl probes make --config suite.yaml --set out=OUT
-vfl probes make OUT --coco annotations.json images/
-vfl probes show OUT --out sheet.png
+vfl probes make my-pairs --functions counting,ocr --pairs 100 --seed 0
+vfl probes make my-pairs --config suite.yaml
+vfl probes make my-pairs --coco annotations.json images/
+vfl probes check my-pairs
+vfl probes show my-pairs --out sheet.png
 """
 
 from collections import Counter
@@ -13,40 +14,71 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vfl.commands.options import OUT, Functions, Pairs, Seed, Shared, Size, config_options, read_settings, takes
+from vfl.commands.help import Command, examples
+from vfl.commands.options import (
+    OUT,
+    PAIRS_GROUP,
+    RESULTS_GROUP,
+    Functions,
+    Pairs,
+    Seed,
+    Shared,
+    Size,
+    choice,
+    config_options,
+    read_settings,
+    takes,
+)
 
 if TYPE_CHECKING:
     from vfl.probes.pair import Pair
     from vfl.probes.style import Style
 
-app = typer.Typer(help="Make probe suites and look at them.", no_args_is_help=True)
+app = typer.Typer(help="Make, check and show suites of pairs.", no_args_is_help=True)
 
 
-@app.command("make")
-@takes(config_options)
+@app.command("make", cls=Command, epilog=examples(__doc__, "probes make"))
+@takes(config_options, required=["out"])
 def make_command(
-    out: Annotated[Path | None, typer.Argument(help="Folder for the suite; must not hold one already.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder for the suite; must not hold one yet.")
+    ] = None,
     functions: Functions = None,
     pairs: Pairs = None,
     seed: Seed = None,
     style: Annotated[
-        str | None, typer.Option(help="standard (default): for real models; micro: for the embedded one.")
+        str | None,
+        choice(
+            "--style",
+            values=("standard", "micro"),
+            help="standard is for real models, micro for the embedded one.",
+            default="standard",
+            group=PAIRS_GROUP,
+        ),
     ] = None,
     size: Size = None,
     objects: Annotated[
-        Path | None, typer.Option(help="Folder of your own pictures, one a class, instead of the bundled ones.")
+        Path | None,
+        typer.Option(
+            help="Folder of your own pictures, one per class, instead of the bundled ones.",
+            rich_help_panel=PAIRS_GROUP,
+        ),
     ] = None,
     coco: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="COCO annotations and image folder: pairs from photographs instead of drawn ones."),
+        typer.Option(
+            metavar="JSON DIR",
+            help="COCO annotations and image folder, for pairs of photographs instead of drawings.",
+            rich_help_panel=PAIRS_GROUP,
+        ),
     ] = None,
     *,
     shared: Shared,
 ) -> None:
-    """Write a probe suite: OUT/probes.jsonl and its images.
+    """Write a suite of pairs.
 
-    Functions that are drawn: recognition, counting, grounding and ocr (the paper's, made by default), and others; a
-    wrong name lists them.
+    Writes DIR/probes.jsonl and its images. By default, the paper's four functions are drawn: recognition, counting,
+    grounding and ocr. There are others; a wrong name lists them.
     """
     from vfl.errors import InputError
     from vfl.probes.coco import FUNCTIONS as COCO_FUNCTIONS
@@ -83,13 +115,33 @@ def make_command(
     _describe(settings.out, made)
 
 
-@app.command("show")
-def show_command(
-    folder: Annotated[Path, typer.Argument(help="Folder with probes.jsonl.")],
-    out: Annotated[Path, typer.Option("--out", help=OUT)] = Path("sheet.png"),
-    rows: Annotated[int, typer.Option(min=1, help="Pairs to show, taken in turn from each function.")] = 40,
+@app.command("check", cls=Command, epilog=examples(__doc__, "probes check"))
+def check_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with probes.jsonl.")],
 ) -> None:
-    """Check a suite and draw a contact sheet of it, a PNG."""
+    """Check a suite, line by line.
+
+    Every line that can't be used is named, with its field and what was expected, and ends the command with exit code 2.
+    Notes on a suite that can be used say what would make it tell more.
+    """
+    from vfl.probes.check import check_suite
+
+    pairs, notes = check_suite(folder)
+    _describe(folder, pairs)
+    for note in notes:
+        typer.echo(f"Note: {note}")
+
+
+@app.command("show", cls=Command, epilog=examples(__doc__, "probes show"))
+def show_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with probes.jsonl.")],
+    out: Annotated[Path, typer.Option("--out", help=OUT, rich_help_panel=RESULTS_GROUP)] = Path("sheet.png"),
+    rows: Annotated[int, typer.Option(min=1, help="Number of pairs to show, taken from each function in turn.")] = 40,
+) -> None:
+    """Draw a contact sheet of a suite.
+
+    The sheet is a PNG with pairs of each function. The suite is checked first.
+    """
     from vfl.probes.pair import read_suite
     from vfl.probes.sheet import contact_sheet
 
@@ -120,4 +172,6 @@ def _describe(folder: Path, pairs: list["Pair"]) -> None:
 
     counts = Counter(pair.function for pair in pairs)
     listed = ", ".join(f"{count} {function}" for function, count in counts.items())
-    typer.echo(f"{folder}: {len(pairs)} pairs ({listed}), sha256 {suite_sha256(folder)[:12]}")
+    typer.echo(
+        f"{folder}: {len(pairs)} pair{'s' if len(pairs) != 1 else ''} ({listed}), sha256 {suite_sha256(folder)[:12]}"
+    )

@@ -1,9 +1,10 @@
 """`vfl select score|filter|report|run`: cut a data set to a budget by what each row needs of the image.
 
-vfl select score llava.json --images train2017 --model M --map map.json --out scores
-vfl select filter scores --data llava.json --budget 20% --out subset
+vfl select score llava.json --images train2017 --model Qwen/Qwen2.5-VL-3B-Instruct --map runs/map --out scores
+vfl select filter scores --budget 20% --out subset
+vfl select filter scores --budget "2M answer tokens" --policy target --target ocr=2,counting=1 --out subset
 vfl select report scores --subset subset --out report.html
-vfl select run llava.json --images train2017 --model M --map map.json --budget 20% --out subset
+vfl select run llava.json --images train2017 --model Qwen/Qwen2.5-VL-3B-Instruct --map map --budget 20% --out subset
 """
 
 import os
@@ -18,8 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vfl.commands.help import Command, examples
 from vfl.commands.options import (
+    DATA_GROUP,
     OUT,
+    RESULTS_GROUP,
     AllowOtherModel,
     BadRows,
     Batch,
@@ -36,6 +40,7 @@ from vfl.commands.options import (
     Seed,
     Shared,
     by_function,
+    choice,
     config_options,
     given_of,
     model_options,
@@ -45,45 +50,130 @@ from vfl.commands.options import (
     takes,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Cut a data set to a budget by what each row needs of its image.")
+app = typer.Typer(no_args_is_help=True, help="Choose the rows to train on, to a budget.")
+POLICIES = (
+    "balanced", "quota", "target", "top", "temperature", "random", "stratified-random", "length", "perplexity", "el2n",
+    "vig", "coincide", "ccs", "prism", "semdedup", "no-image-gap",
+)  # fmt: skip
+CHOICE = "Choice"
 
-Split = Annotated[str | None, typer.Option("--split", help="Split of a saved dataset.")]
-Remote = Annotated[bool, typer.Option("--allow-remote", help="Fetch images whose names are addresses.")]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Split of a saved dataset to use.", rich_help_panel=DATA_GROUP)
+]
+Remote = Annotated[
+    bool,
+    typer.Option("--allow-remote", help="Fetch images whose names are web addresses.", rich_help_panel=DATA_GROUP),
+]
 ImageColumn = Annotated[
-    str | None, typer.Option("--image-column", help="Column(s) with the images, if not images or image.")
+    str | None,
+    typer.Option(
+        "--image-column",
+        metavar="NAMES",
+        help="Column with the images, or several in order.",
+        show_default="images or image",
+        rich_help_panel=DATA_GROUP,
+    ),
 ]
 Ablation = Annotated[
-    str | None, typer.Option("--ablation", help="What text reads there: hide (default), blank or mean.")
+    str | None,
+    choice(
+        "--ablation",
+        values=("hide", "blank", "mean"),
+        help="What the text reads in a function's layers: no image, a blank one, or the mean of many.",
+        default="hide",
+    ),
 ]
-Budget = Annotated[str | None, typer.Option(help='Such as 20%, 5000, "2M answer tokens", "1B tokens", "3e18 FLOPs".')]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help='Such as 20%, 5000, "2M answer tokens", "1B tokens", "3e18 FLOPs".',
+        rich_help_panel=CHOICE,
+    ),
+]
 PolicyName = Annotated[
     str | None,
     typer.Option(
-        help="balanced (default), quota, target, top, temperature, random, stratified-random, length, perplexity, el2n,"
-        " no-image-gap, vig, coincide, ccs, prism, semdedup."
+        metavar="NAME",
+        autocompletion=lambda: list(POLICIES),
+        help=f"How the budget is filled: {', '.join(POLICIES)}.",
+        show_default="balanced",
+        rich_help_panel=CHOICE,
     ),
 ]
-Shares = Annotated[str | None, typer.Option(help="equal (default), proportional, or such as counting=2,ocr=1.")]
-Target = Annotated[str | None, typer.Option(help="For the policy target: ocr, or weights: ocr=2,counting=1.")]
-Include = Annotated[str | None, typer.Option(help="Classes that take part as well, such as blind,text.")]
-Unsolved = Annotated[str | None, typer.Option(help="Rows wrong before: keep (default) in their class, own, drop.")]
-Duplicates = Annotated[str | None, typer.Option(help="Leave out repeated rows: keep (default: don't), exact, near.")]
+Shares = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARES",
+        help="Share of each class: equal, proportional, or such as counting=2,ocr=1.",
+        show_default="equal",
+        rich_help_panel=CHOICE,
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Functions for the policy target: ocr, or with weights ocr=2,counting=1.",
+        rich_help_panel=CHOICE,
+    ),
+]
+Include = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Further classes to choose from, such as blind,text.", rich_help_panel=CHOICE),
+]
+Unsolved = Annotated[
+    str | None,
+    choice(
+        "--unsolved",
+        values=("keep", "own", "drop"),
+        help="Rows that the model gets wrong: keep in their class, in a class of their own, or drop.",
+        default="keep",
+        group=CHOICE,
+    ),
+]
+Duplicates = Annotated[
+    str | None,
+    choice(
+        "--duplicates",
+        values=("keep", "exact", "near"),
+        help="Repeated rows: keep them, leave out exact copies, or near ones too.",
+        default="keep",
+        group=CHOICE,
+    ),
+]
 Diversity = Annotated[
-    int | None, typer.Option(help="Leave out a row whose image is within so many of 64 hash bits of a better one's.")
+    int | None,
+    typer.Option(
+        help="Leave out a row whose image hash differs from a better row's in at most this many of 64 bits.",
+        rich_help_panel=CHOICE,
+    ),
 ]
 TokenWeights = Annotated[
     float | None,
     typer.Option(
         "--token-weights",
-        help="Weigh answer tokens: 1 where the log-probability changes by so many nats without the image, else 0.",
+        help="Weigh answer tokens: 1 where hiding the image changes the log-probability by this many nats, else 0.",
+        rich_help_panel=CHOICE,
     ),
 ]
-CopyImages = Annotated[bool, typer.Option("--copy-images", help="Put the rows' image files into the subset.")]
-Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of duckdb (1GB).")]
-Parameters = Annotated[
-    str | None, typer.Option("--parameters", help="Of the model, for a budget in FLOPs, such as 7e9.")
+CopyImages = Annotated[
+    bool,
+    typer.Option("--copy-images", help="Copy the rows' image files into the subset.", rich_help_panel=RESULTS_GROUP),
 ]
-Scores = Annotated[Path | None, typer.Option("--scores", help="Folder for the scores (OUT-scores).")]
+Memory = Annotated[str | None, typer.Option("--memory", help="Memory limit of duckdb.", show_default="1GB")]
+Parameters = Annotated[
+    str | None,
+    typer.Option(
+        "--parameters",
+        metavar="NUMBER",
+        help="Number of parameters of the model, such as 7e9, for a budget in FLOPs.",
+        rich_help_panel=CHOICE,
+    ),
+]
+Scores = Annotated[
+    Path | None,
+    typer.Option("--scores", help="Folder for the scores.", show_default="OUT-scores", rich_help_panel=RESULTS_GROUP),
+]
 ScoresArgument = Annotated[Path | None, typer.Argument(metavar="SCORES", help="Folder that `vfl select score` wrote.")]
 
 
@@ -127,8 +217,8 @@ def choosing_options(
     """What is chosen."""
 
 
-@app.command("score")
-@takes(reading_options, scoring_options, model_options, config_options)
+@app.command("score", cls=Command, epilog=examples(__doc__, "select score"))
+@takes(reading_options, scoring_options, model_options, config_options, required=["data", "out"])
 def score_command(
     data: DataArgument = None,
     model: ModelOption = None,
@@ -137,9 +227,10 @@ def score_command(
     *,
     shared: Shared,
 ) -> None:
-    """Score each row once per function: what its answer loses when the function's layers don't see the image.
+    """Score rows by what they need of the image.
 
-    Scores go into the folder --out; a run that was stopped goes on with the same command.
+    Each row is scored once per function, by what its answer loses when the function's layers can't see the image.
+    Scores go into the folder --out; after an interruption the same command continues.
     """
     with extras():
         from vfl.select.settings import ScoreConfig
@@ -147,8 +238,8 @@ def score_command(
     finish_scores(score_with(settings, overwrite=overwrite))
 
 
-@app.command("filter")
-@takes(reading_options, choosing_options, config_options)
+@app.command("filter", cls=Command, epilog=examples(__doc__, "select filter"))
+@takes(reading_options, choosing_options, config_options, required=["scores", "out", "budget"])
 def filter_command(
     scores: ScoresArgument = None,
     out: Out = None,
@@ -157,9 +248,10 @@ def filter_command(
     *,
     shared: Shared,
 ) -> None:
-    """Choose rows to a budget from stored scores, and write them in the format that they came in. Needs no model.
+    """Choose rows to a budget from stored scores.
 
-    --data is where the data that was scored lies, if it was moved since.
+    Rows are written in the format they came in, and no model is needed. If the data has been moved since it was scored,
+    --data says where it is.
     """
     with extras():
         from vfl.select.subset.write import FilterConfig, filter_scores
@@ -167,18 +259,19 @@ def filter_command(
     show_subset(filter_scores(settings, overwrite=overwrite), settings.out)
 
 
-@app.command("report")
+@app.command("report", cls=Command, epilog=examples(__doc__, "select report"))
 def report_command(
-    scores: Annotated[Path, typer.Argument(help="Folder that `vfl select score` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help=OUT)],
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="Folder that `vfl select score` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help=OUT, rich_help_panel=RESULTS_GROUP)],
     subset: Annotated[Path | None, typer.Option(help="Folder that `vfl select filter` wrote.")] = None,
     data: DataOption = None,
     images: Images = None,
     memory: Memory = None,
 ) -> None:
-    """Write one HTML page: classes, scores, sample cards, the subset beside all data, agreement with baselines.
+    """Write a page about scores and a subset.
 
-    --data is where the data that was scored lies, if it was moved since; --out is a file, such as report.html.
+    It shows classes, scores, sample cards, the subset beside all data, and agreement with baselines. If the data has
+    been moved since it was scored, --data says where it is. --out is a file, such as report.html.
     """
     with extras():
         from vfl.select.report.page import write_selection_report
@@ -186,8 +279,15 @@ def report_command(
     say(f"Report: {path}")
 
 
-@app.command("run")
-@takes(reading_options, scoring_options, model_options, choosing_options, config_options)
+@app.command("run", cls=Command, epilog=examples(__doc__, "select run"))
+@takes(
+    reading_options,
+    scoring_options,
+    model_options,
+    choosing_options,
+    config_options,
+    required=["data", "out", "budget"],
+)
 def run_command(
     data: DataArgument = None,
     model: ModelOption = None,
@@ -197,10 +297,10 @@ def run_command(
     *,
     shared: Shared,
 ) -> None:
-    """Score, filter and report in one go. Scores that are there already are not made again.
+    """Score, choose and report in one go.
 
-    --config is a recipe: `score:` and `filter:` with the settings of these commands, which --set names as score.batch=8
-    or filter.end=low. The subset and its report.html go into --out.
+    Scores that exist already are kept. --config is a recipe: `score:` and `filter:` with the settings of
+    these commands, which --set names as score.batch=8 or filter.end=low. The subset and its report.html go into --out.
     """
     with extras():
         from vfl.select.recipe import SelectRecipe, read_select_recipe
@@ -221,15 +321,15 @@ def run_command(
     )
     # both are checked before the first row is scored
     settings = validated(ScoreConfig, {**recipe.score, "out": recipe.scores_folder}, source="score")
-    choice = validated(
+    selection = validated(
         FilterConfig, {**recipe.filter, "scores": recipe.scores_folder, "out": recipe.out}, source="filter"
     )
-    folder_of(choice).refuse_if_taken(overwrite=overwrite, can_resume=False)
+    folder_of(selection).refuse_if_taken(overwrite=overwrite, can_resume=False)
     finish_scores(score_with(settings, overwrite=False))
     if int(os.environ.get("RANK", "0")):
         return  # of several processes, one selects
-    show_subset(filter_scores(choice, overwrite=overwrite), choice.out)
-    say(f"Report: {write_selection_report(settings.out, choice.out / 'report.html', subset=choice.out)}")
+    show_subset(filter_scores(selection, overwrite=overwrite), selection.out)
+    say(f"Report: {write_selection_report(settings.out, selection.out / 'report.html', subset=selection.out)}")
 
 
 def score_with(settings: Any, *, overwrite: bool) -> Path:
@@ -239,7 +339,7 @@ def score_with(settings: Any, *, overwrite: bool) -> Path:
     try:
         return score(settings, overwrite=overwrite)
     except KeyboardInterrupt:
-        say(f"Interrupted. What was finished is kept in {settings.out}; the same command goes on.", error=True)
+        say(f"Interrupted. What was finished is kept in {settings.out}; the same command continues.", error=True)
         raise typer.Exit(130) from None
 
 

@@ -1,4 +1,8 @@
-"""`vfl swap MODEL A.png B.png "QUESTION"`: the answer with each layer's vision tokens swapped for another image's."""
+"""`vfl swap MODEL A.png B.png "QUESTION"`: the answer with each layer's vision tokens swapped for another image's.
+
+vfl swap embedded a.png b.png "how many circles"
+vfl swap Qwen/Qwen2.5-VL-3B-Instruct three-cups.png four-cups.png "How many cups?" --window 3
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfl.commands.options import (
-    MaxNewTokens,
+    MAX_NEW_TOKENS,
     ModelArgument,
     Reading,
     Shared,
@@ -20,21 +24,28 @@ from vfl.commands.options import (
 )
 
 
-@takes(model_options, config_options)
+@takes(model_options, config_options, required=["target", "source", "question"])
 def command(
     model: ModelArgument = None,
-    target: Annotated[Path | None, typer.Argument(help="The image that is asked about.")] = None,
+    target: Annotated[Path | None, typer.Argument(metavar="A.png", help="The image that is asked about.")] = None,
     source: Annotated[
-        Path | None, typer.Argument(help="The image whose vision tokens are swapped in; of equal size.")
+        Path | None,
+        typer.Argument(metavar="B.png", help="The image whose vision tokens are swapped in; must have the same size."),
     ] = None,
-    question: Annotated[str | None, typer.Argument(help="The question.")] = None,
-    window: Annotated[int | None, typer.Option(help="Layers swapped at a time (1).")] = None,
+    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="The question.")] = None,
+    window: Annotated[int | None, typer.Option(help="Layers swapped at a time.", show_default="1")] = None,
     reading: Reading = None,
-    max_new_tokens: MaxNewTokens = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", help=MAX_NEW_TOKENS, show_default="16")
+    ] = None,
     *,
     shared: Shared,
 ) -> None:
-    """Ask one question with each layer's vision tokens swapped (arXiv 2509.24791, figure 1, for your pictures)."""
+    """Swap two images' vision tokens, layer by layer.
+
+    Asks a question about A.png while each layer in turn reads B.png instead, and shows which answers change (figure 1
+    of arXiv 2509.24791, for your own pictures).
+    """
     from vfl.commands.settings import SwapConfig
     from vfl.engine.image_cache import prefill
     from vfl.engine.plan import Plan

@@ -1,5 +1,6 @@
 """`vfl train RECIPE [key=value ...]`: LoRA in the layers of chosen functions, measured before and after.
 
+vfl train recipes/micro/sft.yaml --check
 vfl train recipes/micro/sft.yaml layers.arm=random --overwrite
 """
 
@@ -14,17 +15,24 @@ from vfl.commands.options import Overrides, Overwrite, Resume, Shared, config_op
 from vfl.errors import InputError
 
 
-@takes(config_options)
+@takes(config_options, required=["recipe"])
 def command(
-    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="YAML file with the recipe; see recipes/.")
+    ] = None,
     overrides: Overrides = None,
     resume: Resume = False,
-    check: Annotated[bool, typer.Option(help="Stop after the preflight; nothing is trained.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Stop after the preflight, before anything is trained.")
+    ] = False,
     overwrite: Overwrite = False,
     *,
     shared: Shared,
 ) -> None:
-    """Fine-tune with LoRA in the layers of chosen functions. Many GPUs: torchrun --module vfl.train.launch RECIPE."""
+    """Fine-tune with LoRA in chosen layers.
+
+    Accuracy is measured before and after. For several GPUs, run torchrun --module vfl.train.launch RECIPE.
+    """
     from vfl.io.config import recipe_and_overrides
 
     config, sets, _ = split_shared(shared)
@@ -37,7 +45,7 @@ def command(
     try:
         outcome = train(file, settings, resume=resume, check=check, overwrite=overwrite)
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted. `--resume` goes on from the last complete checkpoint.")
+        Console(stderr=True).print("Interrupted. `--resume` continues from the last complete checkpoint.")
         raise typer.Exit(130) from None
     if outcome.adapter is None:
         where = outcome.preflight or f"nothing was written, {outcome.folder} holds a run already"

@@ -33,6 +33,9 @@ class ImageCache:
     spans: tuple[Span, ...]
     image_key: str
 
+    def __repr__(self) -> str:
+        return f"ImageCache({len(self.keys)} layers, {self.length} tokens, {self.keys[0].dtype})"
+
     @property
     def length(self) -> int:
         """Prefilled tokens S."""

@@ -29,6 +29,9 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads", MappingProxyType(dict(self.reads)))
 
+    def __repr__(self) -> str:
+        return f"Plan({self.name!r})"
+
     @classmethod
     def own(cls) -> "Plan":
         """The baseline: its own image everywhere."""

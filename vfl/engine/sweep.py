@@ -16,6 +16,7 @@ from vfl.engine.plan import Plan
 from vfl.engine.row_start import Reading, RowStart, row_start
 from vfl.engine.rows import Context, KeysValues, Tokens, cut_tokens, run_rows, tokens_of
 from vfl.errors import InputError
+from vfl.io.notebook import html_table
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -30,6 +31,7 @@ class SweepResult:
         texts: R generated answers; empty strings where none was asked for.
         token_ids: their tokens, without the end token.
         shared_prefix: False where exact full passes were run.
+        names: of the R plans.
     """
 
     logits: torch.Tensor
@@ -37,6 +39,17 @@ class SweepResult:
     texts: list[str]
     token_ids: list[list[int]]
     shared_prefix: bool
+    names: list[str]
+
+    def __repr__(self) -> str:
+        answers = self.answer_logprobs.shape[1]
+        return f"SweepResult({len(self.names)} plans, {answers} answers scored, generated: {any(self.token_ids)})"
+
+    def _repr_html_(self) -> str:
+        scored = [[f"{value:.3f}" for value in row] for row in self.answer_logprobs.tolist()]
+        headings = ["plan", "answer", *(f"nats per token, answer {n}" for n in range(self.answer_logprobs.shape[1]))]
+        rows = [[name, text, *row] for name, text, row in zip(self.names, self.texts, scored, strict=True)]
+        return html_table(f"{len(self.names)} plans", headings, rows)
 
 
 @torch.no_grad()
@@ -93,6 +106,7 @@ def sweep(
         texts=[vlm.tokenizer.decode(row.ids, skip_special_tokens=True).strip() for row in rows],
         token_ids=[row.ids for row in rows],
         shared_prefix=start.shared_prefix,
+        names=[plan.name for plan in plans],
     )
 
 

@@ -32,6 +32,7 @@ from vfl.evaluate.summary import Accuracy, Difference, compare, summarise
 from vfl.functionmap import ModelId
 from vfl.io.atomic import replacing
 from vfl.io.json_files import Versioned, write_json
+from vfl.io.notebook import html_table, percent, percent_interval
 from vfl.io.versions import versions
 
 EVALUATION = "evaluation.json"
@@ -74,6 +75,27 @@ class Evaluation(_Strict):
     answers_sha256: str = ""
     notes: list[str] = []
     versions: dict[str, str] = Field(default_factory=versions)
+
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{name} {percent(group.accuracy)} of {group.n}" for name, group in self.groups.items())
+        return f"Evaluation({self.model.id}: {groups})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        name = self.model.id + (f" with {self.adapter.path}" if self.adapter else "")
+        headings = ["group", "n", "accuracy", "95 %"]
+        if self.differences is not None:
+            headings += ["baseline", "difference (points)", "95 %", "gained", "lost"]
+        rows = []
+        for group, share in self.groups.items():
+            row = [group, share.n, percent(share.accuracy), percent_interval(share.low, share.high)]
+            if self.differences is not None:
+                change = self.differences[group]
+                ends = f"{100 * change.low:+.1f} to {100 * change.high:+.1f}"
+                row += [percent(change.before), f"{100 * change.difference:+.1f}", ends, change.gained, change.lost]
+            rows.append(row)
+        return html_table(f"Accuracy of {name}", headings, rows, self.notes)
 
     def against(self, answered: Sequence[Answered], source: str, baseline: Sequence[Answered]) -> Self:
         """This evaluation, of which `answered` are the answers, with its paired differences from a baseline's.

@@ -4,8 +4,9 @@ All commands read theirs here. An unknown key is an error at every level, and sa
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -122,12 +123,53 @@ def set_dotted(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
+@dataclass(frozen=True)
+class WrongKey:
+    """What is wrong with a setting.
+
+    Attributes:
+        key: its dotted key; empty where settings don't go together.
+        what: what is said behind its name, or all there is to say where `key` is empty or not known.
+        missing: it has to be given.
+        unknown: there is no such key.
+    """
+
+    key: str
+    what: str
+    missing: bool = False
+    unknown: bool = False
+
+    def text(self, name: str | None = None) -> str:
+        """In words; `name`: how a person writes the setting, if not by its key."""
+        return self.what if self.unknown or not self.key else f"{name or repr(self.key)} {self.what}"
+
+
+class WrongSettings(InputError):
+    """Settings that can't be used, with all that is wrong with them."""
+
+    def __init__(self, source: str, wrong: Sequence[WrongKey]) -> None:
+        super().__init__(f"{source}: " + "; ".join(key.text() for key in wrong))
+        self.source, self.wrong = source, tuple(wrong)
+
+    def written(self, names: Mapping[str, str], given: Collection[str]) -> str:
+        """The same for a person at a command line.
+
+        Args:
+            names: how settings are written there, such as out: --out.
+            given: those that were; what is wrong with others is the file's, or of --set.
+        """
+        here = [key for key in self.wrong if key.key in names and (key.missing or key.key in given)]
+        other = [key.text() for key in self.wrong if key not in here]
+        texts = [key.text(names[key.key]) for key in here]
+        return "; ".join([*texts, *([f"{self.source}: {'; '.join(other)}"] if other else [])])
+
+
 def validated(kind: type[M], values: Mapping[str, Any], *, source: str) -> M:
     """`values` as a `kind`, or an InputError that names every wrong key."""
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(_describe(kind, wrong) for wrong in error.errors())) from error
+        raise WrongSettings(source, [_wrong(kind, wrong) for wrong in error.errors()]) from error
 
 
 def unknown_key(key: str, known: Sequence[str], path: str = "") -> str:
@@ -144,14 +186,17 @@ def unknown_key(key: str, known: Sequence[str], path: str = "") -> str:
     return f"unknown key {path + key!r}{', ' + hint if hint else ''} (known: {', '.join(known)})"
 
 
-def _describe(kind: type[BaseModel], error: Any) -> str:
+def _wrong(kind: type[BaseModel], error: Any) -> WrongKey:
     *path, last = error["loc"] or ("",)
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return unknown_key(str(last), known_keys(kind, path), "".join(f"{part}." for part in path))
+        return WrongKey(
+            key, unknown_key(str(last), known_keys(kind, path), "".join(f"{part}." for part in path)), unknown=True
+        )
     if error["type"] == "missing":
-        return f"{key!r} is missing"
-    return f"{key!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+        return WrongKey(key, "is missing", missing=True)
+    message = error["msg"].removeprefix("Value error, ")
+    return WrongKey(key, f"is {error['input']!r}: {message}" if key else message)
 
 
 def known_keys(kind: type[BaseModel], path: Sequence[Any] = ()) -> list[str]:

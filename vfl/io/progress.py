@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal and in a notebook, and now and then a plain line in a log file."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -30,13 +31,15 @@ def progress_bar(rows: Iterable[Any] | None = None, desc: str | None = None, **o
     """A tqdm bar over `rows`, or one that is updated by hand.
 
     Where standard error is no terminal (a log file, a pipe) each state is a line of its own, at most every EVERY
-    seconds.
+    seconds; none is shown where TQDM_DISABLE is set, as `--quiet` does.
 
     Args:
         rows: what is counted; None with `total`.
         desc: what is done.
         options: tqdm's own.
     """
+    # tqdm itself looks there only when it is imported
+    options["disable"] = options.get("disable") or bool(os.environ.get("TQDM_DISABLE"))
     if sys.stderr.isatty() or any("notebook" in kind.__module__ for kind in tqdm_auto.__mro__):
         return tqdm_auto(rows, desc, **options)
     # miniters: or tqdm would guess after how many rows to look again, and show an old state meanwhile

@@ -155,14 +155,17 @@ def _peak(layers: Sequence[int], excess: Floats, effect: Floats) -> int | None:
 def _few_pairs(data: Outcomes, config: ChoiceConfig) -> list[str]:
     warnings = []
     if data.kept < config.min_kept:
-        text = f"Only {data.kept} of {data.pairs} pairs were kept: the rates and the layers are uncertain."
+        text = (
+            f"The rates and the layers are uncertain: {data.kept} of {data.pairs} pairs were kept, which is fewer than "
+            f"{config.min_kept}."
+        )
         needed = pairs_needed(data.num_layers, config.alpha)
         if data.kept < needed:
             text += (
                 f" At least {needed} kept pairs are needed before one of {data.num_layers} layers is significant: "
                 "none is named."
             )
-        warnings.append(text + f" Use more pairs (at least {config.min_kept} kept).")
+        warnings.append(text + " Use more pairs.")
     return warnings
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.functionmap import ModelId
 from vfl.io.json_files import Versioned, write_json
+from vfl.io.notebook import html_table
 from vfl.io.versions import versions
 
 METRICS = "metrics.json"
@@ -53,6 +54,24 @@ class Metrics(_Strict):
     seconds: dict[str, float] = {}
     versions: dict[str, str] = Field(default_factory=versions)
 
+    def __repr__(self) -> str:
+        return f"Metrics({self.model.id} on {self.data.n} samples: {', '.join(self.metrics)})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (metric, name, *(_number(scalar[key]) for key in ("value", "low", "high")), scalar["n"])
+            for metric, measured in self.metrics.items()
+            for name, scalar in measured["scalars"].items()
+        ]
+        return html_table(
+            f"Metrics of {self.model.id} on {self.data.name}",
+            ("metric", "what", "value", "95 % from", "to", "n"),
+            rows,
+            (f"Not measured: {name}: {reason}" for name, reason in self.not_measured.items()),
+        )
+
     def save(self, folder: Path) -> Path:
         """Write metrics.json into a folder, whole or not at all."""
         content = self.model_dump(mode="json", by_alias=True)
@@ -68,3 +87,7 @@ def read_metrics(path: Path) -> Metrics:
         InputError: says in one line why there are none.
     """
     return FILE.read(Metrics, path)
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"

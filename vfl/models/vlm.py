@@ -49,6 +49,9 @@ class VLM:
     notes: list[str] = field(default_factory=list)
     layouts: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        return f"VLM({self.model_id}, {self.family.name}, {self.num_layers} layers, {self.model.dtype}, {self.device})"
+
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder layers."""

@@ -57,7 +57,7 @@ class NegativesConfig(ModelConfig):
         default=None, ge=1, description="most tokens of an answer; default: by the right answer's kind and length"
     )
     only_answered: bool = Field(
-        default=False, description="keep only rows that the model answers rightly when it sees the image"
+        default=False, description="keep only rows that the model answers correctly when it sees the image"
     )
     batch: int = Field(default=16, ge=1)
 

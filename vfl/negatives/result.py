@@ -21,6 +21,8 @@ from vfl.errors import InputError
 from vfl.functionmap import ModelId
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
+from vfl.io.layers import layer_list
+from vfl.io.notebook import html_table
 from vfl.io.versions import versions
 from vfl.negatives.asking import Asked, Outcome
 
@@ -67,6 +69,15 @@ class Negatives(BaseModel):
     left_out: dict[Outcome, int]
     settings: dict[str, Any]
     versions: dict[str, str] = Field(default_factory=versions)
+
+    def __repr__(self) -> str:
+        return f"Negatives({self.kept} of {self.rows} rows kept, blind at layers {layer_list(self.layers)})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows = [("kept", self.kept), *self.left_out.items()]
+        return html_table(f"Preference rows, blind at layers {layer_list(self.layers)}", ("outcome", "rows"), rows)
 
     def save(self, folder: Path) -> None:
         """Write manifest.json, whole or not at all."""

@@ -7,7 +7,7 @@ the file and the line. For an audio language model the images are WAV files of e
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -179,6 +179,23 @@ def read_suite(folder: str | Path) -> list[Pair]:
     Raises:
         InputError: names the file and the line, what was found and what was expected.
     """
+    pairs = []
+    path = Path(folder) / PROBES_FILE
+    for number, pair in read_lines(folder):
+        if isinstance(pair, InputError):
+            raise InputError(f"{path}, line {number}: {pair}") from pair
+        pairs.append(pair)
+    if not pairs:
+        raise InputError(f"{path} holds no pairs; expected one JSON object a line")
+    return pairs
+
+
+def read_lines(folder: str | Path) -> Iterator[tuple[int, Pair | InputError]]:
+    """Each line of a suite that is not empty: its number, and its pair or what is wrong with it.
+
+    Raises:
+        InputError: there is no suite, or it is no text.
+    """
     root = Path(folder)
     path = root / PROBES_FILE
     if not path.is_file():
@@ -190,7 +207,6 @@ def read_suite(folder: str | Path) -> list[Pair]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); write the file as UTF-8") from error
-    pairs: list[Pair] = []
     lines: dict[str, int] = {}
     sizes: dict[Path, tuple[int, int]] = {}  # an image that several pairs share is decoded once
     for number, line in enumerate(text.split("\n"), start=1):
@@ -201,12 +217,10 @@ def read_suite(folder: str | Path) -> list[Pair]:
             if pair.id in lines:
                 raise InputError(f"id {pair.id!r} already stands on line {lines[pair.id]}; ids must be unique")
         except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}") from error
+            yield number, error
+            continue
         lines[pair.id] = number
-        pairs.append(pair)
-    if not pairs:
-        raise InputError(f"{path} holds no pairs; expected one JSON object a line")
-    return pairs
+        yield number, pair
 
 
 def write_suite(folder: str | Path, drawn: Iterable[DrawnPair]) -> list[Pair]:

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         if first:
-            print("Interrupted. `--resume` goes on from the last complete checkpoint.", file=sys.stderr)
+            print("Interrupted. `--resume` continues from the last complete checkpoint.", file=sys.stderr)
         return 130
     return 0
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from vfl.errors import InputError
 from vfl.evaluate.result import read_evaluation
 from vfl.io.config import read_yaml
+from vfl.io.notebook import html_table
 from vfl.io.run_folder import SETTINGS, RunFolder, write_settings
 from vfl.metrics.measure import check_names
 from vfl.models.pixel_limits import save_limits
@@ -39,7 +40,7 @@ from vfl.train.preflight.facts import Preflight
 from vfl.train.preflight.tables import print_preflight
 from vfl.train.previous import DropPrevious, PreviousRun
 from vfl.train.recipe import Recipe, read_recipe
-from vfl.train.report.before_after import Change, changes_of
+from vfl.train.report.before_after import Change, changes_of, gained, points
 from vfl.train.report.page import write_training_report
 from vfl.train.restricted_loading import restricted_loading
 from vfl.train.resumed_settings import MAY_CHANGE, as_before, goes_on
@@ -69,6 +70,19 @@ class Outcome:
     adapter: Path | None = None
     changes: tuple[Change, ...] = ()
     preflight: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.folder}, {'checked' if self.adapter is None else f'adapter {self.adapter}'})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (change.group, change.n, points(change.before), points(change.after), gained(change))
+            for change in self.changes
+        ]
+        trained = f"{self.flight.trainable_parameters:,} trainable parameters"
+        where = [] if self.adapter is None else [f"Adapter: {self.adapter}", f"Report: {self.folder / REPORT}"]
+        title = f"{'Checked' if self.adapter is None else 'Trained'}: {self.flight.model.id}, {trained}"
+        return html_table(title, ("group", "n", "before", "after", "change (points)"), rows, where)
 
 
 def train(
