@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,6 +18,9 @@ from vfl.io.notebook import html_table, percent, percent_interval
 MAP = Versioned("map.json", "function map", schema=1, key="functions", command="vfl locate MODEL")
 Rate = Annotated[float, Field(ge=0, le=1)]
 logger = logging.getLogger(__name__)
+
+PIXELS = ("min_pixels", "max_pixels")
+"""Limits of resized pictures, as settings and results name them."""
 
 
 class _Strict(BaseModel):
@@ -42,8 +45,7 @@ class ModelId(_Strict):
     @property
     def pixels(self) -> str:
         """The limits of its pictures in words; empty where it has none."""
-        known = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-        return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+        return pixels_in_words({"min_pixels": self.min_pixels, "max_pixels": self.max_pixels})
 
 
 class Block(_Strict):
@@ -234,6 +236,11 @@ class FunctionMap(_Strict):
     def order(self) -> list[str]:
         """The functions from the shallowest peak to the deepest; ties by name, functions without a peak left out."""
         return list(self.relative_peaks())
+
+
+def pixels_in_words(facts: Mapping[str, Any]) -> str:
+    """The limits of resized pictures among the facts of a model; empty where there are none."""
+    return ", ".join(f"{name} {facts[name]}" for name in PIXELS if facts.get(name) is not None)
 
 
 def other_pixels(labels: Sequence[str], models: Sequence[ModelId]) -> str:

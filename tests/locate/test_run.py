@@ -151,7 +151,9 @@ def test_a_control_that_is_the_target_itself_changes_nothing(finished):
     assert fmap.functions["naming"].control == [0.0] * fmap.model.num_layers
 
 
-def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(finished, vlm, suite, tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(
+    finished, vlm, suite, tmp_path, monkeypatch, tiny_folder
+):
     done, real = [], sweeping.sweep_pair
 
     def interrupted(asker, pair, blocks, **kwargs):
@@ -171,6 +173,10 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(finished, vlm,
         vfl.locate(vlm, out=tmp_path, probes=str(suite), **QUIET)
     with pytest.raises(InputError, match=r"reading: 'text' then, 'answer' now"):
         vfl.locate(vlm, out=tmp_path, probes=str(suite), resume=True, reading="answer", **QUIET)
+    smaller = vfl.load(tiny_folder("qwen2_5_vl"), max_pixels=1024)
+    for model, settings in ((smaller, {}), (tiny_folder("qwen2_5_vl"), {"max_pixels": 1024})):
+        with pytest.raises(InputError, match=r"had other settings \(max_pixels: 9216 then, 1024 now\)"):
+            vfl.locate(model, out=tmp_path, probes=str(suite), resume=True, **settings, **QUIET)
 
     asked = []
     monkeypatch.setattr(

@@ -45,7 +45,7 @@ def measured(monkeypatch):
     return names
 
 
-def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, measured):
+def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, measured, tiny_folder):
     out = tmp_path / "out"
 
     def config(metrics, **more):
@@ -72,8 +72,11 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
     assert changed.metrics["cosine"]["options"]["eps"] == 0.5
     assert changed.settings["options"] == {"cosine": {"eps": 0.5}}
 
-    with pytest.raises(InputError, match="measured with another data"):
+    with pytest.raises(InputError, match=r"measured with other settings \(data: "):
         run(config("cosine", pairs=1), vlm=vlm, resume=True, progress=False)
+    smaller = vfl.load(tiny_folder("qwen2_5_vl"), max_pixels=1024)
+    with pytest.raises(InputError, match=r"other settings \(model.max_pixels: 9216 then, 1024 now\). Use the same"):
+        run(config("cosine"), vlm=smaller, resume=True, progress=False)
     run(config("cosine", pairs=1), vlm=vlm, overwrite=True, progress=False)
     assert not (out / "figures" / "lens.png").exists()
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.errors import InputError
-from vfl.functionmap import FunctionMap, ModelId
+from vfl.functionmap import PIXELS, FunctionMap, ModelId
 from vfl.io.config import validated
 from vfl.io.fields import MaxPixels, MinPixels
 from vfl.loading.beds import EMBEDDED_ID, bed_of
@@ -59,13 +59,19 @@ def _check_as_loaded(config: ModelConfig, vlm: VLM) -> None:
     """Limits of pictures, and how boxes are read, are set when a model is loaded."""
     limits = limits_of(vlm.processor)
     there = {**(limits._asdict() if limits else {}), "boxes": vlm.family.boxes.name}
-    for name in ("min_pixels", "max_pixels", "boxes"):
+    for name in (*PIXELS, "boxes"):
         asked, own = getattr(config, name), there.get(name)
         if asked is not None and asked != own:
             raise InputError(
                 f"{name} is {asked}, and the model was loaded with {own}. Give it to vfl.load(..., {name}={asked!r}), "
                 "or the model's name here."
             )
+
+
+def with_limits_of(config: C, vlm: VLM) -> C:
+    """The settings with the size of pictures in force, which a run that is resumed later has to share."""
+    limits = limits_of(vlm.processor)
+    return config.model_copy(update=limits._asdict()) if limits else config
 
 
 def load_from(config: ModelConfig) -> VLM:

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.errors import InputError
-from vfl.functionmap import FunctionMap
+from vfl.functionmap import PIXELS, FunctionMap
 from vfl.io.layers import layer_list
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
 from vfl.loading.beds import EMBEDDED, EMBEDDED_ID, probe_style
-from vfl.loading.config import configured, identify, load_from
+from vfl.loading.config import configured, identify, load_from, with_limits_of
 from vfl.loading.load import resolve
 from vfl.locate.config import LocateConfig
 from vfl.locate.map_entries import build_entries, kept_counts
@@ -82,9 +82,12 @@ def run(
 ) -> FunctionMap:
     """Run a validated configuration; see `locate`."""
     folder = RunFolder(config.out, MAP, holds="a function map")
+    if vlm is not None:
+        config = with_limits_of(config, vlm)
     with folder.held(overwrite=overwrite, resume=resume):
         if resume and not overwrite:
-            folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED)
+            processors = {name for name in PIXELS if getattr(config, name) is None}  # known when it is loaded
+            folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED | processors)
         return _run(config, folder, vlm, overwrite=overwrite, progress=progress)
 
 
@@ -102,6 +105,9 @@ def _run(config: LocateConfig, folder: RunFolder, vlm: VLM | None, *, overwrite:
     if suite is None:
         _check_generated(config)
     vlm = vlm or load_from(config)
+    config = with_limits_of(config, vlm)
+    if folder.started and not overwrite:
+        folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED)
     _check_layers(config, {pair.function for pair in pairs} or set(config.functions or PAPER_FUNCTIONS), vlm)
     if overwrite:
         folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", "pairs.parquet"])

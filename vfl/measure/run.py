@@ -13,7 +13,7 @@ from typing import Any
 from vfl.errors import InputError
 from vfl.io.json_files import write_json
 from vfl.io.progress import progress_bar
-from vfl.io.run_folder import RunFolder
+from vfl.io.run_folder import RunFolder, differing
 from vfl.io.versions import versions
 from vfl.loading.beds import EMBEDDED_ID
 from vfl.loading.config import configured, identify, load_from
@@ -229,9 +229,11 @@ def _claim(folder: RunFolder, config: MeasureConfig, base: dict[str, Any], *, ov
         folder.clear([f"{PARTS}/*.json", f"{FIGURES}/*.png", REPORT])
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        if other := [key for key in base if before.get(key) != base[key]]:
-            listed = ", ".join(f"{key}: {before.get(key)!r} then, {base[key]!r} now" for key in other)
-            raise InputError(f"The metrics in {folder.path} were measured with another {listed}. Use --overwrite.")
+        if other := [text for _, text in differing(before, base)]:
+            raise InputError(
+                f"The metrics in {folder.path} were measured with other settings ({', '.join(other)}). Use the same, "
+                "--overwrite to measure anew, or another --out folder."
+            )
         (folder.path / METRICS).unlink(missing_ok=True)
     else:
         _save(path, base)

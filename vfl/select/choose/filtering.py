@@ -18,6 +18,7 @@ from vfl.select.choose.perceptual import Images
 from vfl.select.choose.placing import POOL, PlacingConfig, place
 from vfl.select.choose.policies import PLACED, Ranking, ranking_of, tiers_of
 from vfl.select.choose.token_weights import COLUMNS, may_teach
+from vfl.select.shards.same_scores import size_notes
 from vfl.select.shards.score_folder import MEMORY, ScoreFolder
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig, data: Dat
     connection.execute(f"CREATE OR REPLACE TABLE chosen AS SELECT position, cost FROM ranked WHERE {spans}")
     rows, spent = connection.execute("SELECT count(*), sum(cost)::BIGINT FROM chosen").fetchone()
     result = Choice(int(rows), int(spent), limit, _unit(budget), scored, repeated, alike, found, filled)
+    result.notes.extend(size_notes(folder.manifest))
     if sum(totals.values()) < limit:
         more = "" if config.policy in PLACED else " `include` lets other classes take part, such as blind."
         result.notes.append(

@@ -22,6 +22,7 @@ from vfl.select.report.cards import Card, CardGroup, card_groups, cards
 from vfl.select.report.histograms import histogram
 from vfl.select.report.keeps import Again, chosen_again, kept, stages
 from vfl.select.shards.data_files import changes
+from vfl.select.shards.same_scores import check_subset
 from vfl.select.shards.score_folder import MANIFEST, MEMORY, NOT_FUNCTIONS, ScoreFolder, database, open_scores, text
 from vfl.select.subset.write import READING, TABLE
 
@@ -71,6 +72,7 @@ def write_selection_report(
     """
     folder = open_scores(scores)
     manifest = read_subset(Path(subset)) if subset is not None else {}
+    check_subset(folder.manifest, manifest, folder.path)
     settings = {
         name: value for name, value in manifest.get("settings", {}).items() if name in ChoiceConfig.model_fields
     }

@@ -17,7 +17,7 @@ from vfl.data.hashing import Hashes
 from vfl.data.reading import open_data
 from vfl.data.uids import Unnamed
 from vfl.errors import InputError
-from vfl.functionmap import FunctionMap
+from vfl.functionmap import PIXELS, FunctionMap
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
 from vfl.io.progress import progress_bar
@@ -127,7 +127,13 @@ class Worker:
                 "parameters": sum(weight.numel() for weight in self.vlm.model.parameters()),
                 "dtype": str(self.vlm.dtype).removeprefix("torch."),
             },
-            map=None if fmap is None else {"path": absolute(self.config.map), "sha256": map_hash},
+            map=None
+            if fmap is None
+            else {
+                "path": absolute(self.config.map),
+                "sha256": map_hash,
+                **fmap.model.model_dump(include=set(PIXELS), exclude_none=True),
+            },
             functions=functions,
             measured={key: value for key, value in settings.items() if key not in NOT_MEASURED}
             | {"encoding": sha256(encoding.encode()).hexdigest()},

@@ -29,6 +29,7 @@ from vfl.data import BadRow, Sample
 from vfl.data.reading import Data
 from vfl.data.uids import Named
 from vfl.errors import InputError
+from vfl.functionmap import PIXELS
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
 from vfl.io.run_folder import SETTINGS
@@ -184,7 +185,9 @@ def check_same(out: Path, there: Plan, here: Plan) -> None:
     if there.model.get("weights_sha256") and here.model.get("weights_sha256"):
         del pairs["id"]  # a folder may have been moved
     if "max_pixels" not in there.model:  # not told before; `encoding` holds them too
-        pairs = {key: pair for key, pair in pairs.items() if key not in ("min_pixels", "max_pixels")}
+        pairs = {key: pair for key, pair in pairs.items() if key not in PIXELS}
+    elif any(there.model.get(name) != here.model.get(name) for name in PIXELS):
+        del pairs["encoding"]  # whose hash would say the same again
     other = [f"{key}: {then!r} then, {now!r} now" for key, (then, now) in pairs.items() if then != now]
     changed = differences(there.sources, here.sources)
     if changed:
