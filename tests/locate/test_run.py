@@ -152,7 +152,7 @@ def test_a_control_that_is_the_target_itself_changes_nothing(finished):
 
 
 def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(
-    finished, vlm, suite, tmp_path, monkeypatch, tiny_folder
+    finished, vlm, suite, tmp_path, monkeypatch, tiny_folder, capfd
 ):
     done, real = [], sweeping.sweep_pair
 
@@ -166,7 +166,8 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(
 
     monkeypatch.setattr(sweeping, "sweep_pair", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        vfl.locate(vlm, out=tmp_path, probes=str(suite), **QUIET)
+        vfl.locate(vlm, out=tmp_path, probes=str(suite), **QUIET | {"progress": True})
+    assert capfd.readouterr().err.count("5 more pairs: about") == 1, "said once, after the first kept pair"
     assert not (tmp_path / "map.json").exists()
     assert not (tmp_path / "pairs.parquet").exists()
     with pytest.raises(InputError, match=r"interrupted run.*--resume"):

@@ -7,7 +7,8 @@ import score_rows
 import torch
 
 import vfl
-from vfl.select.score.pace import Pace, duration, told
+from vfl.io.durations import duration
+from vfl.select.score.pace import Pace, told
 from vfl.select.score.run import score
 from vfl.select.settings import ScoreConfig
 

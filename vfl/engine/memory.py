@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from traceback import walk_tb
 from typing import TypeVar
@@ -80,6 +81,17 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(psutil.virtual_memory().available)
+
+
+def peak_memory(device: torch.device) -> str:
+    """The most memory that this process has held so far, in words."""
+    import resource  # not on Windows, where nothing else of this file should fail
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    own = f"{peak / 1e9:.1f} GB"
+    if device.type != "cuda":
+        return own
+    return f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB on the GPU, {own} beside it"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -27,6 +27,12 @@ class _Lines:
         self.file.flush()
 
 
+def say(bar: Any, line: str) -> None:
+    """A line above a bar on standard error; none where the bar itself is not shown."""
+    if not bar.disable:
+        bar.write(line, file=sys.stderr)
+
+
 def progress_bar(rows: Iterable[Any] | None = None, desc: str | None = None, **options: Any) -> Any:
     """A tqdm bar over `rows`, or one that is updated by hand.
 

@@ -1,6 +1,7 @@
 """All pairs of a suite through the sweep, in stages, saved part by part."""
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vfl.io.progress import progress_bar
+from vfl.io.progress import progress_bar, say
 from vfl.locate.config import LocateConfig
 from vfl.locate.curves import LayerSpan
+from vfl.locate.forecast import Forecast
 from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
 from vfl.locate.pairs import sweep_pair
 from vfl.locate.records import pending, read_parts, write_part
@@ -27,15 +29,20 @@ FIRST = 10  # pairs that are asked at most before anything is swept
 def sweep_all(asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path, *, progress: bool) -> pa.Table:
     """Sweep every function in stages until nothing is left to ask; parts are saved as they finish."""
     num_layers = asker.vlm.num_layers
-    swept = set(read_parts(parts)["function"].to_pylist())
-    for function in dict.fromkeys(pair.function for pair in pairs):
-        of_function = [pair for pair in pairs if pair.function == function]
+    records = read_parts(parts)
+    swept = set(records["function"].to_pylist())
+    names = dict.fromkeys(pair.function for pair in pairs)
+    of_functions = {name: [pair for pair in pairs if pair.function == name] for name in names}
+    first = first_blocks(num_layers, config)
+    left = sum(len(_lacking(records, name, some, first, config)) for name, some in of_functions.items())
+    forecast = Forecast(asker.vlm, config, pairs=left, blocks=len(first))
+    for function, of_function in of_functions.items():
         if function not in swept:
             _try_out(asker, of_function[:FIRST], config)
         while stage := _next_stage(read_parts(parts), function, of_function, num_layers, config):
             blocks, todo = stage
             title = f"{function}: {_describe(blocks, num_layers)}"
-            _sweep_stage(asker, todo, blocks, config, parts, title=title, progress=progress)
+            _sweep_stage(asker, todo, blocks, config, parts, forecast, title=title, progress=progress)
     return read_parts(parts)
 
 
@@ -70,17 +77,22 @@ def _next_stage(
     records: pa.Table, function: str, pairs: list[Pair], num_layers: int, config: LocateConfig
 ) -> tuple[Sequence[LayerSpan], list[Pair]] | None:
     """The blocks to sweep next for a function and the pairs that lack them; None when there is nothing left to ask."""
-    # What every pair is asked anyway is asked in one visit: its images are encoded and prefilled once.
-    first = single_blocks(num_layers)
-    if config.mode in ("auto", "window"):
-        first += window_blocks(num_layers)
-    if config.mode == "suffix":
-        first += end_blocks(num_layers)
+    first = first_blocks(num_layers, config)
     if todo := _lacking(records, function, pairs, first, config):
         return first, todo
     blocks = next_blocks(records, function, num_layers, config.choice) if config.mode == "auto" else []
     todo = _lacking(records, function, pairs, blocks, config) if blocks else []
     return (blocks, todo) if todo else None
+
+
+def first_blocks(num_layers: int, config: LocateConfig) -> list[LayerSpan]:
+    """What every pair is asked anyway, in one visit: its images are encoded and prefilled once."""
+    first = single_blocks(num_layers)
+    if config.mode in ("auto", "window"):
+        first += window_blocks(num_layers)
+    if config.mode == "suffix":
+        first += end_blocks(num_layers)
+    return first
 
 
 def _lacking(
@@ -100,13 +112,16 @@ def _sweep_stage(
     blocks: Sequence[LayerSpan],
     config: LocateConfig,
     parts: Path,
+    forecast: Forecast,
     *,
     title: str,
     progress: bool,
 ) -> None:
     rows: list[dict[str, Any]] = []
-    for number, pair in enumerate(progress_bar(pairs, title, unit="pair", disable=not progress), 1):
-        rows += sweep_pair(
+    asked_of_all = list(blocks) == first_blocks(asker.vlm.num_layers, config)
+    for number, pair in enumerate(bar := progress_bar(pairs, title, unit="pair", disable=not progress), 1):
+        start = time.perf_counter()
+        visit = sweep_pair(
             asker,
             pair,
             blocks,
@@ -114,6 +129,9 @@ def _sweep_stage(
             max_new_tokens=config.max_new_tokens,
             unfiltered=config.unfiltered,
         )
+        rows += visit
+        if asked_of_all and (line := forecast.after(time.perf_counter() - start, kept=visit[0]["kept"])):
+            say(bar, line)
         if number % config.part_pairs == 0 or number == len(pairs):
             write_part(parts, rows)
             rows = []

@@ -1,9 +1,9 @@
 """How long a scoring run will take and what memory it needs, told by its first batches."""
 
-import resource
-import sys
-
 import torch
+
+from vfl.engine.memory import peak_memory
+from vfl.io.durations import duration
 
 WARM = 1
 """Batches that are not timed, where others follow: the first one waits for what is set up once."""
@@ -37,21 +37,5 @@ def told(seconds_a_row: float, rows: int, processes: int, device: torch.device) 
     shared = f" by {processes} processes" if processes > 1 else ""
     return (
         f"{rows:,} rows are left: about {duration(rows * seconds_a_row / processes)} at {rate:,.3g} rows a second and"
-        f" process{shared}. Memory so far, the longest rows first: {_memory(device)}."
+        f" process{shared}. Memory so far, the longest rows first: {peak_memory(device)}."
     )
-
-
-def duration(seconds: float) -> str:
-    """Such as 40 s, 12 min, 3.5 h, 2.1 days."""
-    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _memory(device: torch.device) -> str:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    own = f"{peak / 1e9:.1f} GB"
-    if device.type != "cuda":
-        return own
-    return f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB on the GPU, {own} beside it"

@@ -27,7 +27,7 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.io.config import read_config, validated
 from vfl.io.disk import explained
-from vfl.io.progress import progress_bar
+from vfl.io.progress import progress_bar, say
 from vfl.loading.beds import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.select.choose.classes import classify
@@ -162,7 +162,7 @@ def _work(worker: Worker, progress: bool) -> None:
             pace = worker.scorer.pace.seconds_a_row(ended=ended)
             if progress and not expected and pace is not None and bar.n < plan.rows:
                 expected.append(told(pace, int(plan.rows - bar.n), worker.processes, worker.vlm.device))
-                bar.write(expected[0], file=sys.stderr)
+                say(bar, expected[0])
 
         def catch_up(left: Sequence[int]) -> float:
             """Count what others did."""

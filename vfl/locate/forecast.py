@@ -1,0 +1,69 @@
+"""How long a localisation will take and what memory it needs, said after its first kept pair."""
+
+from vfl.engine.memory import peak_memory
+from vfl.io.durations import duration
+from vfl.locate.config import LocateConfig
+from vfl.locate.layer_rule import end_blocks
+from vfl.models.pixel_limits import limits_of
+from vfl.models.vlm import VLM
+from vfl.probes.style import STYLES
+
+LONG = 3600.0  # seconds from which on it is said how to shorten a run
+
+
+class Forecast:
+    """Says once, after the first kept pair, how long the rest takes and what memory was needed.
+
+    Args:
+        vlm: the model.
+        config: of the run.
+        pairs: that lack the blocks of layers that every pair is asked with.
+        blocks: how many these are.
+    """
+
+    def __init__(self, vlm: VLM, config: LocateConfig, *, pairs: int, blocks: int) -> None:
+        self.vlm, self.config, self.left, self.blocks = vlm, config, pairs, blocks
+        self.said = False
+
+    def after(self, seconds: float, *, kept: bool) -> str | None:
+        """The line to say after a pair was asked with these blocks, once."""
+        self.left -= 1
+        if self.said or not kept or not self.left:
+            return None
+        self.said = True
+        further = len(end_blocks(self.vlm.num_layers)) if self.config.mode == "auto" else 0
+        shortest, longest = seconds_left(seconds, self.left, self.blocks, further)
+        least, most = map(duration, (shortest, longest))
+        more = f", up to {most} if every function needs prefixes and suffixes too" if most != least else ""
+        less = "" if self.config.unfiltered else "; those answered wrongly take less"
+        line = (
+            f"{self.left:,} more pair{'s' if self.left > 1 else ''}: about {least}{more} "
+            f"({seconds:.2g} s for the first kept pair{less}). Memory so far: {peak_memory(self.vlm.device)}."
+        )
+        return line if longest < LONG else f"{line} To shorten it: {', '.join(self._remedies())}."
+
+    def _remedies(self) -> list[str]:
+        generated = self.config.probes is None or self.config.probes in STYLES
+        sizes = ["--size"] if generated else []
+        sizes += ["--max-pixels"] if limits_of(self.vlm.processor) else []
+        return [
+            "fewer --pairs" if generated else "fewer pairs in the suite",
+            *([] if self.config.mode == "single" else ["--mode single (a third of the work or less)"]),
+            "a lower --max-new-tokens if answers ramble",
+            f"smaller pictures ({' or '.join(sizes)})" if sizes else "smaller pictures",
+        ]
+
+
+def seconds_left(seconds: float, pairs: int, blocks: int, further: int) -> tuple[float, float]:
+    """Seconds that are left after one visit: with what every pair is asked, and at most.
+
+    A visit takes as long as it has blocks of layers; further ones may come for all pairs, this one too.
+
+    Args:
+        seconds: that the visit of a kept pair took.
+        pairs: that are left to visit.
+        blocks: that each is asked with.
+        further: blocks that follow for functions that need them.
+    """
+    least = seconds * pairs
+    return least, least + seconds * (pairs + 1) * further / blocks
