@@ -175,7 +175,7 @@ def test_models_lists_every_family(vfl_command, monkeypatch):
     first_words = {line.split()[0] for line in output.splitlines() if line.strip()}
     for family in FAMILIES:
         assert family.name.split()[0] in first_words
-        assert all(kind in output for kind in (*family.model_types, family.boxes.name))
+        assert all(kind in output for kind in (*family.model_types, family.boxes.name if family.known else "not known"))
     output = " ".join(output.split())
     assert "mllama" in output
     pinned = (Path(__file__).parents[2] / "constraints.txt").read_text()

@@ -4,8 +4,8 @@ Weights are random but fixed, processors and tokenizers are the families' own wi
 what was observed of each family.
 """
 
-from tiny.build import ALL, AUDIO, FAMILIES, build
+from tiny.build import ALL, AUDIO, FAMILIES, FURTHER, build
 from tiny.pictures import SIZE, messages, picture
 from tiny.sounds import sound, write_sound
 
-__all__ = ["ALL", "AUDIO", "FAMILIES", "SIZE", "build", "messages", "picture", "sound", "write_sound"]
+__all__ = ["ALL", "AUDIO", "FAMILIES", "FURTHER", "SIZE", "build", "messages", "picture", "sound", "write_sound"]

@@ -15,6 +15,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
@@ -40,6 +42,14 @@ VISION = {
     "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }
+VISION3 = VISION | {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "out_hidden_size": TEXT["hidden_size"],
+    "num_position_embeddings": 36,
+    "deepstack_visual_indexes": [0, 1],  # features of both vision layers join after text layers 0 and 1
+}
+INTERLEAVED = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
     "<|box_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
@@ -70,19 +80,22 @@ def qwen2_5_vl(folder: Path) -> Path:
 
 def qwen3_vl(folder: Path) -> Path:
     tokenizer = _tokenizer()
-    vision = VISION | {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "out_hidden_size": TEXT["hidden_size"],
-        "num_position_embeddings": 36,
-        "deepstack_visual_indexes": [0, 1],  # features of both vision layers join after text layers 0 and 1
-    }
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    text = _text(tokenizer) | {"head_dim": 16, "rope_parameters": rope}
-    config = Qwen3VLConfig(text_config=text, vision_config=vision, **_special_ids(tokenizer))
+    text = _text(tokenizer) | {"head_dim": 16, "rope_parameters": INTERLEAVED}
+    config = Qwen3VLConfig(text_config=text, vision_config=VISION3, **_special_ids(tokenizer))
     videos = Qwen3VLVideoProcessor(patch_size=PATCH, size=IMAGE_SIZE)
     processor = Qwen3VLProcessor(_images(), tokenizer, videos, chat_template=templates.QWEN3)
     return weights.save(Qwen3VLForConditionalGeneration, config, processor, folder)
+
+
+def qwen3_vl_moe(folder: Path) -> Path:
+    """The same with experts."""
+    tokenizer = _tokenizer()
+    text = _text(tokenizer) | {"head_dim": 16, "rope_parameters": INTERLEAVED}
+    text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "tie_word_embeddings": False}
+    config = Qwen3VLMoeConfig(text_config=text, vision_config=VISION3, **_special_ids(tokenizer))
+    videos = Qwen3VLVideoProcessor(patch_size=PATCH, size=IMAGE_SIZE)
+    processor = Qwen3VLProcessor(_images(), tokenizer, videos, chat_template=templates.QWEN3)
+    return weights.save(Qwen3VLMoeForConditionalGeneration, config, processor, folder)
 
 
 def _tokenizer() -> Qwen2Tokenizer:

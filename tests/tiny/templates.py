@@ -113,3 +113,53 @@ LLAMA = _turns(
     answer="",
     start="{{ bos_token }}",
 )
+GLM = _turns(
+    before="<|{{ message['role'] }}|>\n",
+    content=_content("<|begin_of_image|><|image|><|end_of_image|>"),
+    after="",
+    answer="<|assistant|>\n",
+    start="[gMASK]<sop>",
+)
+MISTRAL3 = _turns(
+    before="{% if message['role'] == 'user' %}[INST]{% endif %}",
+    content=_content("[IMG]"),
+    after="{% if message['role'] == 'user' %}[/INST]{% else %}</s>{% endif %}",
+    answer="",
+    start="<s>",
+)
+_COHERE = (
+    "<|START_OF_TURN_TOKEN|>{{ '<|USER_TOKEN|>' if message['role'] == 'user' else '<|CHATBOT_TOKEN|>' if "
+    "message['role'] == 'assistant' else '<|SYSTEM_TOKEN|>' }}"
+)
+AYA_VISION, COHERE2_VISION = (
+    _turns(
+        before=_COHERE,
+        content=_content(image),
+        after="<|END_OF_TURN_TOKEN|>",
+        answer="<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        start="<BOS_TOKEN>",
+    )
+    for image in ("<image>", "<|IMG_PATCH|>")
+)
+LLAMA4 = _turns(
+    before="<|header_start|>{{ message['role'] }}<|header_end|>\n\n",
+    content=_content("<|image|>"),
+    after="<|eot|>",
+    answer="<|header_start|>assistant<|header_end|>\n\n",
+    start="<|begin_of_text|>",
+)
+OVIS2 = _turns(before=_IM_START, content=_content("<image>\n"), after="<|im_end|>\n", answer="<|im_start|>assistant\n")
+DEEPSEEK_VL = _turns(
+    before=_CAPITALISED + " ",
+    content=_content("<image_placeholder>"),
+    after="{% if message['role'] == 'user' %}\n\n{% else %}<|end_of_sentence|>{% endif %}",
+    answer="Assistant:",
+    start="<|begin_of_sentence|>",
+)
+GEMMA4 = _turns(
+    before="<|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n",
+    content=_content("<|image|>", trim=True),
+    after="<turn|>\n",
+    answer="<|turn>model\n",
+    start="{{ bos_token }}",
+)

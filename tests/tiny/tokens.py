@@ -49,19 +49,22 @@ def gemma(extra: list[str], **options: Any) -> GemmaTokenizer:
     return GemmaTokenizer(vocabulary, merges, extra_special_tokens=extra, add_bos_token=True, **options)
 
 
-def llama3(special: list[str], eos: str, pad: str) -> PreTrainedTokenizerFast:
-    """Byte-level tokens, then `special`, which hold <|begin_of_text|>; Llama 3 has no tokenizer class of its own."""
+def llama3(
+    special: list[str], eos: str, pad: str, bos: str | None = "<|begin_of_text|>", **options: Any
+) -> PreTrainedTokenizerFast:
+    """Byte-level tokens, then `special`, which hold the others: for families without a tokenizer class of their own."""
     vocabulary, merges = byte_level(special)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<|begin_of_text|>",
+        bos_token=bos,
         eos_token=eos,
         pad_token=pad,
         extra_special_tokens=special,
         model_input_names=["input_ids", "attention_mask"],
+        **options,
     )
 
 

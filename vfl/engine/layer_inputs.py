@@ -21,8 +21,8 @@ def cut_argument(name: str, value: Any, length: int, cut: Callable[[torch.Tensor
     Raises:
         NotImplementedError: for another argument with an entry per token.
     """
-    if name == "position_embeddings":  # cosines and sines, each (..., B or 1, T, D)
-        return tuple(cut(part) for part in value)
+    if name == "position_embeddings":  # cosines and sines, each (..., B or 1, T, D), or one complex tensor (Llama 4)
+        return cut(value) if isinstance(value, torch.Tensor) else tuple(cut(part) for part in value)
     if name == "position_ids" and value is not None:  # (..., B or 1, T)
         return cut(value[..., None])[..., 0]
     if isinstance(value, torch.Tensor) and length in value.shape:

@@ -76,6 +76,11 @@ class RowCache:
         self.own = (keys, values)
         return self._assemble(keys, layer_idx, 0), self._assemble(values, layer_idx, 1)
 
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens before those of the rows: Llama 4 sharpens attention by the position in the prompt."""
+        past = 0 if self.past is None else self.past[layer_idx][0].shape[2]
+        return int(self.context.shared[layer_idx][0].shape[2]) + past
+
     def _assemble(self, own: torch.Tensor, layer_idx: int, which: int) -> torch.Tensor:
         shared = self.context.shared[layer_idx][which]
         start = shared.shape[2]

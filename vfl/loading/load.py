@@ -25,7 +25,7 @@ from vfl.loading.beds import EMBEDDED, EMBEDDED_ID, SMOL_ID, bed_folders
 from vfl.loading.checks import check
 from vfl.loading.weight_files import check_weight_files
 from vfl.models.boxes import convention_of
-from vfl.models.discover import discover
+from vfl.models.discover import discover, refuse_by_config
 from vfl.models.families import family_of
 from vfl.models.pixel_limits import set_limits
 from vfl.models.precision import DTYPES, best_dtype, dtype_of
@@ -133,6 +133,7 @@ def read_pretrained(
     except (OSError, ValueError, KeyError) as error:
         raise InputError(_first_line(f"No model configuration could be loaded from {name!r}", error)) from error
     family = family_of(config.model_type)  # refuses before gigabytes are read
+    refuse_by_config(config)
     auto_class = AUTO_CLASSES[family.modality]
     if type(config) not in auto_class._model_mapping and not trust_remote_code:
         raise InputError(
@@ -141,6 +142,8 @@ def read_pretrained(
             "(--trust-remote-code) if you trust the repository."
         )
     weights: dict[str, Any] = {"dtype": dtype_of(dtype, target), "attn_implementation": attention}
+    if weights["dtype"] == torch.float64:
+        weights["experts_implementation"] = "eager"  # grouped kernels take shorter floats alone
     if quantize is not None:
         weights["quantization_config"] = _quantization(quantize, target)
         device_map = device_map or {"": str(target)}

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from vfl.errors import InputError
+
+# Kinds of layers, as `layer_types` of a configuration names them, with a recurrent or convolution state.
+_LINEAR = ("linear_attention", "conv", "mamba", "hybrid", "hybrid_sliding")
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,14 @@ def discover(model: PreTrainedModel) -> Parts:
     if image_token_id is None:
         raise missing("an image or audio placeholder token (config.image_token_id, audio_token_id)")
     decoder = model.get_decoder()
+    if not hasattr(decoder, "layers"):
+        decoder = getattr(decoder, "model", decoder)  # Llama 4 gives its language model with the head
     layers = getattr(decoder, "layers", None)
     num_layers = config.get_text_config(decoder=True).num_hidden_layers
     if not isinstance(layers, nn.ModuleList) or len(layers) != num_layers:
         num_found = "none" if layers is None else str(len(layers))
         raise missing(f"the list of {num_layers} decoder layers ({type(decoder).__name__}.layers: {num_found})")
+    refuse_by_config(config)
     if not all(hasattr(layer, "self_attn") for layer in layers):
         raise missing("softmax attention with keys and values in every decoder layer (`self_attn`)")
     norm = getattr(decoder, "norm", None)
@@ -82,6 +88,29 @@ def discover(model: PreTrainedModel) -> Parts:
         image_token_id=int(image_token_id),
         softcap=None,
     )
+
+
+def refuse_by_config(config: PreTrainedConfig) -> None:
+    """Refuse models whose layers have no keys and values of their own to swap, by the configuration alone.
+
+    Raises:
+        InputError: names how many layers carry a state instead, or share what others computed.
+    """
+    text = config.get_text_config(decoder=True)
+    if shared := getattr(text, "num_kv_shared_layers", 0):
+        raise InputError(
+            f"This model of type {config.model_type!r} can't be used here: its last {shared} of "
+            f"{text.num_hidden_layers} decoder layers use the keys and values of earlier ones, so that they can't be "
+            "swapped one by one. Give a model of the family without such layers."
+        )
+    kinds = getattr(text, "layer_types", None) or []
+    linear = [kind for kind in kinds if kind in _LINEAR]
+    if linear:
+        raise InputError(
+            f"Models of type {config.model_type!r} can't be used here: they have hybrid linear attention. "
+            f"{len(linear)} of {len(kinds)} decoder layers ({', '.join(sorted(set(linear)))}) carry the image on in a "
+            "state, not in keys and values that could be swapped. `vfl models` lists the supported families."
+        )
 
 
 def logits_of(parts: Parts, hidden: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ loaded model and checked there, so a row only holds what no config or module say
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vfl.errors import InputError
 from vfl.models import boxes
@@ -25,7 +26,9 @@ class Family:
         bare_prompt: trained on plain text after the image, without a chat template.
         modality: what its span holds; boxes mean nothing for sounds.
         note: what a user of this family should know.
-        known: whether its boxes are: a model type that is in no table is taken for one that writes fractions.
+        known: whether its boxes are: a family of which no table tells is taken for one that writes fractions.
+        tested: how far tests on small models of its real classes go: `throughout`, or `sweep`, which is loading,
+            encoding and plans against full passes.
     """
 
     name: str
@@ -36,12 +39,13 @@ class Family:
     modality: Modality = "image"
     note: str = ""
     known: bool = True
+    tested: Literal["throughout", "sweep"] = "throughout"
 
 
 FAMILIES: tuple[Family, ...] = (
     Family("Qwen2-VL", ("qwen2_vl",), boxes.QWEN2, note="M-RoPE; any grid, pairs need equal image sizes"),
     Family("Qwen2.5-VL", ("qwen2_5_vl",), boxes.PIXEL, note="M-RoPE; boxes are pixels of the resized image"),
-    Family("Qwen3-VL", ("qwen3_vl", "qwen3_vl_moe"), boxes.THOUSANDTHS_JSON, note="M-RoPE and DeepStack"),
+    Family("Qwen3-VL", ("qwen3_vl",), boxes.THOUSANDTHS_JSON, note="M-RoPE and DeepStack"),
     Family("LLaVA-1.5", ("llava",), boxes.UNIT, note="576 vision tokens at 336 px"),
     Family("LLaVA-NeXT", ("llava_next",), boxes.UNIT, note="tiles; the newline embeddings belong to the span"),
     Family(
@@ -66,14 +70,57 @@ FAMILIES: tuple[Family, ...] = (
         modality="audio",
         note="the span is sound; pairs need equally long WAV files; to measure, not to train",
     ),
+    Family("Qwen3-VL-MoE", ("qwen3_vl_moe",), boxes.THOUSANDTHS_JSON, tested="sweep", note="experts; else as Qwen3-VL"),
+    Family("GLM-4V", ("glm4v",), boxes.GLM, tested="sweep", note="M-RoPE; any grid, pairs need equal image sizes"),
+    Family("GLM-4.5V", ("glm4v_moe",), boxes.GLM, tested="sweep", note="experts; else as GLM-4V"),
+    Family(
+        "Gemma 4",
+        ("gemma4",),
+        boxes.GEMINI,
+        tested="sweep",
+        note="boxes as Gemma 3's; models whose layers share keys and values are refused",
+    ),
+    Family("Llama 4", ("llama4",), boxes.UNIT, known=False, tested="sweep", note="tiles; experts; attention in chunks"),
+    Family(
+        "Mistral 3",
+        ("mistral3",),
+        boxes.UNIT,
+        known=False,
+        tested="sweep",
+        note="any grid; the break tokens behind its rows belong to the span",
+    ),
+    Family(
+        "Aya Vision",
+        ("aya_vision",),
+        boxes.UNIT,
+        known=False,
+        tested="sweep",
+        note="tiles; the marker text between them belongs to the span; sliding-window layers",
+    ),
+    Family(
+        "Command A Vision",
+        ("cohere2_vision",),
+        boxes.UNIT,
+        known=False,
+        tested="sweep",
+        note="tiles with break tokens; sliding-window layers",
+    ),
+    Family(
+        "Ovis2",
+        ("ovis2",),
+        boxes.UNIT,
+        known=False,
+        tested="sweep",
+        note="the image's end token is part of its picture, so sweeps use exact full passes",
+    ),
+    Family("DeepSeek-VL", ("deepseek_vl",), boxes.UNIT, known=False, tested="sweep", note="a fixed number of tokens"),
+    Family("Janus", ("janus",), boxes.UNIT, known=False, tested="sweep", note="understanding only, no pictures made"),
+    Family("Video-LLaVA", ("video_llava",), boxes.UNIT, known=False, tested="sweep", note="images only, no videos"),
 )
 
 # How families write boxes that are not in the table and found by discovery. GLM's and Molmo2's forms are those that
 # code which uses these models reads; Gemma 4 is assumed to write as Gemma 3 does (y first, thousandths).
 BOXES_OF_OTHERS = {
-    "glm4v": boxes.GLM,
-    "glm4v_moe": boxes.GLM,
-    "gemma4": boxes.GEMINI,
     "gemma4_unified": boxes.GEMINI,
     "molmo2": boxes.MOLMO2,
 }
@@ -81,6 +128,10 @@ BOXES_OF_OTHERS = {
 # Versions that the tests of all families ran with (constraints.txt).
 TESTED = {"transformers": "5.23.0", "torch": "2.15.0"}
 
+REFUSED_LAYERS = (
+    "models with hybrid linear attention (Qwen3.5, LFM2-VL, Nemotron-H and others), and those whose layers use the "
+    "keys and values of other layers (Gemma 3n, some of Gemma 4)"
+)
 _CROSS_ATTENTION = "it reads the image through cross-attention: there are no vision tokens among its keys and values"
 REFUSED = {
     "mllama": _CROSS_ATTENTION,
