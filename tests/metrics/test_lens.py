@@ -11,10 +11,11 @@ from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics import logit_lens
-from vfl.metrics.lens import class_tokens, lens
+from vfl.metrics.lens import lens
 from vfl.metrics.logit_lens import lens_of, top_tokens
 from vfl.metrics.persistence import persistence
 from vfl.metrics.regions import overlaps, token_regions
+from vfl.probes.asking import first_tokens
 from vfl.probes.pair import DrawnPair, write_suite
 
 
@@ -94,10 +95,12 @@ def test_object_tokens_that_spell_the_label_correspond(vlm, boxed, untouched):
     assert 0 < int(on_object.sum()) < len(on_object)
     said = ids[:, on_object, 0]
     spelled = {int(token): vlm.tokenizer.decode([token]).strip() for token in said.flatten()}
-    label = next(word for token, word in spelled.items() if word and token in class_tokens(vlm, word))
+    label = next(word for token, word in spelled.items() if word and token in first_tokens(vlm, [word, word.lower()]))
     result = lens(vlm, [boxed[0].model_copy(update={"label": label}), boxed[1]])
     json.dumps(result, allow_nan=False)
-    expected = [sum(int(token) in class_tokens(vlm, label) for token in state) / len(state) for state in said]
+    expected = [
+        sum(int(token) in first_tokens(vlm, [label, label.lower()]) for token in state) / len(state) for state in said
+    ]
     assert max(expected) > 0
     assert result["curves"]["correspondence"]["value"] == pytest.approx(expected)
     assert result["scalars"]["correspondence"]["value"] == pytest.approx(max(expected))
@@ -116,6 +119,6 @@ def test_pairs_without_boxes_or_label_leave_the_object_rows_out(vlm, boxed):
     assert result["without_object"] == ["box", "none"]
 
 
-def test_class_tokens_are_the_names_first_piece_and_no_boundary_mark(vlm):
-    for token in class_tokens(vlm, "Cat"):
+def test_first_tokens_are_the_names_first_piece_and_no_boundary_mark(vlm):
+    for token in first_tokens(vlm, ["Cat", "cat"]):
         assert vlm.tokenizer.decode([token]).strip()

@@ -116,7 +116,7 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
     )
     _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
-    pairs = [pair.limited(config.max_new_tokens) for pair in pairs]
+    pairs = [pair.limited(config.max_new_tokens).lettered(config.letters) for pair in pairs]
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
     for name in (bar := progress_bar(waiting, desc="measuring", unit="metric", disable=not progress)):

@@ -25,7 +25,7 @@ from vfl.metrics.result import (
 )
 from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
-from vfl.probes.asking import Asked, Asker, expected_text, is_cut, read_answer, token_limit
+from vfl.probes.asking import Asked, Asker, expected_text, is_cut, likeliest_letter, read_answer, token_limit
 from vfl.probes.match import words
 from vfl.probes.pair import Pair, Which
 
@@ -41,6 +41,12 @@ def images_asked(pairs: Iterable[Pair]) -> list[Which]:
     """Which images of the pairs are asked, for the record of the options."""
     there = {which for pair in pairs for which in asked_images(pair)}
     return [which for which in IMAGES if which in there]
+
+
+def letters_by(pairs: Iterable[Pair]) -> str | None:
+    """How the letters of choices are told, for the record of the options; None where no pair has any."""
+    ways = {"logits" if pair.by_logits else "text" for pair in pairs if pair.letters}
+    return " and ".join(sorted(ways)) or None
 
 
 TOLERANCE = 0.05
@@ -106,6 +112,7 @@ def accuracy_along(
         "tolerance": tolerance,
         "images": images_asked(pairs),
         "reading": "text",
+        "letters": letters_by(pairs),
     }
     return result(len(pairs), scalars, curves, settled, **cut_answers(cut))
 
@@ -145,7 +152,8 @@ def chance(pairs: Sequence[Pair]) -> float:
 
 def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) -> tuple[list[bool], list[float], bool]:
     """Right or wrong, and the right answer's log-probability, one each a plan; whether the first plan's was cut."""
-    answer, limit = pair.source_answer if which == "source_image" else pair.answer, token_limit(vlm, pair)
+    answer = pair.source_answer if which == "source_image" else pair.answer
+    limit = 0 if pair.by_logits else token_limit(vlm, pair)
     try:
         swept = sweep(
             vlm,
@@ -157,8 +165,11 @@ def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) ->
         )
     except InputError as error:
         raise InputError(f"Pair {pair.id!r}: {error}") from error
-    texts = [read_answer(vlm, pair, text, asked.encoded) for text in swept.texts]
-    cut = is_cut(swept.token_ids[0], limit)
+    if pair.by_logits:
+        texts, cut = [likeliest_letter(vlm, pair.letters, logits) for logits in swept.logits], False
+    else:
+        texts = [read_answer(vlm, pair, text, asked.encoded) for text in swept.texts]
+        cut = is_cut(swept.token_ids[0], limit)
     return [pair.correct(text, which) for text in texts], swept.answer_logprobs[:, 0].tolist(), cut
 
 

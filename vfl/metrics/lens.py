@@ -19,7 +19,7 @@ from vfl.metrics.regions import overlaps, token_regions
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
 from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.vlm import VLM
-from vfl.probes.asking import question_of
+from vfl.probes.asking import first_tokens, question_of
 from vfl.probes.pair import Pair
 
 
@@ -48,7 +48,7 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
     places: dict[Any, torch.Tensor] = {}  # all images of one size share them
     for pair in pairs:
         boxes = {which: pair.boxes.get(which, []) for which in IMAGES}
-        names = class_tokens(vlm, pair.label) if pair.label else []
+        names = first_tokens(vlm, (pair.label, pair.label.lower())) if pair.label else []
         if not names or not any(boxes.values()):
             without.append(pair.id)
         for which in asked_images(pair):
@@ -73,17 +73,6 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
             scalars["best"] = mean_scalar(best_states)
     options = {"vision": "image tokens", "images": images_asked(pairs), "object": "any overlap with the box"}
     return result(len(pairs), scalars, curves, options, without_object=without)
-
-
-def class_tokens(vlm: VLM, label: str) -> list[int]:
-    """First tokens of a class name, at the start of a text and inside one, as written and in lower case."""
-    firsts = set()
-    for spelling in {start + name for name in (label, label.lower()) for start in ("", " ")}:
-        ids = vlm.answer_ids(spelling)
-        # a word-boundary mark of its own ("▁", "Ġ") says nothing about the name
-        named = [i for i, text in zip(ids, vlm.tokenizer.convert_ids_to_tokens(ids), strict=True) if text.strip("▁Ġ")]
-        firsts.add((named or ids)[0])
-    return sorted(firsts)
 
 
 SPEC = Metric(
