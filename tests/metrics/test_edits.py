@@ -1,6 +1,7 @@
 """Knockout, token ablation and head masking: against single passes with the edit made by hand, and their no-op ends."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -15,13 +16,17 @@ from vfl.engine.states import is_image_token
 from vfl.engine.sweep import sweep
 from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
-from vfl.metrics.edited_prompts import question_on, replies, reply
-from vfl.metrics.gradients import integrated_gradients
+from vfl.metrics.edited_prompts import Question, question_on, replies, reply
+from vfl.metrics.gradients import Attribution, integrated_gradients
 from vfl.metrics.head_masking import head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, at_positions, object_tokens
 from vfl.metrics.token_ablation import ablated, token_ablation
+from vfl.probes.asking import first_tokens
+from vfl.probes.functions import recognition
+
+measured = sys.modules["vfl.metrics.token_ablation"]  # the name in `vfl.metrics` is the function
 
 
 def first_probabilities(vlm, encoded, **tap):
@@ -100,31 +105,69 @@ def test_ablating_nothing_is_a_no_op_and_everything_the_mean_image(vlm, boxed, q
     assert (gone.probabilities - plain.probabilities).abs().max() > 1e-6
 
 
-def test_token_ablation_reports_flips_and_sizes(vlm, boxed, untouched):
-    result = token_ablation(vlm, boxed[:1], gradient_steps=2, noise_filter=False, description_tokens=2)
+def test_token_ablation_tries_all_sets_on_the_same_samples(vlm, boxed, untouched, caplog):
+    """The source image has no box: it is left out of every set. An empty set flips nothing."""
+    chosen = {"mine": [0, 3], "upper": [[0, 0, 1, 0.5]]}
+    options = {"gradient_steps": 1, "noise_filter": False, "description_tokens": 2, "chosen": chosen}
+    result = token_ablation(vlm, boxed[:1], **options)
     json.dumps(result, allow_nan=False)
     scalars = result["scalars"]
     assert scalars["vqa/right"]["value"] == scalars["vqa/kept"]["value"] == 1
-    assert scalars["vqa/object"]["n"] == 1, "the source image has no box"
-    assert scalars["vqa/random_43%"]["n"] == scalars["vqa/gradients_7%"]["n"] == 2
+    names = ("object", "object+1", "object+2", "register", "random_object", "random_43%", "gradients_7%", *chosen)
+    assert {scalars[f"vqa/{name}"]["n"] for name in (*names, "right")} == {1}
     tokens = [scalars[f"vqa/{name}/tokens"]["value"] for name in ("object", "object+1", "object+2")]
     assert 0 < tokens[0] < tokens[1] <= tokens[2]
     assert scalars["vqa/random_object/tokens"]["value"] == tokens[0]
-    assert scalars["polling/right"]["n"] == 1, "asked where there is a box and a label"
+    assert scalars["vqa/mine/tokens"]["value"] == 2
+    assert scalars["vqa/upper/tokens"]["value"] > 2
+    if not scalars["vqa/register/tokens"]["value"]:
+        assert scalars["vqa/register"]["value"] == 0
+    assert scalars["gradients/residual"]["n"] == 1
+    assert ("give more steps" in caplog.text) == (scalars["gradients/residual"]["value"] > 0.05)
+    assert scalars["polling/right"]["n"] == 1
     assert result["without_object"] == []
-    bare = token_ablation(vlm, [boxed[0].model_copy(update={"label": None})], gradient_steps=0, evaluations=["vqa"])
-    assert bare["without_object"] == [boxed[0].id]
+    bare = token_ablation(vlm, [boxed[0].model_copy(update={"label": None})], evaluations=["vqa"])
+    assert (bare["scalars"], bare["without_object"]) == ({}, [boxed[0].id])
     with pytest.raises(InputError, match="evaluations="):
         token_ablation(vlm, boxed, evaluations=["chat"])
     with pytest.raises(InputError, match="shares of the image's tokens"):
         token_ablation(vlm, boxed, random_shares=[40])
+    with pytest.raises(InputError, match="'mine' holds 9999; expected numbers of image tokens"):
+        token_ablation(vlm, boxed[:1], **options | {"chosen": {"mine": [9999]}})
+
+
+def test_gradients_rank_once_an_image_by_yes_to_the_poll(vlm, boxed, monkeypatch):
+    """Whatever is evaluated: the attribution of the polling question's prompt, at a token that "Yes" begins with."""
+    asked = []
+
+    def attribution(vlm, encoded, token, baseline, *, steps):
+        asked.append((encoded.input_ids.tolist(), token))
+        return Attribution(torch.arange(int(is_image_token(vlm, encoded).sum())).double(), 0.0)
+
+    monkeypatch.setattr(measured, "integrated_gradients", attribution)
+    token_ablation(vlm, boxed[:1], noise_filter=False, description_tokens=2)
+    poll = vlm.ask(recognition.question("cat"), boxed[0].path("image"))
+    ((ids, token),) = asked
+    assert ids == poll.input_ids.tolist()
+    assert token in first_tokens(vlm, ["Yes", "yes"])
+
+
+def test_an_answer_goes_on_from_its_prefix(vlm, question, boxed):
+    (ids,) = sweep(vlm, question.encoded, [Plan.own()], max_new_tokens=4).token_ids
+    assert len(ids) == 4
+    continued = question.encoded.continued(ids[:2])
+    assert sweep(vlm, continued, [Plan.own()], max_new_tokens=2).token_ids == [ids[2:]]
+    assert reply(vlm, Question(continued, bool, 2)).token == ids[2]
+    prefixed = question_on(vlm, boxed[0], "image", boxed[0].path("image"), "It is a")
+    assert prefixed.encoded.input_ids[0, question.encoded.length :].tolist() == vlm.answer_ids("It is a")
+    assert token_ablation(vlm, boxed[:1], evaluations=["vqa"], prefix="It is a")["options"]["prefix"] == "It is a"
 
 
 def test_integrated_gradients_are_those_of_finite_differences(vlm, question, untouched):
     encoded, token = question.encoded, 7
     image = vision_embeddings(vlm, encoded)
     blank = image.mean(0)
-    scores = integrated_gradients(vlm, encoded, token, blank, steps=1)
+    scores = integrated_gradients(vlm, encoded, token, blank, steps=1).scores
     assert all(parameter.grad is None for parameter in vlm.model.parameters())
     at = int(scores.argmax())
     place = int(is_image_token(vlm, encoded).nonzero().flatten()[at])
@@ -137,6 +180,13 @@ def test_integrated_gradients_are_those_of_finite_differences(vlm, question, unt
     gradient = (logits[:size] - logits[size:]) / (2 * step)
     expected = (gradient * (image[at] - blank)).abs().sum()
     assert float(scores[at]) == pytest.approx(float(expected), rel=0.02)
+
+
+def test_more_steps_of_integrated_gradients_come_nearer_to_completeness(vlm, question):
+    blank = vision_embeddings(vlm, question.encoded).mean(0)
+    few, many = (integrated_gradients(vlm, question.encoded, 7, blank, steps=steps).residual for steps in (1, 16))
+    assert many < 0.05
+    assert many < few
 
 
 def test_the_mean_embedding_is_kept_for_the_same_files(vlm, boxed, tmp_path):

@@ -21,7 +21,7 @@ FEW = {
     "head_masking": {"ks": [1], "draws": 1, "stages": ["early"]},
     "recommended": {"timing": False},  # seconds differ from run to run
 }
-BOXES_ONLY = ("visual_prompt",)  # these pairs have none
+BOXES_ONLY = ("visual_prompt", "token_ablation")  # these pairs have none
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_nothing_is_left_after_an_exception(vlm, pairs, name):
     before = hooks()
     if name in BOXES_ONLY:
         boxes = {"image": [[0.0, 0.0, 20.0, 16.0]]}
-        pairs = [pair.model_copy(update={"boxes": boxes}) for pair in pairs]
+        pairs = [pair.model_copy(update={"boxes": boxes, "label": "cat"}) for pair in pairs]
     with pytest.raises(RuntimeError, match="a layer failed"):
         measure_named(vlm, [name], pairs)
     assert hooks() == before

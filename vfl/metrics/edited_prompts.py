@@ -56,9 +56,14 @@ class Reply:
 Asked = Callable[[VLM, Pair, Which, ImageLike], Question]
 
 
-def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike) -> Question:
-    """A pair's own question, judged as for `which` of its images; an empty answer is never right."""
+def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike, prefix: str = "") -> Question:
+    """A pair's own question, judged as for `which` of its images; an empty answer is never right.
+
+    `prefix` is the beginning of an answer ("It is a") that the model goes on from; what follows is judged.
+    """
     encoded = vlm.ask(question_of(vlm, pair), image)
+    if prefix:
+        encoded = encoded.continued(vlm.answer_ids(prefix))
 
     def right(text: str) -> bool:
         return bool(text) and pair.correct(read_answer(vlm, pair, text, encoded), which)
