@@ -8,6 +8,7 @@ import pytest
 from vfl.errors import InputError
 from vfl.metrics.bounds import (
     binary_entropy,
+    entropy_tightest,
     entropy_upper,
     error_gap_bound,
     information_gap_bound,
@@ -65,6 +66,10 @@ def check_case(rng, first, second, distance, joint, radius):
     tighter = information_kl(exceed, product[within].sum())
     assert lower <= tighter + 1e-6
     assert tighter <= information + 1e-6
+    if held.max():
+        least = entropy_tightest(upper, len(second), tighter)
+        assert remaining <= least + 1e-6
+        assert least <= min(upper, math.log(len(second))) + SLACK
 
     mean = float((joint * distance).sum())
     # Theorem 1: E[Y | x, x'] linear in both, hence Lipschitz with the matrices' norms
@@ -97,6 +102,7 @@ def test_degenerate_layers():
     assert binary_entropy([0, 0.5, 1]) == pytest.approx([0, math.log(2), 0])
     assert information_kl(0.0, 0.25) == pytest.approx(information_lower(0.0, 0.25, 0.25)) == pytest.approx(math.log(4))
     assert information_kl(0.3, 0.7) == pytest.approx(0)
+    assert entropy_tightest(3.0, 4, -1.0) == pytest.approx(math.log(4)), "no bound is above log |X|"
 
 
 def gate(function):

@@ -21,6 +21,7 @@ from vfl.metrics.functional import (
 )
 from vfl.metrics.informational import ball_counts, informational
 from vfl.metrics.late_entry import late_entry
+from vfl.metrics.measure import known_metrics
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.recommended import entry_and_exit, recommended
 from vfl.metrics.var import var
@@ -48,6 +49,14 @@ def test_the_bounds_of_a_model_are_ordered(vlm, prompts, untouched):
     assert curves["support"] == pytest.approx(math.log(int(is_image_token(vlm, prompts[0]).sum())))
     assert (curves["information_lower"] <= curves["information_kl"] + 1e-9).all()
     assert curves["gap_bound"] == pytest.approx(2 * curves["entropy_upper"])
+    assert (curves["information_lower"] >= 0).all()
+    assert (
+        curves["entropy_upper"] <= np.minimum(curves["fano"], curves["support"] - curves["information_kl"]) + 1e-9
+    ).all()
+    assert sorted(result["redundant"] + result["undecided"]) == list(range(vlm.num_layers))
+    assert 0 < result["undecided_share"] <= 1
+    units = {name: known_metrics()["informational"].unit_of(name) for name in curves}
+    assert units["gap_bound"] != units["entropy_upper"] == units["information_kl"] == "nats"
     with pytest.raises(InputError, match="radius=3"):
         informational(vlm, prompts, radius=3)
 

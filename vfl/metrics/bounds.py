@@ -45,6 +45,18 @@ def entropy_upper(exceed: ArrayLike, support: ArrayLike, fewest: ArrayLike, most
     )
 
 
+def entropy_tightest(fano: ArrayLike, support: ArrayLike, information: ArrayLike) -> Floats:
+    """The least of three bounds of H(X'|X): Theorem 3, log |X|, and log |X| - I with any lower bound of I(X;X').
+
+    Args:
+        fano: `entropy_upper`.
+        support: |X|, number of support points of X'.
+        information: a lower bound of I(X;X'), such as `information_kl`; what is below 0 counts as 0.
+    """
+    most = np.log(np.asarray(support, dtype=np.float64))
+    return np.minimum(np.asarray(fano, dtype=np.float64), most - np.maximum(np.asarray(information), 0))
+
+
 def information_lower(exceed: ArrayLike, least: ArrayLike, greatest: ArrayLike) -> Floats:
     """Theorem 4 (Braun and Pokutta): I(X;X') >= (1 - P_t) log(1 / p_max) + P_t log(1 / (1 - p_min)) - h2(P_t).
 

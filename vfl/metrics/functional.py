@@ -29,11 +29,10 @@ from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.bounds import error_gap_bound
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.prompts import prompts_of
-from vfl.metrics.recommended import SMALL
 from vfl.metrics.result import Result, by_function, mean_curve, mean_scalar, no_scalar, number, result
 from vfl.metrics.spec import SKIP, Metric
 from vfl.metrics.unique import unique_information
-from vfl.metrics.var import masses
+from vfl.metrics.var import SMALL, masses
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 from vfl.probes.match import words

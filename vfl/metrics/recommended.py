@@ -23,12 +23,10 @@ from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.prompts import prompts_of
 from vfl.metrics.result import Result, mean_curve, no_scalar
 from vfl.metrics.spec import SKIP, Metric
-from vfl.metrics.var import masses
+from vfl.metrics.var import SMALL, masses
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asked, Asker
 from vfl.probes.pair import Pair, Which
-
-SMALL = 0.25  # of the largest attention mass on the image
 
 
 def recommended(

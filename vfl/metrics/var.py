@@ -25,6 +25,7 @@ from vfl.models.vlm import VLM
 
 Query = Literal["predicts", "token"]
 PAPER_LAYERS = (5, 18)  # of 32
+SMALL = 0.25  # of the largest attention mass on the image: what the skipping rule calls small
 
 
 def var(
