@@ -51,8 +51,10 @@ def test_rows_answer_as_the_sweep(vlm, question, boxed, untouched):
 
 def test_knockout_is_a_pass_with_the_edges_cut(vlm, boxed, question, untouched):
     windows = {"one": (1, 1), "two": (1, 2), "all": (0, vlm.num_layers - 1)}
+    width = vlm.num_layers - 1
     cuts = ["object to last_token", "rest to last_token", "all_but_last_row to last_row"]
-    result = knockout(vlm, boxed[:1], windows=windows, cuts=cuts, noise_filter=False)
+    result = knockout(vlm, boxed[:1], windows=windows, sliding=width, cuts=cuts, noise_filter=False)
+    windows |= {"from_0": (0, width - 1), "from_1": (1, width)}
     json.dumps(result, allow_nan=False)
     assert [window["name"] for window in result["windows"]] == list(windows)
     assert result["scalars"]["naming/right"]["value"] == result["scalars"]["naming/kept"]["value"] == 1
@@ -76,10 +78,13 @@ def test_knockout_without_boxes_leaves_the_object_out_by_name(vlm, pairs):
     result = knockout(vlm, pairs[:1], windows={"one": (0, 0)})
     assert result["without_object"] == [pairs[0].id]
     assert {name.split("/")[1] for name in result["curves"]} == {"all_but_last_row to last_row"}
-    assert window_layers(32)["mid_late"] == (15, 24)
+    published = {"early": (0, 9), "early_mid": (5, 14), "mid": (11, 20), "mid_late": (15, 24), "late": (21, 31)}
+    assert window_layers(32) == {**published, "all": (0, 31)}, "those of the published code"
     assert window_layers(4)["all"] == (0, 3)
     with pytest.raises(InputError, match="choose from object to last_token"):
         knockout(vlm, pairs, cuts=["object"])
+    with pytest.raises(InputError, match="sliding=99"):
+        knockout(vlm, pairs, sliding=99)
     with pytest.raises(InputError, match=f"within 0 to {vlm.num_layers - 1}"):
         knockout(vlm, pairs, windows={"far": (0, 99)})
 
@@ -184,9 +189,12 @@ def test_integrated_gradients_are_those_of_finite_differences(vlm, question, unt
 
 def test_more_steps_of_integrated_gradients_come_nearer_to_completeness(vlm, question):
     blank = vision_embeddings(vlm, question.encoded).mean(0)
-    few, many = (integrated_gradients(vlm, question.encoded, 7, blank, steps=steps).residual for steps in (1, 16))
-    assert many < 0.05
-    assert many < few
+    everything = torch.ones(int(is_image_token(vlm, question.encoded).sum()), dtype=torch.bool)
+    (gone,) = ablated(vlm, question, [everything], blank)
+    change = (reply(vlm, question).probabilities.log() - gone.probabilities.log()).abs()
+    token = int(change.argmax())  # a logit that hardly changes leaves a residual of rounding alone
+    few, many = (integrated_gradients(vlm, question.encoded, token, blank, steps=steps).residual for steps in (1, 16))
+    assert many < few / 2
 
 
 def test_the_mean_embedding_is_kept_for_the_same_files(vlm, boxed, tmp_path):
@@ -251,8 +259,14 @@ def test_head_masking_by_stage(vlm, pairs, untouched):
     json.dumps(result, allow_nan=False)
     assert result["scalars"]["naming/accuracy"]["value"] == 1
     assert list(result["curves"]) == [
-        f"naming/{stage}/{which}" for stage in ("early", "late") for which in ("top", "random")
+        f"naming/{stage}/{which}"
+        for stage in ("early", "late")
+        for which in ("top", "top/drop", "random", "random/drop")
     ]
+    for name in ("naming/early/top", "naming/late/random"):
+        accuracy, drop = (result["curves"][curve] for curve in (name, f"{name}/drop"))
+        assert drop["value"] == pytest.approx([accuracy["value"][0] - value for value in accuracy["value"]])
+        assert (drop["low"][0], drop["high"][0]) == (0, 0), "paired: the plain model loses nothing against itself"
     assert result["curves"]["naming/early/top"]["at"] == [0, 1, 2]
     assert result["curves"]["naming/early/top"]["value"][0] == 1
     assert max(layer for layer, _ in result["masked"]["top"]["early"]) < min(

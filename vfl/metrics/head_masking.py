@@ -68,7 +68,8 @@ def head_masking(
 
     Returns:
         For each function f and stage s, curves "f/s/top" (share of answers, Wilson) and "f/s/random" (mean over draws,
-        bootstrap over answers) against k, with the plain model at k = 0; scalar "f/accuracy". "masked": the heads of
+        bootstrap over answers) against k, with the plain model at k = 0; "f/s/top/drop" and "f/s/random/drop", what is
+        lost of the plain model's accuracy (paired: bootstrap over answers); scalar "f/accuracy". "masked": the heads of
         "top" by stage and "random" by stage and draw, most visual first, each [layer, head].
 
     Raises:
@@ -118,8 +119,10 @@ def head_masking(
         for stage in stages:
             by_k = [[plain[row], *(top[stage, k][row] for k in numbers)] for row in rows]
             curves[f"{function}/{stage}/top"] = share_curve(by_k, axis="k", at=at)
+            curves[f"{function}/{stage}/top/drop"] = mean_curve(_drops(by_k), axis="k", at=at)
             by_k = [[plain[row], *(random[stage, k][row] for k in numbers)] for row in rows]
             curves[f"{function}/{stage}/random"] = mean_curve(by_k, axis="k", at=at)
+            curves[f"{function}/{stage}/random/drop"] = mean_curve(_drops(by_k), axis="k", at=at)
     options = {"ks": numbers, "mode": mode, "draws": draws, "seed": seed, "stages": list(stages), "query": query}
     listed = {
         "top": {stage: _listed(members[stage][: numbers[-1]]) for stage in stages},
@@ -190,6 +193,11 @@ def mean_outputs(vlm: VLM, pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:
     return {layer: total / prompts for layer, total in sums.items()}
 
 
+def _drops(by_k: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Each answer's loss against the plain model's, which comes first."""
+    return [[float(plain) - float(masked) for masked in (plain, *rest)] for plain, *rest in by_k]
+
+
 def _listed(heads: Sequence[tuple[int, int]]) -> list[list[int]]:
     return [[layer, head] for layer, head in heads]
 
@@ -203,4 +211,5 @@ SPEC = Metric(
     source=HEADS,
     equation="accuracy(k) with the outputs of the k highest-scored heads of a stage replaced",
     unit=SHARE,
+    units={"drop": SHARE},
 )

@@ -8,6 +8,7 @@ in Vision-Language Models" (ICLR 2025).
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -37,9 +38,11 @@ from vfl.probes.pair import Pair, Which
 TARGETS = ("last_token", "last_row")
 OBJECT = ("object", "object+1", "object+2", "rest")
 SOURCES = (*OBJECT, "all_but_last_row")
-CUTS = (*(f"{source} to last_token" for source in OBJECT), "all_but_last_row to last_row")
-# First and last of 32 layers, both included and counted from 0 (the paper's printed windows mix 0 and 1).
-PAPER_WINDOWS = {"early": (0, 9), "early_mid": (5, 14), "mid": (10, 19), "mid_late": (15, 24), "late": (20, 31)}
+CUTS = (*(f"{source} to last_token" for source in OBJECT), "object+1 to last_row", "all_but_last_row to last_row")
+# First and last of 32 layers, both included and counted from 0, as in the published code (the printed windows mix 0 and
+# 1).
+PAPER_WINDOWS = {"early": (0, 9), "early_mid": (5, 14), "mid": (11, 20), "mid_late": (15, 24), "late": (21, 31)}
+PAPER_WIDTH = 10  # layers of 32, of the sliding window
 
 
 def knockout(
@@ -48,6 +51,8 @@ def knockout(
     *,
     cuts: Sequence[str] = CUTS,
     windows: Mapping[str, Sequence[int]] | None = None,
+    sliding: int | None = None,
+    prefix: str = "",
     noise_filter: bool = True,
 ) -> Result:
     """Accuracy with attention from sources to targets cut in windows of layers, for each function.
@@ -61,6 +66,9 @@ def knockout(
             last row is not cut from the last row.
         windows: name -> first and last layer, both included; by default the paper's five, in proportion to the depth,
             and "all".
+        sliding: beside them, windows of so many layers that begin at every layer (the paper's is of 10 of 32); 0 stands
+            for that in proportion, None for none.
+        prefix: beginning of the answer, such as the paper's "It is a".
         noise_filter: keep an image with boxes only where the answer is wrong once the boxes are filled with noise.
             Every sample must be answered rightly by the plain model.
 
@@ -77,7 +85,8 @@ def knockout(
     known = [f"{source} to {target}" for target in TARGETS for source in SOURCES]
     if unknown := [cut for cut in cuts if cut not in known]:
         raise InputError(f"cuts={unknown} are unknown; choose from {', '.join(known)}.")
-    spans = _windows(vlm, windows)
+    asked = partial(question_on, prefix=prefix)
+    spans = _windows(vlm, windows) | _sliding(vlm, sliding)
     places = Places(vlm)
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
@@ -87,12 +96,12 @@ def knockout(
         outcomes: dict[str, list[tuple[list[bool], list[float]]]] = {}
         for pair in (pairs[row] for row in rows):
             for which in asked_images(pair):
-                question = question_on(vlm, pair, which, pair.path(which))
+                question = question_on(vlm, pair, which, pair.path(which), prefix)
                 plain = reply(vlm, question)
                 filtered = noise_filter and bool(pair.boxes.get(which))
                 right.append(plain.right)
                 cut.setdefault(function, []).append(plain.cut)
-                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which)))
+                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which, asked)))
                 if kept[-1]:
                     edges = _edges(vlm, pair, which, question, places, cuts)
                     for name, sample in _knocked_out(vlm, question, plain, edges, list(spans.values())).items():
@@ -106,6 +115,8 @@ def knockout(
     listed = [{"name": name, "first": first, "last": last} for name, (first, last) in spans.items()]
     options = {
         "cuts": list(cuts),
+        "prefix": prefix,
+        "sliding": sliding,
         "noise_filter": noise_filter,
         "images": images_asked(pairs),
         "object": "any overlap with the box",
@@ -132,6 +143,16 @@ def _windows(vlm: VLM, windows: Mapping[str, Sequence[int]] | None) -> dict[str,
                 f"Window {name!r} is {list(span)}; expected its first and last layer, within 0 to {vlm.num_layers - 1}."
             )
     return {name: (span[0], span[1]) for name, span in windows.items()}
+
+
+def _sliding(vlm: VLM, width: int | None) -> dict[str, tuple[int, int]]:
+    """Windows of `width` layers that begin at every layer where one fits."""
+    if width is None:
+        return {}
+    width = width or max(1, in_proportion(PAPER_WIDTH, vlm.num_layers))
+    if not 0 < width <= vlm.num_layers:
+        raise InputError(f"sliding={width}: the model has {vlm.num_layers} layers; give 1 to {vlm.num_layers}.")
+    return {f"from_{first}": (first, first + width - 1) for first in range(vlm.num_layers - width + 1)}
 
 
 def _edges(
