@@ -18,10 +18,11 @@ from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
 from vfl.metrics.edited_prompts import Question, question_on, replies, reply
 from vfl.metrics.gradients import Attribution, integrated_gradients
-from vfl.metrics.head_masking import head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
+from vfl.metrics.head_masking import _drops, head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, at_positions, object_tokens
+from vfl.metrics.result import mean_curve
 from vfl.metrics.token_ablation import ablated, token_ablation
 from vfl.probes.asking import first_tokens
 from vfl.probes.functions import recognition
@@ -266,7 +267,6 @@ def test_head_masking_by_stage(vlm, pairs, untouched):
     for name in ("naming/early/top", "naming/late/random"):
         accuracy, drop = (result["curves"][curve] for curve in (name, f"{name}/drop"))
         assert drop["value"] == pytest.approx([accuracy["value"][0] - value for value in accuracy["value"]])
-        assert (drop["low"][0], drop["high"][0]) == (0, 0), "paired: the plain model loses nothing against itself"
     assert result["curves"]["naming/early/top"]["at"] == [0, 1, 2]
     assert result["curves"]["naming/early/top"]["value"][0] == 1
     assert max(layer for layer, _ in result["masked"]["top"]["early"]) < min(
@@ -280,3 +280,11 @@ def test_head_masking_by_stage(vlm, pairs, untouched):
         head_masking(vlm, pairs, mode="gone")
     with pytest.raises(InputError, match="those of the smallest stage"):
         head_masking(vlm, pairs[:1], ks=[99])
+
+
+def test_drops_are_paired():
+    """Half of the answers are right in both, yet the change is far more certain than either accuracy."""
+    drop = mean_curve(_drops([[1, 1], [0, 0]] * 20 + [[1, 0]]))
+    assert drop["value"] == pytest.approx([0, 1 / 41])
+    assert (drop["low"][0], drop["high"][0]) == (0, 0), "the plain model loses nothing against itself"
+    assert drop["high"][1] < 0.1

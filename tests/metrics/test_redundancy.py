@@ -2,6 +2,8 @@
 
 import json
 import math
+from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import pytest
@@ -78,13 +80,26 @@ def test_layers_that_add_nothing_are_redundant(tiny_folder, pairs):
     assert "reading/unique" not in result["curves"], "two images can't be sorted into two clusters"
 
 
-def test_the_same_images_again_tell_the_answer_and_the_layers_not_looked_at_are_redundant(tiny_folder, pairs):
+def copies(pair, folder, count):
+    """The pair several times, with files of its own each."""
+    made = []
+    for number in range(count):
+        names = {which: f"{number}-{Path(getattr(pair, which)).name}" for which in ("image", "source_image")}
+        for which, name in names.items():
+            copyfile(pair.path(which), folder / name)
+        copy = pair.model_copy(update=names)
+        copy._folder = folder
+        made.append(copy)
+    return made
+
+
+def test_alike_images_tell_the_answer_and_the_layers_not_looked_at_are_redundant(tiny_folder, pairs, tmp_path):
     vlm = vfl.load(tiny_folder("qwen2_5_vl"))
     with torch.no_grad():
         for layer in vlm.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-    result = functional(vlm, [pairs[0]] * 3, small=0.999, clusters=0)
+    result = functional(vlm, copies(pairs[0], tmp_path, 3), small=0.999, clusters=0)
     attention = np.array(result["curves"]["naming/attention"]["value"])
     expected = np.flatnonzero(attention <= 0.999 * attention.max()).tolist()
     assert 0 < len(expected) < vlm.num_layers

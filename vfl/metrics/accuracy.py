@@ -16,6 +16,7 @@ from vfl.errors import InputError
 from vfl.metrics.result import (
     Result,
     by_function,
+    cluster_of,
     cut_answers,
     mean_curve,
     no_scalar,
@@ -77,9 +78,9 @@ def accuracy_along(
 
     Returns:
         For each function f, curves "f/accuracy" (share of answers, Wilson) and "f/logprob" (of the right answer, nats
-        per token, bootstrap over answers); scalars "f/accuracy" (at 0), "f/no_image" (the image hidden from the text at
-        all layers, positions kept), "f/chance", and "f/tolerated": the last point up to which accuracy stays within
-        `tolerance` of the plain model's. "cut" as of `cut_answers`.
+        per token, bootstrap), both over pairs; scalars "f/accuracy" (at 0), "f/no_image" (the image hidden from the
+        text at all layers, positions kept), "f/chance", and "f/tolerated": the last point up to which accuracy stays
+        within `tolerance` of the plain model's. "cut" as of `cut_answers`.
 
     Raises:
         InputError: without pairs.
@@ -94,16 +95,19 @@ def accuracy_along(
     for function, rows in by_function([pair.function for pair in pairs]).items():
         mine = [pairs[row] for row in rows]
         answered = []
+        clusters = []
         for pair in mine:
             for which in asked_images(pair):
+                clusters.append(cluster_of(pair))
                 asked, plans = plans_of(asker, pair, which)
                 answered.append(_ask(vlm, pair, which, asked, [*plans, blind]))
         correct = np.array([flags for flags, _, _ in answered], dtype=np.float64)
         cut[function] = [was_cut for _, _, was_cut in answered]
-        accuracy = curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at)
-        curves[f"{function}/logprob"] = mean_curve([scores[:-1] for _, scores, _ in answered], axis=axis, at=at)
-        scalars[f"{function}/accuracy"] = share_scalar(correct[:, 0])
-        scalars[f"{function}/no_image"] = share_scalar(correct[:, -1])
+        accuracy = curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at, clusters=clusters)
+        logprobs = [scores[:-1] for _, scores, _ in answered]
+        curves[f"{function}/logprob"] = mean_curve(logprobs, axis=axis, at=at, clusters=clusters)
+        scalars[f"{function}/accuracy"] = share_scalar(correct[:, 0], clusters=clusters)
+        scalars[f"{function}/no_image"] = share_scalar(correct[:, -1], clusters=clusters)
         scalars[f"{function}/chance"] = no_scalar(chance(mine), len(answered))
         scalars[f"{function}/tolerated"] = no_scalar(_tolerated(accuracy, tolerance), len(answered))
     settled = {

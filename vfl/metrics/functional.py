@@ -29,7 +29,17 @@ from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.bounds import error_gap_bound
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.prompts import prompts_of
-from vfl.metrics.result import Result, by_function, mean_curve, mean_scalar, no_scalar, number, result
+from vfl.metrics.result import (
+    Clusters,
+    Result,
+    by_function,
+    cluster_of,
+    mean_curve,
+    mean_scalar,
+    no_scalar,
+    number,
+    result,
+)
 from vfl.metrics.spec import SKIP, Metric
 from vfl.metrics.unique import unique_information
 from vfl.metrics.var import SMALL, masses
@@ -72,7 +82,7 @@ def functional(
 
     Returns:
         For each function f, curves "f/error" over states h[0] .. h[L] (squared error, bootstrap over
-        images), "f/gain" over layers (error before minus after), "f/assumed_bound" (Theorem 1 with `lipschitz`),
+        pairs), "f/gain" over layers (error before minus after), "f/assumed_bound" (Theorem 1 with `lipschitz`),
         "f/attention" (VAR, mean over heads), and "f/unique" (nats, without an interval; left out where a function has
         more than eight answers); scalars "f/error" (the last state's), "f/guessing" (predicting the frequencies of the
         other images' answers) and "f/unique" (mean over layers). "redundant": layers by function, see
@@ -99,17 +109,18 @@ def functional(
         answers = np.array([names.index(answer) for answer in spoken])
         targets = np.eye(len(names))[answers]
         errors = np.stack([left_out_errors(states[:, at], targets, ridge) for at in range(states.shape[1])], axis=1)
+        owners = [cluster_of(pair) for pair in mine for _ in asked_images(pair)]
         gains = errors[:, :-1] - errors[:, 1:]
         distances = 1 - (states[:, :-1] * states[:, 1:]).sum(-1)
-        curves[f"{function}/error"] = mean_curve(errors, axis="state")
-        curves[f"{function}/gain"] = mean_curve(gains)
-        curves[f"{function}/assumed_bound"] = mean_curve(error_gap_bound(distances, lipschitz))
-        curves[f"{function}/attention"] = mean_curve(attention)
+        curves[f"{function}/error"] = mean_curve(errors, axis="state", clusters=owners)
+        curves[f"{function}/gain"] = mean_curve(gains, clusters=owners)
+        curves[f"{function}/assumed_bound"] = mean_curve(error_gap_bound(distances, lipschitz), clusters=owners)
+        curves[f"{function}/attention"] = mean_curve(attention, clusters=owners)
         guesses = left_out_guesses(targets)
-        scalars[f"{function}/error"] = mean_scalar(errors[:, -1])
-        scalars[f"{function}/guessing"] = mean_scalar(guesses)
-        redundant[function] = redundant_layers(errors, guesses, attention, eps, small)
-        if not informed(errors, guesses).any():
+        scalars[f"{function}/error"] = mean_scalar(errors[:, -1], clusters=owners)
+        scalars[f"{function}/guessing"] = mean_scalar(guesses, clusters=owners)
+        redundant[function] = redundant_layers(errors, guesses, attention, eps, small, owners)
+        if not informed(errors, guesses, owners).any():
             undecided[function] = (
                 "at no state is the error lower than that of guessing: these images don't show what the states tell of "
                 "the answer, so no layer is listed; give more pairs"
@@ -140,7 +151,12 @@ def functional(
 
 
 def redundant_layers(
-    errors: Floats, guesses: Floats, attention: Floats, eps: float = EPS, small: float = SMALL
+    errors: Floats,
+    guesses: Floats,
+    attention: Floats,
+    eps: float = EPS,
+    small: float = SMALL,
+    clusters: Clusters = None,
 ) -> list[int]:
     """Layers that add no more than eps, of which that was measured, and at which the image is not looked at.
 
@@ -150,12 +166,13 @@ def redundant_layers(
         attention: (N, L) attention mass on the image.
         eps: what the interval of the error's change must not leave, -eps .. eps.
         small: largest attention mass, as a share of the peak's.
+        clusters: N names of what the images belong to, for the intervals.
 
     Returns:
         Layers l of which the state before or after is `informed`.
     """
-    gain, mass = mean_curve(errors[:, :-1] - errors[:, 1:]), attention.mean(0)
-    there = informed(errors, guesses)
+    gain, mass = mean_curve(errors[:, :-1] - errors[:, 1:], clusters=clusters), attention.mean(0)
+    there = informed(errors, guesses, clusters)
     return [
         layer
         for layer, (low, high) in enumerate(zip(gain["low"], gain["high"], strict=True))
@@ -164,9 +181,9 @@ def redundant_layers(
     ]
 
 
-def informed(errors: Floats, guesses: Floats) -> NDArray[np.bool_]:
+def informed(errors: Floats, guesses: Floats, clusters: Clusters = None) -> NDArray[np.bool_]:
     """(L+1,): at which states the answer is predicted better than by guessing, with the whole interval."""
-    better = mean_curve(guesses[:, None] - errors)
+    better = mean_curve(guesses[:, None] - errors, clusters=clusters)
     return np.array([low is not None and low > ROUNDING for low in better["low"]])
 
 

@@ -30,7 +30,16 @@ from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.head_score import head_score
 from vfl.metrics.prompts import prompts_of
-from vfl.metrics.result import Result, by_function, cut_answers, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.result import (
+    Result,
+    by_function,
+    cluster_of,
+    cut_answers,
+    mean_curve,
+    result,
+    share_curve,
+    share_scalar,
+)
 from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
@@ -68,9 +77,9 @@ def head_masking(
 
     Returns:
         For each function f and stage s, curves "f/s/top" (share of answers, Wilson) and "f/s/random" (mean over draws,
-        bootstrap over answers) against k, with the plain model at k = 0; "f/s/top/drop" and "f/s/random/drop", what is
-        lost of the plain model's accuracy (paired: bootstrap over answers); scalar "f/accuracy". "masked": the heads of
-        "top" by stage and "random" by stage and draw, most visual first, each [layer, head].
+        bootstrap) against k, with the plain model at k = 0; "f/s/top/drop" and "f/s/random/drop", what is
+        lost of the plain model's accuracy (paired; bootstrap), all over pairs; scalar "f/accuracy". "masked": the heads
+        of "top" by stage and "random" by stage and draw, most visual first, each [layer, head].
 
     Raises:
         InputError: without pairs, for an unknown mode or stage, or more heads than a stage has.
@@ -114,15 +123,16 @@ def head_masking(
     cut: dict[str, list[bool]] = {}
     at = [0, *numbers]
     for function, rows in by_function([item.group for item in items]).items():
+        clusters = [cluster_of(pair) for row in rows if (pair := items[row].pair)]
         cut[function] = [answered[row].cut for row in rows]
-        scalars[f"{function}/accuracy"] = share_scalar([plain[row] for row in rows])
+        scalars[f"{function}/accuracy"] = share_scalar([plain[row] for row in rows], clusters=clusters)
         for stage in stages:
             by_k = [[plain[row], *(top[stage, k][row] for k in numbers)] for row in rows]
-            curves[f"{function}/{stage}/top"] = share_curve(by_k, axis="k", at=at)
-            curves[f"{function}/{stage}/top/drop"] = mean_curve(_drops(by_k), axis="k", at=at)
+            curves[f"{function}/{stage}/top"] = share_curve(by_k, axis="k", at=at, clusters=clusters)
+            curves[f"{function}/{stage}/top/drop"] = mean_curve(_drops(by_k), axis="k", at=at, clusters=clusters)
             by_k = [[plain[row], *(random[stage, k][row] for k in numbers)] for row in rows]
-            curves[f"{function}/{stage}/random"] = mean_curve(by_k, axis="k", at=at)
-            curves[f"{function}/{stage}/random/drop"] = mean_curve(_drops(by_k), axis="k", at=at)
+            curves[f"{function}/{stage}/random"] = mean_curve(by_k, axis="k", at=at, clusters=clusters)
+            curves[f"{function}/{stage}/random/drop"] = mean_curve(_drops(by_k), axis="k", at=at, clusters=clusters)
     options = {"ks": numbers, "mode": mode, "draws": draws, "seed": seed, "stages": list(stages), "query": query}
     listed = {
         "top": {stage: _listed(members[stage][: numbers[-1]]) for stage in stages},

@@ -15,7 +15,7 @@ of the bounds, and it can show that a layer is redundant, never that it is not. 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from vfl.metrics.bounds import (
     information_kl,
     information_lower,
 )
+from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
 from vfl.metrics.spec import SHARE, SKIP, Metric
 from vfl.models.encode import Encoded
@@ -67,7 +68,8 @@ def informational(
         raise InputError(f"radius={radius}: cosine distances lie in 0 to 2; give one between.")
     bounds: dict[str, list[list[float]]] = {}
     samples = 0
-    for encoded in prompts:
+    images: list[Hashable] = []
+    for encoded in noted(prompts, images):
         samples += 1
         counts = ball_counts(vlm, encoded, radius)
         exceed, fewest, most, shuffled = (row.numpy() for row in counts)
@@ -89,9 +91,9 @@ def informational(
             bounds.setdefault(name, []).append(values.tolist())
     if not bounds:
         raise InputError("The metric informational was asked for without a single prompt. Give at least one.")
-    curves = {name: mean_curve(values) for name, values in bounds.items()}
+    curves = {name: mean_curve(values, clusters=images) for name, values in bounds.items()}
     scalars = {
-        name: mean_scalar([sum(value) / len(value) for value in values])
+        name: mean_scalar([sum(value) / len(value) for value in values], clusters=images)
         for name, values in bounds.items()
         if name not in ("exceed", "shuffled")
     }

@@ -7,7 +7,7 @@ first token in probability, against the window. Source: Neo et al., "Towards Int
 in Vision-Language Models" (ICLR 2025).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -29,7 +29,16 @@ from vfl.metrics.edited_prompts import (
     reply,
 )
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
-from vfl.metrics.result import Result, by_function, cut_answers, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.result import (
+    Result,
+    by_function,
+    cluster_of,
+    cut_answers,
+    mean_curve,
+    result,
+    share_curve,
+    share_scalar,
+)
 from vfl.metrics.spec import NEO, Metric
 from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
@@ -74,9 +83,9 @@ def knockout(
 
     Returns:
         For each function f, source s and target t, curves "f/s to t/accuracy" (share of kept samples, Wilson) and
-        "f/s to t/drop" (of the plain model's first token, in probability; bootstrap), whose points are "windows": name,
-        first and last layer of each. Scalars "f/right" and "f/kept" (shares of images). "without_object": ids of pairs
-        without a box.
+        "f/s to t/drop" (of the plain model's first token, in probability; bootstrap), both over pairs, whose points are
+        "windows": name, first and last layer of each. Scalars "f/right" and "f/kept" (shares of images).
+        "without_object": ids of pairs without a box.
 
     Raises:
         InputError: without pairs, for unknown cuts, or windows outside of the model.
@@ -92,26 +101,29 @@ def knockout(
     curves: dict[str, Any] = {}
     cut: dict[str, list[bool]] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
-        right, kept = [], []
+        right, kept, clusters = [], [], []
         outcomes: dict[str, list[tuple[list[bool], list[float]]]] = {}
+        of_outcomes: dict[str, list[Hashable]] = {}
         for pair in (pairs[row] for row in rows):
             for which in asked_images(pair):
                 question = question_on(vlm, pair, which, pair.path(which), prefix)
                 plain = reply(vlm, question)
                 filtered = noise_filter and bool(pair.boxes.get(which))
                 right.append(plain.right)
+                clusters.append(cluster_of(pair))
                 cut.setdefault(function, []).append(plain.cut)
                 kept.append(plain.right and (not filtered or needs_object(vlm, pair, which, asked)))
                 if kept[-1]:
                     edges = _edges(vlm, pair, which, question, places, cuts)
                     for name, sample in _knocked_out(vlm, question, plain, edges, list(spans.values())).items():
                         outcomes.setdefault(name, []).append(sample)
-        scalars[f"{function}/right"] = share_scalar(right)
-        scalars[f"{function}/kept"] = share_scalar(kept)
+                        of_outcomes.setdefault(name, []).append(clusters[-1])
+        scalars[f"{function}/right"] = share_scalar(right, clusters=clusters)
+        scalars[f"{function}/kept"] = share_scalar(kept, clusters=clusters)
         for name, samples in outcomes.items():
-            accuracy = share_curve([flags for flags, _ in samples], axis="window")
-            curves[f"{function}/{name}/accuracy"] = accuracy
-            curves[f"{function}/{name}/drop"] = mean_curve([drops for _, drops in samples], axis="window")
+            over: dict[str, Any] = {"axis": "window", "clusters": of_outcomes[name]}
+            curves[f"{function}/{name}/accuracy"] = share_curve([flags for flags, _ in samples], **over)
+            curves[f"{function}/{name}/drop"] = mean_curve([drops for _, drops in samples], **over)
     listed = [{"name": name, "first": first, "last": last} for name, (first, last) in spans.items()]
     options = {
         "cuts": list(cuts),

@@ -7,7 +7,7 @@ Object patches are the image tokens whose region shares any area with the object
 Interpreting Visual Information Processing in Vision-Language Models" (ICLR 2025).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.regions import overlaps, token_regions
-from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.result import Result, cluster_of, mean_curve, mean_scalar, result
 from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.asking import first_tokens, question_of
@@ -33,7 +33,7 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
 
     Returns:
         Curves over states h[0] .. h[L]: "confidence" (probability of the likeliest entry, mean over image tokens) and
-        "correspondence" (share of object tokens), bootstrap over images; scalars "confidence" (mean over states),
+        "correspondence" (share of object tokens), bootstrap over pairs; scalars "confidence" (mean over states),
         "correspondence" (at each image's best state) and "best" (that state, the earliest among equals; over images
         with any correspondence). "without_object": ids of the pairs that have no box or label.
 
@@ -44,6 +44,8 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
         raise InputError("The metric lens was asked for without probe pairs. Give at least one.")
     confidence: list[list[float]] = []
     spelled: list[list[float]] = []
+    clusters: list[Hashable] = []
+    of_spelled: list[Hashable] = []
     without: list[str] = []
     places: dict[Any, torch.Tensor] = {}  # all images of one size share them
     for pair in pairs:
@@ -54,6 +56,7 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
         for which in asked_images(pair):
             encoded = vlm.ask(question_of(vlm, pair), pair.path(which))
             probabilities, ids = lens_of(vlm, encoded, k=1)
+            clusters.append(cluster_of(pair))
             confidence.append(probabilities[:, :, 0].double().mean(1).tolist())
             if not names or not boxes[which]:
                 continue
@@ -64,13 +67,16 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
             if on_object.any():  # a box in a part of the picture that the processor cuts off
                 hits = torch.isin(ids[:, on_object, 0], torch.tensor(names))
                 spelled.append(hits.double().mean(1).tolist())
-    curves = {"confidence": mean_curve(confidence, axis="state")}
-    scalars = {"confidence": mean_scalar([sum(sample) / len(sample) for sample in confidence])}
+                of_spelled.append(clusters[-1])
+    curves = {"confidence": mean_curve(confidence, axis="state", clusters=clusters)}
+    scalars = {"confidence": mean_scalar([sum(sample) / len(sample) for sample in confidence], clusters=clusters)}
     if spelled:
-        curves["correspondence"] = mean_curve(spelled, axis="state")
-        scalars["correspondence"] = mean_scalar([max(sample) for sample in spelled])
-        if best_states := [sample.index(max(sample)) for sample in spelled if max(sample) > 0]:
-            scalars["best"] = mean_scalar(best_states)
+        curves["correspondence"] = mean_curve(spelled, axis="state", clusters=of_spelled)
+        scalars["correspondence"] = mean_scalar([max(sample) for sample in spelled], clusters=of_spelled)
+        with_some = [row for row, sample in enumerate(spelled) if max(sample) > 0]
+        if with_some:
+            best_states = [spelled[row].index(max(spelled[row])) for row in with_some]
+            scalars["best"] = mean_scalar(best_states, clusters=[of_spelled[row] for row in with_some])
     options = {"vision": "image tokens", "images": images_asked(pairs), "object": "any overlap with the box"}
     return result(len(pairs), scalars, curves, options, without_object=without)
 

@@ -7,10 +7,11 @@ High early values say that the first layers copy vision tokens. Source: "Unmaski
 VLMs" (Hartman et al.).
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from vfl.errors import InputError
 from vfl.metrics.logit_lens import lens_of
+from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
 from vfl.metrics.spec import EARLY, SHARE, Metric
 from vfl.models.encode import Encoded
@@ -37,11 +38,12 @@ def persistence(vlm: VLM, prompts: Iterable[Encoded], *, first: str = "embedding
     if first not in FIRST:
         raise InputError(f"first={first!r} is unknown; expected one of {', '.join(FIRST)}.")
     samples = []
-    for encoded in prompts:
+    images: list[Hashable] = []
+    for encoded in noted(prompts, images):
         tokens = lens_of(vlm, encoded, k=1)[1][:, :, 0]  # (L+1, V)
         samples.append((tokens == tokens[FIRST[first]]).double().mean(1).tolist())
-    curves = {"vision": mean_curve(samples, axis="state")}
-    scalars = {"vision": mean_scalar([sum(sample) / len(sample) for sample in samples])}
+    curves = {"vision": mean_curve(samples, axis="state", clusters=images)}
+    scalars = {"vision": mean_scalar([sum(sample) / len(sample) for sample in samples], clusters=images)}
     return result(len(samples), scalars, curves, {"first": first, "vision": "image tokens"})
 
 

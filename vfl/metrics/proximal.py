@@ -5,9 +5,10 @@
 d and the layers are those of cosine.py. Source: "Skip-It" (Hartman et al.).
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from vfl.metrics.cosine import TAU, adjacent_distances, by_modality
+from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result
 from vfl.metrics.spec import SHARE, SKIP, Metric
 from vfl.models.encode import Encoded
@@ -29,8 +30,9 @@ def proximal(vlm: VLM, prompts: Iterable[Encoded], *, tau: float = TAU, share: f
         Curves "vision" and "text" (L points each, shares of tokens averaged over samples, bootstrap over samples),
         scalars with their means over layers, and "redundant": the redundant layers of each modality.
     """
-    samples = [adjacent_distances(vlm, encoded, tau=tau)[1] for encoded in prompts]
-    return by_modality(samples, "redundant", lambda value: value >= share, {"tau": tau, "share": share})
+    images: list[Hashable] = []
+    samples = [adjacent_distances(vlm, encoded, tau=tau)[1] for encoded in noted(prompts, images)]
+    return by_modality(samples, images, "redundant", lambda value: value >= share, {"tau": tau, "share": share})
 
 
 SPEC = Metric(

@@ -8,7 +8,7 @@ enter at layer k. The text is that after the image's first token: what stands be
 "Unmasking the functionality of early layers in VLMs" (Hartman et al.).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from vfl.engine.states import between_layers, forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine_distance
 from vfl.metrics.mask import check_ways
+from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
 from vfl.metrics.spec import EARLY, Metric
 from vfl.models.depth import in_proportion
@@ -53,13 +54,14 @@ def similarity(vlm: VLM, prompts: Iterable[Encoded], *, below: int | None = None
     first = max(1, in_proportion(4, num_layers)) if below is None else below
     if not 0 < first < num_layers:
         raise InputError(f"below={below}: the model has {num_layers} layers; give 1 to {num_layers - 1}.")
-    samples = [similarities(vlm, encoded, first, ways) for encoded in prompts]
+    images: list[Hashable] = []
+    samples = [similarities(vlm, encoded, first, ways) for encoded in noted(prompts, images)]
     curves, scalars = {}, {}
     for row, edit in enumerate(EDITS):
         for column, modality in enumerate(("vision", "text")):
             values = [sample[row, column].tolist() for sample in samples]
-            curves[f"{edit}/{modality}"] = mean_curve(values, axis="state")
-            scalars[f"{edit}/{modality}"] = mean_scalar([value[-1] for value in values])
+            curves[f"{edit}/{modality}"] = mean_curve(values, axis="state", clusters=images)
+            scalars[f"{edit}/{modality}"] = mean_scalar([value[-1] for value in values], clusters=images)
     options = {"below": first, "ways": ways, "vision": "span", "text": "after the image's first token"}
     return result(len(samples), scalars, curves, options)
 

@@ -9,7 +9,7 @@ Neo et al., "Towards Interpreting Visual Information Processing in Vision-Langua
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from vfl.metrics.edited_prompts import (
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, object_tokens
-from vfl.metrics.result import Result, cut_answers, mean_scalar, result, share_scalar
+from vfl.metrics.result import Result, cluster_of, cut_answers, mean_scalar, result, share_scalar
 from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
@@ -122,6 +122,7 @@ def token_ablation(
     places, generator = Places(vlm), torch.Generator().manual_seed(seed)
     outcomes = {evaluation: _Outcomes() for evaluation in evaluations}
     residuals: list[float] = []
+    ranked: list[Hashable] = []
     for pair in pairs:
         for which in asked_images(pair):
             boxes = pair.boxes.get(which, [])
@@ -140,6 +141,7 @@ def token_ablation(
             for kind, question in questions.items():
                 plain = reply(vlm, question)
                 needed = plain.right and (not noise_filter or needs_object(vlm, pair, which, partial(asked, kind=kind)))
+                outcomes[kind].clusters.append(cluster_of(pair))
                 outcomes[kind].right.append(plain.right)
                 outcomes[kind].kept.append(needed)
                 outcomes[kind].cut.append(plain.cut)
@@ -153,6 +155,7 @@ def token_ablation(
                 poll = asked(vlm, pair, which, pair.path(which), "polling")
                 attribution = integrated_gradients(vlm, poll.encoded, yes_token(vlm, poll), blank, steps=gradient_steps)
                 residuals.append(attribution.residual)
+                ranked.append(cluster_of(pair))
                 for share in gradient_shares:
                     sets[f"gradients_{_percent(share)}"] = _top(attribution.scores, share)
             for kind, plain in kept.items():
@@ -165,13 +168,14 @@ def token_ablation(
     for evaluation, outcome in outcomes.items():
         if not outcome.right:
             continue
-        scalars[f"{evaluation}/right"] = share_scalar(outcome.right)
-        scalars[f"{evaluation}/kept"] = share_scalar(outcome.kept)
+        scalars[f"{evaluation}/right"] = share_scalar(outcome.right, clusters=outcome.clusters)
+        scalars[f"{evaluation}/kept"] = share_scalar(outcome.kept, clusters=outcome.clusters)
+        of_kept = [name for name, needed in zip(outcome.clusters, outcome.kept, strict=True) if needed]
         for name, flags in outcome.flips.items():
-            scalars[f"{evaluation}/{name}"] = share_scalar(flags)
-            scalars[f"{evaluation}/{name}/tokens"] = mean_scalar(outcome.sizes[name])
+            scalars[f"{evaluation}/{name}"] = share_scalar(flags, clusters=of_kept)
+            scalars[f"{evaluation}/{name}/tokens"] = mean_scalar(outcome.sizes[name], clusters=of_kept)
     if residuals:
-        scalars["gradients/residual"] = mean_scalar(residuals)
+        scalars["gradients/residual"] = mean_scalar(residuals, clusters=ranked)
         if (mean := sum(residuals) / len(residuals)) > INCOMPLETE:
             logger.warning(
                 "integrated gradients miss completeness by %.0f%% on average with gradient_steps=%d: their ranking is "
@@ -206,6 +210,7 @@ def token_ablation(
 class _Outcomes:
     """What becomes of the samples of an evaluation: of all, and by set of those kept."""
 
+    clusters: list[Hashable] = field(default_factory=list)
     right: list[bool] = field(default_factory=list)
     kept: list[bool] = field(default_factory=list)
     cut: list[bool] = field(default_factory=list)
