@@ -229,7 +229,8 @@ PROTOCOL = {
     },
     "swapping-qwen2.5-vl-7b": {"metrics": (("swap",), ""), "sets.probes.pairs": (None, "probes")},
     "head-masking-llava-1.5-7b": {
-        "options.head_masking.ks": ([10, 20, 30], ""),
+        "options.head_masking.ks": ([10, 20, 30, 50], ""),
+        "options.head_masking.others": (True, ""),
         "options.head_masking.mode": ("paper", ""),
         "options.head_masking.query": ("token", ""),
         "sets.mmbench.rows": (None, "500 rows"),

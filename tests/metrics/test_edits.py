@@ -28,6 +28,7 @@ from vfl.probes.asking import first_tokens
 from vfl.probes.functions import recognition
 
 measured = sys.modules["vfl.metrics.token_ablation"]  # the name in `vfl.metrics` is the function
+head_masking_file = sys.modules["vfl.metrics.head_masking"]
 
 
 def first_probabilities(vlm, encoded, **tap):
@@ -255,14 +256,24 @@ def test_no_heads_masked_is_the_plain_model(vlm, prompts, untouched):
     assert torch.equal(first_probabilities(vlm, prompts[0], rewrite=masked_heads([], "zero")), plain)
 
 
-def test_head_masking_by_stage(vlm, pairs, untouched):
-    result = head_masking(vlm, pairs[:1], ks=[1, 2], draws=1, stages=["early", "late"])
+def test_head_masking_by_stage(vlm, pairs, untouched, monkeypatch):
+    masked = []
+
+    def noting(heads, mode, means):
+        masked.append(list(heads))
+        return masked_heads(heads, mode, means)
+
+    monkeypatch.setattr(head_masking_file, "masked_heads", noting)
+    result = head_masking(vlm, pairs[:1], ks=[1, 2], draws=1, stages=["early", "late"], others=True)
+    top, others = masked[:4], masked[-4:]
+    assert [len(heads) for heads in others] == [1, 2, 1, 2]
+    assert not any(set(ours) & set(theirs) for ours, theirs in zip(top, others, strict=True)), "none of the top k"
     json.dumps(result, allow_nan=False)
     assert result["scalars"]["naming/accuracy"]["value"] == 1
     assert list(result["curves"]) == [
         f"naming/{stage}/{which}"
         for stage in ("early", "late")
-        for which in ("top", "top/drop", "random", "random/drop")
+        for which in ("top", "top/drop", "random", "random/drop", "others", "others/drop")
     ]
     for name in ("naming/early/top", "naming/late/random"):
         accuracy, drop = (result["curves"][curve] for curve in (name, f"{name}/drop"))
@@ -274,8 +285,11 @@ def test_head_masking_by_stage(vlm, pairs, untouched):
     )
     scores = torch.arange(12.0).view(6, 2)
     assert heads_of_stage(scores, "mid") == [(3, 1), (3, 0), (2, 1), (2, 0)]
-    assert paper_ks(341) == [10, 20, 30]
-    assert paper_ks(4) == [1, 2, 3]
+    assert paper_ks(341) == [10, 20, 30, 50]
+    assert paper_ks(4) == [1, 2, 3, 4]
+    scores_of_all = torch.zeros(vlm.num_layers, vlm.parts.decoder.config.num_attention_heads)
+    with pytest.raises(InputError, match="Give smaller ks"):
+        head_masking(vlm, pairs[:1], ks=[len(heads_of_stage(scores_of_all, "early"))], stages=["early"], others=True)
     with pytest.raises(InputError, match="mode='gone' is unknown"):
         head_masking(vlm, pairs, mode="gone")
     with pytest.raises(InputError, match="those of the smallest stage"):

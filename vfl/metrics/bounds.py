@@ -26,6 +26,17 @@ def error_gap_bound(distance: ArrayLike, lipschitz: float = 1.0) -> Floats:
     return 2 * lipschitz**2 * np.asarray(distance, dtype=np.float64)
 
 
+def distance_bound(within: ArrayLike, tau: float, largest: float = 2.0) -> Floats:
+    """Proposition 1: E[d] <= tau + (d_max - tau) P(d > tau); the printed form takes d_max for 1, which is not cosine's.
+
+    Args:
+        within: P(d <= tau).
+        tau: a distance.
+        largest: d_max, 2 for cosine distance.
+    """
+    return tau + (largest - tau) * (1 - _share(within))
+
+
 def entropy_upper(exceed: ArrayLike, support: ArrayLike, fewest: ArrayLike, most: ArrayLike) -> Floats:
     """Theorem 3 (Fano with lists): H(X'|X) <= h2(P_t) + P_t log((|X| - N_min) / N_max) + log N_max.
 

@@ -41,7 +41,7 @@ from vfl.metrics.result import (
     result,
 )
 from vfl.metrics.spec import SKIP, Metric
-from vfl.metrics.unique import unique_information
+from vfl.metrics.unique import information_parts
 from vfl.metrics.var import SMALL, masses
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
@@ -81,12 +81,13 @@ def functional(
         seed: of the clustering.
 
     Returns:
-        For each function f, curves "f/error" over states h[0] .. h[L] (squared error, bootstrap over
-        pairs), "f/gain" over layers (error before minus after), "f/assumed_bound" (Theorem 1 with `lipschitz`),
-        "f/attention" (VAR, mean over heads), and "f/unique" (nats, without an interval; left out where a function has
-        more than eight answers); scalars "f/error" (the last state's), "f/guessing" (predicting the frequencies of the
-        other images' answers) and "f/unique" (mean over layers). "redundant": layers by function, see
-        `redundant_layers`. "undecided": functions of which nothing was measured, with the reason.
+        For each function f, curves "f/error" over states h[0] .. h[L] (squared error, bootstrap over pairs), "f/gain"
+        over layers (error before minus after), "f/assumed_bound" (Theorem 1 with `lipschitz`), "f/attention" (VAR, mean
+        over heads), and the parts of the information about the answer: "f/unique" (of the layer's output alone),
+        "f/unique_before" (of its input alone), "f/shared" and "f/synergy" (nats, without intervals; left out where a
+        function has more than eight answers). Scalars "f/error" (the last state's), "f/guessing" (predicting the
+        frequencies of the other images' answers) and "f/unique" (mean over layers). "redundant": layers by function,
+        see `redundant_layers`. "undecided": functions of which nothing was measured, with the reason.
 
     Raises:
         InputError: without pairs, for a ridge that is not above 0, or a `small` outside of 0 .. 1.
@@ -126,15 +127,17 @@ def functional(
                 "the answer, so no layer is listed; give more pairs"
             )
         if clusters and len(names) <= MOST_ANSWERS and len(answers) > clusters:
-            unique = _unique(states, answers, clusters, seed)
-            curves[f"{function}/unique"] = {
-                "axis": "layer",
-                "at": list(range(vlm.num_layers)),
-                "value": [number(value) for value in unique],
-                "low": [None] * len(unique),
-                "high": [None] * len(unique),
-                "n": len(answers),
-            }
+            parts = _information(states, answers, clusters, seed)
+            for name, values in parts.items():
+                curves[f"{function}/{name}"] = {
+                    "axis": "layer",
+                    "at": list(range(vlm.num_layers)),
+                    "value": [number(value) for value in values],
+                    "low": [None] * len(values),
+                    "high": [None] * len(values),
+                    "n": len(answers),
+                }
+            unique = parts["unique"]
             scalars[f"{function}/unique"] = no_scalar(sum(unique) / len(unique), len(answers))
     options = {
         "eps": eps,
@@ -229,20 +232,21 @@ def left_out_errors(states: Floats, targets: Floats, ridge: float = RIDGE) -> Fl
     return np.asarray((residuals**2).sum(1))
 
 
-def _unique(states: Floats, answers: NDArray[np.int64], clusters: int, seed: int) -> list[float]:
-    """Unique information of each layer's output about the answers beside its input, states as cluster numbers."""
+def _information(states: Floats, answers: NDArray[np.int64], clusters: int, seed: int) -> dict[str, list[float]]:
+    """What each layer's input and output tell of the answers, in parts (BROJA), states as cluster numbers."""
     codes = []
     for at in range(states.shape[1]):
         with warnings.catch_warnings():  # equal states leave a cluster empty, which is no matter
             warnings.simplefilter("ignore", UserWarning)
             _, code = kmeans2(states[:, at], clusters, minit="++", rng=np.random.default_rng(seed))
         codes.append(code)
-    unique = []
+    parts: dict[str, list[float]] = {}
     for before, after in pairwise(codes):
         joint = np.zeros((int(answers.max()) + 1, clusters, clusters))
         np.add.at(joint, (answers, before, after), 1 / len(answers))
-        unique.append(unique_information(joint, iterations=500))
-    return unique
+        for name, value in information_parts(joint, iterations=500).items():
+            parts.setdefault(name, []).append(value)
+    return parts
 
 
 def _answers(pair: Pair) -> list[str]:
@@ -261,5 +265,11 @@ SPEC = Metric(
     source=SKIP,
     equation="|MMSE(Y | X_l) − MMSE(Y | X_l+1)| ≤ ε, and VAR(l) ≤ s · max VAR",
     unit="squared error",
-    units={"unique": "nats", "attention": "attention mass"},
+    units={
+        "unique": "nats",
+        "unique_before": "nats",
+        "shared": "nats",
+        "synergy": "nats",
+        "attention": "attention mass",
+    },
 )

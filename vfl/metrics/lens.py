@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vfl.engine.states import is_image_token, is_vision
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.logit_lens import lens_of
@@ -32,7 +33,8 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
             label, only count for the confidence.
 
     Returns:
-        Curves over states h[0] .. h[L]: "confidence" (probability of the likeliest entry, mean over image tokens) and
+        Curves over states h[0] .. h[L]: "confidence" (probability of the likeliest entry, mean over image tokens),
+        "text_confidence" (over the tokens outside of the image) and
         "correspondence" (share of object tokens), bootstrap over pairs; scalars "confidence" (mean over states),
         "correspondence" (at each image's best state) and "best" (that state, the earliest among equals; over images
         with any correspondence). "without_object": ids of the pairs that have no box or label.
@@ -43,6 +45,7 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
     if not pairs:
         raise InputError("The metric lens was asked for without probe pairs. Give at least one.")
     confidence: list[list[float]] = []
+    text_confidence: list[list[float]] = []
     spelled: list[list[float]] = []
     clusters: list[Hashable] = []
     of_spelled: list[Hashable] = []
@@ -55,9 +58,14 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
             without.append(pair.id)
         for which in asked_images(pair):
             encoded = vlm.ask(question_of(vlm, pair), pair.path(which))
-            probabilities, ids = lens_of(vlm, encoded, k=1)
+            vision, text = is_image_token(vlm, encoded), ~is_vision(encoded)
+            here = vision | text
+            probabilities, ids = lens_of(vlm, encoded, k=1, here=here)
+            of_text = text[here].cpu()
+            ids = ids[:, ~of_text]
             clusters.append(cluster_of(pair))
-            confidence.append(probabilities[:, :, 0].double().mean(1).tolist())
+            confidence.append(probabilities[:, ~of_text, 0].double().mean(1).tolist())
+            text_confidence.append(probabilities[:, of_text, 0].double().mean(1).tolist())
             if not names or not boxes[which]:
                 continue
             key = (encoded.image_sizes, ids.shape[1])
@@ -68,7 +76,10 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
                 hits = torch.isin(ids[:, on_object, 0], torch.tensor(names))
                 spelled.append(hits.double().mean(1).tolist())
                 of_spelled.append(clusters[-1])
-    curves = {"confidence": mean_curve(confidence, axis="state", clusters=clusters)}
+    curves = {
+        "confidence": mean_curve(confidence, axis="state", clusters=clusters),
+        "text_confidence": mean_curve(text_confidence, axis="state", clusters=clusters),
+    }
     scalars = {"confidence": mean_scalar([sum(sample) / len(sample) for sample in confidence], clusters=clusters)}
     if spelled:
         curves["correspondence"] = mean_curve(spelled, axis="state", clusters=of_spelled)
@@ -86,8 +97,8 @@ SPEC = Metric(
     needs="pairs",
     title="Logit lens",
     read="What the vision tokens would spell if they were answers. Correspondence is the share of the object’s tokens "
-    "that spell its name; confidence is the probability of the likeliest entry. In the picture below, point at a "
-    "patch to see its five likeliest entries at every state.",
+    "that spell its name; confidence is the probability of the likeliest entry, text beside vision. In the picture "
+    "below, point at a patch to see its five likeliest entries at every state.",
     source=NEO,
     equation="pᵢ(l) = softmax(W_U norm(h[l]ᵢ))",
     unit=SHARE,
