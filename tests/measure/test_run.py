@@ -74,6 +74,8 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
 
     with pytest.raises(InputError, match="measured with another data"):
         run(config("cosine", pairs=1), vlm=vlm, resume=True, progress=False)
+    with pytest.raises(InputError, match="measured with another letters: 'logits' then, 'text' now"):
+        run(config("cosine", letters="text"), vlm=vlm, resume=True, progress=False)
     run(config("cosine", pairs=1), vlm=vlm, overwrite=True, progress=False)
     assert not (out / "figures" / "lens.png").exists()
 

@@ -24,7 +24,8 @@ def compare(
 
     Maps: the layers at relative depth, with the agreement of their functions' order; with --out also as a figure
     (.png), a page (.html), or both in a folder. Measurements: their scalars, and of head tables the distance of the
-    values (EMD) and the correlation (Pearson); with --out also as a Markdown file (.md).
+    values (EMD) and the correlation (Pearson); with --out also as a Markdown file (.md), or the head
+    tables' distances and correlations as a figure of matrices (.png).
     """
     if any(path.name == "metrics.json" or (path / "metrics.json").is_file() for path in runs):
         _measurements(runs, out)
@@ -37,10 +38,15 @@ def _measurements(runs: list[Path], out: Path | None) -> None:
     from vfl.io.atomic import replacing
     from vfl.measure.compare import as_markdown, compare_measurements
 
-    if out is not None and out.suffix != ".md":
-        raise InputError(f"--out {out} can't hold a comparison of measurements; give a file that ends in .md.")
-    text = as_markdown(compare_measurements(runs))
-    if out is not None:
+    if out is not None and out.suffix not in (".md", ".png"):
+        raise InputError(f"--out {out} can't hold a comparison of measurements; give a file that ends in .md or .png.")
+    compared = compare_measurements(runs)
+    text = as_markdown(compared)
+    if out is not None and out.suffix == ".png":
+        from vfl.measure.compare_figure import save_matrices
+
+        save_matrices(compared, out)
+    elif out is not None:
         with replacing(out) as temporary:
             temporary.write_text(text, encoding="utf-8")
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
