@@ -1,6 +1,7 @@
 # make demo   find the function layers of the embedded model (sets up .venv first)
 # make test   run the tests                                  (likewise)
 # make docs   build the documentation site into site/; a broken link fails
+# make smol   build the small model around a pretrained language model (fetches 93 MB)
 # make arms   train the arms of the controlled experiment on the embedded model (about 20 minutes)
 # make select-experiment   the selection experiment on the embedded model (hours; it can be stopped and goes on)
 
@@ -13,10 +14,14 @@ INSTALL ?= $(BIN)/python -m pip install --quiet
 # Every process that a test starts would compile the library anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs arms select-experiment test test-slow quality style bench clean
+.PHONY: demo smol docs arms select-experiment test test-slow quality style bench clean
 
 demo: $(STAMP)
 	$(BIN)/vfl locate --out demo --pairs 60 --overwrite
+
+smol: $(STAMP)
+	$(INSTALL) --editable '.[smol]' --constraint constraints.txt
+	$(BIN)/python -m vfl.testbeds.smol.build
 
 arms: $(STAMP)
 	test -d runs/words || $(BIN)/python -m vfl.testbeds.micro.words --out runs/words

@@ -3,7 +3,7 @@
 import pytest
 
 import vfl
-from vfl.loading.load import EMBEDDED
+from vfl.loading.beds import EMBEDDED
 from vfl.locate.recovery import read_truth, score
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from preflights import HOSTILE, preflight
 from transformers import AutoModelForImageTextToText
 
-from vfl.loading.load import EMBEDDED
+from vfl.loading.beds import EMBEDDED
 from vfl.models.discover import discover
 from vfl.train.adapter.card import card, code, plain, write_card
 from vfl.train.preflight.facts import Preflight
@@ -110,7 +110,7 @@ def test_a_control_arm_is_not_called_a_function(arm: str, words: str) -> None:
 def test_the_embedded_model_is_called_a_test_bed() -> None:
     text = card(on(preflight(), id="embedded", on_hub=False, test_bed=True), LORA).text
     assert "**A test bed.**" in text
-    assert "EMBEDDED" in python(text)
+    assert "bed_folders" in python(text)
 
 
 def test_nothing_from_data_becomes_markup() -> None:

@@ -110,7 +110,7 @@ def table_of(fmap: Any) -> Table:
 def print_recovery(fmap: Any, console: Console) -> None:
     """On the embedded model the truth is known: say how much of it was recovered."""
     from vfl.io.layers import layer_list
-    from vfl.loading.load import EMBEDDED
+    from vfl.loading.beds import EMBEDDED
     from vfl.locate.recovery import read_truth, score, total
 
     truth = read_truth(EMBEDDED) if fmap.model.id == "embedded" else None

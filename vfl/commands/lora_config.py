@@ -67,7 +67,7 @@ def command(
     import_peft()
     from vfl.errors import InputError
     from vfl.io.layers import layer_list
-    from vfl.loading.load import EMBEDDED_ID
+    from vfl.loading.beds import bed_folders
     from vfl.train.adapter.lora import build_lora
     from vfl.train.adapter.lora_rank import count_parameters
     from vfl.train.export.meta_model import identify_model, meta_model
@@ -111,8 +111,8 @@ def command(
         f"parameters ({count / total:.2%} of {total:,}), {2 * count:,} bytes in bfloat16, {4 * count:,} in float32",
     )
     written = {}
-    # As a person would write it: the embedded model is a folder to other tools.
-    base = empty.name_or_path if settings.model == EMBEDDED_ID else settings.model
+    # As a person would write it: a test bed is a folder to other tools.
+    base = empty.name_or_path if settings.model in bed_folders() else settings.model
     for name in TOOLS if settings.tool == "all" else (settings.tool,):
         try:
             written[name] = snippet(name, config, base, also)

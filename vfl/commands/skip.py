@@ -36,8 +36,8 @@ def command(
     from vfl.engine.skip.speed import compare_speed
     from vfl.errors import InputError
     from vfl.functionmap import FunctionMap
+    from vfl.loading.beds import bed_folders
     from vfl.loading.config import identify, load_from
-    from vfl.loading.load import EMBEDDED_ID
 
     settings = read_settings(
         SkipConfig,
@@ -65,7 +65,7 @@ def command(
     else:
         end = vlm.num_layers if settings.exit is None else settings.exit
         skip = Skip(vlm.num_layers, settings.entry or 0, end)
-    shown, asked = made_prompt(settings.model == EMBEDDED_ID)
+    shown, asked = made_prompt(settings.model in bed_folders())
     encoded = vlm.ask(settings.question or asked, settings.image or shown)
     speeds = compare_speed(vlm, encoded, skip, tokens=settings.tokens, repeats=settings.repeats)
     table = Table(title=f"{encoded.num_vision_tokens} vision tokens in a prompt of {encoded.length}")
@@ -88,12 +88,12 @@ def command(
     )
 
 
-def made_prompt(embedded: bool) -> tuple[Any, str]:
-    """A picture and a question of the generated probes, in the embedded model's style for that one."""
+def made_prompt(small: bool) -> tuple[Any, str]:
+    """A picture and a question of the generated probes, in the test beds' style for those."""
     from vfl.probes.make import draw_one
     from vfl.probes.style import MICRO_STYLE, Style
 
-    drawn = draw_one("counting", 0, 0, MICRO_STYLE if embedded else Style())
+    drawn = draw_one("counting", 0, 0, MICRO_STYLE if small else Style())
     return drawn.image, drawn.question
 
 

@@ -18,8 +18,9 @@ from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.evaluate.summary import check_ids, cut_shares, summarise
 from vfl.functionmap import other_pixels
 from vfl.io.run_folder import RunFolder
+from vfl.loading.beds import EMBEDDED_ID, probe_style
 from vfl.loading.config import configured, identify, load_from
-from vfl.loading.load import EMBEDDED, EMBEDDED_ID, resolve
+from vfl.loading.load import resolve
 from vfl.models.identity import weights_sha256
 from vfl.models.vlm import VLM
 from vfl.probes.asking import cut_warning
@@ -126,7 +127,7 @@ def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str
     notes = []
     probes = config.probes
     if probes is None and not config.data:
-        probes = "micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard"
+        probes = probe_style(resolve(config.model)[0])
     if probes is not None:
         pairs = suite_of(
             probes,

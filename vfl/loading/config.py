@@ -10,7 +10,8 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
 from vfl.io.config import validated
 from vfl.io.fields import MaxPixels, MinPixels
-from vfl.loading.load import EMBEDDED, EMBEDDED_ID, load
+from vfl.loading.beds import EMBEDDED_ID, bed_of
+from vfl.loading.load import load
 from vfl.models.identity import weights_sha256
 from vfl.models.pixel_limits import limits_of
 from vfl.models.vlm import VLM
@@ -92,11 +93,10 @@ def load_from(config: ModelConfig) -> VLM:
 
 def identify(vlm: VLM) -> ModelId:
     """What a map says of its model."""
-    embedded = Path(vlm.model_id) == EMBEDDED
     folder = Path(vlm.model_id)
     limits = limits_of(vlm.processor)
     return ModelId(
-        id=EMBEDDED_ID if embedded else vlm.model_id,
+        id=bed_of(vlm.model_id) or vlm.model_id,
         revision=vlm.revision,
         weights_sha256=weights_sha256(folder) if folder.is_dir() else None,
         family=vlm.family.name,

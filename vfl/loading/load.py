@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from vfl.engine.memory import is_out_of_memory
 from vfl.errors import InputError
+from vfl.loading.beds import EMBEDDED, EMBEDDED_ID, SMOL_ID, bed_folders
 from vfl.loading.checks import check
 from vfl.loading.weight_files import check_weight_files
 from vfl.models.boxes import convention_of
@@ -32,9 +33,6 @@ from vfl.models.vlm import VLM
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED_ID = "embedded"
-"""What the embedded test model is called, wherever a model is named."""
-EMBEDDED = Path(__file__).parents[1] / "testbeds" / "micro" / "weights"
 # Which of transformers' tables holds a family's class.
 AUTO_CLASSES: dict[str, Any] = {"image": AutoModelForImageTextToText, "audio": AutoModelForMultimodalLM}
 
@@ -57,7 +55,7 @@ def load(
     """Load a model and its processor from a folder or the hub, and check them.
 
     Args:
-        model: a local folder, a hub id, or "embedded": the test model, which is also what None loads.
+        model: a local folder, a hub id, "embedded": the test model, which is also what None loads; or "smol".
         dtype: "auto" is bfloat16 on GPUs that have it, float16 on older ones and float32 elsewhere; or float32,
             float16, bfloat16, float64.
         device: such as "cuda:0"; by default the GPU if there is one.
@@ -282,7 +280,13 @@ def resolve(model: str | Path | None) -> tuple[str, bool]:
     Raises:
         InputError: when a path does not exist or holds no model.
     """
-    path = EMBEDDED if model is None or model == EMBEDDED_ID else Path(model).expanduser()
+    beds = bed_folders()
+    path = EMBEDDED if model is None else beds.get(str(model)) or Path(model).expanduser()
+    if model == SMOL_ID and not path.is_dir():
+        raise InputError(
+            "The model smol is built on this machine first: python -m vfl.testbeds.smol.build fetches its language"
+            " model (93 MB). For a folder of that name give ./smol."
+        )
     if path.is_dir():
         if not (path / "config.json").is_file():
             what = "a PEFT adapter" if (path / "adapter_config.json").is_file() else "no config.json"

@@ -16,8 +16,9 @@ from vfl.functionmap import FunctionMap
 from vfl.io.layers import layer_list
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
-from vfl.loading.config import EMBEDDED_ID, configured, identify, load_from
-from vfl.loading.load import EMBEDDED, resolve
+from vfl.loading.beds import EMBEDDED, EMBEDDED_ID, probe_style
+from vfl.loading.config import configured, identify, load_from
+from vfl.loading.load import resolve
 from vfl.locate.config import LocateConfig
 from vfl.locate.map_entries import build_entries, kept_counts
 from vfl.locate.records import unite
@@ -133,7 +134,7 @@ def _run(config: LocateConfig, folder: RunFolder, vlm: VLM | None, *, overwrite:
 
 def _style_of(config: LocateConfig) -> tuple[str, Style]:
     """Name and style of generated pairs."""
-    name = config.probes or ("micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard")
+    name = config.probes or probe_style(resolve(config.model)[0])
     return name, STYLES[name] if config.size is None else STYLES[name].resized(config.size)
 
 

@@ -15,8 +15,8 @@ from vfl.io.json_files import write_json
 from vfl.io.progress import progress_bar
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
+from vfl.loading.beds import EMBEDDED_ID
 from vfl.loading.config import configured, identify, load_from
-from vfl.loading.load import EMBEDDED_ID
 from vfl.measure.config import ALL, MeasureConfig, check_metrics
 from vfl.measure.judge import Judge
 from vfl.measure.metrics_file import METRICS, MeasuredOn, Metrics

@@ -10,7 +10,8 @@ from typing import Literal
 from vfl.data import BadRow, Sample, read
 from vfl.errors import InputError
 from vfl.evaluate.sources import suite_of
-from vfl.loading.load import EMBEDDED, resolve
+from vfl.loading.beds import probe_style
+from vfl.loading.load import resolve
 from vfl.measure.config import MeasureConfig
 from vfl.measure.question_pairs import AskedPair, question
 from vfl.metrics.result import by_function
@@ -56,7 +57,7 @@ def source_of(config: MeasureConfig) -> Source:
     Raises:
         InputError: for data that can't be read, functions that it lacks, or settings that say nothing about it.
     """
-    data = config.data or ("micro" if resolve(config.model)[0] == str(EMBEDDED) else "standard")
+    data = config.data or probe_style(resolve(config.model)[0])
     suite = data in STYLES or (Path(data) / PROBES_FILE).is_file()
     _refuse_idle(config, data, suite)
     if not suite:

@@ -17,8 +17,8 @@ from vfl.errors import InputError
 from vfl.functionmap import MAP
 from vfl.io.progress import progress_bar
 from vfl.io.run_folder import RunFolder
+from vfl.loading.beds import EMBEDDED_ID
 from vfl.loading.config import configured, identify, load_from
-from vfl.loading.load import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.negatives.asking import WHY, Asker, Outcome
 from vfl.negatives.config import NegativesConfig

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vfl.io.versions import versions
-from vfl.loading.load import EMBEDDED
+from vfl.loading.beds import bed_of
 from vfl.train.adapter.files import adapted_modules
 from vfl.train.adapter.lora import DEFAULTS
 from vfl.train.assemble import Assembly
@@ -199,7 +199,7 @@ def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:
         weights_sha256=parts.model_id.weights_sha256,
         min_pixels=parts.model_id.min_pixels,
         max_pixels=parts.model_id.max_pixels,
-        test_bed=Path(parts.vlm.model_id) == EMBEDDED,
+        test_bed=bed_of(parts.vlm.model_id) is not None,
     )
 
 

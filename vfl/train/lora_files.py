@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vfl.io.fields import split
-from vfl.loading.load import EMBEDDED_ID
+from vfl.loading.beds import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
 
 

@@ -11,7 +11,7 @@ from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, SomeNames, several, split, switch
-from vfl.loading.load import EMBEDDED_ID
+from vfl.loading.beds import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig

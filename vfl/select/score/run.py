@@ -28,7 +28,7 @@ from vfl.functionmap import FunctionMap
 from vfl.io.config import read_config, validated
 from vfl.io.disk import explained
 from vfl.io.progress import progress_bar
-from vfl.loading.load import EMBEDDED_ID
+from vfl.loading.beds import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.select.choose.classes import classify
 from vfl.select.score.pace import told

@@ -57,7 +57,7 @@ def card(flight: Preflight, lora: Mapping[str, Any], changes: Sequence[Change] =
 
 def base_code(flight: Preflight) -> str:
     """A Python expression for the base model's place."""
-    return "str(EMBEDDED)" if flight.model.test_bed else literal(flight.model.id)
+    return f'str(bed_folders()["{flight.model.id}"])' if flight.model.test_bed else literal(flight.model.id)
 
 
 @cache

@@ -12,8 +12,8 @@ from transformers.integrations import deepspeed
 
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
-from vfl.loading.config import EMBEDDED_ID
-from vfl.loading.load import EMBEDDED, resolve
+from vfl.loading.beds import bed_of
+from vfl.loading.load import resolve
 from vfl.models.discover import discover
 from vfl.models.families import family_of
 from vfl.models.identity import weights_sha256
@@ -84,9 +84,8 @@ def identify_model(model: PreTrainedModel, *, hashed: bool = True) -> ModelId:
         hashed: hash a local folder's weight files (all of them are read).
     """
     folder = Path(model.name_or_path)
-    embedded = folder == EMBEDDED
     return ModelId(
-        id=EMBEDDED_ID if embedded else model.name_or_path,
+        id=bed_of(folder) or model.name_or_path,
         revision=getattr(model.config, "_commit_hash", None),
         weights_sha256=weights_sha256(folder) if hashed and folder.is_dir() else None,
         family=family_of(model.config.model_type).name,

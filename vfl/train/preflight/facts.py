@@ -35,7 +35,7 @@ class ModelFacts(_Facts):
     weights_sha256: str | None = None
     min_pixels: int | None = None  # limits of resized pictures, where the family counts pixels
     max_pixels: int | None = None
-    test_bed: bool = False  # the embedded model: no claim about large ones
+    test_bed: bool = False  # embedded or smol: no claim about large models
 
 
 class ArmFacts(_Facts):

@@ -1,0 +1,65 @@
+"""The recipe of the small vision-language model: what recipes/smol/pretrain.yaml may say."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from vfl.testbeds.micro.questions import FUNCTIONS
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TowerConfig(Strict):
+    """The vision tower's sizes, and its own training before the language model joins: it learns to say what each cell
+    of a picture holds, near the language model's own embedding of the word for it."""
+
+    width: int = 128
+    feed_forward: int = 384
+    depth: int = 3
+    heads: int = 4
+    steps: int = 1600
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.4
+
+
+class Recipe(Strict):
+    """One training run. `steps` may be raised while it goes on."""
+
+    output: Path = Field(description="the trained parts: one safetensors file")
+    work: Path = Field(description="checkpoints and the log")
+    lm: str | None = Field(default=None, description="folder or hub id of a Llama model; by default the package's")
+    seed: int = 0
+    steps: int = 800
+    decay: float = Field(default=0.3, description="share of the steps, at the end, in which the learning rate falls")
+    rows: int = Field(default=3, description="rows a step")
+    tokens: int = Field(default=384, description="tokens a row")
+    rank: int = 16
+    learning_rate: float = 1e-3
+    tower_learning_rate: float = 3e-4
+    warmup: int = 40
+    weight_decay: float = 0.01
+    auxiliary: float = 0.3
+    auxiliary_steps: int = 500
+    finding: float = 0.5
+    finding_steps: int = 600
+    plain: float = Field(default=0.4, description="share of pictures that show one function alone, as probes do")
+    probe_phrasing: float = Field(default=0.25, description="share of questions worded as the probes word them")
+    asked: dict[str, int] = Field(
+        default={"recognition": 1, "counting": 2, "grounding": 1, "ocr": 2},
+        description="questions of a function a picture; may be changed while the run goes on",
+    )
+    checkpoint_every: int = 50
+    evaluate_every: int = 100
+    threads: int | None = None
+    tower: TowerConfig = TowerConfig()
+
+    @field_validator("asked")
+    @classmethod
+    def _each_function(cls, asked: dict[str, int]) -> dict[str, int]:
+        if set(asked) != set(FUNCTIONS) or min(asked.values()) < 0:
+            raise ValueError(f"asked must say a number, 0 or more, for each of {', '.join(FUNCTIONS)}")
+        return asked

@@ -1,0 +1,93 @@
+"""The vision tower, alone and first: it names what each cell holds, near the language model's embedding of the word.
+
+So the language model reads a picture nearly as words from its first step, and the many steps that only teach an eye
+cost a thousandth of those that run through the decoder.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+from transformers import PreTrainedTokenizerBase, SmolVLMForConditionalGeneration
+
+from vfl.probes import micro_limits as style
+from vfl.testbeds.micro.questions import FUNCTIONS
+from vfl.testbeds.micro.scenes import (
+    CONTENT_NAMES,
+    NUM_CONTENTS,
+    NUM_PLACES,
+    Scene,
+    cell_contents,
+    mixed_scene,
+    paint,
+    plain_scene,
+)
+
+NAMING_SCALE = 20.0  # of the cosines in the softmax over names
+EMPTY = 0.2  # weight of a cell that holds nothing: three quarters of them do
+
+
+def pixels(scenes: list[Scene]) -> torch.Tensor:
+    """(B, 3, H, W) of painted scenes, normalised as the image processor does: from -1 to 1."""
+    images = torch.from_numpy(np.stack([np.array(paint(scene)) for scene in scenes]))
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def draw_scenes(rng: np.random.Generator, count: int, plain: float) -> list[Scene]:
+    """Scenes of which a share `plain` shows one function alone, as probes do."""
+    return [
+        plain_scene(rng, str(rng.choice(FUNCTIONS))) if rng.random() < plain else mixed_scene(rng) for _ in range(count)
+    ]
+
+
+def look(model: SmolVLMForConditionalGeneration, images: torch.Tensor) -> torch.Tensor:
+    """(B, cells, width of the decoder): what the tower and the connector make of (B, 3, H, W) pixels."""
+    side = style.SIZE // model.config.vision_config.patch_size
+    patches = torch.ones((len(images), side, side), dtype=torch.bool, device=images.device)
+    seen = model.model.vision_model(pixel_values=images, patch_attention_mask=patches).last_hidden_state
+    return model.model.connector(seen)
+
+
+class CellReader(nn.Module):
+    """What each cell holds, its place in the word, its column and row, read off the vision tokens.
+
+    `names` are the decoder's embeddings of the words for the contents: a token should point where its word points.
+    """
+
+    names: torch.Tensor
+
+    def __init__(self, model: SmolVLMForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        embeddings = model.get_input_embeddings().weight.detach()
+        ids = [tokenizer(name)["input_ids"] for name in CONTENT_NAMES[1:]]
+        self.register_buffer("names", torch.stack([embeddings[word].mean(0) for word in ids]), persistent=False)
+        self.linear = nn.Linear(embeddings.shape[1], NUM_CONTENTS + NUM_PLACES + 2 * style.GRID)
+
+    def loss(self, features: torch.Tensor, scenes: list[Scene]) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss, and the share of filled cells that are named right, of places, and the mean cosine."""
+        contents, places = (torch.from_numpy(np.stack(part)) for part in zip(*map(cell_contents, scenes), strict=True))
+        contents, places = contents.to(features.device), places.to(features.device)
+        cells = torch.arange(features.shape[1], device=features.device).expand(len(features), -1)
+        parts = self.linear(features).split([NUM_CONTENTS, NUM_PLACES, style.GRID, style.GRID], dim=-1)
+        weights = torch.where(contents > 0, 1.0, EMPTY)
+        losses = [
+            (cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none") * weights.flatten()).sum()
+            / weights.sum()
+            for part, target in zip(parts, (contents, places, cells % style.GRID, cells // style.GRID), strict=True)
+        ]
+        filled = contents > 0
+        seen, wanted = features[filled], contents[filled] - 1
+        scores = normalize(seen, dim=-1) @ normalize(self.names, dim=-1).T
+        target = self.names[wanted]
+        away = 1.0 - cosine_similarity(seen, target, dim=-1)
+        size = (seen.norm(dim=-1) / target.norm(dim=-1) - 1.0) ** 2
+        naming = cross_entropy(NAMING_SCALE * scores, wanted)
+        with torch.no_grad():
+            shares = {
+                "contents": float((parts[0][filled].argmax(-1) == contents[filled]).float().mean()),
+                "places": float((parts[1][filled].argmax(-1) == places[filled]).float().mean()),
+                "column": float((parts[2].argmax(-1) == cells % style.GRID).float().mean()),
+                "named": float((scores.argmax(-1) == wanted).float().mean()),
+                "cosine": float(1.0 - away.mean()),
+            }
+        return torch.stack(losses).sum() + naming + away.mean() + 0.1 * size.mean(), shares
