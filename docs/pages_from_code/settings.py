@@ -30,6 +30,7 @@ SETTINGS = (
     ("Skipping", "`vfl skip`", "vfl.commands.settings:SkipConfig"),
     ("Making pairs", "`vfl probes make`", "vfl.probes.config:SuiteConfig"),
     ("A paper's figure", "`vfl measure --paper`", "vfl.measure.paper:Paper"),
+    ("Training the small model", "`python -m vfl.testbeds.smol.train`", "vfl.testbeds.smol.config:Recipe"),
     ("Training the embedded model", "`python -m vfl.testbeds.micro.train`", "vfl.testbeds.micro.config:Recipe"),
 )
 

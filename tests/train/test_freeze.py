@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from vfl.errors import InputError
 from vfl.train.layers.freeze import FreezeConfig, Freezing, check_freezing
-from vfl.train.layers.multipliers import parameter_groups
+from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.recipe import read_recipe
 from vfl.train.run import train
 

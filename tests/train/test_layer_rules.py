@@ -10,10 +10,11 @@ import trained
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
 from vfl.train.adapter.lora import build_lora
+from vfl.train.adapter.towers import layer_of, tower_of
 from vfl.train.assemble import assemble
 from vfl.train.choose_layers import LAYERS
 from vfl.train.layers.choice import chosen_layers, read_choice
-from vfl.train.layers.multipliers import parameter_groups
+from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.layers.rules import drawn, evenly_spaced, highest, shares
 from vfl.train.layers.shift import relative_step, shift_of
 from vfl.train.layers.thin import thinned
@@ -175,10 +176,38 @@ def test_protected_layers_are_trained_slower(qwen, data_of, tmp_path):
         assert group["lr"] in (rate, pytest.approx(0.25 * rate))
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
+def test_towers_learn_at_their_own_rate_and_protection_is_of_decoder_layers(family, tiny_folder, data_of, tmp_path):
+    model = tiny_folder(family)
+    protect = {"functions": "counting", "map": str(trained.map_of(model, tmp_path)), "how": "scale", "scale": 0.25}
+    recipe = recipe_of(
+        model, data_of("image"), tmp_path / "run", layers="full", protect=protect,
+        also_adapt=["vision", "projector"], learning_rates={"vision": 1e-5},
+    )  # fmt: skip
+    parts = assemble(recipe)
+    rate = parts.trainer.args.learning_rate
+    names = {id(weight): name for name, weight in parts.peft_model.named_parameters()}
+    rates = {}
+    for group in parts.trainer.create_optimizer().param_groups:
+        rates |= {names[id(weight)].removeprefix("base_model.model."): group["lr"] for weight in group["params"]}
+    towers = tower_of(parts.vlm.model, list(rates), parts=parts.vlm.parts)
+    protected = {name for name in rates if (layer_of(parts.vlm.parts, name) or 0) >= 2}
+    assert set(towers.values()) == {"language", "vision", "projector"}
+    for name, tower in towers.items():
+        expected = 1e-5 if tower == "vision" else 0.25 * rate if name in protected else rate
+        assert rates[name] == pytest.approx(expected), name
+
+
+def test_a_rate_of_what_is_not_adapted_is_refused(qwen, data_of, tmp_path):
+    with pytest.raises(ValueError, match=r"add also_adapt: \[projector\]"):
+        recipe_of(qwen, data_of("image"), tmp_path, also_adapt=["vision"], learning_rates={"projector": 1e-4})
+
+
 def test_groups_hold_every_trained_weight_once():
     layers = torch.nn.ModuleList([torch.nn.Linear(2, 2) for _ in range(3)])
     model = torch.nn.ModuleDict({"decoder": torch.nn.ModuleDict({"layers": layers})})
-    groups = parameter_groups(model, {1: 0.5}, 0.1, 0.0)
+    slower = {f"decoder.layers.1.{name}": 0.05 for name in ("weight", "bias")}
+    groups = parameter_groups(model, slower, 0.1, 0.0)
     assert sorted((len(group["params"]), group["lr"]) for group in groups) == [(2, 0.05), (4, 0.1)]
 
 

@@ -28,6 +28,7 @@ from vfl.train.field_values import checked
 from vfl.train.in_turn import in_turn
 from vfl.train.layers.choice import chosen_layers
 from vfl.train.layers.freeze import Freezing, check_freezing
+from vfl.train.layers.learning_rates import own_rates
 from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
 from vfl.train.layers.rules import check_count
@@ -178,8 +179,11 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             f"deepspeed={recipe.deepspeed!r} was asked for, but accelerate has not taken it up. Look for ACCELERATE_ "
             "variables in the environment, and start with torchrun, deepspeed or accelerate launch."
         )
-    if protection is not None:
-        trainer.multipliers = protection.multipliers
+    multipliers = {} if protection is None else protection.multipliers
+    if multipliers or recipe.learning_rates:
+        trainer.rates = own_rates(
+            trainer.model, vlm.model, vlm.parts, args.learning_rate, multipliers, recipe.learning_rates
+        )
     if recipe.protect is not None and recipe.protect.how == "kl":
         trainer.anchors = Anchors(vlm, prepared.rows, recipe.protect.beta)
     if recipe.freeze is not None:

@@ -82,6 +82,7 @@ def preflight_of(
                 parameters=tower.parameters,
                 bytes=tower.num_bytes,
                 layers=tower.layers,
+                learning_rate=recipe.learning_rates.get(tower.tower),  # type: ignore[arg-type]
             )
             for tower in adapted_modules(parts.peft_model)
         ),

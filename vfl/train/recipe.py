@@ -5,7 +5,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    field_serializer,
+    model_validator,
+)
 
 from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
@@ -184,6 +192,9 @@ class Recipe(_Strict):
     match_rank: bool = Field(default=False, description="scale the rank to as many trainable parameters as full-LoRA")
     lora: dict[str, Any] = Field(default_factory=dict)
     also_adapt: Annotated[tuple[Literal["vision", "projector"], ...], BeforeValidator(split)] = ()
+    learning_rates: dict[Literal["vision", "projector"], PositiveFloat] = Field(
+        default_factory=dict, description="of the adapters that also_adapt adds; default: trainer.learning_rate"
+    )
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
@@ -204,6 +215,15 @@ class Recipe(_Strict):
         }
         if taken := [key for key in written if written[key]]:
             raise ValueError(f"adapter keeps its own rank, modules and layers: leave {taken[0]} out")
+        return self
+
+    @model_validator(mode="after")
+    def _has_rates_for_what_it_adapts(self) -> Self:
+        if idle := sorted(set(self.learning_rates) - set(self.also_adapt)):
+            raise ValueError(
+                f"learning_rates names {' and '.join(idle)}, and no adapter is trained there: add also_adapt: "
+                f"[{', '.join(idle)}], or leave the rate out"
+            )
         return self
 
     @model_validator(mode="after")

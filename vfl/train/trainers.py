@@ -15,7 +15,7 @@ from vfl.train.adapter.files import readable
 from vfl.train.anchors import AnchoredLoss
 from vfl.train.checkpoints import WholeCheckpoints
 from vfl.train.layers.freeze import Freezing
-from vfl.train.layers.multipliers import parameter_groups
+from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.nonfinite import FiniteSteps
 
 logger = logging.getLogger(__name__)
@@ -52,15 +52,15 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
     """What both trainers share.
 
     Attributes:
-        multipliers: of the learning rate, by decoder layer; set before training.
+        rates: learning rates of weights that have one of their own, by name; set before training.
         freezing: which layers are frozen in later steps, and from which on; set before training.
     """
 
-    multipliers: Mapping[int, float] = MappingProxyType({})
+    rates: Mapping[str, float] = MappingProxyType({})
     freezing: Freezing | None = None
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """One group of weights for each multiplier, and for layers that are frozen on the way.
+        """One group of weights for each learning rate, and for layers that are frozen on the way.
 
         Raises:
             InputError: for settings, or a missing package, that the optimizer can't be built with.
@@ -81,12 +81,12 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
 
     def _create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         freezing = self.freezing
-        if (self.multipliers or freezing) and self.optimizer is None:  # type: ignore[has-type]
+        if (self.rates or freezing) and self.optimizer is None:  # type: ignore[has-type]
             arguments = self.args  # type: ignore[attr-defined]
             kind, options = self.get_optimizer_cls_and_kwargs(arguments, self.model)  # type: ignore[attr-defined]
             groups = parameter_groups(
                 self.model,  # type: ignore[attr-defined]
-                self.multipliers,
+                self.rates,
                 arguments.learning_rate,
                 arguments.weight_decay,
                 below=0 if freezing is None else freezing.layer,

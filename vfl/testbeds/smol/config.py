@@ -46,7 +46,10 @@ class Recipe(Strict):
     auxiliary_steps: int = 500
     finding: float = 0.5
     finding_steps: int = 600
-    plain: float = Field(default=0.4, description="share of pictures that show one function alone, as probes do")
+    pictures: dict[str, float] = Field(
+        default={"mixed": 0.6, "recognition": 0.1, "counting": 0.1, "grounding": 0.1, "ocr": 0.1},
+        description="weights of pictures that show a function alone, as probes do, and of mixed ones",
+    )
     probe_phrasing: float = Field(default=0.25, description="share of questions worded as the probes word them")
     asked: dict[str, int] = Field(
         default={"recognition": 1, "counting": 2, "grounding": 1, "ocr": 2},
@@ -56,6 +59,14 @@ class Recipe(Strict):
     evaluate_every: int = 100
     threads: int | None = None
     tower: TowerConfig = TowerConfig()
+
+    @field_validator("pictures")
+    @classmethod
+    def _each_kind(cls, pictures: dict[str, float]) -> dict[str, float]:
+        kinds = ("mixed", *FUNCTIONS)
+        if set(pictures) != set(kinds) or min(pictures.values()) < 0 or not sum(pictures.values()):
+            raise ValueError(f"pictures must say a weight, not all of them 0, for each of {', '.join(kinds)}")
+        return pictures
 
     @field_validator("asked")
     @classmethod

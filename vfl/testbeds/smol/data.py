@@ -28,7 +28,7 @@ def make_batch(recipe: Recipe, packer: Packer, step: int) -> SceneBatch:
         row: list[list[Question]] = []
         left = packer.length
         while True:
-            [scene] = draw_scenes(rng, 1, recipe.plain)
+            [scene] = draw_scenes(rng, 1, recipe.pictures)
             asked = questions(scene, rng, recipe.probe_phrasing, recipe.asked)
             while asked and packer.size(asked) > left:
                 asked.pop()

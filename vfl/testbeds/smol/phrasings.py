@@ -76,8 +76,8 @@ def questions(
     Args:
         probe_phrasing: share of questions worded as the probes word them.
         asked_of: how many questions of each function, where the scene has them: of recognition, objects that are there
-            (and one that is not, always); of grounding, objects; of counting and OCR, wordings of the one question, for
-            drawing another picture costs twice the tokens.
+            (and one that is not, where there are objects or nothing at all); of grounding, objects; of counting and
+            OCR, wordings of the one question, for drawing another picture costs twice the tokens.
     """
 
     def wordings(function: str, count: int) -> list[str | None]:
@@ -92,7 +92,9 @@ def questions(
     present = dict(scene.objects)
     absent = [name for name in style.OBJECTS if name not in present]
     name = str(rng.choice(absent))
-    asked = [ask("recognition", wording, name, "no", ABSENT) for wording in wordings("recognition", 1)]
+    asked: list[Question] = []
+    if scene.objects or not (scene.kind or scene.word):
+        asked += [ask("recognition", wording, name, "no", ABSENT) for wording in wordings("recognition", 1)]
     for name, cell in some(scene.objects, asked_of["recognition"]):
         asked += [ask("recognition", wording, name, "yes", cell) for wording in wordings("recognition", 1)]
     for name, cell in some(scene.objects, asked_of["grounding"]):

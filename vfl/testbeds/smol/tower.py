@@ -4,6 +4,8 @@ So the language model reads a picture nearly as words from its first step, and t
 cost a thousandth of those that run through the decoder.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
@@ -11,7 +13,6 @@ from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from transformers import PreTrainedTokenizerBase, SmolVLMForConditionalGeneration
 
 from vfl.probes import micro_limits as style
-from vfl.testbeds.micro.questions import FUNCTIONS
 from vfl.testbeds.micro.scenes import (
     CONTENT_NAMES,
     NUM_CONTENTS,
@@ -33,11 +34,11 @@ def pixels(scenes: list[Scene]) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def draw_scenes(rng: np.random.Generator, count: int, plain: float) -> list[Scene]:
-    """Scenes of which a share `plain` shows one function alone, as probes do."""
-    return [
-        plain_scene(rng, str(rng.choice(FUNCTIONS))) if rng.random() < plain else mixed_scene(rng) for _ in range(count)
-    ]
+def draw_scenes(rng: np.random.Generator, count: int, weights: Mapping[str, float]) -> list[Scene]:
+    """Scenes that show a function alone, as probes do, or are mixed, drawn by the weights of these."""
+    kinds, shares = list(weights), np.array(list(weights.values()))
+    drawn = rng.choice(kinds, size=count, p=shares / shares.sum())
+    return [mixed_scene(rng) if kind == "mixed" else plain_scene(rng, str(kind)) for kind in drawn]
 
 
 def look(model: SmolVLMForConditionalGeneration, images: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ FREE = (
     "steps",
     "decay",
     "asked",
-    "plain",
+    "pictures",
     "learning_rate",
 )
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -136,7 +136,7 @@ class Training:
             done = self.step + tower.steps
             scale = schedule(done, tower.steps, tower.warmup, tower.decay)
             rng = np.random.default_rng([recipe.seed, 1, done])
-            scenes = draw_scenes(rng, tower.batch, recipe.plain)
+            scenes = draw_scenes(rng, tower.batch, recipe.pictures)
             loss, shares = self.reader.loss(look(self.model, pixels(scenes).to(self.device)), scenes)
         else:
             scale = schedule(self.step, recipe.steps, recipe.warmup, recipe.decay)

@@ -10,6 +10,7 @@ from vfl.testbeds.smol.training import Training, exact
 
 SEED = 10**9  # batches use small numbers
 PICTURES, AT_ONCE = 48, 12
+MIXED_AND_PLAIN = {"mixed": 4.0, "recognition": 1.0, "counting": 1.0, "grounding": 1.0, "ocr": 1.0}
 
 
 class Watch:
@@ -22,7 +23,7 @@ class Watch:
     def __init__(self, training: Training) -> None:
         self.training = training
         rng = np.random.default_rng([SEED])
-        self.scenes = draw_scenes(rng, PICTURES, 0.5)
+        self.scenes = draw_scenes(rng, PICTURES, MIXED_AND_PLAIN)
         self.asked = [
             [held_out(question) if rng.random() < 0.5 else question for question in questions(scene, rng, 1.0)]
             for scene in self.scenes

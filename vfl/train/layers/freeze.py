@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from vfl.errors import InputError
 from vfl.io.layers import layer_list
-from vfl.train.layers.multipliers import LOWER, layer_of
+from vfl.train.layers.learning_rates import LOWER, layer_of
 
 
 class FreezeConfig(BaseModel):

@@ -60,6 +60,7 @@ class TowerModules(_Facts):
     parameters: int
     bytes: int
     layers: tuple[int, ...] = ()  # decoder layers; empty for the other towers
+    learning_rate: float | None = None  # where it is not the trainer's
 
 
 class MemoryFacts(_Facts):

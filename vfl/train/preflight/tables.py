@@ -179,7 +179,8 @@ def _modules(flight: Preflight) -> RenderableType:
         table.add_column(heading, justify="left" if wraps or heading == "adapted" else "right", no_wrap=not wraps)
     for tower in flight.adapted:
         counts = (f"{tower.modules:,}", f"{tower.parameters:,}", size_text(tower.bytes))
-        table.add_row(*map(Text, (tower.tower, *counts, layer_list(tower.layers) if tower.layers else "")))
+        own = "" if tower.learning_rate is None else f"learning rate {tower.learning_rate:g}"
+        table.add_row(*map(Text, (tower.tower, *counts, layer_list(tower.layers) if tower.layers else own)))
     share = flight.trainable_parameters / flight.model.parameters
     table.add_section()
     whole = (f"{flight.trainable_parameters:,}", size_text(flight.trainable_bytes), f"{100 * share:.2f} % of the model")
