@@ -102,7 +102,7 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     assert both.not_measured.keys() == {"visual_prompt"}
     assert "2 of 2 have no box" in both.not_measured["visual_prompt"]
     named = MeasureConfig(metrics="cosine,swap,token_ablation", out=tmp_path / "swap", data=settings["data"])
-    with pytest.raises(InputError, match="swap: it needs pairs of images.* token_ablation: it needs the object's box"):
+    with pytest.raises(InputError, match=r"swap: it needs pairs of images.* token_ablation: it needs the object's box"):
         run(named, vlm=vlm, progress=False)
     assert not list(tmp_path.glob("swap/**/cosine.json")), "refused before the first pass"
 
