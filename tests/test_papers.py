@@ -2,6 +2,7 @@
 
 import io
 import json
+from inspect import signature
 from pathlib import Path
 
 import datasets
@@ -158,6 +159,114 @@ def test_every_file_is_valid_and_says_that_it_was_not_run(file):
             assert (row.scalar or row.curve).split("/")[0] in groups, row.what
 
 
+# What the papers say of how they measured: field -> (their value, or None where they don't say it; a part of the note
+# that tells where ours differs, or what they leave open). A field that is not in the file is its default.
+OBJECTS_OF_ABLATION = {
+    "sets.coco.smallest": (1000, "1,000 to 2,000 pixels"),
+    "sets.coco.largest": (2000, "1,000 to 2,000 pixels"),
+    "sets.coco.alone": (True, ""),
+    "sets.coco.most_annotations": (3, ""),
+    "sets.coco.box": ("mask", "mask"),
+}
+MASKING = {
+    "options.mask.ks": ([0, 4, 8, 12, 16], ""),
+    "options.late_entry.ks": ([0, 4, 8, 12, 16], ""),
+    "options.mask.ways": (None, "leaves open"),
+    "sets.visual7w.choices": (("A", "B", "C", "D"), ""),
+    "sets.visual7w.split": (None, "not published"),
+    "sets.visual7w.question": (None, "prompt are not published"),
+    "sets.visual7w.each_most": (None, "One question an image"),
+}
+PROTOCOL = {
+    "visual7w-llava-1.5-7b": MASKING,
+    "visual7w-llava-1.5-13b": MASKING,
+    "early-figures-llava-1.5-7b": {
+        "options.similarity.ways": (None, "leaves open"),
+        "options.injection.unrelated": ("an unrelated image", "noise"),
+        "sets.visual7w.hub": (None, "data are not named"),
+    },
+    "token-ablation-llava-1.5-7b": OBJECTS_OF_ABLATION
+    | {
+        "options.token_ablation.gradient_steps": (50, ""),
+        "options.token_ablation.gradient_shares": ([40 / 576, 100 / 576], "40 and 100 tokens"),
+        "options.token_ablation.random_shares": ([60 / 576, 250 / 576], "60 and 250"),
+        "options.token_ablation.prefix": ("It is a", ""),
+        "options.token_ablation.noise_filter": (True, ""),
+        "options.token_ablation.images": ("many images", "mean embedding"),
+        "sets.coco.question": (None, "question of VQA is ours"),
+    },
+    "lens-llava-1.5-7b": {
+        "sets.coco.smallest": (20000, ""),
+        "sets.coco.largest": (30000, ""),
+        "sets.coco.pairs": (170, ""),
+        "sets.coco.box": ("mask", "mask"),
+    },
+    "knockout-llava-1.5-7b": OBJECTS_OF_ABLATION
+    | {
+        "options.knockout.windows": (
+            {"early": [0, 9], "early_mid": [5, 14], "mid": [11, 20], "mid_late": [15, 24], "late": [21, 31]},
+            "mix counting",
+        ),
+        "options.knockout.sliding": (10, ""),
+        "options.knockout.prefix": ("It is a", ""),
+        "options.knockout.noise_filter": (True, ""),
+        "sets.coco.alone": (None, "is not printed"),
+        "sets.coco.question": (None, "question is ours"),
+    },
+    "skip-it-llava-1.5-7b": {
+        "options.proximal.tau": (0.05, ""),
+        "options.late_entry.ks": ([0, 4, 8, 12], ""),
+        "options.drop.ks": ([0, 4, 8, 12], ""),
+        "sets.vqav2.hub": (None, "not named"),
+        "judge": ("a language model", "judge"),
+    },
+    "dropping-qwen2.5-vl-7b": {
+        "options.drop.ks": ([0, 4, 8, 12], ""),
+        "sets.textvqa.match": ("soft accuracy", "soft accuracy"),
+        "sets.chartqa.match": ("5 % of tolerance", "5 % of tolerance"),
+        "sets.ocrbench.answer": ("several right answers", "several right answers"),
+        "sets.pope.rows": (None, "1,000 rows"),
+    },
+    "swapping-qwen2.5-vl-7b": {"metrics": (("swap",), ""), "sets.probes.pairs": (None, "probes")},
+    "head-masking-llava-1.5-7b": {
+        "options.head_masking.ks": ([10, 20, 30, 50], ""),
+        "options.head_masking.others": (True, ""),
+        "options.head_masking.mode": ("paper", ""),
+        "options.head_masking.query": ("token", ""),
+        "sets.mmbench.rows": (None, "500 rows"),
+    },
+    "concentration-llava-1.5-7b": {
+        "options.concentration.base": ("paper", ""),
+        "options.concentration.query": ("token", ""),
+        "options.concentration.renormalise": (False, ""),
+        "sets.pope.rows": (None, "200"),
+    },
+}
+
+
+def field_of(paper, path):
+    """The value at a dotted path; of an option that the file leaves out, the metric's default."""
+    first, *rest = path.split(".")
+    if first == "options":
+        metric, option = rest
+        assert metric in paper.metrics
+        default = signature(known_metrics()[metric].function).parameters[option].default
+        return paper.options.get(metric, {}).get(option, default)
+    value = getattr(paper, first, None)
+    for key in rest:
+        value = value[key] if isinstance(value, dict) else getattr(value, key)
+    return value
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_where_a_file_differs_from_its_papers_protocol_its_notes_say_so(file):
+    paper = read_paper(file)
+    for path, (theirs, note) in PROTOCOL[file.stem].items():
+        if theirs is None or field_of(paper, path) != theirs:
+            assert note, f"{path} is {field_of(paper, path)}, the paper's {theirs}, and no note says so"
+            assert any(note in written for written in paper.notes), f"{path}: no note has {note!r}"
+
+
 @pytest.mark.parametrize(("chosen", "name"), QUESTIONS)
 def test_columns_become_questions(chosen, name, tmp_path):
     """Through the same reader as any data, to what is asked."""
@@ -165,6 +274,7 @@ def test_columns_become_questions(chosen, name, tmp_path):
     assert set(chosen.columns) <= row.keys()
     (tmp_path / "images").mkdir()
     lines = list(hub.questions(chosen, [row], tmp_path))
+    expected = expected[: chosen.each_most]
     path = tmp_path / f"{name}.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     how = {"name": name, "column": None, "match": chosen.match, "choices": chosen.choices}
@@ -180,9 +290,23 @@ def test_columns_become_questions(chosen, name, tmp_path):
 def test_objects_become_a_suite(chosen, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "rows_of", lambda chosen: (iter([COCO_ROW]), COCO))
     assert set(chosen.columns) <= COCO_ROW.keys()
-    (pair,) = read_suite(hub.write_objects(chosen, tmp_path))
-    assert (pair.function, pair.label, pair.answer) == ("recognition", "cat", "yes")
+    other = chosen.model_copy(update={"smallest": None, "largest": None})  # the made object has a size of its own
+    (pair,) = read_suite(hub.write_objects(other, tmp_path / "all"))
+    assert (pair.function, pair.label) == ("recognition", "cat")
+    assert (pair.question, pair.answer) == (chosen.question, "cat") if chosen.question else pair.answer == "yes"
     assert pair.boxes["image"] == [[8.0, 4.0, 60.0, 50.0]]
+    with pytest.raises(InputError, match="1 large" if chosen.largest < 52 * 46 else "1 tiny"):
+        hub.write_objects(chosen, tmp_path / "own")
+
+
+def test_so_many_entries_of_a_row(tmp_path):
+    chosen = read_paper(PAPERS / "visual7w-llava-1.5-7b.yaml").sets["visual7w"]
+    row, expected = ROWS[chosen.hub]
+    (tmp_path / "images").mkdir()
+    counts = [
+        len(list(hub.questions(chosen.model_copy(update={"each_most": most}), [row], tmp_path))) for most in (None, 1)
+    ]
+    assert counts == [len(expected), 1] == [2, 1]
 
 
 def test_rows_that_do_not_fit_are_left_out(tmp_path):
@@ -295,6 +419,7 @@ def test_a_set_that_changed_says_which_columns_it_has(paper_file):
         ({"image": "picture"}, "not among columns"),
         ({"each": "texts"}, "not among columns"),
         ({"rows": 0}, "rows"),
+        ({"each_most": 1}, "each_most was given without each"),
     ],
 )
 def test_mistakes_in_a_set_are_named(paper_file, change, problem):
@@ -313,14 +438,13 @@ def test_what_the_file_decides_can_not_be_given_beside_it(paper_file):
 
 def test_numbers_that_are_missing_say_why():
     rows = [
-        Published(what="drop", set="s", metric="m", curve="c", at=[1], values=[0.3], minus="base"),
+        Published(what="drop", set="s", metric="m", curve="c", at=[1], values=[0.3]),
         Published(what="none", set="s", metric="m", scalar="other", value=1),
         Published(what="unmeasured", set="s", metric="n", scalar="other", value=1),
     ]
-    scalar = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 4}
     curve = {"axis": "k", "at": [0, 1], "value": [0.9, 0.6], "low": [0.8, 0.5], "high": [1.0, 0.7], "n": 4}
-    figures = compare(rows, {"s": {"m": {"scalars": {"base": scalar}, "curves": {"c": curve}}}})
-    assert figures[0] == PublishedFigure("drop", "s", "m", "c", 1, "equal", 0.3, pytest.approx(0.3), None, None, 4)
+    figures = compare(rows, {"s": {"m": {"scalars": {}, "curves": {"c": curve}}}})
+    assert figures[0] == PublishedFigure("drop", "s", "m", "c", 1, "equal", 0.3, 0.6, 0.5, 0.7, 4)
     assert [figure.reason for figure in figures[1:]] == ["no such number", "not measured"]
 
 

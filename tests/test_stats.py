@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from vfl.stats import Z_95, _bootstrap, crossed_difference, crossed_rate, holm, wilson
+from vfl.stats import Z_95, _bootstrap, clustered_wilson, crossed_difference, crossed_rate, holm, wilson
 
 CASES = [(k, n) for n in (1, 2, 7, 20, 1000) for k in range(0, n + 1, max(1, n // 7))]
 
@@ -64,6 +64,34 @@ def adjusted(p):
     for index, value in zip(order, itertools.accumulate(steps, max), strict=True):
         out[index] = value
     return out
+
+
+def test_clusters_of_one_are_wilsons_interval_and_repeated_samples_tell_nothing_new():
+    flags = np.array([[0, 1, 1], [1, 1, 0], [1, 1, 0], [0, 1, 0], [1, 1, 0]], float)
+    plain = wilson(flags.sum(0), np.full(3, 5.0))
+    assert np.allclose(clustered_wilson(flags, "abcde"), plain)
+    assert np.allclose(clustered_wilson(np.repeat(flags, 2, axis=0), "aabbccddee"), plain)
+    both = clustered_wilson(np.array([[1.0], [0.0]] * 5), list("aabbccddee"))
+    assert np.allclose(both, np.array(wilson(np.array([5.0]), np.array([10.0])))), "never more samples than there are"
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.9])
+def test_clustered_intervals_cover_where_plain_ones_do_not(rate):
+    rng = np.random.default_rng(0)
+    pairs, runs = 60, 400
+    agree = rng.random((runs, pairs)) < 0.8  # both answers of a pair are mostly alike
+    first = rng.random((runs, pairs)) < rate
+    second = np.where(agree, first, rng.random((runs, pairs)) < rate)
+    names = [pair for pair in range(pairs) for _ in range(2)]
+    samples = np.stack([first, second], axis=2).reshape(runs, -1).T.astype(float)  # (2 pairs, runs)
+    covered = {}
+    for name, interval in (
+        ("clustered", clustered_wilson(samples, names)),
+        ("plain", wilson(samples.sum(0), np.full(runs, 2.0 * pairs))),
+    ):
+        covered[name] = float(np.mean((interval[0] <= rate) & (rate <= interval[1])))
+    assert covered["clustered"] > 0.9
+    assert covered["plain"] < 0.90
 
 
 def test_holm_steps_down():

@@ -6,7 +6,7 @@ Repeated runs over the same items are *crossed*: each of S runs (seeds) answered
 items are blocks, arrays (S, I) with the same runs in their rows; their means weigh equally.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,36 @@ def wilson(successes: Floats, trials: Floats) -> tuple[Floats, Floats]:
     low = np.where((trials == 0) | (successes == 0), 0.0, centre - half)
     high = np.where((trials == 0) | (successes == trials), 1.0, centre + half)
     return low, high
+
+
+def clustered_wilson(outcomes: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """Wilson's 95 % interval of shares whose samples come in clusters, such as both answers of a pair.
+
+    Wilson's interval at the effective number of samples, rate (1 - rate) / variance of the mean over clusters (Korn and
+    Graubard, Survey Methodology 24, 1998), never more than there are samples. Where all agree, nothing tells how alike
+    a cluster's samples are, and clusters count as single samples. Clusters of one are Wilson's interval.
+
+    Args:
+        outcomes: (N, X), each 0 or 1.
+        clusters: N names; equal ones are of one cluster.
+    """
+    totals, sizes = cluster_totals(outcomes, clusters)
+    count = float(sizes.sum())
+    rate = totals.sum(0) / count
+    variance = ((totals - sizes[:, None] * rate) ** 2).sum(0) / count**2
+    spread = rate * (1 - rate)
+    least = np.maximum(variance, spread / count)  # never more samples than there are
+    n = np.where(spread > 0, spread / np.where(spread > 0, least, 1.0), float(len(sizes)))
+    return wilson(rate * n, n)
+
+
+def cluster_totals(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """(G, X) sums and (G,) sizes of clusters, in order of appearance."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    rows = np.array([places[name] for name in clusters])
+    totals = np.zeros((len(places), values.shape[1]))
+    np.add.at(totals, rows, values)
+    return totals, np.bincount(rows).astype(np.float64)
 
 
 def holm(p: Floats, alpha: float) -> Bools:

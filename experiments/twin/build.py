@@ -1,14 +1,16 @@
 """The unplanted model of the experiments: free training alone, its weights rounded to float16, and its map.
 
     python experiments/twin/build.py [--work runs/twin]     # about an hour and a half of one core; goes on if stopped
+    python experiments/twin/build.py --layers 16 --seed 2 --work runs/deep --out runs/deep     # a deeper one
 
 Half the embedded model's recipe in batches of 24, another seed, and no planting: where its functions lie is where
-training put them. What it wrote stands beside this file (weights, map.json), so that every machine has the same.
+training put them. What the first wrote stands beside this file (weights, map.json), so that every machine has the same.
 """
 
 import argparse
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -16,14 +18,18 @@ from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parents[1] / "recipes" / "micro" / "pretrain.yaml"
-SETTINGS = ("planted=false", "plant_steps=700", "seed=1", "batch=24", "precision=float32", "threads=1")
+SETTINGS = ("planted=false", "plant_steps=700", "batch=24", "precision=float32", "threads=1")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/twin"))
-    work: Path = parser.parse_args().work
-    trained = work / "weights"
+    parser.add_argument("--layers", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the rounded weights and the map")
+    options = parser.parse_args()
+    work, out = options.work, options.out
+    trained = work / "trained"
     if not trained.exists():
         run(
             "-m",
@@ -32,15 +38,17 @@ def main() -> None:
             "--resume",
             "--set",
             *SETTINGS,
+            f"seed={options.seed}",
+            f"model={{layers: {options.layers}}}",
             f"work={work}",
             f"output={trained}",
         )
-    rounded(trained, HERE / "weights")
+    rounded(trained, out / "weights")
     run(
         "-m",
         "vfl",
         "locate",
-        HERE / "weights",
+        out / "weights",
         "--probes",
         "micro",
         "--pairs",
@@ -49,7 +57,7 @@ def main() -> None:
         work / "map",
         "--overwrite",
     )
-    shutil.copy(work / "map" / "map.json", HERE / "map.json")
+    shutil.copy(work / "map" / "map.json", out / "map.json")
 
 
 def rounded(source: Path, target: Path) -> None:
@@ -61,7 +69,7 @@ def rounded(source: Path, target: Path) -> None:
 
 
 def run(*arguments: object) -> None:
-    subprocess.run([*map(str, arguments)], check=True)
+    subprocess.run([sys.executable, *map(str, arguments)], check=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 from full_passes import tapped
 
 import vfl
-from vfl.engine.derived_caches import blind_to_text, late_entry
+from vfl.engine.derived_caches import blind_to_text, each_alone, late_entry
 from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
@@ -83,16 +83,20 @@ def test_late_entry_equals_a_forward_whose_raw_embeddings_enter_there(vlm, targe
     close(sweep(vlm, target, [plan]).logits[0], edited_forward(vlm, target, first, edit))
 
 
-@pytest.mark.parametrize("below", [0, 2])
-def test_a_blind_cache_equals_a_forward_with_those_masks(vlm, target, below):
-    (span,) = target.spans
+@pytest.mark.parametrize("make", [blind_to_text, each_alone])
+def test_a_blind_cache_equals_a_forward_with_those_masks(vlm, target, make):
+    (span,), below = target.spans, 2
+    itself = torch.eye(target.length, dtype=torch.bool)
 
     def edit(layer_idx, state, mask):
         if layer_idx < below:
+            if make is each_alone:
+                seen = mask[..., span.start : span.end, :] & itself[span.start : span.end]
+                mask[..., span.start : span.end, :] = seen
             mask[..., span.start : span.end, : span.start] = False
         return state, mask
 
-    plan = Plan.hide(range(below)) | Plan.swap(range(below, vlm.num_layers), blind_to_text(vlm, target, below))
+    plan = Plan.hide(range(below)) | Plan.swap(range(below, vlm.num_layers), make(vlm, target, below))
     close(sweep(vlm, target, [plan]).logits[0], edited_forward(vlm, target, below, edit))
 
 
@@ -100,15 +104,16 @@ def test_caches_that_edit_nothing_are_the_plain_cache(vlm, target):
     own = prefill(vlm, target)
     same_cache(late_entry(vlm, target, 0), own)
     same_cache(blind_to_text(vlm, target, 0), own)
+    same_cache(each_alone(vlm, target, 0), own)
 
 
-@pytest.mark.parametrize("make", [late_entry, blind_to_text])
+@pytest.mark.parametrize("make", [late_entry, each_alone])
 def test_layers_that_the_model_lacks_are_refused(vlm, target, make):
     with pytest.raises(InputError, match=f"the model has {vlm.num_layers}"):
         make(vlm, target, vlm.num_layers + 1)
 
 
-@pytest.mark.parametrize("make", [late_entry, blind_to_text])
+@pytest.mark.parametrize("make", [late_entry, each_alone])
 def test_a_prefix_lm_has_no_such_caches(tiny_folder, make):
     vlm = vfl.load(tiny_folder("paligemma"))
     with pytest.raises(InputError, match="see the question"):

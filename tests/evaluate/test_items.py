@@ -79,6 +79,13 @@ def test_the_right_answer_says_how_answers_are_compared(data, expected, kind, ri
     assert not item.correct(wrong)
 
 
+def test_a_letter_that_the_question_lists_is_a_choice(data):
+    (item,) = items_of_data(read(data({"messages": turns("A", "Which is it?\nA. a dog\nB. a cat")})))
+    assert item.match == "letter"
+    assert item.correct("A. a dog")
+    assert not item.correct("It is a cat")
+
+
 def test_a_match_can_be_asked_for(data):
     path = data({"messages": turns("3")})
     (item,) = items_of_data(read(path), match="exact")

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
 from vfl.measure.compare import as_markdown, compare_measurements, emd, pearson_of, resampled
+from vfl.measure.compare_figure import matrices
 from vfl.measure.metrics_file import MeasuredOn, Metrics
 
 RNG = np.random.default_rng(0)
@@ -94,6 +96,20 @@ def test_too_few_and_nothing_in_common_are_refused(tmp_path):
         compare_measurements([first, second])
 
 
+def test_matrices_hold_every_pair_once_over_the_diagonal(tmp_path):
+    tables = [RNG.random((3, 2)) for _ in range(3)]
+    folders = [tmp_path / name for name in "abc"]
+    for folder, table in zip(folders, tables, strict=True):
+        folder.mkdir()
+        measurement(folder, folder.name, table.tolist(), 0.5)
+    compared = compare_measurements(folders)
+    distance, correlation = matrices(compared.labels, compared.heads)
+    for matrix, of, own in ((distance, emd, 0), (correlation, lambda a, b: pearson_of(a, b)["pearson"], 1)):
+        assert matrix.diagonal() == pytest.approx(np.full(3, own))
+        assert matrix == pytest.approx(matrix.T)
+        assert matrix[0, 2] == pytest.approx(of(tables[0], tables[2]))
+
+
 def test_the_command_sets_measurements_side_by_side(tmp_path, capsys):
     from vfl.commands.compare import compare
 
@@ -104,5 +120,7 @@ def test_the_command_sets_measurements_side_by_side(tmp_path, capsys):
     compare(folders, out=tmp_path / "table.md")
     assert (tmp_path / "table.md").read_text() == as_markdown(compare_measurements(folders))
     assert "small" in capsys.readouterr().out
+    compare(folders, out=tmp_path / "heads.png")
+    assert Image.open(tmp_path / "heads.png").size[0] > 500
     with pytest.raises(InputError, match=r"ends in \.md"):
         compare(folders, out=tmp_path / "table.html")

@@ -24,7 +24,7 @@ HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"
 PAPERS = {
     "early layers": ["mask", "late_entry", "cosine", "similarity", "persistence", "injection"],
     "visual information": ["token_ablation", "lens", "knockout"],
-    "skipping": ["functional", "informational", "proximal", "var", "recommended"],
+    "skipping": ["var", "functional", "informational", "proximal", "recommended"],
     "function layers": ["drop", "swap"],
     "heads": ["head_weight", "concentration", "head_score", "head_masking", "visual_prompt"],
 }

@@ -77,6 +77,8 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
     smaller = vfl.load(tiny_folder("qwen2_5_vl"), max_pixels=1024)
     with pytest.raises(InputError, match=r"other settings \(model.max_pixels: 9216 then, 1024 now\). Use the same"):
         run(config("cosine"), vlm=smaller, resume=True, progress=False)
+    with pytest.raises(InputError, match=r"other settings \(letters: 'logits' then, 'text' now\)"):
+        run(config("cosine", letters="text"), vlm=vlm, resume=True, progress=False)
     run(config("cosine", pairs=1), vlm=vlm, overwrite=True, progress=False)
     assert not (out / "figures" / "lens.png").exists()
 
@@ -102,8 +104,10 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     assert list(both.metrics) == ["cosine"]
     assert both.not_measured.keys() == {"visual_prompt"}
     assert "2 of 2 have no box" in both.not_measured["visual_prompt"]
-    with pytest.raises(InputError, match="swap: it needs pairs of images"):
-        run(MeasureConfig(metrics="swap", out=tmp_path / "swap", data=settings["data"]), vlm=vlm, progress=False)
+    named = MeasureConfig(metrics="cosine,swap,token_ablation", out=tmp_path / "swap", data=settings["data"])
+    with pytest.raises(InputError, match=r"swap: it needs pairs of images.* token_ablation: it needs the object's box"):
+        run(named, vlm=vlm, progress=False)
+    assert not list(tmp_path.glob("swap/**/cosine.json")), "refused before the first pass"
 
 
 def test_with_all_what_does_not_apply_is_left_out_with_its_reason(vlm, suite, tmp_path, monkeypatch, caplog):

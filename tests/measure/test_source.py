@@ -81,6 +81,17 @@ def test_choices_are_the_answers_of_all_rows(rows):
         rows(row("Which?", "C"), choices=("A", "B"))
 
 
+def test_letters_are_those_that_the_question_lists(rows):
+    """Chance is a half where two are listed, whatever other questions list."""
+    (pair,) = rows(row("Which?\nA. a dog\nB. a cat", "A"), choices=("A", "B", "C")).pairs
+    assert pair.letters == pair.choices == ["A", "B"]
+    assert pair.by_logits
+    assert not pair.lettered("text").by_logits
+    assert not pair.correct("It is a cat")
+    assert judged(pair, None).correct("A. a dog")
+    assert rows(row("Which?\nA. a dog\nB. a cat", "A")).pairs[0].letters == ["A", "B"]
+
+
 def test_only_free_form_answers_are_judged(rows):
     class Yes:
         def right(self, question, expected, answer):

@@ -8,13 +8,15 @@ import pytest
 from vfl.errors import InputError
 from vfl.metrics.bounds import (
     binary_entropy,
+    distance_bound,
+    entropy_tightest,
     entropy_upper,
     error_gap_bound,
     information_gap_bound,
     information_kl,
     information_lower,
 )
-from vfl.metrics.unique import conditional_information, mutual_information, unique_information
+from vfl.metrics.unique import conditional_information, information_parts, mutual_information, unique_information
 
 CASES = 300
 SLACK = 1e-9
@@ -65,8 +67,14 @@ def check_case(rng, first, second, distance, joint, radius):
     tighter = information_kl(exceed, product[within].sum())
     assert lower <= tighter + 1e-6
     assert tighter <= information + 1e-6
+    if held.max():
+        least = entropy_tightest(upper, len(second), tighter)
+        assert remaining <= least + 1e-6
+        assert least <= min(upper, math.log(len(second))) + SLACK
 
     mean = float((joint * distance).sum())
+    assert mean <= distance_bound(1 - exceed, radius) + SLACK  # Proposition 1
+
     # Theorem 1: E[Y | x, x'] linear in both, hence Lipschitz with the matrices' norms
     ours, theirs = rng.normal(size=(2, 2, 3))
     means = (first @ ours.T)[:, None] + second @ theirs.T  # (X, X', 2)
@@ -97,6 +105,7 @@ def test_degenerate_layers():
     assert binary_entropy([0, 0.5, 1]) == pytest.approx([0, math.log(2), 0])
     assert information_kl(0.0, 0.25) == pytest.approx(information_lower(0.0, 0.25, 0.25)) == pytest.approx(math.log(4))
     assert information_kl(0.3, 0.7) == pytest.approx(0)
+    assert entropy_tightest(3.0, 4, -1.0) == pytest.approx(math.log(4)), "no bound is above log |X|"
 
 
 def gate(function):
@@ -125,6 +134,9 @@ def test_unique_information_of_known_gates(function, bits):
     shared = mutual_information(joint.sum(1)) - unique
     parts = (unique, unique_other, shared, conditional_information(joint) - unique)
     assert [part / math.log(2) for part in parts] == pytest.approx(bits, abs=1e-5)
+    named = information_parts(joint)
+    told = [named[name] / math.log(2) for name in ("unique", "unique_before", "shared", "synergy")]
+    assert told == pytest.approx(bits, abs=1e-5)
 
 
 def test_two_copies_share_everything():

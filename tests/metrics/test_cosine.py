@@ -88,7 +88,13 @@ def test_results_carry_n_intervals_and_options(vlm, prompts, untouched):
         for low, value, high in zip(curve["low"], curve["value"], curve["high"], strict=True):
             assert 0 <= low <= value <= high <= 2
         assert result["scalars"][name]["value"] == pytest.approx(sum(curve["value"]) / vlm.num_layers)
-    assert proximal(vlm, prompts, tau=0.1, share=0.9)["options"]["tau"] == 0.1
+    near = proximal(vlm, prompts, tau=0.1, share=0.9)
+    assert near["options"]["tau"] == 0.1
+    for name in ("vision", "text"):
+        bound = near["curves"][f"{name}/bound"]["value"]
+        assert bound == pytest.approx([0.1 + 1.9 * (1 - share) for share in near["curves"][name]["value"]])
+        assert near["curves"][f"{name}/distance"]["value"] == result["curves"][name]["value"]
+        assert all(mean <= most for mean, most in zip(result["curves"][name]["value"], bound, strict=True))
 
 
 def test_one_prompt_has_no_interval_and_none_is_refused(vlm, prompts):

@@ -16,28 +16,36 @@ from vfl.metrics.drop import drop
 from vfl.metrics.injection import injection, unrelated_pair
 from vfl.metrics.late_entry import late_entry
 from vfl.metrics.mask import mask
-from vfl.metrics.similarity import kept_apart, similarity
+from vfl.metrics.similarity import cut_off, similarity
 from vfl.probes.asking import MAX_NEW_TOKENS, question_of
 
 K = 2
 
 
-def edited_logprob(vlm, encoded, answer, edit):
-    """Log-probability of the answer's first token, by a full pass with vision and text apart below K."""
-    with torch.no_grad(), kept_apart(vlm, encoded, K, edit):
+def edited_logprob(vlm, encoded, answer, edit, ways="all"):
+    """Log-probability of the answer's first token, by a full pass with the image cut off below K."""
+    with torch.no_grad(), cut_off(vlm, encoded, K, edit, ways):
         logits = vlm.model(**encoded.inputs, position_ids=encoded.positions, use_cache=False).logits[0, -1]
     return float(logits.log_softmax(-1)[vlm.answer_ids(answer)[0]])
 
 
-@pytest.mark.parametrize(("metric", "edit"), [(mask, "mask"), (late_entry, "skip")])
-def test_accuracies_are_those_of_full_passes_with_the_tap(vlm, pairs, untouched, metric, edit):
+@pytest.mark.parametrize(
+    ("metric", "options", "edit"),
+    [
+        (mask, {}, ("mask",)),
+        (mask, {"ways": "cross"}, ("mask", "cross")),
+        (mask, {"ways": "image_to_text"}, ("mask", "image_to_text")),
+        (late_entry, {}, ("skip",)),
+    ],
+)
+def test_accuracies_are_those_of_full_passes_with_the_tap(vlm, pairs, untouched, metric, options, edit):
     """One-token answers, so that one full pass gives the whole log-probability."""
     decoded = (vlm.tokenizer.decode([token]) for token in range(len(vlm.tokenizer)))
     words = [word for word in decoded if word.isalpha() and len(vlm.answer_ids(word)) == 1][:2]
     pair = pairs[0].model_copy(update={"answer": words[0], "source_answer": words[1]})
-    logprob = metric(vlm, [pair], ks=[K])["curves"]["naming/logprob"]["value"][1]
+    logprob = metric(vlm, [pair], ks=[K], **options)["curves"]["naming/logprob"]["value"][1]
     expected = [
-        edited_logprob(vlm, vlm.ask(question_of(vlm, pair), pair.path(which)), answer, edit)
+        edited_logprob(vlm, vlm.ask(question_of(vlm, pair), pair.path(which)), answer, *edit)
         for which, answer in zip(("image", "source_image"), words, strict=True)
     ]
     assert logprob == pytest.approx(sum(expected) / 2, abs=1e-8)
@@ -53,11 +61,12 @@ def test_nothing_masked_is_the_plain_model_and_everything_is_no_image(vlm, pairs
     assert result["scalars"]["naming/no_image"] == dropped["scalars"]["naming/no_image"]
 
 
-def test_masking_both_ways_and_one_way_differ(vlm, pairs, untouched):
-    both, single = (mask(vlm, pairs[:1], ks=[K], ways=ways) for ways in ("both", "image_to_text"))
-    assert both["options"]["ways"] == "both"
-    assert both["curves"]["naming/logprob"]["value"][0] == single["curves"]["naming/logprob"]["value"][0]
-    assert both["curves"]["naming/logprob"]["value"][1] != single["curves"]["naming/logprob"]["value"][1]
+def test_the_ways_of_masking_differ_and_the_strictest_is_the_default(vlm, pairs, untouched):
+    results = [mask(vlm, pairs[:1], ks=[K], ways=ways) for ways in ("all", "cross", "image_to_text")]
+    plain, masked = zip(*(result["curves"]["naming/logprob"]["value"] for result in results), strict=True)
+    assert len(set(plain)) == 1
+    assert len(set(masked)) == 3
+    assert mask(vlm, pairs[:1], ks=[K])["options"]["ways"] == results[0]["options"]["ways"] == "all"
 
 
 def test_injection_is_a_suffix_swap_onto_an_unrelated_image(vlm, pairs, untouched):

@@ -1,6 +1,7 @@
 """Knockout, token ablation and head masking: against single passes with the edit made by hand, and their no-op ends."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -15,13 +16,19 @@ from vfl.engine.states import is_image_token
 from vfl.engine.sweep import sweep
 from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
-from vfl.metrics.edited_prompts import question_on, replies, reply
-from vfl.metrics.gradients import integrated_gradients
-from vfl.metrics.head_masking import head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
+from vfl.metrics.edited_prompts import Question, question_on, replies, reply
+from vfl.metrics.gradients import Attribution, integrated_gradients
+from vfl.metrics.head_masking import _drops, head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, at_positions, object_tokens
+from vfl.metrics.result import mean_curve
 from vfl.metrics.token_ablation import ablated, token_ablation
+from vfl.probes.asking import first_tokens
+from vfl.probes.functions import recognition
+
+measured = sys.modules["vfl.metrics.token_ablation"]  # the name in `vfl.metrics` is the function
+head_masking_file = sys.modules["vfl.metrics.head_masking"]
 
 
 def first_probabilities(vlm, encoded, **tap):
@@ -46,8 +53,10 @@ def test_rows_answer_as_the_sweep(vlm, question, boxed, untouched):
 
 def test_knockout_is_a_pass_with_the_edges_cut(vlm, boxed, question, untouched):
     windows = {"one": (1, 1), "two": (1, 2), "all": (0, vlm.num_layers - 1)}
+    width = vlm.num_layers - 1
     cuts = ["object to last_token", "rest to last_token", "all_but_last_row to last_row"]
-    result = knockout(vlm, boxed[:1], windows=windows, cuts=cuts, noise_filter=False)
+    result = knockout(vlm, boxed[:1], windows=windows, sliding=width, cuts=cuts, noise_filter=False)
+    windows |= {"from_0": (0, width - 1), "from_1": (1, width)}
     json.dumps(result, allow_nan=False)
     assert [window["name"] for window in result["windows"]] == list(windows)
     assert result["scalars"]["naming/right"]["value"] == result["scalars"]["naming/kept"]["value"] == 1
@@ -71,10 +80,13 @@ def test_knockout_without_boxes_leaves_the_object_out_by_name(vlm, pairs):
     result = knockout(vlm, pairs[:1], windows={"one": (0, 0)})
     assert result["without_object"] == [pairs[0].id]
     assert {name.split("/")[1] for name in result["curves"]} == {"all_but_last_row to last_row"}
-    assert window_layers(32)["mid_late"] == (15, 24)
+    published = {"early": (0, 9), "early_mid": (5, 14), "mid": (11, 20), "mid_late": (15, 24), "late": (21, 31)}
+    assert window_layers(32) == {**published, "all": (0, 31)}, "those of the published code"
     assert window_layers(4)["all"] == (0, 3)
     with pytest.raises(InputError, match="choose from object to last_token"):
         knockout(vlm, pairs, cuts=["object"])
+    with pytest.raises(InputError, match="sliding=99"):
+        knockout(vlm, pairs, sliding=99)
     with pytest.raises(InputError, match=f"within 0 to {vlm.num_layers - 1}"):
         knockout(vlm, pairs, windows={"far": (0, 99)})
 
@@ -100,31 +112,69 @@ def test_ablating_nothing_is_a_no_op_and_everything_the_mean_image(vlm, boxed, q
     assert (gone.probabilities - plain.probabilities).abs().max() > 1e-6
 
 
-def test_token_ablation_reports_flips_and_sizes(vlm, boxed, untouched):
-    result = token_ablation(vlm, boxed[:1], gradient_steps=2, noise_filter=False, description_tokens=2)
+def test_token_ablation_tries_all_sets_on_the_same_samples(vlm, boxed, untouched, caplog):
+    """The source image has no box: it is left out of every set. An empty set flips nothing."""
+    chosen = {"mine": [0, 3], "upper": [[0, 0, 1, 0.5]]}
+    options = {"gradient_steps": 1, "noise_filter": False, "description_tokens": 2, "chosen": chosen}
+    result = token_ablation(vlm, boxed[:1], **options)
     json.dumps(result, allow_nan=False)
     scalars = result["scalars"]
     assert scalars["vqa/right"]["value"] == scalars["vqa/kept"]["value"] == 1
-    assert scalars["vqa/object"]["n"] == 1, "the source image has no box"
-    assert scalars["vqa/random_43%"]["n"] == scalars["vqa/gradients_7%"]["n"] == 2
+    names = ("object", "object+1", "object+2", "register", "random_object", "random_43%", "gradients_7%", *chosen)
+    assert {scalars[f"vqa/{name}"]["n"] for name in (*names, "right")} == {1}
     tokens = [scalars[f"vqa/{name}/tokens"]["value"] for name in ("object", "object+1", "object+2")]
     assert 0 < tokens[0] < tokens[1] <= tokens[2]
     assert scalars["vqa/random_object/tokens"]["value"] == tokens[0]
-    assert scalars["polling/right"]["n"] == 1, "asked where there is a box and a label"
+    assert scalars["vqa/mine/tokens"]["value"] == 2
+    assert scalars["vqa/upper/tokens"]["value"] > 2
+    if not scalars["vqa/register/tokens"]["value"]:
+        assert scalars["vqa/register"]["value"] == 0
+    assert scalars["gradients/residual"]["n"] == 1
+    assert ("give more steps" in caplog.text) == (scalars["gradients/residual"]["value"] > 0.05)
+    assert scalars["polling/right"]["n"] == 1
     assert result["without_object"] == []
-    bare = token_ablation(vlm, [boxed[0].model_copy(update={"label": None})], gradient_steps=0, evaluations=["vqa"])
-    assert bare["without_object"] == [boxed[0].id]
+    bare = token_ablation(vlm, [boxed[0].model_copy(update={"label": None})], evaluations=["vqa"])
+    assert (bare["scalars"], bare["without_object"]) == ({}, [boxed[0].id])
     with pytest.raises(InputError, match="evaluations="):
         token_ablation(vlm, boxed, evaluations=["chat"])
     with pytest.raises(InputError, match="shares of the image's tokens"):
         token_ablation(vlm, boxed, random_shares=[40])
+    with pytest.raises(InputError, match="'mine' holds 9999; expected numbers of image tokens"):
+        token_ablation(vlm, boxed[:1], **options | {"chosen": {"mine": [9999]}})
+
+
+def test_gradients_rank_once_an_image_by_yes_to_the_poll(vlm, boxed, monkeypatch):
+    """Whatever is evaluated: the attribution of the polling question's prompt, at a token that "Yes" begins with."""
+    asked = []
+
+    def attribution(vlm, encoded, token, baseline, *, steps):
+        asked.append((encoded.input_ids.tolist(), token))
+        return Attribution(torch.arange(int(is_image_token(vlm, encoded).sum())).double(), 0.0)
+
+    monkeypatch.setattr(measured, "integrated_gradients", attribution)
+    token_ablation(vlm, boxed[:1], noise_filter=False, description_tokens=2)
+    poll = vlm.ask(recognition.question("cat"), boxed[0].path("image"))
+    ((ids, token),) = asked
+    assert ids == poll.input_ids.tolist()
+    assert token in first_tokens(vlm, ["Yes", "yes"])
+
+
+def test_an_answer_goes_on_from_its_prefix(vlm, question, boxed):
+    (ids,) = sweep(vlm, question.encoded, [Plan.own()], max_new_tokens=4).token_ids
+    assert len(ids) == 4
+    continued = question.encoded.continued(ids[:2])
+    assert sweep(vlm, continued, [Plan.own()], max_new_tokens=2).token_ids == [ids[2:]]
+    assert reply(vlm, Question(continued, bool, 2)).token == ids[2]
+    prefixed = question_on(vlm, boxed[0], "image", boxed[0].path("image"), "It is a")
+    assert prefixed.encoded.input_ids[0, question.encoded.length :].tolist() == vlm.answer_ids("It is a")
+    assert token_ablation(vlm, boxed[:1], evaluations=["vqa"], prefix="It is a")["options"]["prefix"] == "It is a"
 
 
 def test_integrated_gradients_are_those_of_finite_differences(vlm, question, untouched):
     encoded, token = question.encoded, 7
     image = vision_embeddings(vlm, encoded)
     blank = image.mean(0)
-    scores = integrated_gradients(vlm, encoded, token, blank, steps=1)
+    scores = integrated_gradients(vlm, encoded, token, blank, steps=1).scores
     assert all(parameter.grad is None for parameter in vlm.model.parameters())
     at = int(scores.argmax())
     place = int(is_image_token(vlm, encoded).nonzero().flatten()[at])
@@ -137,6 +187,16 @@ def test_integrated_gradients_are_those_of_finite_differences(vlm, question, unt
     gradient = (logits[:size] - logits[size:]) / (2 * step)
     expected = (gradient * (image[at] - blank)).abs().sum()
     assert float(scores[at]) == pytest.approx(float(expected), rel=0.02)
+
+
+def test_more_steps_of_integrated_gradients_come_nearer_to_completeness(vlm, question):
+    blank = vision_embeddings(vlm, question.encoded).mean(0)
+    everything = torch.ones(int(is_image_token(vlm, question.encoded).sum()), dtype=torch.bool)
+    (gone,) = ablated(vlm, question, [everything], blank)
+    change = (reply(vlm, question).probabilities.log() - gone.probabilities.log()).abs()
+    token = int(change.argmax())  # a logit that hardly changes leaves a residual of rounding alone
+    few, many = (integrated_gradients(vlm, question.encoded, token, blank, steps=steps).residual for steps in (1, 16))
+    assert many < few / 2
 
 
 def test_the_mean_embedding_is_kept_for_the_same_files(vlm, boxed, tmp_path):
@@ -196,13 +256,28 @@ def test_no_heads_masked_is_the_plain_model(vlm, prompts, untouched):
     assert torch.equal(first_probabilities(vlm, prompts[0], rewrite=masked_heads([], "zero")), plain)
 
 
-def test_head_masking_by_stage(vlm, pairs, untouched):
-    result = head_masking(vlm, pairs[:1], ks=[1, 2], draws=1, stages=["early", "late"])
+def test_head_masking_by_stage(vlm, pairs, untouched, monkeypatch):
+    masked = []
+
+    def noting(heads, mode, means):
+        masked.append(list(heads))
+        return masked_heads(heads, mode, means)
+
+    monkeypatch.setattr(head_masking_file, "masked_heads", noting)
+    result = head_masking(vlm, pairs[:1], ks=[1, 2], draws=1, stages=["early", "late"], others=True)
+    top, others = masked[:4], masked[-4:]
+    assert [len(heads) for heads in others] == [1, 2, 1, 2]
+    assert not any(set(ours) & set(theirs) for ours, theirs in zip(top, others, strict=True)), "none of the top k"
     json.dumps(result, allow_nan=False)
     assert result["scalars"]["naming/accuracy"]["value"] == 1
     assert list(result["curves"]) == [
-        f"naming/{stage}/{which}" for stage in ("early", "late") for which in ("top", "random")
+        f"naming/{stage}/{which}"
+        for stage in ("early", "late")
+        for which in ("top", "top/drop", "random", "random/drop", "others", "others/drop")
     ]
+    for name in ("naming/early/top", "naming/late/random"):
+        accuracy, drop = (result["curves"][curve] for curve in (name, f"{name}/drop"))
+        assert drop["value"] == pytest.approx([accuracy["value"][0] - value for value in accuracy["value"]])
     assert result["curves"]["naming/early/top"]["at"] == [0, 1, 2]
     assert result["curves"]["naming/early/top"]["value"][0] == 1
     assert max(layer for layer, _ in result["masked"]["top"]["early"]) < min(
@@ -210,9 +285,20 @@ def test_head_masking_by_stage(vlm, pairs, untouched):
     )
     scores = torch.arange(12.0).view(6, 2)
     assert heads_of_stage(scores, "mid") == [(3, 1), (3, 0), (2, 1), (2, 0)]
-    assert paper_ks(341) == [10, 20, 30]
-    assert paper_ks(4) == [1, 2, 3]
+    assert paper_ks(341) == [10, 20, 30, 50]
+    assert paper_ks(4) == [1, 2, 3, 4]
+    scores_of_all = torch.zeros(vlm.num_layers, vlm.parts.decoder.config.num_attention_heads)
+    with pytest.raises(InputError, match="Give smaller ks"):
+        head_masking(vlm, pairs[:1], ks=[len(heads_of_stage(scores_of_all, "early"))], stages=["early"], others=True)
     with pytest.raises(InputError, match="mode='gone' is unknown"):
         head_masking(vlm, pairs, mode="gone")
     with pytest.raises(InputError, match="those of the smallest stage"):
         head_masking(vlm, pairs[:1], ks=[99])
+
+
+def test_drops_are_paired():
+    """Half of the answers are right in both, yet the change is far more certain than either accuracy."""
+    drop = mean_curve(_drops([[1, 1], [0, 0]] * 20 + [[1, 0]]))
+    assert drop["value"] == pytest.approx([0, 1 / 41])
+    assert (drop["low"][0], drop["high"][0]) == (0, 0), "the plain model loses nothing against itself"
+    assert drop["high"][1] < 0.1

@@ -8,13 +8,14 @@ import torch
 
 import vfl
 from vfl.engine.layer_trace import trace_prompt
-from vfl.engine.states import is_image_token
+from vfl.engine.states import is_image_token, is_vision
 from vfl.errors import InputError
 from vfl.metrics import logit_lens
-from vfl.metrics.lens import class_tokens, lens
+from vfl.metrics.lens import lens
 from vfl.metrics.logit_lens import lens_of, top_tokens
 from vfl.metrics.persistence import persistence
 from vfl.metrics.regions import overlaps, token_regions
+from vfl.probes.asking import first_tokens
 from vfl.probes.pair import DrawnPair, write_suite
 
 
@@ -57,6 +58,12 @@ def test_persistence_is_the_share_of_unchanged_first_choices(vlm, prompts, untou
         shares.append(float((first == second).double().mean()))
     assert curve["value"][1] == pytest.approx(sum(shares) / len(shares))
     assert persistence(vlm, prompts, first="layer_0")["curves"]["vision"]["value"][1] == 1
+    text = []
+    for encoded in prompts:
+        here = ~is_vision(encoded)
+        first, last = (vlm.logits(trace_prompt(vlm, encoded).hidden[at][0, here]).argmax(-1) for at in (0, -1))
+        text.append(float((first == last).double().mean()))
+    assert result["curves"]["text"]["value"][-1] == pytest.approx(sum(text) / len(text))
 
 
 def test_layers_that_add_nothing_persist(tiny_folder):
@@ -94,16 +101,22 @@ def test_object_tokens_that_spell_the_label_correspond(vlm, boxed, untouched):
     assert 0 < int(on_object.sum()) < len(on_object)
     said = ids[:, on_object, 0]
     spelled = {int(token): vlm.tokenizer.decode([token]).strip() for token in said.flatten()}
-    label = next(word for token, word in spelled.items() if word and token in class_tokens(vlm, word))
+    label = next(word for token, word in spelled.items() if word and token in first_tokens(vlm, [word, word.lower()]))
     result = lens(vlm, [boxed[0].model_copy(update={"label": label}), boxed[1]])
     json.dumps(result, allow_nan=False)
-    expected = [sum(int(token) in class_tokens(vlm, label) for token in state) / len(state) for state in said]
+    expected = [
+        sum(int(token) in first_tokens(vlm, [label, label.lower()]) for token in state) / len(state) for state in said
+    ]
     assert max(expected) > 0
     assert result["curves"]["correspondence"]["value"] == pytest.approx(expected)
     assert result["scalars"]["correspondence"]["value"] == pytest.approx(max(expected))
     assert result["scalars"]["best"]["value"] == expected.index(max(expected))
     assert result["curves"]["correspondence"]["n"] == 1
-    assert result["curves"]["confidence"]["n"] == 4
+    assert result["curves"]["confidence"]["n"] == result["curves"]["text_confidence"]["n"] == 4
+    expected = probabilities[:, :, 0].double().mean(1)
+    bare = lens(vlm, [boxed[0].model_copy(update={"source_image": boxed[0].image})])  # the same image twice
+    assert bare["curves"]["confidence"]["value"] == pytest.approx(expected.tolist())
+    assert bare["curves"]["text_confidence"]["value"] != pytest.approx(expected.tolist())
     assert result["without_object"] == ["none"]
     assert (probabilities > 0).all()
     assert (probabilities <= 1).all()
@@ -112,10 +125,11 @@ def test_object_tokens_that_spell_the_label_correspond(vlm, boxed, untouched):
 def test_pairs_without_boxes_or_label_leave_the_object_rows_out(vlm, boxed):
     unlabelled = boxed[0].model_copy(update={"label": None})
     result = lens(vlm, [unlabelled, boxed[1]])
-    assert result["curves"].keys() == result["scalars"].keys() == {"confidence"}
+    assert result["scalars"].keys() == {"confidence"}
+    assert result["curves"].keys() == {"confidence", "text_confidence"}
     assert result["without_object"] == ["box", "none"]
 
 
-def test_class_tokens_are_the_names_first_piece_and_no_boundary_mark(vlm):
-    for token in class_tokens(vlm, "Cat"):
+def test_first_tokens_are_the_names_first_piece_and_no_boundary_mark(vlm):
+    for token in first_tokens(vlm, ["Cat", "cat"]):
         assert vlm.tokenizer.decode([token]).strip()

@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
+import tiny
 import torch
 
 from vfl.errors import InputError
-from vfl.metrics import cosine
+from vfl.metrics import cosine, drop
 from vfl.metrics.measure import known_metrics, measure_named
 from vfl.metrics.prompts import prompts_of
+from vfl.stats import wilson
 
 KNOWN = tuple(known_metrics())
 FEW = {
@@ -21,7 +24,7 @@ FEW = {
     "head_masking": {"ks": [1], "draws": 1, "stages": ["early"]},
     "recommended": {"timing": False},  # seconds differ from run to run
 }
-BOXES_ONLY = ("visual_prompt",)  # these pairs have none
+BOXES_ONLY = ("visual_prompt", "token_ablation")  # these pairs have none
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,26 @@ def test_measuring_twice_is_the_same_and_leaves_the_model_and_the_random_state_a
     before = torch.random.get_rng_state()
     assert measure_named(vlm, KNOWN, pairs[:2], options=FEW) == measured
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_both_images_of_a_pair_are_one_cluster(vlm, pairs):
+    """The pair again has the same answers, and tells nothing new."""
+    once, twice = (drop(vlm, pairs[:1] * times, ks=[1]) for times in (1, 2))
+    assert [result["scalars"]["naming/accuracy"]["n"] for result in (once, twice)] == [2, 4]
+    for name in ("low", "high"):
+        assert once["scalars"]["naming/accuracy"][name] == twice["scalars"]["naming/accuracy"][name]
+    assert once["scalars"]["naming/accuracy"]["low"] == pytest.approx(float(wilson(np.array(1.0), np.array(1.0))[0]))
+    assert once["curves"]["naming/logprob"]["low"] == [None, None], "one pair has no interval"
+
+
+def test_prompts_on_one_image_are_one_cluster(vlm):
+    picture, other = tiny.picture(seed=0), tiny.picture(seed=1)
+    questions = ("how many cats", "is there a cat", "where is the cat")
+    alike = cosine(vlm, [vlm.ask(question, picture) for question in questions])
+    assert alike["n"] == 3
+    assert alike["scalars"]["text"]["low"] is None
+    mixed = cosine(vlm, [vlm.ask(questions[0], image) for image in (picture, other)])
+    assert mixed["scalars"]["text"]["low"] is not None
 
 
 def test_names_say_which_function_is_called_with_which_options(vlm, pairs):
@@ -94,7 +117,7 @@ def test_nothing_is_left_after_an_exception(vlm, pairs, name):
     before = hooks()
     if name in BOXES_ONLY:
         boxes = {"image": [[0.0, 0.0, 20.0, 16.0]]}
-        pairs = [pair.model_copy(update={"boxes": boxes}) for pair in pairs]
+        pairs = [pair.model_copy(update={"boxes": boxes, "label": "cat"}) for pair in pairs]
     with pytest.raises(RuntimeError, match="a layer failed"):
         measure_named(vlm, [name], pairs)
     assert hooks() == before

@@ -10,9 +10,10 @@ from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.metrics.drop import drop
+from vfl.metrics.edited_prompts import question_on, reply
 from vfl.metrics.swap import swap
 from vfl.metrics.visual_prompt import visual_prompt
-from vfl.probes.asking import MAX_NEW_TOKENS, question_of
+from vfl.probes.asking import MAX_NEW_TOKENS, first_tokens, likeliest_letter, question_of
 
 
 def answers(vlm, pair, which, plans):
@@ -98,3 +99,26 @@ def test_a_function_that_the_model_cannot_answer_has_no_curve(vlm, pairs):
 def test_no_pairs_are_refused(vlm, metric):
     with pytest.raises(InputError, match="without probe pairs"):
         metric(vlm, [])
+
+
+def test_a_letter_is_the_likeliest_first_token_unless_text_is_asked_for(vlm, pairs, untouched):
+    """Also where the answer would be something else: a random model begins with no letter."""
+    plans = [Plan.own(), Plan.hide(range(vlm.num_layers))]
+    encoded = vlm.ask(question_of(vlm, pairs[0]), pairs[0].path("image"))
+    logits = sweep(vlm, encoded, plans).logits
+    tokens = {letter: first_tokens(vlm, [letter]) for letter in ("A", "B", "C")}
+    own, blind = (max(tokens, key=lambda letter, row=row: float(row[tokens[letter]].max())) for row in logits)
+    pair = pairs[0].model_copy(update={"answer": own, "source_answer": own, "choices": list(tokens), "match": "letter"})
+    result = drop(vlm, [pair], ks=[vlm.num_layers])
+    right = [reply(vlm, question_on(vlm, pair, "image", pair.path("image"))).right]
+    assert right == [True]
+    assert result["options"]["letters"] == "logits"
+    assert result["scalars"]["naming/chance"]["value"] == pytest.approx(1 / 3)
+    assert result["curves"]["naming/accuracy"]["value"][0] >= 0.5, "right on the image whose letter it is"
+    assert result["scalars"]["naming/no_image"]["value"] == float(blind == own)
+    read = drop(vlm, [pair.lettered("text")], ks=[vlm.num_layers])
+    assert read["options"]["letters"] == "text"
+    said = [(answers(vlm, pairs[0], which, plans[:1]).texts[0], which) for which in ("image", "source_image")]
+    assert read["scalars"]["naming/accuracy"]["value"] == sum(pair.correct(text, which) for text, which in said) / 2
+    with pytest.raises(InputError, match="same token"):
+        likeliest_letter(vlm, ["A", "A"], logits[0])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vfl.probes.match import is_thinking, read, same
+from vfl.probes.match import is_thinking, listed_letters, read, same
 
 COUNTS = [("0", "zero", 0), ("1", "one", 1), ("3", "three", 3), ("12", "twelve", 12), ("21", "twenty-one", 21)]
 OF_A_COUNT = """
@@ -47,6 +47,21 @@ WORDS = """
 The word is {w}.|Answer: {w}|({w})|[{w}]
 <think>HOUSE or MOUSE or C?</think>{w}|<think>~MOUSE C++ HOUSE~</think>~~It reads {w}.|The sign shows {w}|{w}~|- {w}
 The answer is {w}|I see {w} in the image.|> {w}|_{w}_|\u201c{w}\u201d|\u300c{w}\u300d
+"""
+LETTERS = ("A", "B", "C", "D")
+OF_A_LETTER = r"""
+{l}|{l}.|{l})|({l})|[{l}]|**{l}**|"{l}"|`{l}`|{l}: a dog|{l}. a dog|{l}) a dog|({l}) a dog|The answer is {l}.
+The answer is ({l}).|the correct answer is {l}|Answer: {l}|answer: ({l})|The answer is: {l}|The correct option is {l}.
+Option {l}|option {l}.|The correct answer is option {l}.|The answer is **{l}**.|\boxed{{{l}}}|$\boxed{{{l}}}$|_{l}_
+<answer>{l}</answer>|{l}~|~{l}|<think>A or C? D</think>{l}|{l} - a dog|{l}, a dog|{l}.~The dog is black.|- {l}|# {l}
+It is a dog ({l}).|Final answer: {l}|{l} is correct.|{l} is the answer|The best choice is {l}.|I choose ({l}).|> {l}
+Answer:~{l}|“{l}”|**Answer: {l}**|A is a cat and B is a cow, so the answer is {l}.|**{l}.** a dog
+(A) is red, (B) is blue. The answer is ({l}).|A. a cat~B. a dog~C. a cow~Answer: {l}|\text{{{l}}}|{l}.a dog
+"""
+NO_LETTER = """
+It is a cat|It is A cat|A cat|A cat sits on a mat.|a|a cat|a.|I see B in the picture|A or B|A, B|(A) or (B)|both A and B
+A. a cat~B. a dog~C. a cow|Bob|ABC|A-frame house|A's|The answer is a dog.|The answer is A dog|E|E.||cat|C++|A&B
+the answer is A or B|option a|An apple
 """
 
 
@@ -122,3 +137,25 @@ def test_an_open_thought_is_no_answer(kind) -> None:
     assert not is_thinking(cut + "</think>3")
     assert read(kind, cut) is None
     assert not same(kind, cut, cut, image_size=(10, 10))
+
+
+def test_letters_of_choices() -> None:
+    """Case-sensitive, where the answer names one, and not inside of prose."""
+    forms = [(form.format(l=letter), letter) for form in _forms(OF_A_LETTER) for letter in LETTERS]
+    wrong = [(form, letter) for form, letter in forms if not same("letter", form, letter, candidates=LETTERS)]
+    assert wrong == []
+    for form in _forms(NO_LETTER):
+        assert not any(same("letter", form, letter, candidates=LETTERS) for letter in LETTERS), form
+
+
+def test_a_letter_beside_another_is_not_the_answer() -> None:
+    for form in ("R P", "A P", "P P", "It reads A P"):
+        assert not same("text", form, "P", candidates=("P", "R")), form
+    for form in ("P", "p", 'The text reads "P".', "It is a P"):
+        assert same("text", form, "P", candidates=("P", "R")), form
+
+
+def test_choices_that_a_question_lists() -> None:
+    assert listed_letters("Which?\nA. red\nB. blue\nC. green") == ("A", "B", "C")
+    assert listed_letters("Which? (A) red (B) blue") == ("A", "B")
+    assert listed_letters("Who is A. Smith?") == ()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from vfl.errors import InputError
-from vfl.probes.coco import OVERLAP, coco_pairs
+from vfl.probes.coco import OVERLAP, ObjectFilter, coco_pairs
 from vfl.probes.match import iou, read
 from vfl.probes.objects import object_sprite
 from vfl.probes.pair import DrawnPair, write_suite
@@ -122,6 +122,18 @@ def test_what_is_left_out_is_counted_by_reason(folder: Path) -> None:
     _, reasons = coco_pairs(folder / "annotations.json", folder / "images", ["recognition"], pairs=2)
     assert reasons["recognition"]["beyond the number asked for"] >= 4
     assert sum(reasons["recognition"].values()) == len(ANNOTATIONS) - 2
+
+
+def test_objects_of_a_size_alone_in_images_of_few(folder: Path) -> None:
+    """By pixels, where these are given, whatever share of the image they are."""
+    objects = ObjectFilter(smallest=1000, largest=2320, alone=True, most_annotations=3)
+    drawn, left_out = coco_pairs(folder / "annotations.json", folder / "images", ["recognition"], objects=objects)
+    assert {pair.id for pair in drawn} == {"recognition-coco-1", "recognition-coco-3"}
+    few = ObjectFilter(smallest=100, most_annotations=2)
+    with pytest.raises(InputError, match="many objects in the image"):
+        coco_pairs(folder / "annotations.json", folder / "images", ["recognition"], objects=few)
+    reasons = {"large": 2, "tiny": 2, "several of the class in the image": 3, "crowd": 1}
+    assert left_out["recognition"] == reasons
 
 
 def test_the_classes_take_turns(folder: Path) -> None:

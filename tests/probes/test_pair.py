@@ -103,7 +103,7 @@ def test_the_order_of_keys_and_empty_lines_do_not_matter(suite: Path) -> None:
         ({"question": None}, "key 'question' is missing"),
         ({"question": ""}, "question"),
         ({"question": 3}, "question: Input should be a valid string, got 3"),
-        ({"match": "fuzzy"}, "match: Input should be 'text', 'number', 'yesno', 'box' or 'point'"),
+        ({"match": "fuzzy"}, "match: Input should be 'text', 'number', 'yesno', 'box', 'point' or 'letter'"),
         ({"answer": "many"}, "answer 'many' cannot be read as match \"number\""),
         ({"source_answer": "three"}, 'are the same under match "number"'),
         ({"match": "box", "answer": "[1, 2, 3]"}, 'expected "[x0, y0, x1, y1]"'),

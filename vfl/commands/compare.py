@@ -29,7 +29,7 @@ def command(
     For maps, it shows each function's layers at their relative depth, and how well the models agree on the functions'
     order; --out writes that as a figure (.png), a page (.html), or both into a folder. For measurements, it shows the
     scalars, and for tables of heads the distance (EMD) and correlation (Pearson) of the values; --out writes a Markdown
-    file (.md).
+    file (.md), or a figure of these distances and correlations (.png).
     """
     if any(path.name == "metrics.json" or (path / "metrics.json").is_file() for path in runs):
         _measurements(runs, out)
@@ -42,10 +42,15 @@ def _measurements(runs: list[Path], out: Path | None) -> None:
     from vfl.io.atomic import replacing
     from vfl.measure.compare import as_markdown, compare_measurements
 
-    if out is not None and out.suffix != ".md":
-        raise InputError(f"--out {out} can't hold a comparison of measurements; give a file that ends in .md.")
-    text = as_markdown(compare_measurements(runs))
-    if out is not None:
+    if out is not None and out.suffix not in (".md", ".png"):
+        raise InputError(f"--out {out} can't hold a comparison of measurements; give a file that ends in .md or .png.")
+    compared = compare_measurements(runs)
+    text = as_markdown(compared)
+    if out is not None and out.suffix == ".png":
+        from vfl.measure.compare_figure import save_matrices
+
+        save_matrices(compared, out)
+    elif out is not None:
         with replacing(out) as temporary:
             temporary.write_text(text, encoding="utf-8")
     Console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -123,7 +123,7 @@ Match = Annotated[
     str | None,
     choice(
         "--match",
-        values=("auto", "number", "yesno", "text", "exact"),
+        values=("auto", "number", "yesno", "text", "letter", "exact"),
         help="How answers are compared.",
         default="auto",
         group=DATA_GROUP,

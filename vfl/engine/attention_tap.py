@@ -36,11 +36,13 @@ class BlockedEdges:
         layers: where.
         queries: (B or 1, T) bool over positions; positions from T on are not blocked.
         keys: (B or 1, T) bool over positions; keys from T on stay readable.
+        itself: whether a query's own key is blocked too; else it stays readable.
     """
 
     layers: frozenset[int]
     queries: torch.Tensor
     keys: torch.Tensor
+    itself: bool = True
 
 
 @contextmanager
@@ -163,6 +165,8 @@ class _Tap:
                 continue
             queries = _fit(block.queries, num_keys, device)[:, num_keys - num_queries :]
             edges = queries[:, None, :, None] & _fit(block.keys, num_keys, device)[:, None, None, :]
+            if not block.itself:
+                edges &= ~torch.eye(num_keys, dtype=torch.bool, device=device)[num_keys - num_queries :]
             cut = edges if cut is None else cut | edges
         return cut
 

@@ -1,4 +1,4 @@
-"""Image caches that no image gives as it is: entered late, or blind to the text before it.
+"""Image caches that no image gives as it is: entered late, blind to the text before it, or blind to all but itself.
 
 Each is the image's prefill, or the part of it from layer k on, run once more with an edit; so each k costs that much.
 They are read like any other: `Plan.hide(range(k)) | Plan.swap(range(k, L), late_entry(vlm, encoded, k))`.
@@ -49,6 +49,27 @@ def blind_to_text(vlm: VLM, encoded: Encoded, below: int) -> ImageCache:
             return mask
         mask = mask.clone()
         mask[..., span.start : span.end, : span.start] = False
+        return mask
+
+    return _rerun(vlm, encoded, trace, 0, trace.hidden[0], masked)
+
+
+@torch.no_grad()
+def each_alone(vlm: VLM, encoded: Encoded, below: int) -> ImageCache:
+    """The image cache of vision tokens of which each sees nothing but itself at layers 0 .. below - 1.
+
+    Raises:
+        InputError: for a layer that the model lacks, or a prompt whose vision states depend on later text.
+    """
+    trace = _image_trace(vlm, encoded, below, "an image cache of vision tokens that see themselves alone")
+    (span,) = encoded.spans
+
+    def masked(layer_idx: int, mask: torch.Tensor) -> torch.Tensor:
+        if layer_idx >= below:
+            return mask
+        mask = mask.clone()
+        mask[..., span.start : span.end, :] = False
+        mask[..., span.start : span.end, span.start : span.end].diagonal(dim1=-2, dim2=-1).fill_(True)
         return mask
 
     return _rerun(vlm, encoded, trace, 0, trace.hidden[0], masked)

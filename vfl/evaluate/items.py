@@ -21,8 +21,8 @@ from vfl.probes.asking import answer_limit, question_of, token_limit
 from vfl.probes.match import NUMBER_WORDS, MatchKind
 from vfl.probes.pair import Pair, Which
 
-DataMatch = Literal["auto", "number", "yesno", "text", "exact"]
-DATA_MATCHES: tuple[DataMatch, ...] = ("auto", "number", "yesno", "text", "exact")
+DataMatch = Literal["auto", "number", "yesno", "text", "letter", "exact"]
+DATA_MATCHES: tuple[DataMatch, ...] = ("auto", "number", "yesno", "text", "letter", "exact")
 LONGEST = 256  # tokens of an answer, unless the caller says otherwise
 _WHOLE_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
@@ -118,7 +118,8 @@ def items_of_data(
         column: groups are `name/value of this column`; without it all rows are the group `name`.
         name: of the data set; ids are `name/uid`.
         match: how answers are compared. "auto" reads each right answer: a number is compared as one, yes and no too,
-            everything else by its words (vfl/probes/match.py), and what has no words by equality.
+            the letter of a choice that the question lists as one, everything else by its words
+            (vfl/probes/match.py), and what has no words by equality.
         max_new_tokens: bound on the answers; by default what the kind of answer needs, and room for the right one.
 
     Raises:
@@ -137,7 +138,7 @@ def items_of_data(
         expected = _text_of(sample.messages[-1]).strip()
         if not expected:
             raise InputError(f"{sample.where}: the last assistant turn is empty, so no answer can be right.")
-        kind = _kind_of(expected) if match == "auto" else match
+        kind = _kind_of(expected, _text_of(sample.messages[-2])) if match == "auto" else match
         if kind != "exact" and _unreadable(kind, expected):
             raise InputError(
                 f"{sample.where}: the right answer {expected!r} can't be read as {kind!r}. Use match: auto, or exact."
@@ -172,7 +173,9 @@ def _text_of(message: Message) -> str:
     return "".join(entry["text"] for entry in content if entry["type"] == "text")
 
 
-def _kind_of(expected: str) -> MatchKind | Literal["exact"]:
+def _kind_of(expected: str, asked: str) -> MatchKind | Literal["exact"]:
+    if expected.strip(" .()") in match.listed_letters(asked):
+        return "letter"
     spoken = match.words(expected)
     if spoken in (("yes",), ("no",)):
         return "yesno"

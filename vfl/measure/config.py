@@ -12,6 +12,7 @@ from vfl.evaluate.items import DataMatch
 from vfl.io.fields import Names, OnBadRow, SomeNames, split
 from vfl.loading.config import ModelConfig
 from vfl.metrics.measure import check_names, check_options, known_metrics
+from vfl.probes.pair import LettersBy
 
 ALL = "all"
 
@@ -52,7 +53,14 @@ class MeasureConfig(ModelConfig):
     )
     column: str | None = Field(default=None, description="rows are grouped by the value of this column")
     match: DataMatch = Field(default="auto", description="how answers to rows are compared")
-    choices: Names = Field(default=(), description="the answers that all rows choose from, for chance")
+    choices: Names = Field(
+        default=(), description="the answers that all rows choose from; letters are listed by the questions"
+    )
+    letters: LettersBy = Field(
+        default="logits",
+        description="how the letter of a choice is told, where choices are capital letters: the likeliest first token, "
+        "or text, the generated answer",
+    )
     on_bad_row: OnBadRow = "error"
     functions: SomeNames | None = Field(default=None, description="only these functions (or groups of rows)")
     pairs: int | None = Field(

@@ -8,6 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from vfl.io.atomic import replacing
 from vfl.measure.paper_file import HubSet, ObjectSet, QuestionSet
 from vfl.measure.rendering import ITEM, render
 from vfl.probes.coco import coco_pairs
-from vfl.probes.pair import PROBES_FILE, write_suite
+from vfl.probes.pair import PROBES_FILE, DrawnPair, write_suite
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 IMAGES = "images"
 ANNOTATIONS = "annotations.json"
+NOTHING = "nothing"
 
 
 def write_questions(chosen: QuestionSet, folder: Path, name: str, most: int | None = None) -> Path:
@@ -62,7 +64,7 @@ def questions(
     for number, row in enumerate(rows):
         try:
             image = _write_image(row[chosen.image], folder, number)
-            items = [{}] if chosen.each is None else [{ITEM: item} for item in row[chosen.each]]
+            items = [{}] if chosen.each is None else [{ITEM: item} for item in row[chosen.each][: chosen.each_most]]
             texts = [
                 (render(chosen.question, {**row, **item}, "question"), render(chosen.answer, {**row, **item}, "answer"))
                 for item in items
@@ -93,12 +95,18 @@ def write_objects(chosen: ObjectSet, folder: Path, most: int | None = None) -> P
     with replacing(folder / ANNOTATIONS) as temporary:
         temporary.write_text(json.dumps(annotations), encoding="utf-8")
     pairs = chosen.pairs if most is None else min(most, chosen.pairs)
-    drawn, left_out = coco_pairs(folder / ANNOTATIONS, folder, chosen.functions, pairs, chosen.seed)
-    write_suite(folder, drawn)
+    drawn, left_out = coco_pairs(folder / ANNOTATIONS, folder, chosen.functions, pairs, chosen.seed, chosen.filter)
+    write_suite(folder, drawn if chosen.question is None else (_named(pair, chosen.question) for pair in drawn))
     for function, reasons in left_out.items():
         if reasons:
             logger.info("%s, %s: objects left out: %s", chosen.hub, function, _listed(reasons))
     return folder
+
+
+def _named(pair: DrawnPair, question: str) -> DrawnPair:
+    """The pair asked for the object's name; on the canvas without it nothing is right."""
+    assert pair.label is not None
+    return replace(pair, question=question, answer=pair.label, source_answer=NOTHING, match="text")
 
 
 def coco_annotations(

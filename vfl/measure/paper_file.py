@@ -12,6 +12,7 @@ from vfl.evaluate.items import DataMatch
 from vfl.io.config import read_yaml, validated
 from vfl.loading.config import ModelConfig
 from vfl.measure.rendering import ITEM, check_template
+from vfl.probes.coco import ObjectFilter
 
 # What a user may give beside a paper's file: which model and how it is loaded, how much of the data, where results go.
 MAY_GIVE = (*ModelConfig.model_fields, "out", "pairs", "lens_images")
@@ -44,13 +45,15 @@ class QuestionSet(HubSet):
     """Rows that hold questions and answers.
 
     `question` and `answer` are Jinja templates over the columns, with the filters `letter` (0 is A) and `most_common`.
-    `each` names a column with a list: then every entry is a question of its own, `item` in the templates.
+    `each` names a column with a list: then every entry is a question of its own, `item` in the templates; `each_most`
+    takes only so many of a row (1: one question an image).
     """
 
     kind: Literal["questions"]
     question: str
     answer: str
     each: str | None = None
+    each_most: int | None = Field(default=None, ge=1)
     match: DataMatch = "auto"
     choices: tuple[str, ...] = ()
 
@@ -58,6 +61,8 @@ class QuestionSet(HubSet):
     def _templates(self) -> "QuestionSet":
         if self.each is not None and self.each not in self.columns:
             raise ValueError(f"each names {self.each!r}, which is not among columns")
+        if self.each_most is not None and self.each is None:
+            raise ValueError("each_most was given without each")
         known = {*self.columns, *((ITEM,) if self.each else ())}
         for name in ("question", "answer"):
             try:
@@ -70,7 +75,7 @@ class QuestionSet(HubSet):
 
 
 class ObjectSet(HubSet):
-    """Photographs with boxes, asked "Is there a ...?" (`vfl probes make --coco`).
+    """Photographs with boxes, asked "Is there a ...?" (`vfl probes make --coco`), or a `question` for its name.
 
     The column `objects` holds lists: `box` of [x0, y0, x1, y1] in pixels and `category` of class labels.
     """
@@ -80,13 +85,29 @@ class ObjectSet(HubSet):
     box: str = "bbox"
     category: str = "category"
     functions: tuple[str, ...] = ("recognition",)
+    question: str | None = Field(default=None, description="asked instead, the right answer being the object's name")
+    smallest: float | None = Field(
+        default=None, gt=0, description="pixels of the box's area; default: 2 % of the image"
+    )
+    largest: float | None = Field(default=None, gt=0, description="pixels of the box's area")
+    alone: bool = Field(default=False, description="only objects that are the only one of their class in the image")
+    most_annotations: int | None = Field(default=None, ge=1, description="most annotated objects in the image")
     pairs: int = Field(default=100, ge=1, description="a function")
     seed: int = 0
+
+    @property
+    def filter(self) -> ObjectFilter:
+        """Which objects are taken."""
+        return ObjectFilter(self.smallest, self.largest, self.alone, self.most_annotations)
 
     @model_validator(mode="after")
     def _known_objects(self) -> "ObjectSet":
         if self.objects not in self.columns:
             raise ValueError(f"objects names {self.objects!r}, which is not among columns")
+        if self.question is not None and self.functions != ("recognition",):
+            raise ValueError(f"question takes the place of recognition's; functions is {', '.join(self.functions)}")
+        if self.smallest is not None and self.largest is not None and self.smallest > self.largest:
+            raise ValueError(f"smallest is {self.smallest:g} and largest {self.largest:g}: no object lies between")
         return self
 
 
@@ -106,8 +127,8 @@ PaperSet = Annotated[QuestionSet | ObjectSet | ProbeSet, Field(discriminator="ki
 class Published(_Strict):
     """Printed numbers: one `value` of a `scalar`, or `values` of a `curve` at the points `at`.
 
-    `scalar` and `curve` are names in a metric's result; `minus` is a scalar that ours is subtracted from, for tables
-    that print drops. A relation of "above" says that the paper only prints that its numbers are higher.
+    `scalar` and `curve` are names in a metric's result. A relation of "above" says that the paper only prints that its
+    numbers are higher.
     """
 
     what: str = Field(min_length=1, description="the row or line as the paper calls it")
@@ -118,7 +139,6 @@ class Published(_Strict):
     curve: str | None = None
     at: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
-    minus: str | None = None
     relation: Literal["equal", "above"] = "equal"
 
     @model_validator(mode="after")

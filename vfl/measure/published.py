@@ -87,13 +87,7 @@ def _ours(
     value = result["scalars"].get(row.scalar) if row.scalar else _at(result["curves"].get(row.curve), at)
     if value is None or value["value"] is None:
         return None, None, None, None, "no such number"
-    if row.minus is None:
-        return value["value"], value["low"], value["high"], value["n"], ""
-    base = result["scalars"].get(row.minus)
-    if base is None or base["value"] is None:
-        return None, None, None, None, f"no {row.minus}"
-    # The difference of two shares over the same questions: neither's interval is its own.
-    return base["value"] - value["value"], None, None, value["n"], ""
+    return value["value"], value["low"], value["high"], value["n"], ""
 
 
 def _at(curve: Mapping[str, Any] | None, at: Number) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ class AskedPair(Pair):
         return ["image"] if self._single else super().images
 
     def correct(self, answer: str, which: Which = "image") -> bool:
-        if self._judge is None or self.match != "text":
+        if self._judge is None or self.match != "text" or self.letters:
             return super().correct(answer, which)
         expected = self.source_answer if which == "source_image" else self.answer
         return self._judge.right(self.question, expected, answer)
@@ -93,13 +93,18 @@ def question(sample: Sample, folder: Path, number: int, **how: Any) -> AskedPair
         raise InputError(f"{sample.where}: {error}") from error
     content = item.messages[0]["content"]
     texts = [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
+    asked_for = "".join(texts).strip()
+    if item.match == "letter" or match.are_letters(choices):
+        # a question of two choices is not one of four: chance, and the letters that are compared, are its own
+        listed = match.listed_letters(asked_for)
+        choices = [letter for letter in listed if not choices or letter in choices] or choices
     try:
         asked = AskedPair(
             id=item.id,
             function=item.group,
             image=path.name,
             source_image=path.name,
-            question="".join(texts).strip(),
+            question=asked_for,
             answer=item.expected,
             source_answer=item.expected,
             match=item.match,
@@ -109,6 +114,6 @@ def question(sample: Sample, folder: Path, number: int, **how: Any) -> AskedPair
         first = error.errors(include_url=False)[0]
         raise InputError(f"{sample.where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     asked._folder, asked._size, asked._single = path.parent.resolve(), size, True
-    if choices and not any(match.same(item.match, item.expected, choice) for choice in choices):
+    if choices and not any(asked.correct(choice) for choice in choices):
         raise InputError(f"{sample.where}: the answer {item.expected!r} is none of the choices {', '.join(choices)}.")
     return asked

@@ -116,7 +116,9 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
     )
     _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
-    pairs = [pair.limited(config.max_new_tokens) for pair in pairs]
+    pairs = [pair.limited(config.max_new_tokens).lettered(config.letters) for pair in pairs]
+    if config.metrics != ALL:
+        _refuse_unfit(vlm, config.names, pairs)
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
     for name in (bar := progress_bar(waiting, desc="measuring", unit="metric", disable=not progress)):
@@ -173,6 +175,28 @@ def _lacking(result: dict[str, Any]) -> str:
     return f" ({len(without)} of {result['n']} have no box or label)." if without else "."
 
 
+def _refuse_unfit(vlm: VLM, names: Sequence[str], pairs: Sequence[Pair]) -> None:
+    """Refuse named metrics that can't apply to this model and data before any is measured, which may take hours.
+
+    Raises:
+        InputError: names each with its reason.
+    """
+    reasons = {name: reason for name in names if (reason := _unfit(vlm, name, pairs))}
+    if reasons:
+        listed = " ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise InputError(f"{listed} Nothing was measured; leave {', '.join(reasons)} out.")
+
+
+def _unfit(vlm: VLM, name: str, pairs: Sequence[Pair]) -> str | None:
+    """Why a metric can't apply, as far as that is known without asking the model."""
+    spec = known_metrics()[name]
+    if spec.only_images and vlm.family.modality != "image":
+        return f"it does not apply to {vlm.family.name}, which hears sounds: {spec.only_images}."
+    if spec.needs == "pairs with boxes" and not any(pair.boxes.get(which) for pair in pairs for which in pair.images):
+        return f"it needs the object's box in an image; none of the {len(pairs)} pairs has one."
+    return _needs_a_source(name, pairs)
+
+
 def _needs_a_source(name: str, pairs: Sequence[Pair]) -> str | None:
     if known_metrics()[name].needs == "pairs of images" and any("source_image" not in pair.images for pair in pairs):
         return "it needs pairs of images; rows of questions and answers have one image each."
@@ -215,6 +239,7 @@ def _base(config: MeasureConfig, vlm: VLM, measured_on: MeasuredOn) -> dict[str,
         "dtype": str(vlm.dtype),
         "quantize": config.quantize,
         "max_new_tokens": config.max_new_tokens,
+        "letters": config.letters,
         "attention": config.attention,
         "chat_template": None if config.chat_template is None else config.chat_template.read_text(encoding="utf-8"),
         "judge": judge,

@@ -19,10 +19,10 @@ from vfl.metrics.injection import injection as injection
 from vfl.metrics.token_ablation import token_ablation as token_ablation
 from vfl.metrics.lens import lens as lens
 from vfl.metrics.knockout import knockout as knockout
+from vfl.metrics.var import var as var
 from vfl.metrics.functional import functional as functional
 from vfl.metrics.informational import informational as informational
 from vfl.metrics.proximal import proximal as proximal
-from vfl.metrics.var import var as var
 from vfl.metrics.recommended import recommended as recommended
 from vfl.metrics.drop import drop as drop
 from vfl.metrics.swap import swap as swap

@@ -16,6 +16,7 @@ from vfl.errors import InputError
 from vfl.metrics.result import (
     Result,
     by_function,
+    cluster_of,
     cut_answers,
     mean_curve,
     no_scalar,
@@ -25,7 +26,7 @@ from vfl.metrics.result import (
 )
 from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
-from vfl.probes.asking import Asked, Asker, expected_text, is_cut, read_answer, token_limit
+from vfl.probes.asking import Asked, Asker, expected_text, is_cut, likeliest_letter, read_answer, token_limit
 from vfl.probes.match import words
 from vfl.probes.pair import Pair, Which
 
@@ -41,6 +42,12 @@ def images_asked(pairs: Iterable[Pair]) -> list[Which]:
     """Which images of the pairs are asked, for the record of the options."""
     there = {which for pair in pairs for which in asked_images(pair)}
     return [which for which in IMAGES if which in there]
+
+
+def letters_by(pairs: Iterable[Pair]) -> str | None:
+    """How the letters of choices are told, for the record of the options; None where no pair has any."""
+    ways = {"logits" if pair.by_logits else "text" for pair in pairs if pair.letters}
+    return " and ".join(sorted(ways)) or None
 
 
 TOLERANCE = 0.05
@@ -71,9 +78,9 @@ def accuracy_along(
 
     Returns:
         For each function f, curves "f/accuracy" (share of answers, Wilson) and "f/logprob" (of the right answer, nats
-        per token, bootstrap over answers); scalars "f/accuracy" (at 0), "f/no_image" (the image hidden from the text at
-        all layers, positions kept), "f/chance", and "f/tolerated": the last point up to which accuracy stays within
-        `tolerance` of the plain model's. "cut" as of `cut_answers`.
+        per token, bootstrap), both over pairs; scalars "f/accuracy" (at 0), "f/no_image" (the image hidden from the
+        text at all layers, positions kept), "f/chance", and "f/tolerated": the last point up to which accuracy stays
+        within `tolerance` of the plain model's. "cut" as of `cut_answers`.
 
     Raises:
         InputError: without pairs.
@@ -88,16 +95,19 @@ def accuracy_along(
     for function, rows in by_function([pair.function for pair in pairs]).items():
         mine = [pairs[row] for row in rows]
         answered = []
+        clusters = []
         for pair in mine:
             for which in asked_images(pair):
+                clusters.append(cluster_of(pair))
                 asked, plans = plans_of(asker, pair, which)
                 answered.append(_ask(vlm, pair, which, asked, [*plans, blind]))
         correct = np.array([flags for flags, _, _ in answered], dtype=np.float64)
         cut[function] = [was_cut for _, _, was_cut in answered]
-        accuracy = curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at)
-        curves[f"{function}/logprob"] = mean_curve([scores[:-1] for _, scores, _ in answered], axis=axis, at=at)
-        scalars[f"{function}/accuracy"] = share_scalar(correct[:, 0])
-        scalars[f"{function}/no_image"] = share_scalar(correct[:, -1])
+        accuracy = curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at, clusters=clusters)
+        logprobs = [scores[:-1] for _, scores, _ in answered]
+        curves[f"{function}/logprob"] = mean_curve(logprobs, axis=axis, at=at, clusters=clusters)
+        scalars[f"{function}/accuracy"] = share_scalar(correct[:, 0], clusters=clusters)
+        scalars[f"{function}/no_image"] = share_scalar(correct[:, -1], clusters=clusters)
         scalars[f"{function}/chance"] = no_scalar(chance(mine), len(answered))
         scalars[f"{function}/tolerated"] = no_scalar(_tolerated(accuracy, tolerance), len(answered))
     settled = {
@@ -106,6 +116,7 @@ def accuracy_along(
         "tolerance": tolerance,
         "images": images_asked(pairs),
         "reading": "text",
+        "letters": letters_by(pairs),
     }
     return result(len(pairs), scalars, curves, settled, **cut_answers(cut))
 
@@ -145,7 +156,8 @@ def chance(pairs: Sequence[Pair]) -> float:
 
 def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) -> tuple[list[bool], list[float], bool]:
     """Right or wrong, and the right answer's log-probability, one each a plan; whether the first plan's was cut."""
-    answer, limit = pair.source_answer if which == "source_image" else pair.answer, token_limit(vlm, pair)
+    answer = pair.source_answer if which == "source_image" else pair.answer
+    limit = 0 if pair.by_logits else token_limit(vlm, pair)
     try:
         swept = sweep(
             vlm,
@@ -157,8 +169,11 @@ def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) ->
         )
     except InputError as error:
         raise InputError(f"Pair {pair.id!r}: {error}") from error
-    texts = [read_answer(vlm, pair, text, asked.encoded) for text in swept.texts]
-    cut = is_cut(swept.token_ids[0], limit)
+    if pair.by_logits:
+        texts, cut = [likeliest_letter(vlm, pair.letters, logits) for logits in swept.logits], False
+    else:
+        texts = [read_answer(vlm, pair, text, asked.encoded) for text in swept.texts]
+        cut = is_cut(swept.token_ids[0], limit)
     return [pair.correct(text, which) for text in texts], swept.answer_logprobs[:, 0].tolist(), cut
 
 

@@ -26,6 +26,17 @@ def error_gap_bound(distance: ArrayLike, lipschitz: float = 1.0) -> Floats:
     return 2 * lipschitz**2 * np.asarray(distance, dtype=np.float64)
 
 
+def distance_bound(within: ArrayLike, tau: float, largest: float = 2.0) -> Floats:
+    """Proposition 1: E[d] <= tau + (d_max - tau) P(d > tau); the printed form takes d_max for 1, which is not cosine's.
+
+    Args:
+        within: P(d <= tau).
+        tau: a distance.
+        largest: d_max, 2 for cosine distance.
+    """
+    return tau + (largest - tau) * (1 - _share(within))
+
+
 def entropy_upper(exceed: ArrayLike, support: ArrayLike, fewest: ArrayLike, most: ArrayLike) -> Floats:
     """Theorem 3 (Fano with lists): H(X'|X) <= h2(P_t) + P_t log((|X| - N_min) / N_max) + log N_max.
 
@@ -43,6 +54,18 @@ def entropy_upper(exceed: ArrayLike, support: ArrayLike, fewest: ArrayLike, most
     return np.asarray(
         binary_entropy(exceed) + xlogy(exceed, np.maximum(support - fewest, 1e-300)) + xlogy(1 - exceed, most)
     )
+
+
+def entropy_tightest(fano: ArrayLike, support: ArrayLike, information: ArrayLike) -> Floats:
+    """The least of three bounds of H(X'|X): Theorem 3, log |X|, and log |X| - I with any lower bound of I(X;X').
+
+    Args:
+        fano: `entropy_upper`.
+        support: |X|, number of support points of X'.
+        information: a lower bound of I(X;X'), such as `information_kl`; what is below 0 counts as 0.
+    """
+    most = np.log(np.asarray(support, dtype=np.float64))
+    return np.minimum(np.asarray(fano, dtype=np.float64), most - np.maximum(np.asarray(information), 0))
 
 
 def information_lower(exceed: ArrayLike, least: ArrayLike, greatest: ArrayLike) -> Floats:

@@ -8,12 +8,13 @@ h[l+1], l = 0 .. L-1; h[L] is the state before the final norm. Sources: "Unmaski
 VLMs" (copying layers) and "Skip-It" (Hartman et al.).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from vfl.engine.states import between_layers, forward, is_vision
+from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
 from vfl.metrics.spec import EARLY, SKIP, Metric
 from vfl.models.encode import Encoded
@@ -35,8 +36,9 @@ def cosine(vlm: VLM, prompts: Iterable[Encoded], *, eps: float = EPS) -> Result:
         Curves "vision" and "text" (L points each, cosine distance, bootstrap over samples), scalars with their means
         over layers, and "copying": the copying layers of each modality.
     """
-    samples = [adjacent_distances(vlm, encoded)[0] for encoded in prompts]
-    return by_modality(samples, "copying", lambda value: value <= eps, {"eps": eps})
+    images: list[Hashable] = []
+    samples = [adjacent_distances(vlm, encoded)[0] for encoded in noted(prompts, images)]
+    return by_modality(samples, images, "copying", lambda value: value <= eps, {"eps": eps})
 
 
 def adjacent_distances(vlm: VLM, encoded: Encoded, *, tau: float = TAU) -> torch.Tensor:
@@ -64,15 +66,19 @@ def cosine_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def by_modality(
-    samples: Sequence[torch.Tensor], listed: str, passes: Callable[[float], bool], options: dict[str, Any]
+    samples: Sequence[torch.Tensor],
+    images: Sequence[Hashable],
+    listed: str,
+    passes: Callable[[float], bool],
+    options: dict[str, Any],
 ) -> Result:
-    """A result of (2, L) samples, vision and text; `listed` names the layers whose mean passes."""
+    """A result of (2, L) samples on images, vision and text; `listed` names the layers whose mean passes."""
     curves = {}
     scalars = {}
     for modality, name in enumerate(("vision", "text")):
         values = [sample[modality].tolist() for sample in samples]
-        curves[name] = mean_curve(values)
-        scalars[name] = mean_scalar([sum(value) / len(value) for value in values])
+        curves[name] = mean_curve(values, clusters=images)
+        scalars[name] = mean_scalar([sum(value) / len(value) for value in values], clusters=images)
     layers = {name: [at for at, value in enumerate(curve["value"]) if passes(value)] for name, curve in curves.items()}
     settled = {**options, "vision": "span", "last_state": "before the final norm"}
     return result(len(samples), scalars, curves, settled, **{listed: layers})

@@ -20,7 +20,7 @@ from vfl.metrics.accuracy import asked_images
 from vfl.metrics.objects import noised
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
-from vfl.probes.asking import is_cut, question_of, read_answer, token_limit
+from vfl.probes.asking import is_cut, likeliest_letter, question_of, read_answer, token_limit
 from vfl.probes.pair import Pair, Which
 
 ROWS = 16  # prompts in a batch
@@ -28,11 +28,15 @@ ROWS = 16  # prompts in a batch
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt, how its answer is judged, and how many tokens the answer may have."""
+    """A prompt, how its answer is judged, and how many tokens the answer may have.
+
+    Where `letters` are given, the answer is the likeliest of them, and nothing is generated.
+    """
 
     encoded: Encoded
     right: Callable[[str], bool]
     limit: int
+    letters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,19 @@ class Reply:
 Asked = Callable[[VLM, Pair, Which, ImageLike], Question]
 
 
-def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike) -> Question:
-    """A pair's own question, judged as for `which` of its images; an empty answer is never right."""
+def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike, prefix: str = "") -> Question:
+    """A pair's own question, judged as for `which` of its images; an empty answer is never right.
+
+    `prefix` is the beginning of an answer ("It is a") that the model goes on from; what follows is judged.
+    """
     encoded = vlm.ask(question_of(vlm, pair), image)
+    if prefix:
+        encoded = encoded.continued(vlm.answer_ids(prefix))
 
     def right(text: str) -> bool:
         return bool(text) and pair.correct(read_answer(vlm, pair, text, encoded), which)
 
-    return Question(encoded, right, token_limit(vlm, pair))
+    return Question(encoded, right, token_limit(vlm, pair), tuple(pair.letters) if pair.by_logits else ())
 
 
 def reply(vlm: VLM, question: Question) -> Reply:
@@ -83,12 +92,17 @@ def replies(vlm: VLM, question: Question, inputs: Mapping[str, Any]) -> list[Rep
         ).last_hidden_state
         return head_logits(vlm, output[:, -1])
 
-    answers = greedy_answers(first, step, question.limit, vlm.end_ids())
     probabilities = first.double().softmax(-1).cpu()
-    texts = [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
+    if question.letters:
+        cut = [False] * len(probabilities)
+        texts = [likeliest_letter(vlm, question.letters, likely) for likely in probabilities]
+    else:
+        answers = greedy_answers(first, step, question.limit, vlm.end_ids())
+        cut = [is_cut(ids, question.limit) for ids in answers]
+        texts = [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
     return [
-        Reply(text, question.right(text), int(likely.argmax()), likely, is_cut(ids, question.limit))
-        for ids, text, likely in zip(answers, texts, probabilities, strict=True)
+        Reply(text, question.right(text), int(likely.argmax()), likely, was_cut)
+        for text, likely, was_cut in zip(texts, probabilities, cut, strict=True)
     ]
 
 

@@ -30,14 +30,23 @@ from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.head_score import head_score
 from vfl.metrics.prompts import prompts_of
-from vfl.metrics.result import Result, by_function, cut_answers, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.result import (
+    Result,
+    by_function,
+    cluster_of,
+    cut_answers,
+    mean_curve,
+    result,
+    share_curve,
+    share_scalar,
+)
 from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
 
 MODES = ("zero", "mean", "uniform", "paper")
 STAGES = ("early", "mid", "late")
-PAPER_KS = (10, 20, 30)
+PAPER_KS = (10, 20, 30, 50)
 PAPER_STAGE = 32 * 32 / 3  # heads in a third of LLaVA-1.5-7B
 
 
@@ -48,6 +57,7 @@ def head_masking(
     ks: Sequence[int] | None = None,
     mode: str = "zero",
     draws: int = 2,
+    others: bool = False,
     seed: int = 0,
     stages: Sequence[str] = STAGES,
     query: str = "token",
@@ -58,18 +68,21 @@ def head_masking(
     Args:
         vlm: the model.
         pairs: probe pairs of any functions, asked on both their images; heads are scored on their target images.
-        ks: numbers of heads; by default the paper's 10, 20 and 30 of a stage of 341, in proportion (at least 1, 2, 3).
+        ks: numbers of heads; by default the paper's 10, 20, 30 and 50 of a stage of 341, in proportion (at least 1, 2,
+            3, 4).
         mode: what takes the place of a head's output, see above.
         draws: sets of random heads for each k.
+        others: beside them as many sets of k random heads of the stage that are not among its k highest.
         seed: of the random heads.
         stages: of "early", "mid", "late": thirds of the layers.
         query: whose attention scores a head, see vfl/metrics/heads.py.
         batch: questions asked together.
 
     Returns:
-        For each function f and stage s, curves "f/s/top" (share of answers, Wilson) and "f/s/random" (mean over draws,
-        bootstrap over answers) against k, with the plain model at k = 0; scalar "f/accuracy". "masked": the heads of
-        "top" by stage and "random" by stage and draw, most visual first, each [layer, head].
+        For each function f and stage s, curves "f/s/top" (share of answers, Wilson), "f/s/random" and, with `others`,
+        "f/s/others" (means over draws, bootstrap) against k, with the plain model at k = 0; "f/s/top/drop" and its
+        like, what is lost of the plain model's accuracy (paired; bootstrap). All are over pairs. Scalar "f/accuracy".
+        "masked": the heads of "top" by stage and "random" by stage and draw, most visual first, each [layer, head].
 
     Raises:
         InputError: without pairs, for an unknown mode or stage, or more heads than a stage has.
@@ -87,6 +100,11 @@ def head_masking(
     numbers = sorted({*(paper_ks(smallest) if ks is None else ks)})
     if not numbers or not 0 < numbers[0] <= numbers[-1] <= smallest:
         raise InputError(f"ks={numbers}: give numbers of heads from 1 to {smallest}, those of the smallest stage.")
+    if others and 2 * numbers[-1] > smallest:
+        raise InputError(
+            f"others: {numbers[-1]} heads that are not among the {numbers[-1]} highest need {2 * numbers[-1]}; the "
+            f"smallest stage has {smallest}. Give smaller ks."
+        )
     generator = torch.Generator().manual_seed(seed)
     shuffled = {
         (stage, draw): [heads[at] for at in torch.randperm(len(heads), generator=generator).tolist()]
@@ -104,23 +122,41 @@ def head_masking(
     answered = evaluator.answer()
     plain = [answer.correct for answer in answered]
     top = {(stage, k): asked(members[stage][:k]) for stage, k in product(stages, numbers)}
-    random = {
-        (stage, k): np.mean([asked(shuffled[stage, draw][:k]) for draw in range(draws)], axis=0)
-        for stage, k in product(stages, numbers)
-    }
+
+    def drawn(stage: str, k: int, without: Sequence[tuple[int, int]]) -> Any:
+        """(N,) shares of the draws in which an answer is right."""
+        heads = [[head for head in shuffled[stage, draw] if head not in without][:k] for draw in range(draws)]
+        return np.mean([asked(chosen) for chosen in heads], axis=0)
+
+    random = {(stage, k): drawn(stage, k, ()) for stage, k in product(stages, numbers)}
+    lines = {"random": random}
+    if others:
+        lines["others"] = {(stage, k): drawn(stage, k, members[stage][:k]) for stage, k in product(stages, numbers)}
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     cut: dict[str, list[bool]] = {}
     at = [0, *numbers]
     for function, rows in by_function([item.group for item in items]).items():
+        clusters = [cluster_of(pair) for row in rows if (pair := items[row].pair)]
         cut[function] = [answered[row].cut for row in rows]
-        scalars[f"{function}/accuracy"] = share_scalar([plain[row] for row in rows])
+        scalars[f"{function}/accuracy"] = share_scalar([plain[row] for row in rows], clusters=clusters)
         for stage in stages:
             by_k = [[plain[row], *(top[stage, k][row] for k in numbers)] for row in rows]
-            curves[f"{function}/{stage}/top"] = share_curve(by_k, axis="k", at=at)
-            by_k = [[plain[row], *(random[stage, k][row] for k in numbers)] for row in rows]
-            curves[f"{function}/{stage}/random"] = mean_curve(by_k, axis="k", at=at)
-    options = {"ks": numbers, "mode": mode, "draws": draws, "seed": seed, "stages": list(stages), "query": query}
+            curves[f"{function}/{stage}/top"] = share_curve(by_k, axis="k", at=at, clusters=clusters)
+            curves[f"{function}/{stage}/top/drop"] = mean_curve(_drops(by_k), axis="k", at=at, clusters=clusters)
+            for line, right in lines.items():
+                by_k = [[plain[row], *(right[stage, k][row] for k in numbers)] for row in rows]
+                curves[f"{function}/{stage}/{line}"] = mean_curve(by_k, axis="k", at=at, clusters=clusters)
+                curves[f"{function}/{stage}/{line}/drop"] = mean_curve(_drops(by_k), axis="k", at=at, clusters=clusters)
+    options = {
+        "ks": numbers,
+        "mode": mode,
+        "draws": draws,
+        "others": others,
+        "seed": seed,
+        "stages": list(stages),
+        "query": query,
+    }
     listed = {
         "top": {stage: _listed(members[stage][: numbers[-1]]) for stage in stages},
         "random": {stage: [_listed(shuffled[stage, draw][: numbers[-1]]) for draw in range(draws)] for stage in stages},
@@ -140,7 +176,7 @@ def heads_of_stage(scores: torch.Tensor, stage: str) -> list[tuple[int, int]]:
 
 
 def paper_ks(num_heads: int) -> list[int]:
-    """The paper's 10, 20 and 30 heads of a stage of 341, in proportion and at least 1, 2 and 3."""
+    """The paper's 10, 20, 30 and 50 heads of a stage of 341, in proportion and at least 1, 2, 3 and 4."""
     scaled = [max(least, round(k * num_heads / PAPER_STAGE)) for least, k in enumerate(PAPER_KS, start=1)]
     return [k for k in scaled if k <= num_heads]
 
@@ -190,6 +226,11 @@ def mean_outputs(vlm: VLM, pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:
     return {layer: total / prompts for layer, total in sums.items()}
 
 
+def _drops(by_k: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Each answer's loss against the plain model's, which comes first."""
+    return [[float(plain) - float(masked) for masked in (plain, *rest)] for plain, *rest in by_k]
+
+
 def _listed(heads: Sequence[tuple[int, int]]) -> list[list[int]]:
     return [[layer, head] for layer, head in heads]
 
@@ -203,4 +244,5 @@ SPEC = Metric(
     source=HEADS,
     equation="accuracy(k) with the outputs of the k highest-scored heads of a stage replaced",
     unit=SHARE,
+    units={"drop": SHARE},
 )

@@ -14,7 +14,7 @@ from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.heads import head_values, highest, image_attention
 from vfl.metrics.objects import Places, object_tokens
 from vfl.metrics.prompts import prompts_of
-from vfl.metrics.result import Result, mean_curve, mean_scalar, table
+from vfl.metrics.result import Result, cluster_of, mean_curve, mean_scalar, table
 from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.metrics.var import Query
 from vfl.models.encode import Encoded
@@ -51,11 +51,12 @@ def head_weight(vlm: VLM, pairs: Sequence[Pair], *, query: Query = "token") -> R
         shares.append(float(masses[1].sum() / masses[0].sum()))
         sizes.append(float(inside.double().mean()))
     means = torch.stack(regions).mean(0)
-    weights["curves"]["region"] = mean_curve([region.mean(1).tolist() for region in regions])
+    clusters = [cluster_of(pair) for pair in boxed]
+    weights["curves"]["region"] = mean_curve([region.mean(1).tolist() for region in regions], clusters=clusters)
     weights["scalars"] |= {
-        "region": mean_scalar([float(region.mean()) for region in regions]),
-        "region_share": mean_scalar(shares),
-        "region_tokens": mean_scalar(sizes),
+        "region": mean_scalar([float(region.mean()) for region in regions], clusters=clusters),
+        "region_share": mean_scalar(shares, clusters=clusters),
+        "region_tokens": mean_scalar(sizes, clusters=clusters),
     }
     weights["region_heads"] = table(means)
     weights["region_top"] = highest(means)

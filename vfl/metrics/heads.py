@@ -6,12 +6,13 @@ Source: "Unveiling Visual Perception in Language Models" (Bi et al., CVPR 2025).
 itself, as in the paper; "predicts" the position before it (see var.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
 
 from vfl.engine.states import is_image_token
+from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
 from vfl.metrics.var import Query, read_query
 from vfl.models.encode import Encoded
@@ -41,9 +42,10 @@ def by_head(vlm: VLM, prompts: Iterable[Encoded], query: Query, value_of: ValueO
         Curve "heads" (L points: mean over heads, bootstrap over samples), scalar "heads" (mean over all heads),
         "heads": L x H table of means over samples, and "top": the highest heads with layer, head and value.
     """
-    samples = [head_values(vlm, encoded, value_of, query=query) for encoded in prompts]
-    curves = {"heads": mean_curve([sample.mean(1).tolist() for sample in samples])}
-    scalars = {"heads": mean_scalar([float(sample.mean()) for sample in samples])}
+    images: list[Hashable] = []
+    samples = [head_values(vlm, encoded, value_of, query=query) for encoded in noted(prompts, images)]
+    curves = {"heads": mean_curve([sample.mean(1).tolist() for sample in samples], clusters=images)}
+    scalars = {"heads": mean_scalar([float(sample.mean()) for sample in samples], clusters=images)}
     means = torch.stack(samples).mean(0)
     settled = {"query": query, **options, "vision": "image tokens"}
     return result(len(samples), scalars, curves, settled, heads=table(means), top=highest(means))

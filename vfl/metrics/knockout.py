@@ -7,7 +7,8 @@ first token in probability, against the window. Source: Neo et al., "Towards Int
 in Vision-Language Models" (ICLR 2025).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -28,7 +29,16 @@ from vfl.metrics.edited_prompts import (
     reply,
 )
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
-from vfl.metrics.result import Result, by_function, cut_answers, mean_curve, result, share_curve, share_scalar
+from vfl.metrics.result import (
+    Result,
+    by_function,
+    cluster_of,
+    cut_answers,
+    mean_curve,
+    result,
+    share_curve,
+    share_scalar,
+)
 from vfl.metrics.spec import NEO, Metric
 from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
@@ -37,9 +47,11 @@ from vfl.probes.pair import Pair, Which
 TARGETS = ("last_token", "last_row")
 OBJECT = ("object", "object+1", "object+2", "rest")
 SOURCES = (*OBJECT, "all_but_last_row")
-CUTS = (*(f"{source} to last_token" for source in OBJECT), "all_but_last_row to last_row")
-# First and last of 32 layers, both included and counted from 0 (the paper's printed windows mix 0 and 1).
-PAPER_WINDOWS = {"early": (0, 9), "early_mid": (5, 14), "mid": (10, 19), "mid_late": (15, 24), "late": (20, 31)}
+CUTS = (*(f"{source} to last_token" for source in OBJECT), "object+1 to last_row", "all_but_last_row to last_row")
+# First and last of 32 layers, both included and counted from 0, as in the published code (the printed windows mix 0 and
+# 1).
+PAPER_WINDOWS = {"early": (0, 9), "early_mid": (5, 14), "mid": (11, 20), "mid_late": (15, 24), "late": (21, 31)}
+PAPER_WIDTH = 10  # layers of 32, of the sliding window
 
 
 def knockout(
@@ -48,6 +60,8 @@ def knockout(
     *,
     cuts: Sequence[str] = CUTS,
     windows: Mapping[str, Sequence[int]] | None = None,
+    sliding: int | None = None,
+    prefix: str = "",
     noise_filter: bool = True,
 ) -> Result:
     """Accuracy with attention from sources to targets cut in windows of layers, for each function.
@@ -61,14 +75,17 @@ def knockout(
             last row is not cut from the last row.
         windows: name -> first and last layer, both included; by default the paper's five, in proportion to the depth,
             and "all".
+        sliding: beside them, windows of so many layers that begin at every layer (the paper's is of 10 of 32); 0 stands
+            for that in proportion, None for none.
+        prefix: beginning of the answer, such as the paper's "It is a".
         noise_filter: keep an image with boxes only where the answer is wrong once the boxes are filled with noise.
             Every sample must be answered rightly by the plain model.
 
     Returns:
         For each function f, source s and target t, curves "f/s to t/accuracy" (share of kept samples, Wilson) and
-        "f/s to t/drop" (of the plain model's first token, in probability; bootstrap), whose points are "windows": name,
-        first and last layer of each. Scalars "f/right" and "f/kept" (shares of images). "without_object": ids of pairs
-        without a box.
+        "f/s to t/drop" (of the plain model's first token, in probability; bootstrap), both over pairs, whose points are
+        "windows": name, first and last layer of each. Scalars "f/right" and "f/kept" (shares of images).
+        "without_object": ids of pairs without a box.
 
     Raises:
         InputError: without pairs, for unknown cuts, or windows outside of the model.
@@ -77,35 +94,41 @@ def knockout(
     known = [f"{source} to {target}" for target in TARGETS for source in SOURCES]
     if unknown := [cut for cut in cuts if cut not in known]:
         raise InputError(f"cuts={unknown} are unknown; choose from {', '.join(known)}.")
-    spans = _windows(vlm, windows)
+    asked = partial(question_on, prefix=prefix)
+    spans = _windows(vlm, windows) | _sliding(vlm, sliding)
     places = Places(vlm)
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     cut: dict[str, list[bool]] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
-        right, kept = [], []
+        right, kept, clusters = [], [], []
         outcomes: dict[str, list[tuple[list[bool], list[float]]]] = {}
+        of_outcomes: dict[str, list[Hashable]] = {}
         for pair in (pairs[row] for row in rows):
             for which in asked_images(pair):
-                question = question_on(vlm, pair, which, pair.path(which))
+                question = question_on(vlm, pair, which, pair.path(which), prefix)
                 plain = reply(vlm, question)
                 filtered = noise_filter and bool(pair.boxes.get(which))
                 right.append(plain.right)
+                clusters.append(cluster_of(pair))
                 cut.setdefault(function, []).append(plain.cut)
-                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which)))
+                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which, asked)))
                 if kept[-1]:
                     edges = _edges(vlm, pair, which, question, places, cuts)
                     for name, sample in _knocked_out(vlm, question, plain, edges, list(spans.values())).items():
                         outcomes.setdefault(name, []).append(sample)
-        scalars[f"{function}/right"] = share_scalar(right)
-        scalars[f"{function}/kept"] = share_scalar(kept)
+                        of_outcomes.setdefault(name, []).append(clusters[-1])
+        scalars[f"{function}/right"] = share_scalar(right, clusters=clusters)
+        scalars[f"{function}/kept"] = share_scalar(kept, clusters=clusters)
         for name, samples in outcomes.items():
-            accuracy = share_curve([flags for flags, _ in samples], axis="window")
-            curves[f"{function}/{name}/accuracy"] = accuracy
-            curves[f"{function}/{name}/drop"] = mean_curve([drops for _, drops in samples], axis="window")
+            over: dict[str, Any] = {"axis": "window", "clusters": of_outcomes[name]}
+            curves[f"{function}/{name}/accuracy"] = share_curve([flags for flags, _ in samples], **over)
+            curves[f"{function}/{name}/drop"] = mean_curve([drops for _, drops in samples], **over)
     listed = [{"name": name, "first": first, "last": last} for name, (first, last) in spans.items()]
     options = {
         "cuts": list(cuts),
+        "prefix": prefix,
+        "sliding": sliding,
         "noise_filter": noise_filter,
         "images": images_asked(pairs),
         "object": "any overlap with the box",
@@ -132,6 +155,16 @@ def _windows(vlm: VLM, windows: Mapping[str, Sequence[int]] | None) -> dict[str,
                 f"Window {name!r} is {list(span)}; expected its first and last layer, within 0 to {vlm.num_layers - 1}."
             )
     return {name: (span[0], span[1]) for name, span in windows.items()}
+
+
+def _sliding(vlm: VLM, width: int | None) -> dict[str, tuple[int, int]]:
+    """Windows of `width` layers that begin at every layer where one fits."""
+    if width is None:
+        return {}
+    width = width or max(1, in_proportion(PAPER_WIDTH, vlm.num_layers))
+    if not 0 < width <= vlm.num_layers:
+        raise InputError(f"sliding={width}: the model has {vlm.num_layers} layers; give 1 to {vlm.num_layers}.")
+    return {f"from_{first}": (first, first + width - 1) for first in range(vlm.num_layers - width + 1)}
 
 
 def _edges(

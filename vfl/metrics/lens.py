@@ -7,19 +7,20 @@ Object patches are the image tokens whose region shares any area with the object
 Interpreting Visual Information Processing in Vision-Language Models" (ICLR 2025).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 
+from vfl.engine.states import is_image_token, is_vision
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.regions import overlaps, token_regions
-from vfl.metrics.result import Result, mean_curve, mean_scalar, result
+from vfl.metrics.result import Result, cluster_of, mean_curve, mean_scalar, result
 from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.vlm import VLM
-from vfl.probes.asking import question_of
+from vfl.probes.asking import first_tokens, question_of
 from vfl.probes.pair import Pair
 
 
@@ -32,8 +33,9 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
             label, only count for the confidence.
 
     Returns:
-        Curves over states h[0] .. h[L]: "confidence" (probability of the likeliest entry, mean over image tokens) and
-        "correspondence" (share of object tokens), bootstrap over images; scalars "confidence" (mean over states),
+        Curves over states h[0] .. h[L]: "confidence" (probability of the likeliest entry, mean over image tokens),
+        "text_confidence" (over the tokens outside of the image) and
+        "correspondence" (share of object tokens), bootstrap over pairs; scalars "confidence" (mean over states),
         "correspondence" (at each image's best state) and "best" (that state, the earliest among equals; over images
         with any correspondence). "without_object": ids of the pairs that have no box or label.
 
@@ -43,18 +45,27 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
     if not pairs:
         raise InputError("The metric lens was asked for without probe pairs. Give at least one.")
     confidence: list[list[float]] = []
+    text_confidence: list[list[float]] = []
     spelled: list[list[float]] = []
+    clusters: list[Hashable] = []
+    of_spelled: list[Hashable] = []
     without: list[str] = []
     places: dict[Any, torch.Tensor] = {}  # all images of one size share them
     for pair in pairs:
         boxes = {which: pair.boxes.get(which, []) for which in IMAGES}
-        names = class_tokens(vlm, pair.label) if pair.label else []
+        names = first_tokens(vlm, (pair.label, pair.label.lower())) if pair.label else []
         if not names or not any(boxes.values()):
             without.append(pair.id)
         for which in asked_images(pair):
             encoded = vlm.ask(question_of(vlm, pair), pair.path(which))
-            probabilities, ids = lens_of(vlm, encoded, k=1)
-            confidence.append(probabilities[:, :, 0].double().mean(1).tolist())
+            vision, text = is_image_token(vlm, encoded), ~is_vision(encoded)
+            here = vision | text
+            probabilities, ids = lens_of(vlm, encoded, k=1, here=here)
+            of_text = text[here].cpu()
+            ids = ids[:, ~of_text]
+            clusters.append(cluster_of(pair))
+            confidence.append(probabilities[:, ~of_text, 0].double().mean(1).tolist())
+            text_confidence.append(probabilities[:, of_text, 0].double().mean(1).tolist())
             if not names or not boxes[which]:
                 continue
             key = (encoded.image_sizes, ids.shape[1])
@@ -64,26 +75,21 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
             if on_object.any():  # a box in a part of the picture that the processor cuts off
                 hits = torch.isin(ids[:, on_object, 0], torch.tensor(names))
                 spelled.append(hits.double().mean(1).tolist())
-    curves = {"confidence": mean_curve(confidence, axis="state")}
-    scalars = {"confidence": mean_scalar([sum(sample) / len(sample) for sample in confidence])}
+                of_spelled.append(clusters[-1])
+    curves = {
+        "confidence": mean_curve(confidence, axis="state", clusters=clusters),
+        "text_confidence": mean_curve(text_confidence, axis="state", clusters=clusters),
+    }
+    scalars = {"confidence": mean_scalar([sum(sample) / len(sample) for sample in confidence], clusters=clusters)}
     if spelled:
-        curves["correspondence"] = mean_curve(spelled, axis="state")
-        scalars["correspondence"] = mean_scalar([max(sample) for sample in spelled])
-        if best_states := [sample.index(max(sample)) for sample in spelled if max(sample) > 0]:
-            scalars["best"] = mean_scalar(best_states)
+        curves["correspondence"] = mean_curve(spelled, axis="state", clusters=of_spelled)
+        scalars["correspondence"] = mean_scalar([max(sample) for sample in spelled], clusters=of_spelled)
+        with_some = [row for row, sample in enumerate(spelled) if max(sample) > 0]
+        if with_some:
+            best_states = [spelled[row].index(max(spelled[row])) for row in with_some]
+            scalars["best"] = mean_scalar(best_states, clusters=[of_spelled[row] for row in with_some])
     options = {"vision": "image tokens", "images": images_asked(pairs), "object": "any overlap with the box"}
     return result(len(pairs), scalars, curves, options, without_object=without)
-
-
-def class_tokens(vlm: VLM, label: str) -> list[int]:
-    """First tokens of a class name, at the start of a text and inside one, as written and in lower case."""
-    firsts = set()
-    for spelling in {start + name for name in (label, label.lower()) for start in ("", " ")}:
-        ids = vlm.answer_ids(spelling)
-        # a word-boundary mark of its own ("▁", "Ġ") says nothing about the name
-        named = [i for i, text in zip(ids, vlm.tokenizer.convert_ids_to_tokens(ids), strict=True) if text.strip("▁Ġ")]
-        firsts.add((named or ids)[0])
-    return sorted(firsts)
 
 
 SPEC = Metric(
@@ -91,8 +97,8 @@ SPEC = Metric(
     needs="pairs",
     title="Logit lens",
     read="What the vision tokens would spell if they were answers. Correspondence is the share of the object’s tokens "
-    "that spell its name; confidence is the probability of the likeliest entry. In the picture below, point at a "
-    "patch to see its five likeliest entries at every state.",
+    "that spell its name; confidence is the probability of the likeliest entry, text beside vision. In the picture "
+    "below, point at a patch to see its five likeliest entries at every state.",
     source=NEO,
     equation="pᵢ(l) = softmax(W_U norm(h[l]ᵢ))",
     unit=SHARE,

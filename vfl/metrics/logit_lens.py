@@ -14,9 +14,18 @@ from vfl.models.vlm import VLM
 CHUNK_NUMBERS = 2**25  # logits at once: 128 MiB in float32
 
 
-def lens_of(vlm: VLM, encoded: Encoded, k: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
-    """(L+1, V, k) probabilities and token ids: the logit lens' first choices for every image token, on the CPU."""
-    here = is_image_token(vlm, encoded)
+def lens_of(
+    vlm: VLM, encoded: Encoded, k: int = 5, here: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(L+1, V, k) probabilities and token ids: the logit lens' first choices, on the CPU.
+
+    Args:
+        vlm: the model.
+        encoded: the prompt.
+        k: how many choices.
+        here: (T,) bool, V positions; by default the image tokens.
+    """
+    here = is_image_token(vlm, encoded) if here is None else here
     tops: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:

@@ -1,11 +1,18 @@
 """Probe pairs as prompts for the metrics that look at one prompt at a time."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 from vfl.probes.asking import question_of
 from vfl.probes.pair import Pair, Which
+
+
+def noted(prompts: Iterable[Encoded], images: list[Hashable]) -> Iterator[Encoded]:
+    """The prompts one by one, each one's image added to `images`: the clusters of what is measured on them."""
+    for encoded in prompts:
+        images.append(encoded.image_key)
+        yield encoded
 
 
 def prompts_of(vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("image",)) -> Iterator[Encoded]:

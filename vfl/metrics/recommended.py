@@ -21,14 +21,12 @@ from vfl.metrics.accuracy import TOLERANCE, accuracy_along
 from vfl.metrics.cosine import EPS, adjacent_distances
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.prompts import prompts_of
-from vfl.metrics.result import Result, mean_curve, no_scalar
+from vfl.metrics.result import Result, cluster_of, mean_curve, no_scalar
 from vfl.metrics.spec import SKIP, Metric
-from vfl.metrics.var import masses
+from vfl.metrics.var import SMALL, masses
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asked, Asker
 from vfl.probes.pair import Pair, Which
-
-SMALL = 0.25  # of the largest attention mass on the image
 
 
 def recommended(
@@ -68,7 +66,11 @@ def recommended(
     for encoded in prompts_of(vlm, pairs):
         distances.append(adjacent_distances(vlm, encoded)[0, 0].tolist())
         attention.append(masses(vlm, encoded)[0].mean(-1).tolist())
-    curves = {"distance": mean_curve(distances), "attention": mean_curve(attention)}
+    clusters = [cluster_of(pair) for pair in pairs]
+    curves = {
+        "distance": mean_curve(distances, clusters=clusters),
+        "attention": mean_curve(attention, clusters=clusters),
+    }
     entry, exit = entry_and_exit(curves["distance"]["value"], curves["attention"]["value"], eps, small)
     num_layers = vlm.num_layers
     spans = ((0, num_layers), (entry, num_layers), (0, exit), (entry, exit))

@@ -7,12 +7,16 @@
 
 A metric may add keys of its own (such as a table by layer and head). Numbers that do not exist are null.
 
+Samples that share an image, or are the two images of a pair, are not independent: where `clusters` name them alike,
+intervals are over clusters (the bootstrap draws whole clusters; Wilson's is `vfl.stats.clustered_wilson`). "n" counts
+samples.
+
 Legend: N samples, X points of a curve.
 """
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +24,12 @@ from numpy.typing import ArrayLike
 
 from vfl.errors import InputError
 from vfl.probes.asking import cut_warning
-from vfl.stats import Floats, wilson
+from vfl.probes.pair import Pair
+from vfl.stats import Floats, cluster_totals, clustered_wilson
 
 Result = dict[str, Any]
+
+Clusters = Sequence[Hashable] | None
 
 logger = logging.getLogger(__name__)
 
@@ -42,32 +49,41 @@ def result(
     return {"n": n, "scalars": dict(scalars), "curves": dict(curves), "options": settled, **more}
 
 
-def mean_curve(samples: ArrayLike, *, axis: str = "layer", at: Iterable[int] | None = None) -> dict[str, Any]:
-    """Means of (N, X) values over samples, with a percentile bootstrap over samples; one sample has no interval."""
+def cluster_of(pair: Pair) -> Hashable:
+    """What a pair's samples have in common with one another, and with those of other questions on its image."""
+    return str(pair.path("image"))
+
+
+def mean_curve(
+    samples: ArrayLike, *, axis: str = "layer", at: Iterable[int] | None = None, clusters: Clusters = None
+) -> dict[str, Any]:
+    """Means of (N, X) values over samples, with a percentile bootstrap over clusters; one of them has no interval."""
     values = _samples(samples)
-    means, low, high = _bootstrap(values)
+    means, low, high = _bootstrap(values, clusters)
     points = list(range(values.shape[1])) if at is None else list(at)
     return _curve(axis, points, means, low, high, len(values))
 
 
-def mean_scalar(samples: ArrayLike) -> dict[str, Any]:
-    """The mean of (N,) values, with a percentile bootstrap over samples."""
+def mean_scalar(samples: ArrayLike, *, clusters: Clusters = None) -> dict[str, Any]:
+    """The mean of (N,) values, with a percentile bootstrap over clusters."""
     values = _samples(np.asarray(samples, dtype=np.float64)[:, None])
-    means, low, high = _bootstrap(values)
+    means, low, high = _bootstrap(values, clusters)
     return {"value": number(means[0]), "low": number(low[0]), "high": number(high[0]), "n": len(values)}
 
 
-def share_curve(flags: ArrayLike, *, axis: str = "layer", at: Iterable[int] | None = None) -> dict[str, Any]:
-    """Shares of (N, X) yes or no over samples, with Wilson's interval."""
+def share_curve(
+    flags: ArrayLike, *, axis: str = "layer", at: Iterable[int] | None = None, clusters: Clusters = None
+) -> dict[str, Any]:
+    """Shares of (N, X) yes or no over samples, with Wilson's interval over clusters."""
     values = _samples(flags)
-    low, high = wilson(values.sum(0), np.full(values.shape[1], float(len(values))))
+    low, high = clustered_wilson(values, _names(values, clusters))
     points = list(range(values.shape[1])) if at is None else list(at)
     return _curve(axis, points, values.mean(0), low, high, len(values))
 
 
-def share_scalar(flags: ArrayLike) -> dict[str, Any]:
-    """The share of (N,) yes or no, with Wilson's interval."""
-    curve = share_curve(np.asarray(flags, dtype=np.float64)[:, None])
+def share_scalar(flags: ArrayLike, *, clusters: Clusters = None) -> dict[str, Any]:
+    """The share of (N,) yes or no, with Wilson's interval over clusters."""
+    curve = share_curve(np.asarray(flags, dtype=np.float64)[:, None], clusters=clusters)
     return {"value": curve["value"][0], "low": curve["low"][0], "high": curve["high"][0], "n": curve["n"]}
 
 
@@ -110,15 +126,24 @@ def _samples(values: ArrayLike) -> Floats:
     return array
 
 
-def _bootstrap(values: Floats) -> tuple[Floats, Floats, Floats]:
-    """(X,) means and the 2.5 % and 97.5 % points of resampled means; NaN bounds where there is one sample."""
+def _names(values: Floats, clusters: Clusters) -> Sequence[Hashable]:
+    """Clusters of the samples; without any, each is its own."""
+    if clusters is None:
+        return range(len(values))
+    assert len(clusters) == len(values), f"{len(clusters)} clusters of {len(values)} samples"
+    return clusters
+
+
+def _bootstrap(values: Floats, clusters: Clusters) -> tuple[Floats, Floats, Floats]:
+    """(X,) means and the 2.5 % and 97.5 % points of resampled means; NaN bounds where there is one cluster."""
     means = values.mean(0)
-    n = len(values)
+    totals, sizes = cluster_totals(values, _names(values, clusters))
+    n = len(sizes)
     if n < 2:
         none = np.full_like(means, np.nan)
         return means, none, none
     counts = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    resampled = counts @ values / n  # (RESAMPLES, X)
+    resampled = counts @ totals / (counts @ sizes)[:, None]  # (RESAMPLES, X)
     low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
     return means, low, high
 

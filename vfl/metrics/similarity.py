@@ -1,14 +1,14 @@
-"""How far states move when vision and text are kept apart in the first k layers: masking beside skipping.
+"""How far states move when the image is cut off in the first k layers: masking beside skipping.
 
     s_m(l) = mean_i cos(h_base[l]_i, h_intervened[l]_i) over the tokens i of modality m, l = 0 .. L
 
-"mask": below layer k no attention from text to vision tokens, nor from vision to text tokens. "skip" (late entry):
-below k the text does not see the vision tokens, which stay what the projector made of them and enter at layer k. The
-text is that after the image's first token: what stands before it does not change. Source: "Unmasking the functionality
-of early layers in VLMs" (Hartman et al.).
+"mask": below layer k no attention to a vision token, nor from one, but its own to itself (see `ways` of mask.py).
+"skip" (late entry): below k the text does not see the vision tokens, which stay what the projector made of them and
+enter at layer k. The text is that after the image's first token: what stands before it does not change. Source:
+"Unmasking the functionality of early layers in VLMs" (Hartman et al.).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,8 @@ from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.states import between_layers, forward, is_vision
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine_distance
+from vfl.metrics.mask import check_ways
+from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result
 from vfl.metrics.spec import EARLY, Metric
 from vfl.models.depth import in_proportion
@@ -28,7 +30,7 @@ from vfl.models.vlm import VLM
 EDITS = ("mask", "skip")
 
 
-def similarity(vlm: VLM, prompts: Iterable[Encoded], *, below: int | None = None) -> Result:
+def similarity(vlm: VLM, prompts: Iterable[Encoded], *, below: int | None = None, ways: str = "all") -> Result:
     """Cosine similarity of intervened to plain states, by modality, for masking and skipping the first layers.
 
     One prompt's L+1 plain states are held at a time (0.7 GB for 2,600 tokens of 4,096 numbers in bfloat16, 33 states).
@@ -36,32 +38,35 @@ def similarity(vlm: VLM, prompts: Iterable[Encoded], *, below: int | None = None
     Args:
         vlm: the model.
         prompts: N prompts.
-        below: k, the number of first layers in which vision and text are apart, 1 .. L-1; by default an eighth of the
+        below: k, the number of first layers in which the image is cut off, 1 .. L-1; by default an eighth of the
             layers (the paper's "0-3" of 32).
+        ways: what masking cuts, as in `mask`.
 
     Returns:
         Curves "mask/vision", "mask/text", "skip/vision" and "skip/text" over states h[0] .. h[L] (bootstrap over
         samples) and scalars of the same names: the similarity of the last state.
 
     Raises:
-        InputError: for a `below` outside of 1 .. L-1.
+        InputError: for a `below` outside of 1 .. L-1, or unknown ways.
     """
+    check_ways(ways)
     num_layers = vlm.num_layers
     first = max(1, in_proportion(4, num_layers)) if below is None else below
     if not 0 < first < num_layers:
         raise InputError(f"below={below}: the model has {num_layers} layers; give 1 to {num_layers - 1}.")
-    samples = [similarities(vlm, encoded, first) for encoded in prompts]
+    images: list[Hashable] = []
+    samples = [similarities(vlm, encoded, first, ways) for encoded in noted(prompts, images)]
     curves, scalars = {}, {}
     for row, edit in enumerate(EDITS):
         for column, modality in enumerate(("vision", "text")):
             values = [sample[row, column].tolist() for sample in samples]
-            curves[f"{edit}/{modality}"] = mean_curve(values, axis="state")
-            scalars[f"{edit}/{modality}"] = mean_scalar([value[-1] for value in values])
-    options = {"below": first, "vision": "span", "text": "after the image's first token"}
+            curves[f"{edit}/{modality}"] = mean_curve(values, axis="state", clusters=images)
+            scalars[f"{edit}/{modality}"] = mean_scalar([value[-1] for value in values], clusters=images)
+    options = {"below": first, "ways": ways, "vision": "span", "text": "after the image's first token"}
     return result(len(samples), scalars, curves, options)
 
 
-def similarities(vlm: VLM, encoded: Encoded, below: int) -> torch.Tensor:
+def similarities(vlm: VLM, encoded: Encoded, below: int, ways: str = "all") -> torch.Tensor:
     """(2, 2, L+1) of one prompt: by edit (mask, skip), modality (vision, text) and state."""
     vision = is_vision(encoded)
     text = ~vision
@@ -80,19 +85,20 @@ def similarities(vlm: VLM, encoded: Encoded, below: int) -> torch.Tensor:
         return visit
 
     for row, edit in enumerate(EDITS):
-        with kept_apart(vlm, encoded, below, edit), _each_state(vlm, compare(row)):
+        with cut_off(vlm, encoded, below, edit, ways), _each_state(vlm, compare(row)):
             forward(vlm, encoded)
     return cosines
 
 
 @contextmanager
-def kept_apart(vlm: VLM, encoded: Encoded, below: int, edit: str) -> Iterator[None]:
-    """Passes over this prompt run with vision and text apart in layers 0 .. below - 1, by "mask" or "skip"."""
+def cut_off(vlm: VLM, encoded: Encoded, below: int, edit: str, ways: str = "all") -> Iterator[None]:
+    """Passes over this prompt run with the image cut off in layers 0 .. below - 1, by "mask" (in `ways`) or "skip"."""
     vision = is_vision(encoded)
     layers = frozenset(range(below))
     blocks = [BlockedEdges(layers, ~vision[None], vision[None])]
-    if edit == "mask":
-        blocks.append(BlockedEdges(layers, vision[None], ~vision[None]))
+    if edit == "mask" and ways != "image_to_text":
+        unseen = ~vision if ways == "cross" else torch.ones_like(vision)
+        blocks.append(BlockedEdges(layers, vision[None], unseen[None], itself=False))
     raw: list[torch.Tensor] = []
 
     def keep_raw(
@@ -128,8 +134,9 @@ SPEC = Metric(
     function=similarity,
     needs="prompts",
     title="States after masking and skipping",
-    read="Similarity of a token’s state to that of the plain model when the first layers are masked or skipped. A "
-    "curve that returns to 1 has recovered; text that stays low carries the damage to the answer.",
+    read="Similarity of a token’s state to that of the plain model when the first layers are masked (no attention "
+    "to or from image tokens but each one’s to itself) or skipped. A curve that returns to 1 has recovered; text that "
+    "stays low carries the damage to the answer.",
     source=EARLY,
     equation="sₘ(l) = meanᵢ cos(h_plain[l]ᵢ, h_edited[l]ᵢ) over the tokens i of a modality m",
     unit="cosine similarity",

@@ -3,12 +3,15 @@
     E'[i] = e_bar for i in S, E[i] otherwise
 
 Sets S: the object's tokens, those with one and two rings around them, register tokens (embeddings of outlying norm),
-those of the highest integrated gradients, and random ones. Asked are a description (does it still name the object), a
-poll ("Is there a ...?", yes to no), and the pair's own question (does its first token change). Source: Neo et al.,
-"Towards Interpreting Visual Information Processing in Vision-Language Models" (ICLR 2025).
+those of the highest integrated gradients, random ones, and a user's own. Asked are a description (does it still name
+the object), a poll ("Is there a ...?", yes to no), and the pair's own question (does its first token change). Source:
+Neo et al., "Towards Interpreting Visual Information Processing in Vision-Language Models" (ICLR 2025).
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,16 @@ from vfl.metrics.edited_prompts import (
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, object_tokens
-from vfl.metrics.result import Result, cut_answers, mean_scalar, result, share_scalar
+from vfl.metrics.result import Result, cluster_of, cut_answers, mean_scalar, result, share_scalar
 from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
 from vfl.probes import match
+from vfl.probes.asking import first_tokens
 from vfl.probes.functions import recognition
 from vfl.probes.pair import Pair, Which
+
+logger = logging.getLogger(__name__)
 
 EVALUATIONS = ("generative", "polling", "vqa")
 DESCRIBE = "Describe the image."
@@ -46,6 +52,10 @@ REGISTER_DEVIATIONS = 2.0
 # Of the image's tokens; the paper's 40 and 100, and 60 and 250, of 576.
 GRADIENT_SHARES = (0.07, 0.17)
 RANDOM_SHARES = (0.10, 0.43)
+INCOMPLETE = 0.05  # a mean residual of integrated gradients beyond which more steps are advised
+YES = ("Yes", "yes")
+
+Chosen = Sequence[int] | Sequence[Sequence[float]]
 
 
 def token_ablation(
@@ -59,38 +69,46 @@ def token_ablation(
     gradient_shares: Sequence[float] = GRADIENT_SHARES,
     gradient_steps: int = STEPS,
     random_shares: Sequence[float] = RANDOM_SHARES,
+    chosen: Mapping[str, Chosen] | None = None,
     seed: int = 0,
+    prefix: str = "",
     describe: str = DESCRIBE,
     description_tokens: int = DESCRIPTION_TOKENS,
 ) -> Result:
     """Share of rightly given answers that flip when some image tokens are set to the mean embedding.
 
-    On DeepStack models their features at these tokens are set to the mean over the image's tokens.
+    All sets of an evaluation are tried on the same samples: the images whose object has a box in the picture that the
+    model gets, and a name. On DeepStack models their features at these tokens are set to the mean over the image's.
 
     Args:
         vlm: the model.
-        pairs: probe pairs. An image needs a box and its pair a label for the first two evaluations; without a box the
-            third leaves out the object's sets.
+        pairs: probe pairs. Images without a box (such as canvases without the object), and pairs without a label, are
+            left out.
         evaluations: of "generative" (the label is named in a description), "polling" (the answer is no longer yes) and
             "vqa" (the first token of the pair's own answer changes).
         images: folder of pictures for e_bar; by default the pairs' own images.
         cache: file (safetensors) that keeps the folder's e_bar.
-        noise_filter: keep only samples whose answer is wrong once the boxes are filled with noise (images without a box
-            are kept). Every sample must be answered rightly at first.
-        gradient_shares: sizes of the sets of highest integrated gradients, as shares of the image's tokens.
+        noise_filter: keep only samples whose answer is wrong once the boxes are filled with noise. Every sample must be
+            answered rightly at first.
+        gradient_shares: sizes of the sets of highest integrated gradients, as shares of the image's tokens. They are
+            those of "Yes" to the polling question, one ranking an image for all evaluations.
         gradient_steps: of integrated gradients, each a forward and a backward pass; 0 leaves them out.
         random_shares: sizes of the random sets; one of the object's size is added.
+        chosen: name -> a set of your own, the same on all images: numbers of image tokens in reading order, or boxes
+            [x0, y0, x1, y1] in shares of the image's sides, 0 to 1.
         seed: of the random sets.
+        prefix: beginning of the answer in "vqa", such as the paper's "It is a".
         describe: what is asked for a description.
         description_tokens: its bound.
 
     Returns:
-        For each evaluation e and set s, scalars "e/s" (share of kept samples that flip, Wilson) and "e/s/tokens" (mean
-        size of the set), "e/right" and "e/kept" (shares of images asked). "without_object": ids of pairs without a box
-        or a label.
+        For each evaluation e and set s, scalars "e/s" (share of kept samples that flip, Wilson; an empty set flips
+        nothing) and "e/s/tokens" (mean size of the set), "e/right" and "e/kept" (shares of images asked); and
+        "gradients/residual", the mean share by which the attributions miss completeness. "without_object": ids of pairs
+        without a box or a label.
 
     Raises:
-        InputError: without pairs, for unknown evaluations, or shares outside of 0 .. 1.
+        InputError: without pairs, for unknown evaluations, shares outside of 0 .. 1, or sets that an image lacks.
     """
     check_pairs(pairs, "token_ablation")
     if unknown := [name for name in evaluations if name not in EVALUATIONS]:
@@ -102,53 +120,80 @@ def token_ablation(
     else:
         blank = cached_mean(vlm, Path(images), None if cache is None else Path(cache))
     places, generator = Places(vlm), torch.Generator().manual_seed(seed)
-    scalars: dict[str, Any] = {}
-    cut: dict[str, list[bool]] = {}
-    for evaluation in evaluations:
-        right, kept = [], []
-        flips: dict[str, list[bool]] = {}
-        sizes: dict[str, list[float]] = {}
-        for pair in pairs:
-            for which in asked_images(pair):
-                boxes = pair.boxes.get(which, [])
-                if evaluation != "vqa" and not (boxes and pair.label):
-                    continue
+    outcomes = {evaluation: _Outcomes() for evaluation in evaluations}
+    residuals: list[float] = []
+    ranked: list[Hashable] = []
+    for pair in pairs:
+        for which in asked_images(pair):
+            boxes = pair.boxes.get(which, [])
+            if not boxes or not pair.label:
+                continue
 
-                def asked(vlm: VLM, pair: Pair, which: Which, image: ImageLike, kind: str = evaluation) -> Question:
-                    return _question(vlm, pair, which, image, kind, describe, description_tokens)
+            def asked(vlm: VLM, pair: Pair, which: Which, image: ImageLike, kind: str) -> Question:
+                return _question(vlm, pair, which, image, kind, describe, description_tokens, prefix)
 
-                question = asked(vlm, pair, which, pair.path(which))
+            questions = {kind: asked(vlm, pair, which, pair.path(which), kind) for kind in evaluations}
+            encoded = next(iter(questions.values())).encoded
+            regions = places.of(encoded)
+            if not object_tokens(regions, boxes).any():  # in a part that the processor cuts off
+                continue
+            kept: dict[str, Reply] = {}
+            for kind, question in questions.items():
                 plain = reply(vlm, question)
-                right.append(plain.right)
-                if evaluation == "vqa":  # the others are meant to end early
-                    cut.setdefault(evaluation, []).append(plain.cut)
-                filtered = noise_filter and bool(boxes)
-                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which, asked)))
-                if not kept[-1]:
-                    continue
-                regions = places.of(question.encoded) if boxes else None
-                sets = token_sets(vlm, question.encoded, regions, boxes, random_shares, generator)
-                if gradient_steps:
-                    scores = integrated_gradients(vlm, question.encoded, plain.token, blank, steps=gradient_steps)
-                    sets |= {f"gradients_{_percent(share)}": _top(scores, share) for share in gradient_shares}
-                for name, edited in zip(sets, ablated(vlm, question, list(sets.values()), blank), strict=True):
-                    flips.setdefault(name, []).append(_flipped(evaluation, plain, edited))
-                    sizes.setdefault(name, []).append(float(sets[name].sum()))
-        if not right:
+                needed = plain.right and (not noise_filter or needs_object(vlm, pair, which, partial(asked, kind=kind)))
+                outcomes[kind].clusters.append(cluster_of(pair))
+                outcomes[kind].right.append(plain.right)
+                outcomes[kind].kept.append(needed)
+                outcomes[kind].cut.append(plain.cut)
+                if needed:
+                    kept[kind] = plain
+            if not kept:
+                continue
+            sets = token_sets(vlm, encoded, regions, boxes, random_shares, generator)
+            sets |= {name: chosen_tokens(name, own, regions, encoded) for name, own in (chosen or {}).items()}
+            if gradient_steps:
+                poll = asked(vlm, pair, which, pair.path(which), "polling")
+                attribution = integrated_gradients(vlm, poll.encoded, yes_token(vlm, poll), blank, steps=gradient_steps)
+                residuals.append(attribution.residual)
+                ranked.append(cluster_of(pair))
+                for share in gradient_shares:
+                    sets[f"gradients_{_percent(share)}"] = _top(attribution.scores, share)
+            for kind, plain in kept.items():
+                answers = ablated(vlm, questions[kind], list(sets.values()), blank)
+                for (name, tokens), edited in zip(sets.items(), answers, strict=True):
+                    flipped = bool(tokens.any()) and _flipped(kind, plain, edited)
+                    outcomes[kind].flips.setdefault(name, []).append(flipped)
+                    outcomes[kind].sizes.setdefault(name, []).append(float(tokens.sum()))
+    scalars: dict[str, Any] = {}
+    for evaluation, outcome in outcomes.items():
+        if not outcome.right:
             continue
-        scalars[f"{evaluation}/right"] = share_scalar(right)
-        scalars[f"{evaluation}/kept"] = share_scalar(kept)
-        for name, flags in flips.items():
-            scalars[f"{evaluation}/{name}"] = share_scalar(flags)
-            scalars[f"{evaluation}/{name}/tokens"] = mean_scalar(sizes[name])
+        scalars[f"{evaluation}/right"] = share_scalar(outcome.right, clusters=outcome.clusters)
+        scalars[f"{evaluation}/kept"] = share_scalar(outcome.kept, clusters=outcome.clusters)
+        of_kept = [name for name, needed in zip(outcome.clusters, outcome.kept, strict=True) if needed]
+        for name, flags in outcome.flips.items():
+            scalars[f"{evaluation}/{name}"] = share_scalar(flags, clusters=of_kept)
+            scalars[f"{evaluation}/{name}/tokens"] = mean_scalar(outcome.sizes[name], clusters=of_kept)
+    if residuals:
+        scalars["gradients/residual"] = mean_scalar(residuals, clusters=ranked)
+        if (mean := sum(residuals) / len(residuals)) > INCOMPLETE:
+            logger.warning(
+                "integrated gradients miss completeness by %.0f%% on average with gradient_steps=%d: their ranking is "
+                "rough; give more steps.",
+                100 * mean,
+                gradient_steps,
+            )
     options = {
         "evaluations": list(evaluations),
         "mean_embedding": "the pairs' images" if images is None else images,
         "noise_filter": noise_filter,
         "gradient_shares": list(gradient_shares),
         "gradient_steps": gradient_steps,
+        "gradients": 'of "Yes" to the polling question',
         "random_shares": list(random_shares),
+        "chosen": {name: list(own) for name, own in (chosen or {}).items()},
         "seed": seed,
+        "prefix": prefix,
         "describe": describe,
         "description_tokens": description_tokens,
         "register_deviations": REGISTER_DEVIATIONS,
@@ -156,37 +201,77 @@ def token_ablation(
         "object": "any overlap with the box",
     }
     without = [pair.id for pair in pairs if not pair.label or not any(pair.boxes.get(which) for which in IMAGES)]
-    return result(len(pairs), scalars, {}, options, without_object=without, **cut_answers(cut))
+    # descriptions and polls are meant to end early
+    cut = cut_answers({"vqa": outcomes["vqa"].cut} if "vqa" in outcomes and outcomes["vqa"].cut else {})
+    return result(len(pairs), scalars, {}, options, without_object=without, **cut)
+
+
+@dataclass
+class _Outcomes:
+    """What becomes of the samples of an evaluation: of all, and by set of those kept."""
+
+    clusters: list[Hashable] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+    kept: list[bool] = field(default_factory=list)
+    cut: list[bool] = field(default_factory=list)
+    flips: dict[str, list[bool]] = field(default_factory=dict)
+    sizes: dict[str, list[float]] = field(default_factory=dict)
 
 
 def token_sets(
     vlm: VLM,
     encoded: Encoded,
-    regions: torch.Tensor | None,
+    regions: torch.Tensor,
     boxes: Sequence[Sequence[float]],
     random_shares: Sequence[float],
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
-    """(V,) bool by name: the object's sets where there is a box, register tokens and random ones; empty sets left out.
+    """(V,) bool by name: the object's sets, register tokens (perhaps none) and random ones.
 
     Register tokens: ||E[i]|| > mean + 2 std over the image's tokens.
     """
     embeds = decoder_inputs(vlm, encoded.inputs)["inputs_embeds"]
     rows = embeds[0, (encoded.input_ids[0] == vlm.parts.image_token_id).to(embeds.device)]
     norms = rows.to(torch.promote_types(rows.dtype, torch.float32)).norm(dim=-1).cpu()
-    sets = {}
-    if regions is not None:
-        sets = {
-            name: object_tokens(regions, boxes, ring) for ring, name in enumerate(("object", "object+1", "object+2"))
-        }
+    sets = {name: object_tokens(regions, boxes, ring) for ring, name in enumerate(("object", "object+1", "object+2"))}
     sets["register"] = norms > norms.mean() + REGISTER_DEVIATIONS * norms.std()
     shuffled = torch.randperm(len(norms), generator=generator)
-    counts = {f"random_{_percent(share)}": _count(share, len(norms)) for share in random_shares}
-    if "object" in sets:
-        counts = {"random_object": int(sets["object"].sum())} | counts
+    counts = {"random_object": int(sets["object"].sum())}
+    counts |= {f"random_{_percent(share)}": _count(share, len(norms)) for share in random_shares}
     for name, count in counts.items():
-        sets[name] = torch.zeros(len(norms), dtype=torch.bool).index_fill(0, shuffled[:count], True)
-    return {name: tokens for name, tokens in sets.items() if tokens.any()}
+        sets[name] = _at(shuffled[:count], len(norms))
+    return sets
+
+
+def chosen_tokens(name: str, own: Chosen, regions: torch.Tensor, encoded: Encoded) -> torch.Tensor:
+    """(V,) bool of a set that a user chose, see `chosen` of `token_ablation`.
+
+    Raises:
+        InputError: for what is neither numbers of tokens that the image has nor boxes within it.
+    """
+    numbers = [token for token in own if isinstance(token, int) and 0 <= token < len(regions)]
+    if own and len(numbers) == len(own):
+        return _at(torch.tensor(numbers), len(regions))
+    width, height = encoded.image_sizes[0]
+    boxes: list[list[float]] = []
+    for box in own:
+        if (
+            isinstance(box, int | float)
+            or len(box) != 4
+            or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1)
+        ):
+            raise InputError(
+                f"The set {name!r} holds {box}; expected numbers of image tokens, 0 to {len(regions) - 1}, or boxes "
+                "[x0, y0, x1, y1] in shares of the image's sides, 0 to 1."
+            )
+        boxes.append([box[0] * width, box[1] * height, box[2] * width, box[3] * height])
+    return object_tokens(regions, boxes)
+
+
+def yes_token(vlm: VLM, poll: Question) -> int:
+    """The likeliest of the tokens that "Yes" begins with, for a polling question."""
+    likely = reply(vlm, poll).probabilities
+    return max(first_tokens(vlm, YES), key=lambda token: float(likely[token]))
 
 
 def ablated(vlm: VLM, question: Question, sets: Sequence[torch.Tensor], blank: torch.Tensor) -> list[Reply]:
@@ -220,10 +305,17 @@ def without_tokens(
 
 
 def _question(
-    vlm: VLM, pair: Pair, which: Which, image: ImageLike, evaluation: str, describe: str, description_tokens: int
+    vlm: VLM,
+    pair: Pair,
+    which: Which,
+    image: ImageLike,
+    evaluation: str,
+    describe: str,
+    description_tokens: int,
+    prefix: str,
 ) -> Question:
     if evaluation == "vqa":
-        return question_on(vlm, pair, which, image)
+        return question_on(vlm, pair, which, image, prefix)
     assert pair.label is not None
     if evaluation == "polling":
         encoded = vlm.ask(recognition.question(pair.label), image)
@@ -242,7 +334,11 @@ def _flipped(evaluation: str, plain: Reply, edited: Reply) -> bool:
 
 def _top(scores: torch.Tensor, share: float) -> torch.Tensor:
     chosen = scores.argsort(descending=True, stable=True)[: _count(share, len(scores))]
-    return torch.zeros(len(scores), dtype=torch.bool).index_fill(0, chosen, True)
+    return _at(chosen, len(scores))
+
+
+def _at(places: torch.Tensor, length: int) -> torch.Tensor:
+    return torch.zeros(length, dtype=torch.bool).index_fill(0, places, True)
 
 
 def _count(share: float, num_tokens: int) -> int:
@@ -255,13 +351,15 @@ def _percent(share: float) -> str:
 
 SPEC = Metric(
     function=token_ablation,
-    needs="pairs",
+    needs="pairs with boxes",
     title="Ablating vision tokens",
     read="Share of right answers that turn wrong when a set of vision tokens is replaced by the mean embedding. "
-    "Compare sets of equal size: the object’s own tokens (and a ring or two around them) against as many random ones.",
+    "Compare sets of equal size: the object’s own tokens (and a ring or two around them) against as many random ones. "
+    "Integrated gradients rank the tokens by what speaks for “Yes, there is one”; a residual of more than a few per "
+    "cent says that they need more steps.",
     source=NEO,
     equation="E′[i] = ē for i in S, E[i] otherwise",
     unit=SHARE,
-    units={"tokens": "tokens"},
+    units={"tokens": "tokens", "residual": "share of the logit’s change"},
     only_images="it replaces the tokens of an object's place in the picture",
 )

@@ -46,6 +46,21 @@ def unique_information(joint: ArrayLike, *, iterations: int = ITERATIONS, tolera
     return max(0.0, before)
 
 
+def information_parts(joint: ArrayLike, *, iterations: int = ITERATIONS) -> dict[str, float]:
+    """I(Y; X, X') of P(y, x, x') in its four parts, which add up to it, in nats.
+
+    Returns:
+        "unique" of X' and "unique_before" of X alone, "shared" by both, and "synergy" that only both together tell.
+    """
+    table = _checked(joint)
+    ours, theirs = mutual_information(table.sum(2)), mutual_information(table.sum(1))
+    unique = min(unique_information(table, iterations=iterations), theirs)
+    shared = min(theirs - unique, ours)
+    whole = mutual_information(table.reshape(len(table), -1))
+    parts = {"unique": unique, "unique_before": ours - shared, "shared": shared}
+    return {**parts, "synergy": max(0.0, whole - sum(parts.values()))}
+
+
 def conditional_information(joint: Floats) -> float:
     """I(Y; X' | X) of P(y, x, x')."""
     pair, with_x, x = joint.sum(0), joint.sum(2), joint.sum((0, 2))

@@ -8,7 +8,7 @@ itself ("token"; "Unveiling Visual Perception in Language Models"). In every row
 the query's own position add up to 1.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Literal, get_args
 
 import torch
@@ -17,6 +17,7 @@ from vfl.engine.attention_tap import Reader, tapped
 from vfl.engine.layer_trace import trace_after, trace_prompt
 from vfl.engine.states import forward, is_vision
 from vfl.errors import InputError
+from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
 from vfl.metrics.spec import SKIP, Metric
 from vfl.models.depth import in_proportion
@@ -25,6 +26,7 @@ from vfl.models.vlm import VLM
 
 Query = Literal["predicts", "token"]
 PAPER_LAYERS = (5, 18)  # of 32
+SMALL = 0.25  # of the largest attention mass on the image: what the skipping rule calls small
 
 
 def var(
@@ -48,12 +50,16 @@ def var(
     first, last = layers or svar_layers(vlm.num_layers)
     if not 0 <= first <= last < vlm.num_layers:
         raise InputError(f"layers={(first, last)} for SVAR: the model has {vlm.num_layers}, 0 to {vlm.num_layers - 1}.")
-    samples = [masses(vlm, encoded, query=query) for encoded in prompts]
+    images: list[Hashable] = []
+    samples = [masses(vlm, encoded, query=query) for encoded in noted(prompts, images)]
     by_layer = [sample.mean(-1) for sample in samples]  # (3, L)
-    curves = {name: mean_curve([s[row].tolist() for s in by_layer]) for row, name in enumerate(MASSES)}
+    curves = {
+        name: mean_curve([sample[row].tolist() for sample in by_layer], clusters=images)
+        for row, name in enumerate(MASSES)
+    }
     scalars = {
-        "svar": mean_scalar([float(sample[0, first : last + 1].sum()) for sample in by_layer]),
-        "vision": mean_scalar([float(sample[0].mean()) for sample in by_layer]),
+        "svar": mean_scalar([float(sample[0, first : last + 1].sum()) for sample in by_layer], clusters=images),
+        "vision": mean_scalar([float(sample[0].mean()) for sample in by_layer], clusters=images),
     }
     heads = torch.stack([sample[0] for sample in samples]).mean(0)
     options = {"query": query, "vision": "span", "svar_layers": [first, last]}

@@ -13,7 +13,16 @@ from vfl.errors import InputError
 from vfl.metrics.edited_prompts import boxed_images, check_pairs, question_on, reply
 from vfl.metrics.head_weight import region_masses
 from vfl.metrics.objects import Places, object_tokens
-from vfl.metrics.result import Result, by_function, cut_answers, mean_curve, mean_scalar, result, share_scalar
+from vfl.metrics.result import (
+    Result,
+    by_function,
+    cluster_of,
+    cut_answers,
+    mean_curve,
+    mean_scalar,
+    result,
+    share_scalar,
+)
 from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.metrics.var import Query
 from vfl.models.vlm import VLM
@@ -36,7 +45,7 @@ def visual_prompt(
         query: whose attention, see vfl/metrics/heads.py.
 
     Returns:
-        For each function f, scalars "f/off" and "f/on" (accuracy, Wilson), "f/gain" (on - off, bootstrap over images),
+        For each function f, scalars "f/off" and "f/on" (accuracy, Wilson), "f/gain" (on - off, bootstrap), over pairs,
         "f/region_off", "f/region_on" (attention to the region, mean over heads and layers), and curves of the last two
         over layers. "without_object": ids of pairs without a box; without any box there are no scalars.
 
@@ -58,6 +67,7 @@ def visual_prompt(
     for function, rows in by_function([pair.function for pair, _ in asked]).items():
         right: list[list[bool]] = []
         weights: list[list[list[float]]] = []
+        clusters = [cluster_of(asked[row][0]) for row in rows]
         for pair, which in (asked[row] for row in rows):
             shown = (pair.open(which), outlined(pair, which, colour, width))
             questions = [question_on(vlm, pair, which, image) for image in shown]
@@ -68,12 +78,14 @@ def visual_prompt(
             masses = [region_masses(vlm, question.encoded, inside, query=query)[1] for question in questions]
             weights.append([mass.mean(-1).tolist() for mass in masses])
         for name, flags in zip(("off", "on"), zip(*right, strict=True), strict=True):
-            scalars[f"{function}/{name}"] = share_scalar(flags)
-        scalars[f"{function}/gain"] = mean_scalar([float(on) - float(off) for off, on in right])
+            scalars[f"{function}/{name}"] = share_scalar(flags, clusters=clusters)
+        scalars[f"{function}/gain"] = mean_scalar([float(on) - float(off) for off, on in right], clusters=clusters)
         for at, name in enumerate(("region_off", "region_on")):
             by_layer = [sample[at] for sample in weights]
-            curves[f"{function}/{name}"] = mean_curve(by_layer)
-            scalars[f"{function}/{name}"] = mean_scalar([sum(values) / len(values) for values in by_layer])
+            curves[f"{function}/{name}"] = mean_curve(by_layer, clusters=clusters)
+            scalars[f"{function}/{name}"] = mean_scalar(
+                [sum(values) / len(values) for values in by_layer], clusters=clusters
+            )
     options = {"colour": colour, "width": width, "query": query, "region": "any overlap with the box"}
     with_box = {pair.id for pair, _ in asked}
     without = [pair.id for pair in pairs if pair.id not in with_box]

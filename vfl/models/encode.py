@@ -1,7 +1,7 @@
 """Messages and images (or sounds) to model inputs, with their span marked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,19 @@ class Encoded:
         return {
             name: value[:, :end] if _of_tokens(name, value, shape) else value for name, value in self.inputs.items()
         }
+
+    def continued(self, ids: Sequence[int]) -> "Encoded":
+        """The prompt with tokens of an answer after it, which the model goes on from."""
+        count, shape = len(ids), self.input_ids.shape
+        inputs = {
+            name: torch.cat([value, value[:, -1:].expand(-1, count)], dim=1)
+            if _of_tokens(name, value, shape)
+            else value
+            for name, value in self.inputs.items()
+        }
+        inputs["input_ids"] = torch.cat([self.input_ids, self.input_ids.new_tensor([list(ids)])], dim=1)
+        following = self.positions[..., -1:] + torch.arange(1, count + 1, device=self.positions.device)
+        return replace(self, inputs=inputs, positions=torch.cat([self.positions, following], dim=-1))
 
 
 def fill_images(

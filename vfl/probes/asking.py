@@ -1,12 +1,15 @@
 """A probe pair as a model family wants it asked, and its answers as probes are compared."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from vfl.engine.image_cache import ImageCache
 from vfl.engine.joint_prefill import prefill_all
+from vfl.errors import InputError
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 from vfl.probes import match
@@ -99,6 +102,32 @@ def cut_warning(shares: Mapping[str, float]) -> str:
         f"answers came to no end within the tokens that they may have ({listed}) and are judged by what is there: "
         "allow more with max_new_tokens (--max-new-tokens)."
     )
+
+
+def first_tokens(vlm: VLM, spellings: Iterable[str]) -> list[int]:
+    """Tokens that texts begin with, at the start of an answer and inside one, without word-boundary marks alone."""
+    firsts = set()
+    for spelling in {start + text for text in spellings for start in ("", " ")}:
+        ids = vlm.answer_ids(spelling)
+        # a word-boundary mark of its own ("▁", "Ġ") says nothing about the text
+        named = [i for i, text in zip(ids, vlm.tokenizer.convert_ids_to_tokens(ids), strict=True) if text.strip("▁Ġ")]
+        firsts.add((named or ids)[0])
+    return sorted(firsts)
+
+
+def likeliest_letter(vlm: VLM, letters: Sequence[str], logits: torch.Tensor) -> str:
+    """The letter whose first token is likeliest; `logits` (vocabulary,), or probabilities, predict that token.
+
+    Raises:
+        InputError: where the tokenizer begins several letters with one token, so that they can't be told apart.
+    """
+    firsts = [first_tokens(vlm, [letter]) for letter in letters]
+    if len({token for tokens in firsts for token in tokens}) < sum(map(len, firsts)):
+        raise InputError(
+            f"The letters {', '.join(letters)} begin with the same token in this tokenizer: logits can't tell them "
+            "apart. Read the generated answers instead (letters: text)."
+        )
+    return letters[max(range(len(letters)), key=lambda at: float(logits[firsts[at]].max()))]
 
 
 def read_answer(vlm: VLM, pair: Pair, text: str, encoded: Sizes) -> str:

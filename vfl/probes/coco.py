@@ -26,7 +26,7 @@ from vfl.probes.make import check_functions
 from vfl.probes.match import Box, iou
 from vfl.probes.pair import DrawnPair
 
-SMALLEST = 0.02  # of the image's area: smaller objects are left out as tiny
+SMALLEST = 0.02  # of the image's area: smaller objects are left out as tiny, unless pixels say what is
 OVERLAP = 0.1  # intersection over union of a box and its mirror image, at most
 FUNCTIONS = ("recognition", "grounding")
 
@@ -64,6 +64,39 @@ class CocoFile(_Read):
 
 
 @dataclass(frozen=True)
+class ObjectFilter:
+    """Which annotated objects are taken.
+
+    Attributes:
+        smallest, largest: area of the box in pixels, both included; without `smallest`, a share of the image.
+        alone: only objects that are the only one of their class in the image.
+        most_annotations: most annotated objects in the image.
+    """
+
+    smallest: float | None = None
+    largest: float | None = None
+    alone: bool = False
+    most_annotations: int | None = None
+
+    def reason_against(self, box: Box | None, image: CocoImage, alone: bool, annotations: int) -> str | None:
+        """Why an object is left out, or None."""
+        area = 0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1])
+        least = SMALLEST * image.width * image.height if self.smallest is None else self.smallest
+        if box is None or area < least:
+            return "tiny"
+        if self.largest is not None and area > self.largest:
+            return "large"
+        if self.alone and not alone:
+            return "several of the class in the image"
+        if self.most_annotations is not None and annotations > self.most_annotations:
+            return "many objects in the image"
+        return None
+
+
+ALL_OBJECTS = ObjectFilter()
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One annotated object that can be asked about; `alone`: the only one of its class in the image."""
 
@@ -80,8 +113,17 @@ def coco_pairs(
     functions: Sequence[str] = FUNCTIONS,
     pairs: int = 100,
     seed: int = 0,
+    objects: ObjectFilter = ALL_OBJECTS,
 ) -> tuple[Iterator[DrawnPair], dict[str, Counter[str]]]:
     """Up to `pairs` pairs of each function, in an order drawn from the seed in which the classes take turns.
+
+    Args:
+        annotations: a COCO annotation file.
+        images: folder of its images.
+        functions: of FUNCTIONS.
+        pairs: most of each function.
+        seed: of the order.
+        objects: which of them are taken.
 
     Returns:
         The pairs, each drawn when its turn comes, and for each function how many annotations were left out, by reason.
@@ -96,7 +138,7 @@ def coco_pairs(
     root = Path(images)
     if not root.is_dir():
         raise InputError(f"{root} is no folder; give the folder that holds the images of {annotations}")
-    candidates, left_out = read_candidates(Path(annotations))
+    candidates, left_out = read_candidates(Path(annotations), objects)
     chosen: list[tuple[str, Candidate]] = []
     reasons: dict[str, Counter[str]] = {}
     for function in functions:
@@ -109,8 +151,8 @@ def coco_pairs(
     return (_draw(function, candidate, root.resolve(), seed) for function, candidate in chosen), reasons
 
 
-def read_candidates(path: Path) -> tuple[list[Candidate], Counter[str]]:
-    """The objects of an annotation file that are neither crowds nor tiny, in the order of their ids."""
+def read_candidates(path: Path, objects: ObjectFilter = ALL_OBJECTS) -> tuple[list[Candidate], Counter[str]]:
+    """The objects of an annotation file that are no crowds and pass the filter, in the order of their ids."""
     try:
         coco = CocoFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -124,6 +166,7 @@ def read_candidates(path: Path) -> tuple[list[Candidate], Counter[str]]:
     by_id = {image.id: image for image in coco.images}
     names = {category.id: category.name for category in coco.categories}
     instances = Counter((annotation.image_id, annotation.category_id) for annotation in coco.annotations)
+    in_image = Counter(annotation.image_id for annotation in coco.annotations)
     left_out: Counter[str] = Counter()
     candidates: list[Candidate] = []
     for annotation in sorted(coco.annotations, key=lambda annotation: annotation.id):
@@ -134,12 +177,12 @@ def read_candidates(path: Path) -> tuple[list[Candidate], Counter[str]]:
             )
         image = by_id[annotation.image_id]
         box = _clipped(annotation, image)
-        if annotation.iscrowd:
-            left_out["crowd"] += 1
-        elif box is None or (box[2] - box[0]) * (box[3] - box[1]) < SMALLEST * image.width * image.height:
-            left_out["tiny"] += 1
+        alone = instances[annotation.image_id, annotation.category_id] == 1
+        against = objects.reason_against(box, image, alone, in_image[annotation.image_id])
+        if annotation.iscrowd or against:
+            left_out["crowd" if annotation.iscrowd else str(against)] += 1
         else:
-            alone = instances[annotation.image_id, annotation.category_id] == 1
+            assert box is not None
             candidates.append(Candidate(image, annotation, names[annotation.category_id], box, alone))
     return candidates, left_out
 

@@ -6,7 +6,11 @@ answers are the same when both can be read and the values agree: an unparsable a
     text    casefolded words (anything separates but letters, digits, and signs as in "C++", "A+", "-5"). With
             `candidates` (the pair's choices, or its two expected answers), an answer that holds exactly one candidate
             as a contiguous run of words reads as that candidate: 'The text reads "HOUSE"' is HOUSE, "houses" is not,
-            "house or mouse" is neither of the two.
+            "house or mouse" is neither of the two. A candidate of one letter is none beside another lone letter: "R P"
+            is not "P"
+    letter  the capital letter of a choice (of `candidates`, by default any), where the answer names one: after "answer
+            is" and its like, at the start ("B", "B.", "B) a dog"), or in brackets or quotes. A letter inside of prose
+            is none ("It is A cat", "A cat"), and two of them are none
     number  the first integer or number word, up to ninety-nine; "none" and "no cups" are 0, "1 row of 3 cups" is 3
     yesno   the first word that is "yes" or "no" (or "yeah", "yep", "nope")
     box     "[x0, y0, x1, y1]" in pixels; the same where intersection over union is above .5
@@ -25,7 +29,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
-MatchKind = Literal["text", "number", "yesno", "box", "point"]
+MatchKind = Literal["text", "number", "yesno", "box", "point", "letter"]
 Box = tuple[float, float, float, float]
 Value = tuple[str, ...] | tuple[float, ...] | float | str
 
@@ -58,6 +62,18 @@ _OF = re.compile(
 )
 _SIGNS = re.compile(r"(?<=[^\W\d_])[+#]+(?![^\W_])|(?<![\w-])-(?=\d)")
 _YES_NO = {"yes": "yes", "yeah": "yes", "yep": "yes", "yup": "yes", "no": "no", "nope": "no", "nah": "no"}
+# A choice's letter: nothing of a word behind it, nor a word behind a letter that is one itself ("A cat", "I see")
+_LETTER = r"([A-Z])(?![^\W_]|['’&+#]|-\w)(?!(?<=[AI])[ \t]+[^\W\d_A-Z])"
+_SAYS = re.compile(
+    r"(?i:\b(?:answer|option|choice|letter)(?:\s+(?:is|was|would\s+be|should\s+be|must\s+be))?(?:\s+(?:option|choice|letter))?)"
+    r"[\s:=\"'“‘*_`(\[{$\\]*(?:(?:boxed|text)\{)?" + _LETTER
+)
+_BEGINS = re.compile(r"[\W_]*(?:(?i:boxed|text|answer)[{>])?" + _LETTER)
+_IS_RIGHT = re.compile(r"[\W_]*([A-Z])\s+(?i:is\s+(?:the\s+)?(?:correct|right|answer|best))\b")
+_ENCLOSED = re.compile(r"[(\[{<>\"'“‘*`]([A-Z])[)\]}<\"'”’*`]")
+_LISTED = re.compile(r"(?:^|(?<=[\s(\[]))([A-Z])[.):\]](?=\s|$)", re.MULTILINE)
+_ANOTHER = re.compile(r"[\W_]*(?:(?i:or|and|nor)\b|[,/&+])[\W_]*[A-Z](?!\w)")
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _THINK, _THOUGHT = "<think>", "</think>"
 _COORDINATE = r"\s*(-?\d+(?:\.\d+)?)\s*"
 
@@ -67,6 +83,8 @@ def read(kind: MatchKind, answer: str, candidates: Sequence[str] = ()) -> Value 
     answer = said(answer)
     if kind == "text":
         return _read_text(answer, candidates)
+    if kind == "letter":
+        return _read_letter(answer, candidates or _ALPHABET)
     if kind == "number":
         return _read_number(answer)
     if kind == "yesno":
@@ -86,7 +104,8 @@ def same(
     """Whether two answers are the same under `kind`; False where either cannot be parsed.
 
     Args:
-        candidates: for "text", the answers that are to be found inside a sentence (see the module's text).
+        candidates: for "text", the answers that are to be found inside a sentence (see the module's text); for
+            "letter", those that there are.
         box: for "point", the box of the object asked for, in pixels.
         image_size: for "point", (width, height) in pixels; needed where `box` does not decide.
     """
@@ -113,12 +132,29 @@ def is_thinking(text: str) -> bool:
     return _THINK in text and _THOUGHT not in text
 
 
+def are_letters(candidates: Sequence[str]) -> bool:
+    """Whether answers are told by the letter of a choice: all of several are single capitals."""
+    return len(candidates) > 1 and all(candidate in _ALPHABET and len(candidate) == 1 for candidate in candidates)
+
+
+def listed_letters(question: str) -> tuple[str, ...]:
+    """The letters of the choices that a question lists ("A. here B. there", a line each or not), from A on; or none."""
+    there = set(_LISTED.findall(unicodedata.normalize("NFKC", question)))
+    listed = tuple(letter for number, letter in enumerate(_ALPHABET) if set(_ALPHABET[: number + 1]) <= there)
+    return listed if len(listed) > 1 else ()
+
+
 def words(text: str) -> tuple[str, ...]:
     """Casefolded words: letters, digits and combining marks (vowel signs of many scripts) stay, the rest separates.
 
     Signs that tell names and numbers apart stay too: "+" and "#" behind a letter, a minus before a number.
     """
-    text = unicodedata.normalize("NFKC", text).casefold()
+    return tuple(word.casefold() for word in _written_words(text))
+
+
+def _written_words(text: str) -> tuple[str, ...]:
+    """Words as they are written."""
+    text = unicodedata.normalize("NFKC", text)
     kept = {place for sign in _SIGNS.finditer(text) for place in range(*sign.span())}
     return tuple(
         "".join(c if i in kept or unicodedata.category(c)[0] in "LNM" else " " for i, c in enumerate(text)).split()
@@ -136,16 +172,43 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _read_text(answer: str, candidates: Sequence[str]) -> tuple[str, ...] | None:
-    spoken = words(answer)
+    written = _written_words(answer)
+    spoken = tuple(word.casefold() for word in written)
     phrases = sorted({words(candidate) for candidate in candidates} - {()}, key=len, reverse=True)
     recognised: set[tuple[str, ...]] = set()
     position = 0
     while position < len(spoken):  # longest phrase first, so "dark red" is not also "red"
         phrase = next((p for p in phrases if spoken[position : position + len(p)] == p), None)
-        if phrase:
+        if phrase and not _is_spelled(written, position, len(phrase)):
             recognised.add(phrase)
         position += len(phrase) if phrase else 1
     return recognised.pop() if len(recognised) == 1 else spoken or None
+
+
+def _is_spelled(written: Sequence[str], position: int, length: int) -> bool:
+    """Whether a word is one letter of several that stand alone ("R P"); in "It is a P" the "a" is an article."""
+    if length > 1 or len(written[position]) > 1:
+        return False
+    before, after = written[:position], written[position + 1 :]
+    article = before[-1:] == ("a",) and len(before) > 1 and len(before[-2]) > 1
+    return any(len(word) == 1 and word.isalpha() for word in (*(() if article else before[-1:]), *after[:1]))
+
+
+def _read_letter(answer: str, candidates: Sequence[str]) -> tuple[str, ...] | None:
+    """A letter as it is written, so that it equals no word; an answer that names none is its words."""
+    answer = unicodedata.normalize("NFKC", answer).strip()
+    named = _IS_RIGHT.match(answer)
+    stated = [match for match in _SAYS.finditer(answer) if match[1] in candidates]
+    begins = _BEGINS.match(answer)
+    enclosed = {letter for letter in _ENCLOSED.findall(answer) if letter in candidates}
+    lists = len(set(_LISTED.findall(answer)) & set(candidates)) > 1
+    if not named and stated:
+        named = stated[-1]  # a reasoning may weigh some before
+    elif not named and not lists:
+        named = begins
+    if named and named[1] in candidates:
+        return None if _ANOTHER.match(answer, named.end(1)) else (named[1],)
+    return (enclosed.pop(),) if len(enclosed) == 1 else words(answer) or None
 
 
 def _read_number(answer: str) -> float | None:

@@ -25,6 +25,7 @@ from vfl.probes.match import Box, MatchKind
 PROBES_FILE = "probes.jsonl"
 Which = Literal["image", "source_image", "control_image"]
 WHICH: tuple[Which, ...] = ("image", "source_image", "control_image")
+LettersBy = Literal["logits", "text"]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -54,6 +55,7 @@ class Pair(BaseModel):
     _folder: Path = PrivateAttr(default=Path())
     _size: tuple[int, int] = PrivateAttr(default=(0, 0))
     _max_new_tokens: int | None = PrivateAttr(default=None)
+    _letters_by: LettersBy = PrivateAttr(default="logits")
 
     @field_validator("function", "id")
     @classmethod
@@ -95,6 +97,22 @@ class Pair(BaseModel):
         return pair
 
     @property
+    def letters(self) -> list[str]:
+        """The letters that an answer chooses from, where it is one of them: `choices` that are all capital letters."""
+        return list(self.choices) if self.match in ("letter", "text") and match.are_letters(self.choices) else []
+
+    @property
+    def by_logits(self) -> bool:
+        """Whether a metric takes the letter whose first token is likeliest, instead of reading the generated answer."""
+        return bool(self.letters) and self._letters_by == "logits"
+
+    def lettered(self, letters_by: LettersBy) -> Self:
+        """The pair with its letters chosen so."""
+        pair = self.model_copy()
+        pair._letters_by = letters_by
+        return pair
+
+    @property
     def images(self) -> list[Which]:
         """The images this pair has: image, source_image and, where there is one, control_image."""
         return [which for which in WHICH if getattr(self, which) is not None]
@@ -125,10 +143,10 @@ class Pair(BaseModel):
     def _same(self, first: str, second: str, which: Which = "image") -> bool:
         boxes = self.boxes.get(which) or ([] if which == "source_image" else self.boxes.get("image", []))
         return match.same(
-            self.match,
+            "letter" if self.letters else self.match,
             first,
             second,
-            candidates=self.choices or (self.answer, self.source_answer),
+            candidates=self.choices or (() if self.match == "letter" else (self.answer, self.source_answer)),
             box=(boxes[0][0], boxes[0][1], boxes[0][2], boxes[0][3]) if boxes else None,
             image_size=self._size,
         )
@@ -152,6 +170,7 @@ _EXPECTED: dict[MatchKind, str] = {
     "yesno": 'expected "yes" or "no"',
     "box": 'expected "[x0, y0, x1, y1]" with x0 < x1 and y0 < y1',
     "point": 'expected "[x, y]"',
+    "letter": 'expected a capital letter such as "B"',
 }
 
 

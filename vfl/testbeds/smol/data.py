@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vfl.testbeds.micro.questions import Question
 from vfl.testbeds.micro.scenes import Scene
 from vfl.testbeds.smol.config import Recipe
 from vfl.testbeds.smol.packing import Packer, Rows
-from vfl.testbeds.smol.phrasings import Question, questions
+from vfl.testbeds.smol.phrasings import questions
 from vfl.testbeds.smol.tower import draw_scenes
 
 

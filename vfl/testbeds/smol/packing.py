@@ -14,8 +14,7 @@ import torch
 from transformers import SmolVLMProcessor
 
 from vfl.probes import micro_limits as style
-from vfl.testbeds.micro.questions import FUNCTIONS
-from vfl.testbeds.smol.phrasings import Question
+from vfl.testbeds.micro.questions import FUNCTIONS, Question
 from vfl.testbeds.smol.processor import END, FAKE, GLOBAL, IMAGE, START
 
 IGNORE = -100

@@ -4,14 +4,13 @@ One wording of each function is held out: it is never trained on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from vfl.models.boxes import UNIT
 from vfl.probes import micro_limits as style
 from vfl.probes.solids import KINDS, PLURALS
-from vfl.testbeds.micro.questions import ABSENT, counting, ocr, recognition
+from vfl.testbeds.micro.questions import ABSENT, Question, counting, ocr, recognition
 from vfl.testbeds.micro.scenes import Scene, cell_box
 
 SIZE = (style.SIZE, style.SIZE)
@@ -29,17 +28,6 @@ HELD_OUT = {
     "grounding": "Give the box around the {}.",
     "ocr": "What is written in the picture?",
 }
-
-
-@dataclass(frozen=True)
-class Question:
-    """`label` is the object that is asked for, `cell` where it is: ABSENT if nowhere."""
-
-    function: str
-    text: str
-    answer: str
-    label: str | None = None
-    cell: int | None = None
 
 
 def article(label: str) -> str:
