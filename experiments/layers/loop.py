@@ -24,7 +24,7 @@ from vfl.models.vlm import VLM
 from vfl.train.arguments import DEFAULTS
 from vfl.train.backward.truncate import truncate
 from vfl.train.layers.freeze import FreezeConfig, Freezing
-from vfl.train.layers.multipliers import parameter_groups
+from vfl.train.layers.learning_rates import own_rates, parameter_groups
 from vfl.train.rows.table import conversation
 
 ROWS_AT_ONCE = 32
@@ -175,7 +175,8 @@ def fit(
         freeze: which layers are trained in the first steps alone.
         loss: of some rows.
     """
-    groups = parameter_groups(model, multipliers or {}, schedule.learning_rate, DEFAULTS["weight_decay"])
+    rates = own_rates(model, vlm.model, vlm.parts, schedule.learning_rate, multipliers or {}, {})
+    groups = parameter_groups(model, rates, schedule.learning_rate, DEFAULTS["weight_decay"])
     freezing = None if freeze is None else Freezing.of(freeze, vlm.num_layers, schedule.steps)
     optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
     warmup = math.ceil(DEFAULTS["warmup_steps"] * schedule.steps)
