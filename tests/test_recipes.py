@@ -14,6 +14,7 @@ from vfl.select.recipe import read_select_recipe
 from vfl.select.settings import ScoreConfig
 from vfl.select.subset.write import FilterConfig
 from vfl.testbeds.micro.config import read_recipe as read_pretraining
+from vfl.testbeds.smol.config import Recipe as SmolRecipe
 from vfl.train.arguments import trainer_arguments
 from vfl.train.layers.choice import chosen_layers
 from vfl.train.recipe import read_recipe
@@ -31,9 +32,12 @@ def test_locate_recipes_are_valid(path):
     assert f"vfl locate --config recipes/{path.parent.name}/locate.yaml" in (path.parent / "README.md").read_text()
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/pretrain*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/pretrain*.yaml")), ids=lambda path: path.parent.name)
 def test_pretraining_recipes_are_valid(path):
-    assert read_pretraining(path).steps > 0
+    recipe = read_config(SmolRecipe, path, {}) if path.parent.name == "smol" else read_pretraining(path)
+    assert recipe.steps > 0
+    module = f"vfl.testbeds.{path.parent.name}.train"
+    assert f"python -m {module} recipes/{path.parent.name}/{path.name}" in (path.parent / "README.md").read_text()
 
 
 @pytest.mark.parametrize("path", TRAIN, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -111,7 +111,7 @@ def test_matrices_hold_every_pair_once_over_the_diagonal(tmp_path):
 
 
 def test_the_command_sets_measurements_side_by_side(tmp_path, capsys):
-    from vfl.commands.compare import compare
+    from vfl.commands.compare import command as compare
 
     folders = [tmp_path / name for name in ("small", "large")]
     for folder in folders:

@@ -10,7 +10,7 @@ def test_a_model_of_the_papers_depth_has_the_papers_layers():
     assert [in_proportion(layer, PAPER_DEPTH) for layer in range(33)] == list(range(33))
     assert eighths(32) == [0, 4, 8, 12, 16]
     assert svar_layers(32) == (5, 18)
-    assert window_layers(32)["mid"] == (10, 19)
+    assert window_layers(32)["mid"] == (11, 20)
 
 
 def test_boundaries_keep_their_order_and_reach_both_ends():

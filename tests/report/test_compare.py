@@ -78,7 +78,7 @@ def test_out_is_a_folder_a_figure_or_a_page(maps: list[Path], tmp_path: Path) ->
 def test_the_command_prints_names_as_they_are(maps: list[Path], tmp_path: Path) -> None:
     import typer
 
-    from vfl.commands.compare import compare
+    from vfl.commands.compare import command as compare
 
     app = typer.Typer()
     app.command()(compare)

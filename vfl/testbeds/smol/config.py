@@ -45,7 +45,7 @@ class Recipe(Strict):
     finding: float = 0.5
     finding_steps: int = 600
     pictures: dict[str, float] = Field(
-        default={"mixed": 0.4, "recognition": 0.05, "counting": 0.3, "grounding": 0.2, "ocr": 0.05},
+        default={"mixed": 0.4, "recognition": 0.05, "counting": 0.25, "grounding": 0.2, "ocr": 0.1},
         description="weights of pictures that show a function alone, as probes do, and of mixed ones",
     )
     probe_phrasing: float = Field(default=0.25, description="share of questions worded as the probes word them")
