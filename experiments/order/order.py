@@ -24,7 +24,7 @@ from vfl.locate.records import read_records
 
 PUBLISHED = ("recognition", "counting", "grounding", "ocr")
 DRAWS = 2000
-LEAST = 0.1  # a function whose best single layer changes fewer answers than this has no depth
+LEAST = 0.2  # a function whose best single layer changes fewer answers than this has no depth
 
 
 @dataclass(frozen=True)
