@@ -41,17 +41,11 @@ def blind_to_text(vlm: VLM, encoded: Encoded, below: int) -> ImageCache:
     Raises:
         InputError: for a layer that the model lacks, or a prompt whose vision states depend on later text.
     """
-    trace = _image_trace(vlm, encoded, below, "an image cache blind to the text before it")
-    (span,) = encoded.spans
 
-    def masked(layer_idx: int, mask: torch.Tensor) -> torch.Tensor:
-        if layer_idx >= below:
-            return mask
-        mask = mask.clone()
-        mask[..., span.start : span.end, : span.start] = False
-        return mask
+    def hide(mask: torch.Tensor, start: int, end: int) -> None:
+        mask[..., start:end, :start] = False
 
-    return _rerun(vlm, encoded, trace, 0, trace.hidden[0], masked)
+    return _masked(vlm, encoded, below, "an image cache blind to the text before it", hide)
 
 
 @torch.no_grad()
@@ -61,15 +55,26 @@ def each_alone(vlm: VLM, encoded: Encoded, below: int) -> ImageCache:
     Raises:
         InputError: for a layer that the model lacks, or a prompt whose vision states depend on later text.
     """
-    trace = _image_trace(vlm, encoded, below, "an image cache of vision tokens that see themselves alone")
+
+    def hide(mask: torch.Tensor, start: int, end: int) -> None:
+        mask[..., start:end, :] = False
+        mask[..., start:end, start:end].diagonal(dim1=-2, dim2=-1).fill_(True)
+
+    return _masked(vlm, encoded, below, "an image cache of vision tokens that see themselves alone", hide)
+
+
+def _masked(
+    vlm: VLM, encoded: Encoded, below: int, what: str, hide: Callable[[torch.Tensor, int, int], None]
+) -> ImageCache:
+    """The image cache with `hide(mask, start, end)` of the vision span done to the masks of layers 0 .. below - 1."""
+    trace = _image_trace(vlm, encoded, below, what)
     (span,) = encoded.spans
 
     def masked(layer_idx: int, mask: torch.Tensor) -> torch.Tensor:
         if layer_idx >= below:
             return mask
         mask = mask.clone()
-        mask[..., span.start : span.end, :] = False
-        mask[..., span.start : span.end, span.start : span.end].diagonal(dim1=-2, dim2=-1).fill_(True)
+        hide(mask, span.start, span.end)
         return mask
 
     return _rerun(vlm, encoded, trace, 0, trace.hidden[0], masked)

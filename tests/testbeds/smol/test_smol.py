@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 import vfl
 from vfl.errors import InputError
-from vfl.loading.beds import SMOL_ID, probe_style, smol_folder
+from vfl.loading.beds import EMBEDDED, SMOL_ID, probe_style, smol_folder
 from vfl.loading.config import identify
 from vfl.probes.style import MICRO_STYLE
 from vfl.testbeds.micro.checkpoint import load_checkpoint
@@ -89,7 +89,7 @@ def test_training_leaves_the_language_models_own_weights(recipe: Recipe) -> None
     training = Training(recipe, torch.device("cpu"))
     frozen = {name: p.clone() for name, p in training.text.named_parameters() if "lora_" not in name}
     training.step = 0
-    training.optimizer = training._optimizer()
+    training.begin_phase()
     before = {name: parameter.clone() for name, parameter in training.parts()}
     training.advance()
     training.advance()  # the first step moves B alone: A's gradient is zero where B is
@@ -180,6 +180,14 @@ def test_parts_that_are_none_are_refused(language: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="holds no model"):
         build(language / "model.safetensors", str(language), tmp_path / "full")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_language_model_of_another_kind_is_refused(language: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json"):
+        language_module.language_model(str(tmp_path))
+    with pytest.raises(InputError, match="kind qwen2_5_vl; expected a language model of the kind llama"):
+        language_module.language_model(str(EMBEDDED))
+    assert language_module.language_model(str(language)) == str(language)
 
 
 def test_another_file_than_the_expected_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

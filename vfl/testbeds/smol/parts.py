@@ -15,10 +15,9 @@ from vfl.errors import InputError
 from vfl.testbeds.smol.config import TowerConfig
 from vfl.testbeds.smol.model import build_model
 from vfl.testbeds.smol.processor import SPECIAL, build_processor
-from vfl.testbeds.smol.training import Training
+from vfl.testbeds.smol.training import SCALE, Training
 
 LORA_A, LORA_B = ".lora_A.default.weight", ".lora_B.default.weight"
-ALPHA = 2.0  # of the LoRA's rank
 
 
 def write_parts(training: Training, path: Path) -> None:
@@ -56,7 +55,7 @@ def write_model(parts: Path, language: Path | str, folder: Path) -> None:
                 state["model.text_model.embed_tokens.weight"][ids] = tensor
             elif name.endswith(LORA_A):
                 stem = name.removesuffix(LORA_A)
-                state[f"{stem}.weight"] += ALPHA * tensors[stem + LORA_B] @ tensor
+                state[f"{stem}.weight"] += SCALE * tensors[stem + LORA_B] @ tensor
             elif not name.endswith(LORA_B):
                 state[name].copy_(tensor)
     part = folder.with_name(folder.name + ".part")

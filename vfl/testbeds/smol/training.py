@@ -36,6 +36,7 @@ FREE = (
 )
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 FINDER_RATE = 1e-3
+SCALE = 2  # of the LoRA: alpha over rank
 LOWEST = 0.05  # of the learning rate, at the last step
 
 
@@ -67,16 +68,17 @@ class Training:
         self.finder = nn.Linear(width, style.GRID**2 + 1).to(device)
         self.model.requires_grad_(False)
         self.text = self.model.model.text_model
-        adapter = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=PROJECTIONS)
+        adapter = LoraConfig(r=recipe.rank, lora_alpha=SCALE * recipe.rank, target_modules=PROJECTIONS)
         inject_adapter_in_model(adapter, self.text)
         # The rows of the image's own tokens, apart from the frozen embeddings.
         self.new_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(SPECIAL)), device=device)
         self.new_rows = nn.Parameter(self.text.get_input_embeddings().weight[self.new_ids].clone())
         self.eyes = [*self.model.model.vision_model.parameters(), *self.model.model.connector.parameters()]
         self.lora = [parameter for name, parameter in self.text.named_parameters() if "lora_" in name]
-        self.optimizer = self._optimizer()
+        self.begin_phase()
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def begin_phase(self) -> None:
+        """Make trainable what the phase of `step` trains, with a new optimizer."""
         recipe, seeing = self.recipe, self.step < 0
         for parameter in self.eyes:
             parameter.requires_grad_(seeing)
@@ -87,7 +89,7 @@ class Training:
                 {"params": [*self.lora, self.new_rows], "rate": recipe.learning_rate},
                 {"params": list(self.finder.parameters()), "rate": FINDER_RATE},
             ]
-        return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -148,7 +150,7 @@ class Training:
         self.optimizer.step()
         self.step += 1
         if self.step == 0:
-            self.optimizer = self._optimizer()
+            self.begin_phase()
         return float(loss.detach()), shares
 
     def parts(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -190,7 +192,7 @@ class Training:
                 parameter.copy_(state["parts"][name])
         self.reader.load_state_dict(state["reader"])
         self.finder.load_state_dict(state["finder"])
-        self.optimizer = self._optimizer()
+        self.begin_phase()
         rates = [group["rate"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from vfl.testbeds.micro.questions import FUNCTIONS
+from vfl.testbeds.smol.packing import Packer
 from vfl.testbeds.smol.phrasings import held_out, questions
 from vfl.testbeds.smol.tower import draw_scenes, look, pixels
 from vfl.testbeds.smol.training import Training, exact
@@ -35,7 +36,7 @@ class Watch:
         training = self.training
         shares: dict[str, list[tuple[float, int]]] = {name: [] for name in FUNCTIONS}
         longest = max(map(training.packer.size, self.asked))
-        packer = type(training.packer)(training.processor, longest)
+        packer = Packer(training.processor, longest)
         for start in range(0, PICTURES, AT_ONCE):
             asked = self.asked[start : start + AT_ONCE]
             rows = packer.pack([[each] for each in asked]).to(training.device)
