@@ -103,11 +103,19 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     both = run(MeasureConfig(out=tmp_path / "all", data=settings["data"]), vlm=vlm, progress=False)
     assert list(both.metrics) == ["cosine"]
     assert both.not_measured.keys() == {"visual_prompt"}
-    assert "2 of 2 have no box" in both.not_measured["visual_prompt"]
+    assert "column boxes or bbox" in both.not_measured["visual_prompt"]
     named = MeasureConfig(metrics="cosine,swap,token_ablation", out=tmp_path / "swap", data=settings["data"])
     with pytest.raises(InputError, match=r"swap: it needs pairs of images.* token_ablation: it needs the object's box"):
         run(named, vlm=vlm, progress=False)
-    assert not list(tmp_path.glob("swap/**/cosine.json")), "refused before the first pass"
+    boxed = [{**row, "bbox": [4, 4, image.width / 2, image.height / 2]} for row in rows]
+    (tmp_path / "boxed.json").write_text(json.dumps(boxed))
+    unnamed = MeasureConfig(metrics="cosine,token_ablation", out=tmp_path / "named", data=str(tmp_path / "boxed.json"))
+    with pytest.raises(InputError, match=r"token_ablation: it needs the object's name \(the column label of a row"):
+        run(unnamed, vlm=vlm, progress=False)
+    assert not [*tmp_path.glob("swap/**/cosine.json"), *tmp_path.glob("named/**/cosine.json")], "before the first pass"
+    config = MeasureConfig(metrics="head_weight", out=tmp_path / "boxed", data=str(tmp_path / "boxed.json"))
+    assert run(config, vlm=vlm, progress=False).metrics["head_weight"]["curves"]["region"]["n"] == 2
+    assert "x, y, width, height in pixels" in (tmp_path / "boxed" / "report.html").read_text()
 
 
 def test_with_all_what_does_not_apply_is_left_out_with_its_reason(vlm, suite, tmp_path, monkeypatch, caplog):

@@ -92,6 +92,76 @@ def test_letters_are_those_that_the_question_lists(rows):
     assert rows(row("Which?\nA. a dog\nB. a cat", "A")).pairs[0].letters == ["A", "B"]
 
 
+@pytest.mark.parametrize(
+    ("columns", "settings"),
+    [
+        ({"boxes": [[2, 1, 12, 6]]}, {}),
+        ({"boxes": {"image": [[2, 1, 12, 6]]}}, {}),
+        ({"bbox": [2.0, 1.0, 10.0, 5.0], "segmentation": [[2, 1, 12, 1, 12, 6]], "area": 50}, {}),
+        ({"bbox": [0.1, 0.1, 0.6, 0.6]}, {}),
+        ({"bbox": [2, 1, 12, 6]}, {"box_format": "xyxy"}),
+        ({"bbox": [0.1, 0.1, 0.5, 0.5]}, {"box_format": "relative_xywh"}),
+        ({"gt_box": [2, 1, 12, 6], "other_box": [0, 0, 1, 1]}, {"box_column": "gt_box"}),
+    ],
+)
+def test_a_box_is_the_same_however_a_row_writes_it(rows, columns, settings):
+    source = rows(row("What is it?", "a dog", label=" dog ", **columns), row("Is it?", "yes"), **settings)
+    first, second = source.pairs
+    assert first.boxes["image"] == [pytest.approx([2, 1, 12, 6])]
+    assert (first.label, second.label, second.boxes) == ("dog", None, {})
+    column = next(iter(columns))
+    assert [column in note and "1 rows" in note for note in source.notes] == [True]
+    assert judged(first, None).boxes_read_as == first.boxes_read_as
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "message"),
+    [
+        ({"bounding_box": [1, 1, 2, 2]}, {}, "bounding_box look like boxes"),
+        ({"gtBoxes": "1,1,2,2"}, {}, "gtBoxes look like boxes"),
+        ({"where": [1, 1, 2, 2]}, {}, "where look like boxes"),
+        ({"segmentation": [[1, 1, 2, 2]]}, {}, "segmentation look like boxes"),
+        ({"objects": {"bbox": [[1, 1, 2, 2]]}}, {}, r"objects\.bbox look like boxes"),
+        ({"boxes": [[1, 1, 2, 2]], "bbox": [1, 1, 2, 2]}, {}, "boxes, bbox look like boxes"),
+        ({"bbox": [1, 1, 2]}, {}, r"bbox holds \[1, 1, 2\]; expected a box of four numbers"),
+        ({"bbox": [12, 1, 18, 6]}, {}, "no box inside the image of 20x10 pixels.*box_format"),
+        ({"boxes": [[5, 1, 5, 6]]}, {}, "no box inside"),
+        ({"bbox": [1, 1, 2, 2], "label": 3}, {}, "label holds 3; expected the object's name"),
+        ({}, {"box_column": "gt"}, "box_column names 'gt'"),
+        ({}, {"label_column": "name"}, "label_column names 'name'"),
+    ],
+)
+def test_what_looks_like_a_box_is_never_ignored(rows, columns, settings, message):
+    with pytest.raises(InputError, match=message):
+        rows(row("What is it?", "a dog", **columns), **settings)
+
+
+def test_boxes_are_left_alone_where_that_is_said_and_texts_are_none(rows):
+    (pair,) = rows(row("What?", "a dog", gt_box=[1, 1, 2, 2]), box_column="none").pairs
+    assert not pair.boxes
+    (pair,) = rows(row("What?", "a dog", checkbox="ticked", inbox=[], label=3, bbox=None)).pairs
+    assert (pair.boxes, pair.label) == ({}, None)
+
+
+def test_a_row_has_choices_of_its_own(rows):
+    listed = "Which?\nA. a dog\nB. a cat"
+    animals = ["a dog", "a cat"]
+    text, letter = rows(row("Which?", "a cat", choices=animals), row(listed, "B", choices=animals)).pairs
+    assert (text.choices, letter.choices) == (animals, ["A", "B"])
+    assert text.correct("It is a cat.")
+    assert not text.correct("It is a dog.")
+    (pair,) = rows(row(listed, "B", choices=animals), choices=("A", "B", "C")).pairs
+    assert pair.letters == ["A", "B"]
+    for choices, asked, answer, message in (
+        (animals, "Which?", "B", "the question lists 0 letters"),
+        (animals, "Which?", "a cow", "'a cow' is none of the choices"),
+        ("a dog", "Which?", "a dog", "expected a list of different texts"),
+        ([1, 2], "Which?", "1", "expected a list of different texts"),
+    ):
+        with pytest.raises(InputError, match=message):
+            rows(row(asked, answer, choices=choices))
+
+
 def test_only_free_form_answers_are_judged(rows):
     class Yes:
         def right(self, question, expected, answer):

@@ -11,6 +11,7 @@ from vfl.errors import InputError
 from vfl.evaluate.items import DataMatch
 from vfl.io.fields import Names, OnBadRow, SomeNames, split
 from vfl.loading.config import ModelConfig
+from vfl.measure.row_objects import BoxFormat, ObjectColumns
 from vfl.metrics.measure import check_names, check_options, known_metrics
 from vfl.probes.pair import LettersBy
 
@@ -54,8 +55,21 @@ class MeasureConfig(ModelConfig):
     column: str | None = Field(default=None, description="rows are grouped by the value of this column")
     match: DataMatch = Field(default="auto", description="how answers to rows are compared")
     choices: Names = Field(
-        default=(), description="the answers that all rows choose from; letters are listed by the questions"
+        default=(),
+        description="the answers that all rows choose from, instead of each row's column `choices`; letters are listed "
+        "by the questions",
     )
+    box_column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column with the boxes of a row's object; default: boxes or bbox; none: no boxes are read",
+    )
+    box_format: BoxFormat = Field(
+        default="auto",
+        description="a box's numbers; auto: bbox is x, y, width, height, any other column x0, y0, x1, y1, in pixels; "
+        "numbers all in 0 to 1 are x0, y0, x1, y1 in shares of the sides (relative)",
+    )
+    label_column: str = Field(default="label", min_length=1, description="column with the name of a row's object")
     letters: LettersBy = Field(
         default="logits",
         description="how the letter of a choice is told, where choices are capital letters: the likeliest first token, "
@@ -89,6 +103,11 @@ class MeasureConfig(ModelConfig):
         if misplaced:
             raise ValueError(f"{misplaced[0]} is a metric; its options are set as options.{misplaced[0]}.NAME=VALUE")
         return values
+
+    @property
+    def object_columns(self) -> ObjectColumns:
+        """Where rows hold their object."""
+        return ObjectColumns(box=self.box_column, format=self.box_format, label=self.label_column)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from vfl.errors import InputError
 from vfl.evaluate.items import items_of_data
 from vfl.io.files import open_image
 from vfl.measure.judge import Judge
+from vfl.measure.row_objects import CHOICES, ObjectColumns, choices_of, object_of
 from vfl.probes import match
 from vfl.probes.pair import Pair, Which
 
@@ -23,6 +24,7 @@ class AskedPair(Pair):
 
     _single: bool = PrivateAttr(default=False)
     _judge: Judge | None = PrivateAttr(default=None)
+    _boxes_read_as: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _answers_differ(self) -> "AskedPair":
@@ -33,6 +35,11 @@ class AskedPair(Pair):
     def single(self) -> bool:
         """Whether this is a question on one image."""
         return self._single
+
+    @property
+    def boxes_read_as(self) -> str | None:
+        """Column and writing of a row's boxes, for a person; None where it has none."""
+        return self._boxes_read_as
 
     @property
     def images(self) -> list[Which]:
@@ -49,18 +56,21 @@ def judged(pair: Pair, judge: Judge) -> AskedPair:
     """The pair, with its free-form answers left to a judge."""
     asked = AskedPair.model_validate(pair.model_dump())
     asked._folder, asked._size, asked._judge = pair.folder, pair.size, judge
-    asked._single = isinstance(pair, AskedPair) and pair.single
+    if isinstance(pair, AskedPair):
+        asked._single, asked._boxes_read_as = pair.single, pair.boxes_read_as
     return asked
 
 
-def question(sample: Sample, folder: Path, number: int, **how: Any) -> AskedPair:
+def question(sample: Sample, folder: Path, number: int, *, columns: ObjectColumns, **how: Any) -> AskedPair:
     """A row as a question on its image.
 
     Args:
-        sample: one user turn with one image, and the right answer.
+        sample: one user turn with one image, and the right answer; with its stored row, whose columns may say where the
+            object is, what it is called, and what the answer chooses from.
         folder: where an image goes that the row holds itself.
         number: of the row, for that image's name.
-        how: `name`, `column` and `match` of `items_of_data`, and `choices`.
+        columns: which of the row's columns hold its object.
+        how: `name`, `column` and `match` of `items_of_data`, and `choices`, which go before the row's own.
 
     Raises:
         InputError: says why the row can't be asked.
@@ -89,11 +99,15 @@ def question(sample: Sample, folder: Path, number: int, **how: Any) -> AskedPair
         else:
             image.check()  # now, and not in the middle of a metric
         size = open_image(path).size
+        shown = object_of(sample.row or {}, size, columns)
+        own_choices = [] if choices else choices_of(sample.row or {})
     except InputError as error:
         raise InputError(f"{sample.where}: {error}") from error
     content = item.messages[0]["content"]
     texts = [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
     asked_for = "".join(texts).strip()
+    if own_choices:
+        choices = _chosen_from(sample, own_choices, asked_for, item.expected)
     if item.match == "letter" or match.are_letters(choices):
         # a question of two choices is not one of four: chance, and the letters that are compared, are its own
         listed = match.listed_letters(asked_for)
@@ -109,11 +123,35 @@ def question(sample: Sample, folder: Path, number: int, **how: Any) -> AskedPair
             source_answer=item.expected,
             match=item.match,
             choices=choices,
+            boxes={"image": shown.boxes} if shown.boxes else {},
+            label=shown.label,
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(f"{sample.where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     asked._folder, asked._size, asked._single = path.parent.resolve(), size, True
+    asked._boxes_read_as = shown.read_as
     if choices and not any(asked.correct(choice) for choice in choices):
         raise InputError(f"{sample.where}: the answer {item.expected!r} is none of the choices {', '.join(choices)}.")
     return asked
+
+
+def _chosen_from(sample: Sample, choices: list[str], asked_for: str, expected: str) -> list[str]:
+    """The answers by the column `choices`: its texts, or nothing where the letters that the question lists stand for them.
+
+    Raises:
+        InputError: where an answer is a letter that the question does not list with the choices.
+    """
+    if match.are_letters(choices):
+        return choices
+    letter = expected.strip(" .()")
+    if expected in choices or not (len(letter) == 1 and letter.isupper()):
+        return choices
+    listed = match.listed_letters(asked_for)
+    if len(listed) != len(choices):
+        raise InputError(
+            f"{sample.where}: the answer {expected!r} is a letter, the column {CHOICES} holds {len(choices)} texts, "
+            f"and the question lists {len(listed)} letters. Write the choices into the question as lines such as "
+            f'"A. {choices[0]}", or give the answer as one of the texts.'
+        )
+    return []

@@ -20,7 +20,7 @@ from vfl.loading.config import configured, identify, load_from
 from vfl.measure.config import ALL, MeasureConfig, check_metrics
 from vfl.measure.judge import Judge
 from vfl.measure.metrics_file import METRICS, MeasuredOn, Metrics
-from vfl.measure.question_pairs import judged
+from vfl.measure.question_pairs import AskedPair, judged
 from vfl.measure.report.lens_view import lens_view
 from vfl.measure.report.write import FIGURES, REPORT, write_report
 from vfl.measure.source import Source, source_of
@@ -147,7 +147,7 @@ def _measure(vlm: VLM, name: str, pairs: Sequence[Pair], config: MeasureConfig) 
     options = config.options.get(name, {})
     start = time.perf_counter()
     part: dict[str, Any] = {"given": _plain(options)}
-    if reason := _needs_a_source(name, pairs):
+    if reason := _unfit(vlm, name, pairs):
         part["reason"] = reason
     else:
         try:
@@ -192,14 +192,19 @@ def _unfit(vlm: VLM, name: str, pairs: Sequence[Pair]) -> str | None:
     spec = known_metrics()[name]
     if spec.only_images and vlm.family.modality != "image":
         return f"it does not apply to {vlm.family.name}, which hears sounds: {spec.only_images}."
-    if spec.needs == "pairs with boxes" and not any(pair.boxes.get(which) for pair in pairs for which in pair.images):
-        return f"it needs the object's box in an image; none of the {len(pairs)} pairs has one."
-    return _needs_a_source(name, pairs)
-
-
-def _needs_a_source(name: str, pairs: Sequence[Pair]) -> str | None:
-    if known_metrics()[name].needs == "pairs of images" and any("source_image" not in pair.images for pair in pairs):
-        return "it needs pairs of images; rows of questions and answers have one image each."
+    if spec.needs == "pairs of images" and any("source_image" not in pair.images for pair in pairs):
+        return (
+            "it needs pairs of images, and rows of questions and answers have one image each, whatever their columns; "
+            "give a probe suite (docs/pair-format.md)."
+        )
+    boxed = [pair for pair in pairs if any(pair.boxes.get(which) for which in pair.images)]
+    asked_alone = all(isinstance(pair, AskedPair) and pair.single for pair in pairs)
+    if spec.needs.startswith("pairs with boxes") and not boxed:
+        column = "the column boxes or bbox of a row, or box_column" if asked_alone else "the key boxes of a pair"
+        return f"it needs the object's box in an image ({column}); none of the {len(pairs)} pairs has one."
+    if spec.needs == "pairs with boxes and labels" and not any(pair.label for pair in boxed):
+        column = "the column label of a row, or label_column" if asked_alone else "the key label of a pair"
+        return f"it needs the object's name ({column}); none of the {len(boxed)} pairs with a box has one."
     return None
 
 
@@ -272,7 +277,7 @@ def _settings_of(config: MeasureConfig) -> dict[str, Any]:
 
 def _notes(vlm: VLM, source: Source, metrics: Metrics) -> list[str]:
     cut = [f"{name}: {cut_warning(part['cut'])}" for name, part in metrics.metrics.items() if part.get("cut")]
-    return [*vlm.notes, *cut, *(f"Left out: {reason}" for reason in source.left_out)]
+    return [*vlm.notes, *source.notes, *cut, *(f"Left out: {reason}" for reason in source.left_out)]
 
 
 def _save(path: Path, content: Any) -> None:

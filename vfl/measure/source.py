@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from vfl.loading.beds import probe_style
 from vfl.loading.load import resolve
 from vfl.measure.config import MeasureConfig
 from vfl.measure.question_pairs import AskedPair, question
+from vfl.measure.row_objects import NONE
 from vfl.metrics.result import by_function
 from vfl.probes.pair import PROBES_FILE, Pair
 from vfl.probes.style import STYLES
@@ -26,12 +27,13 @@ Kind = Literal["probes", "questions"]
 
 @dataclass(frozen=True)
 class Source:
-    """Pairs to measure on, and why rows were left out."""
+    """Pairs to measure on, why rows were left out, and how boxes were read."""
 
     kind: Kind
     name: str
     pairs: list[Pair]
     left_out: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """Pairs of each function."""
@@ -85,7 +87,7 @@ def _questions(config: MeasureConfig, data: str) -> Source:
     pairs: list[AskedPair] = []
     left_out: list[str] = []
     taken: Counter[str] = Counter()
-    rows = read(path, images=config.images, format=config.format, image_column=config.image_column)
+    rows = read(path, images=config.images, format=config.format, image_column=config.image_column, keep_rows=True)
     for number, row in enumerate(rows):
         try:
             asked = _asked(row, number, config, path.stem)
@@ -103,7 +105,15 @@ def _questions(config: MeasureConfig, data: str) -> Source:
         raise InputError(f"{data} has no rows of {', '.join(missing)}; groups are the values of --column.")
     if not pairs:
         raise InputError(f"{data} has no row that can be asked ({len(left_out)} left out).")
-    return Source("questions", data, list(pairs), left_out)
+    read_as = Counter(pair.boxes_read_as for pair in pairs if pair.boxes_read_as)
+    if config.box_column not in (None, NONE) and not read_as:
+        raise InputError(f"box_column names {config.box_column!r}, where no row of {data} that is asked has a box.")
+    if "label_column" in config.model_fields_set and not any(pair.label for pair in pairs):
+        raise InputError(
+            f"label_column names {config.label_column!r}, where no row of {data} that is asked has a text."
+        )
+    notes = [f"Boxes of {count} rows were read from {how}." for how, count in read_as.items()]
+    return Source("questions", data, list(pairs), left_out, notes)
 
 
 def _asked(row: Sample | BadRow, number: int, config: MeasureConfig, name: str) -> AskedPair:
@@ -113,6 +123,7 @@ def _asked(row: Sample | BadRow, number: int, config: MeasureConfig, name: str) 
         row,
         config.out / IMAGES,
         number,
+        columns=config.object_columns,
         name=name,
         column=config.column,
         match=config.match,
@@ -129,7 +140,17 @@ def _first(pairs: Sequence[Pair], most: int | None) -> list[Pair]:
 
 def _refuse_idle(config: MeasureConfig, data: str, suite: bool) -> None:
     """Settings that say nothing about this kind of data are a mistake that would go unnoticed."""
-    of_rows = ("images", "format", "column", "match", "choices", "on_bad_row")
+    of_rows = (
+        "images",
+        "format",
+        "column",
+        "match",
+        "choices",
+        "on_bad_row",
+        "box_column",
+        "box_format",
+        "label_column",
+    )
     of_generated = ("size", "seed")
     idle: tuple[str, ...] = of_rows if suite else of_generated
     if suite and data not in STYLES:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from vfl.report.words import SHARE as SHARE
 
-Needs = Literal["prompts", "pairs", "pairs of images", "pairs with boxes"]
+Needs = Literal["prompts", "pairs", "pairs of images", "pairs with boxes", "pairs with boxes and labels"]
 
 # Units by the last part of a value's name, where many metrics give such values.
 COMMON_UNITS = {
@@ -35,7 +35,8 @@ class Metric:
         function: what measures: `function(vlm, prompts or pairs, **options)` gives a result (vfl/metrics/result.py).
             The metric bears its name.
         needs: "prompts" is each pair's question on its target image, encoded; the others are pairs, of which "pairs of
-            images" have a source image and "pairs with boxes" give numbers only where the object's box is known.
+            images" have a source image, and "pairs with boxes (and labels)" give numbers only where the object's
+            box (and name) is known.
         title: a heading.
         read: how to read the figure, a few sentences.
         source: the paper.

@@ -351,7 +351,7 @@ def _percent(share: float) -> str:
 
 SPEC = Metric(
     function=token_ablation,
-    needs="pairs with boxes",
+    needs="pairs with boxes and labels",
     title="Ablating vision tokens",
     read="Share of right answers that turn wrong when a set of vision tokens is replaced by the mean embedding. "
     "Compare sets of equal size: the object’s own tokens (and a ring or two around them) against as many random ones. "
