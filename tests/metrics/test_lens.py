@@ -116,7 +116,9 @@ def test_object_tokens_that_spell_the_label_correspond(vlm, boxed, untouched):
     expected = probabilities[:, :, 0].double().mean(1)
     bare = lens(vlm, [boxed[0].model_copy(update={"source_image": boxed[0].image})])  # the same image twice
     assert bare["curves"]["confidence"]["value"] == pytest.approx(expected.tolist())
-    assert bare["curves"]["text_confidence"]["value"] != pytest.approx(expected.tolist())
+    text = lens_of(vlm, encoded, k=1, here=~is_vision(encoded))[0][:, :, 0].double().mean(1)
+    assert bare["curves"]["text_confidence"]["value"] == pytest.approx(text.tolist())
+    assert bare["scalars"]["text_confidence"]["value"] == pytest.approx(float(text.mean()))
     assert result["without_object"] == ["none"]
     assert (probabilities > 0).all()
     assert (probabilities <= 1).all()
@@ -125,7 +127,7 @@ def test_object_tokens_that_spell_the_label_correspond(vlm, boxed, untouched):
 def test_pairs_without_boxes_or_label_leave_the_object_rows_out(vlm, boxed):
     unlabelled = boxed[0].model_copy(update={"label": None})
     result = lens(vlm, [unlabelled, boxed[1]])
-    assert result["scalars"].keys() == {"confidence"}
+    assert result["scalars"].keys() == {"confidence", "text_confidence"}
     assert result["curves"].keys() == {"confidence", "text_confidence"}
     assert result["without_object"] == ["box", "none"]
 

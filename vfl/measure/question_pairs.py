@@ -137,7 +137,7 @@ def question(sample: Sample, folder: Path, number: int, *, columns: ObjectColumn
 
 
 def _chosen_from(sample: Sample, choices: list[str], asked_for: str, expected: str) -> list[str]:
-    """The answers by the column `choices`: its texts, or nothing where the letters that the question lists stand for them.
+    """The answers by the column `choices`: its texts, or none where the letters that the question lists stand for them.
 
     Raises:
         InputError: where an answer is a letter that the question does not list with the choices.

@@ -34,10 +34,10 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
 
     Returns:
         Curves over states h[0] .. h[L]: "confidence" (probability of the likeliest entry, mean over image tokens),
-        "text_confidence" (over the tokens outside of the image) and
-        "correspondence" (share of object tokens), bootstrap over pairs; scalars "confidence" (mean over states),
-        "correspondence" (at each image's best state) and "best" (that state, the earliest among equals; over images
-        with any correspondence). "without_object": ids of the pairs that have no box or label.
+        "text_confidence" (over the tokens outside of the image) and "correspondence" (share of object tokens),
+        bootstrap over pairs; scalars "confidence" and "text_confidence" (means over states), "correspondence" (at each
+        image's best state) and "best" (that state, the earliest among equals; over images with any correspondence).
+        "without_object": ids of the pairs that have no box or label.
 
     Raises:
         InputError: without pairs, or where the image's tokens can't be placed in the picture.
@@ -80,7 +80,10 @@ def lens(vlm: VLM, pairs: Sequence[Pair]) -> Result:
         "confidence": mean_curve(confidence, axis="state", clusters=clusters),
         "text_confidence": mean_curve(text_confidence, axis="state", clusters=clusters),
     }
-    scalars = {"confidence": mean_scalar([sum(sample) / len(sample) for sample in confidence], clusters=clusters)}
+    scalars = {
+        "confidence": mean_scalar([sum(sample) / len(sample) for sample in confidence], clusters=clusters),
+        "text_confidence": mean_scalar([sum(sample) / len(sample) for sample in text_confidence], clusters=clusters),
+    }
     if spelled:
         curves["correspondence"] = mean_curve(spelled, axis="state", clusters=of_spelled)
         scalars["correspondence"] = mean_scalar([max(sample) for sample in spelled], clusters=of_spelled)
