@@ -8,6 +8,7 @@ import torch
 
 import vfl
 from vfl.engine.image_cache import prefill
+from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
@@ -59,6 +60,38 @@ def test_nothing_masked_is_the_plain_model_and_everything_is_no_image(vlm, pairs
     for name in ("naming/accuracy", "naming/logprob"):
         assert result["curves"][name]["value"] == pytest.approx(dropped["curves"][name]["value"])
     assert result["scalars"]["naming/no_image"] == dropped["scalars"]["naming/no_image"]
+
+
+def test_text_that_skips_layers_is_a_full_pass_whose_text_embeddings_enter_there(vlm, pairs, untouched):
+    """Against a hand-written pass: the states of the text after the image are its embeddings again before layer K."""
+    decoded = (vlm.tokenizer.decode([token]) for token in range(len(vlm.tokenizer)))
+    words = [word for word in decoded if word.isalpha() and len(vlm.answer_ids(word)) == 1][:2]
+    pair = pairs[0].model_copy(update={"answer": words[0], "source_answer": words[1]})
+    result = late_entry(vlm, [pair], ks=[K, vlm.num_layers], text=True)
+    json.dumps(result, allow_nan=False)
+    expected: list[list[float]] = [[], [], []]
+    for which, answer in zip(("image", "source_image"), words, strict=True):
+        encoded = vlm.ask(question_of(vlm, pair), pair.path(which))
+        end, kept = encoded.spans[-1].end, []
+
+        def keep(layer_idx, state, arguments, kept=kept):
+            kept[:] = kept or [state]
+
+        def replaced(layer_idx, output, arguments, end=end, kept=kept):
+            return torch.cat([output[:, :end], kept[0][:, end:]], dim=1)
+
+        for row, k in enumerate((0, K, vlm.num_layers)):
+            hooks = (layer_hooks(vlm.layers, keep, only=[0]), layer_hooks(vlm.layers, None, replaced, only=[k - 1]))
+            with torch.no_grad(), hooks[0], hooks[1]:
+                logits = vlm.model(**encoded.inputs, position_ids=encoded.positions, use_cache=False).logits[0, -1]
+            expected[row].append(float(logits.log_softmax(-1)[vlm.answer_ids(answer)[0]]))
+    curve = result["curves"]["naming/logprob_text"]
+    assert curve["at"] == [0, K, vlm.num_layers]
+    assert curve["value"] == pytest.approx([sum(row) / 2 for row in expected], abs=1e-8)
+    assert curve["value"][0] == pytest.approx(result["curves"]["naming/logprob"]["value"][0])
+    assert len(set(curve["value"])) == 3
+    assert result["curves"]["naming/accuracy_text"]["n"] == 2
+    assert "naming/tolerated_text" in result["scalars"]
 
 
 def test_the_ways_of_masking_differ_and_the_strictest_is_the_default(vlm, pairs, untouched):

@@ -6,6 +6,8 @@ about every object. Beside every curve stand the accuracy without an image and t
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,7 @@ def accuracy_along(
     axis: str,
     tolerance: float,
     options: dict[str, Any],
+    within: Callable[[int], AbstractContextManager[None]] | None = None,
 ) -> Result:
     """Ask every pair with each plan of a series.
 
@@ -75,6 +78,8 @@ def accuracy_along(
         axis: name of the points.
         tolerance: how much accuracy may fall to count as tolerated.
         options: what else changes a number.
+        within: what the plan of a point runs in, given the point; then each is a sweep of its own. The model without
+            the image runs outside.
 
     Returns:
         For each function f, curves "f/accuracy" (share of answers, Wilson) and "f/logprob" (of the right answer, nats
@@ -100,7 +105,16 @@ def accuracy_along(
             for which in asked_images(pair):
                 clusters.append(cluster_of(pair))
                 asked, plans = plans_of(asker, pair, which)
-                answered.append(_ask(vlm, pair, which, asked, [*plans, blind]))
+                if within is None:
+                    answered.append(_ask(vlm, pair, which, asked, [*plans, blind]))
+                    continue
+                each = []
+                for point, plan in zip(at, plans, strict=True):
+                    with within(point):
+                        each.append(_ask(vlm, pair, which, asked, [plan]))
+                each.append(_ask(vlm, pair, which, asked, [blind]))
+                flags, scores, was_cut = zip(*each, strict=True)
+                answered.append(([*chain(*flags)], [*chain(*scores)], was_cut[0]))
         correct = np.array([flags for flags, _, _ in answered], dtype=np.float64)
         cut[function] = [was_cut for _, _, was_cut in answered]
         accuracy = curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at, clusters=clusters)
