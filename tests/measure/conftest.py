@@ -53,6 +53,7 @@ HEADS = result(
     heads=[[0.1 * layer + 0.05 * head for head in range(H)] for layer in range(L)],
     top=[{"layer": 5, "head": 3, "value": 0.65}],
 )
+SHARP = {**HEADS, "weights": [[0.9 - 0.1 * layer for _ in range(H)] for layer in range(L)]}
 LENS = result(
     {"confidence": scalar(0.3, 0.2, 0.4), "best": scalar(4, 3, 5)},
     {"confidence": curve([*RISING, 0.8], "state"), "correspondence": curve([*RISING, None], "state")},
@@ -74,7 +75,14 @@ ABLATION = result({f"counting/{name}/generative": scalar(0.4, 0.2, 0.6) for name
 @pytest.fixture(scope="session")
 def metrics():
     results = dict.fromkeys(known_metrics(), result({"vision": scalar(0.2, 0.1, 0.3)}, {"vision": curve(RISING)}))
-    results |= {"drop": ACCURACY, "head_weight": HEADS, "lens": LENS, "knockout": KNOCKOUT, "token_ablation": ABLATION}
+    results |= {
+        "drop": ACCURACY,
+        "head_weight": HEADS,
+        "concentration": SHARP,
+        "lens": LENS,
+        "knockout": KNOCKOUT,
+        "token_ablation": ABLATION,
+    }
     return Metrics(
         model=ModelId(id=f"owner/{HOSTILE}", family="Qwen2.5-VL", num_layers=L),
         data=MeasuredOn(kind="probes", name=HOSTILE, sha256="ab" * 32, n=8, functions={"counting": 4, HOSTILE: 4}),

@@ -71,6 +71,26 @@ def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
     assert (dots[0].name, dots[0].unit) == ("counting: object: generative", SHARE)
 
 
+def test_heads_are_a_scatter_of_two_tables_by_thirds_of_the_depth(metrics):
+    """The table that stands to the right is no heat map as well; the mean of a layer's heads is a line by layer."""
+    result = metrics.metrics["concentration"]
+    figure = drawn(result, guide_of("concentration"))
+    (cloud,) = figure.clouds
+    assert (cloud.axis, cloud.unit) == ("attention mass", "concentration")
+    assert {name: len(points) for name, points in cloud.groups.items()} == dict.fromkeys(
+        ("early layers", "mid layers", "late layers"), 8
+    )
+    xs, ys, says = zip(*cloud.groups["late layers"], strict=True)
+    assert xs == tuple(x for row in result["weights"][4:] for x in row)
+    assert ys == tuple(y for row in result["heads"][4:] for y in row)
+    assert says[-1] == "layer 5, head 3: attention mass 0.4, concentration 0.65"
+    assert [heat.title for heat in figure.heats] == ["heads"]
+    assert [line.name for panel in figure.panels for line in panel.series] == ["heads"]
+    section = render(metrics).split('<section id="concentration">')[1].split("</section>")[0]
+    assert section.count("layer 5, head 3: attention mass") == 1
+    assert not drawn(metrics.metrics["head_weight"], guide_of("head_weight")).clouds
+
+
 def test_a_gap_is_no_number(metrics):
     (panel,) = drawn(metrics.metrics["lens"], guide_of("lens")).panels
     lines = {line.name: line for line in chart(panel, inks(lines_of([panel]))).lines}

@@ -49,6 +49,9 @@ def test_tables_hold_what_the_query_reads(vlm, prompts, untouched, query):
     weight, sharp = attention.sum(-1), concentration_of(attention)
     func = [1 / (layer + 1) + math.exp(-layer) for layer in range(vlm.num_layers)]
     score = weight * (1 + sharp * torch.tensor(func, dtype=torch.float64)[:, None])
+    assert (
+        concentration(vlm, [encoded], query=query)["weights"] == image_attention(vlm, [encoded], query=query)["heads"]
+    )
     for metric, expected in ((image_attention, weight), (concentration, sharp), (head_score, score)):
         result = metric(vlm, [encoded], query=query)
         json.dumps(result, allow_nan=False)

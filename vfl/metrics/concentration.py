@@ -12,13 +12,14 @@ the query (vfl/metrics/heads.py):
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import torch
 
 from vfl.errors import InputError
-from vfl.metrics.heads import by_head
-from vfl.metrics.result import Result
+from vfl.metrics.heads import head_values, of_heads
+from vfl.metrics.prompts import noted
+from vfl.metrics.result import Result, table
 from vfl.metrics.spec import HEADS, Metric
 from vfl.metrics.var import Query
 from vfl.models.encode import Encoded
@@ -40,7 +41,7 @@ def concentration(
         renormalise: divide by the image's mass first.
 
     Returns:
-        See `by_head`; values are concentrations.
+        See `by_head`; values are concentrations. "weights": L x H table of w[l, h], the attention to the image.
 
     Raises:
         InputError: for an unknown base.
@@ -48,10 +49,14 @@ def concentration(
     check_base(base)
     options = {"base": base, "renormalise": renormalise}
 
-    def value(layer_idx: int, weights: torch.Tensor) -> torch.Tensor:
-        return concentration_of(weights, base=base, renormalise=renormalise)
+    def both(layer_idx: int, weights: torch.Tensor) -> torch.Tensor:
+        return torch.stack([concentration_of(weights, base=base, renormalise=renormalise), weights.sum(-1)], dim=-1)
 
-    return by_head(vlm, prompts, query, value, options)
+    images: list[Hashable] = []
+    samples = [head_values(vlm, encoded, both, query=query) for encoded in noted(prompts, images)]  # (L, H, 2) each
+    measured = of_heads([sample[..., 0] for sample in samples], images, query, options)
+    measured["weights"] = table(torch.stack(samples).mean(0)[..., 1])
+    return measured
 
 
 def concentration_of(weights: torch.Tensor, *, base: str = "matched", renormalise: bool = True) -> torch.Tensor:
@@ -75,9 +80,12 @@ SPEC = Metric(
     function=concentration,
     needs="prompts",
     title="Concentration of heads",
-    read="How sharply a head looks within the image: 0 is evenly over all tokens, 1 is a single token. Read it beside "
-    "the image attention: a sharp head that hardly looks matters little.",
+    read="How sharply a head looks within the image: 0 is evenly over all tokens, 1 is a single token. In the "
+    "scatter each dot is a head: those to the right and high up look at the image a lot and sharply; a sharp head that "
+    "hardly looks, at the left, matters little.",
     source=HEADS,
     equation="C[l, h] = 1 − H(a) / log N, a the head’s attention over N image tokens",
     unit="concentration",
+    scatter=("weights", "heads"),
+    table_units={"weights": "attention mass"},
 )

@@ -166,12 +166,18 @@ def head_masking(
     )
 
 
+def layers_of_stage(stage: str, num_layers: int) -> range:
+    """A third of the layers."""
+    third = STAGES.index(stage)
+    return range(round(third * num_layers / 3), round((third + 1) * num_layers / 3))
+
+
 def heads_of_stage(scores: torch.Tensor, stage: str) -> list[tuple[int, int]]:
     """(layer, head) of a third of the layers, highest of the (L, H) scores first."""
     num_layers, num_heads = scores.shape
-    third = STAGES.index(stage)
-    first, last = (round(edge * num_layers / 3) for edge in (third, third + 1))
-    ranked = scores[first:last].flatten().argsort(descending=True, stable=True).tolist()
+    layers = layers_of_stage(stage, num_layers)
+    first = layers.start
+    ranked = scores[first : layers.stop].flatten().argsort(descending=True, stable=True).tolist()
     return [(first + at // num_heads, at % num_heads) for at in ranked]
 
 

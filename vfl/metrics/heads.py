@@ -6,7 +6,7 @@ Source: "Unveiling Visual Perception in Language Models" (Bi et al., CVPR 2025).
 itself, as in the paper; "predicts" the position before it (see var.py).
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,13 @@ def by_head(vlm: VLM, prompts: Iterable[Encoded], query: Query, value_of: ValueO
     """
     images: list[Hashable] = []
     samples = [head_values(vlm, encoded, value_of, query=query) for encoded in noted(prompts, images)]
+    return of_heads(samples, images, query, options)
+
+
+def of_heads(
+    samples: Sequence[torch.Tensor], images: Sequence[Hashable], query: Query, options: dict[str, Any]
+) -> Result:
+    """The result of (L, H) samples on images; see `by_head`."""
     curves = {"heads": mean_curve([sample.mean(1).tolist() for sample in samples], clusters=images)}
     scalars = {"heads": mean_scalar([float(sample.mean()) for sample in samples], clusters=images)}
     means = torch.stack(samples).mean(0)
@@ -52,7 +59,7 @@ def by_head(vlm: VLM, prompts: Iterable[Encoded], query: Query, value_of: ValueO
 
 
 def head_values(vlm: VLM, encoded: Encoded, value_of: ValueOf, *, query: Query = "token") -> torch.Tensor:
-    """(L, H) values of one prompt, from `value_of(l, a)` on (H, N) attention to its N image tokens, layer by layer."""
+    """(L, H, ...) values of one prompt, from `value_of(l, a)` on (H, N) attention to its N image tokens, by layer."""
     here = is_image_token(vlm, encoded)
     values: list[torch.Tensor] = []
 

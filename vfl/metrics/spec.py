@@ -43,6 +43,8 @@ class Metric:
         equation: what is computed, a line.
         unit: of values whose names have none of their own.
         units: by the last part of a value's name ("counting/peak" is a "peak"), beside COMMON_UNITS.
+        scatter: two tables by layer and head whose heads are drawn against each other: to the right and upwards.
+        table_units: of tables whose unit is another than `unit`.
         only_images: why a model that hears sounds can't be asked; empty where it can.
     """
 
@@ -54,6 +56,8 @@ class Metric:
     equation: str
     unit: str = ""
     units: Mapping[str, str] = field(default_factory=dict)
+    scatter: tuple[str, str] | None = None
+    table_units: Mapping[str, str] = field(default_factory=dict)
     only_images: str = ""
 
     @property

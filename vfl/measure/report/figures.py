@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vfl.measure.report.panels import Drawn, Heat
 from vfl.report.charts import COLOURS, Ink, inks
+from vfl.report.cloud import Cloud
 from vfl.report.dots import Dot
 from vfl.report.lines import LEAST_SPAN, Panel, lines_of
 from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH
@@ -26,7 +27,7 @@ def figure(content: Drawn, title: str) -> Figure | None:
     """All panels of a metric two in a row, its head tables below; None where there is nothing to draw."""
     panels = [panel for panel in content.panels if any(finite(v) for line in panel.series for v in line.value)]
     heats = [heat for heat in content.heats if any(finite(v) for row in heat.rows for v in row)]
-    count = len(panels) + len(heats) + bool(content.dots)
+    count = len(panels) + len(heats) + len(content.clouds) + bool(content.dots)
     if not count:
         return None
     columns = 1 if count == 1 else 2
@@ -42,6 +43,8 @@ def figure(content: Drawn, title: str) -> Figure | None:
         left = iter(places)
         for panel in panels:
             _panel(next(left), panel, ink)
+        for cloud in content.clouds:
+            _cloud(next(left), cloud)
         for heat in heats:
             _heat(drawn, next(left), heat)
         if content.dots:
@@ -87,6 +90,16 @@ def _panel(axes: Axes, panel: Panel, ink: Mapping[str, Ink]) -> None:
     bottom, top = axes.get_ylim()
     if top - bottom < (least := LEAST_SPAN.get(panel.unit, 0.0)):
         axes.set_ylim((bottom + top - least) / 2, (bottom + top + least) / 2)
+
+
+def _cloud(axes: Axes, cloud: Cloud) -> None:
+    ink = inks(list(cloud.groups))
+    for name, points in cloud.groups.items():
+        xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+        axes.plot(xs, ys, "o", color=ink[name].colour, ms=2.2, alpha=0.7, label=name)
+    axes.set_xlabel(cloud.axis)
+    axes.set_ylabel(cloud.unit)
+    axes.set_title(shortened(cloud.title, LONGEST_NAME), loc="left", fontsize=8, pad=2)
 
 
 def _heat(drawn: Figure, axes: Axes, heat: Heat) -> None:

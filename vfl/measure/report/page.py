@@ -15,6 +15,7 @@ from vfl.measure.report.guide import guide_of, ordered
 from vfl.measure.report.panels import Drawn, drawn
 from vfl.metrics.spec import Metric
 from vfl.report.charts import Tick, inks
+from vfl.report.cloud import CloudChart, cloud_chart
 from vfl.report.dots import DotRow, dot_rows
 from vfl.report.heat import HeatChart, heat_chart
 from vfl.report.lines import Chart, chart, lines_of
@@ -35,6 +36,7 @@ class Section:
     seconds: float
     charts: list[Chart]
     heats: list[HeatChart]
+    clouds: list[CloudChart]
     dots: list[DotRow]
     dot_ticks: list[Tick]
     drawn: Drawn
@@ -80,6 +82,7 @@ def _section(metrics: Metrics, name: str) -> Section:
         seconds=metrics.seconds.get(name, 0.0),
         charts=[ready for panel in content.panels if (ready := chart(panel, ink))],
         heats=[heat for heat in heats if heat],
+        clouds=[ready for cloud in content.clouds if (ready := cloud_chart(cloud))],
         dots=dots,
         dot_ticks=dot_ticks,
         drawn=content,

@@ -6,14 +6,16 @@ of a panel "counting: drop", and
 "counting/early/top" the line "top" of "counting: early". Lines of different units never share a panel.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vfl.metrics.head_masking import STAGES, layers_of_stage
 from vfl.metrics.spec import SHARE, Metric
+from vfl.report.cloud import Cloud
 from vfl.report.dots import Dot
 from vfl.report.lines import Panel, Series
-from vfl.report.scales import Number
+from vfl.report.scales import Number, finite
 from vfl.report.words import shown, spoken
 
 LEVELS = {"no_image": "no image", "chance": "chance"}  # scalars that are drawn as levels beside accuracies
@@ -45,6 +47,7 @@ class Drawn:
 
     panels: list[Panel]
     heats: list[Heat]
+    clouds: list[Cloud]
     dots: list[Dot]
     numbers: Numbers
     facts: list[tuple[str, str]]
@@ -60,7 +63,8 @@ def drawn(result: Mapping[str, Any], spec: Metric, functions: Iterable[str] = ()
         functions: names that may hold slashes themselves ("cvbench/depth"), so that a curve's panel is told from them.
     """
     panels = _panels(result, spec, sorted(functions, key=len, reverse=True))
-    heats = _heats(result)
+    clouds = _clouds(result, spec)
+    heats = _heats(result, drawn_already=[spec.scatter[0]] if clouds and spec.scatter else [])
     scalars = result["scalars"]
     dots = []
     if not panels and not heats:
@@ -70,7 +74,7 @@ def drawn(result: Mapping[str, Any], spec: Metric, functions: Iterable[str] = ()
                 dots.append(Dot(spoken(name), unit, scalar["value"], scalar["low"], scalar["high"]))
         dots = [dot for dot in dots if dot.unit == SHARE] or dots  # shares and sizes fit on no common axis
     extra = {name: value for name, value in result.items() if name not in ("n", "scalars", "curves", "options")}
-    return Drawn(panels, heats, dots, _numbers(scalars, spec), _facts(extra), _ranking(extra))
+    return Drawn(panels, heats, clouds, dots, _numbers(scalars, spec), _facts(extra), _ranking(extra))
 
 
 def _panels(result: Mapping[str, Any], spec: Metric, functions: list[str]) -> list[Panel]:
@@ -116,9 +120,29 @@ def _places(result: Mapping[str, Any], curve: Mapping[str, Any]) -> list[str] | 
     return [f"{place['name']} {place['first']}–{place['last']}".replace("_", " ") for place in listed]
 
 
-def _heats(result: Mapping[str, Any]) -> list[Heat]:
+def _clouds(result: Mapping[str, Any], spec: Metric) -> list[Cloud]:
+    """The heads of two tables against each other, by thirds of the depth as in head_masking."""
+    if spec.scatter is None or not all(_is_table(result.get(name)) for name in spec.scatter):
+        return []
+    across, upwards = (result[name] for name in spec.scatter)
+    axis, unit = (spec.table_units.get(name, spec.unit) for name in spec.scatter)
+    groups: dict[str, list[tuple[float, float, str]]] = {}
+    for stage in STAGES:
+        points = groups[f"{stage} layers"] = []
+        for layer in layers_of_stage(stage, len(across)):
+            for head, (x, y) in enumerate(zip(across[layer], upwards[layer], strict=True)):
+                if finite(x) and finite(y):
+                    points.append(
+                        (x, y, f"layer {layer}, head {head}: {axis} {shown(x, axis)}, {unit} {shown(y, unit)}")
+                    )
+    return [Cloud(f"{unit} by {axis}, a dot a head", axis, unit, groups)] if any(groups.values()) else []
+
+
+def _heats(result: Mapping[str, Any], drawn_already: Sequence[str] = ()) -> list[Heat]:
     heats = []
     for name, value in result.items():
+        if name in drawn_already:
+            continue
         tables = value.items() if isinstance(value, dict) else [("", value)]
         for part, table in tables:
             if _is_table(table):
