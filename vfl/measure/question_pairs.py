@@ -10,7 +10,7 @@ from vfl.errors import InputError
 from vfl.evaluate.items import items_of_data
 from vfl.io.files import open_image
 from vfl.measure.judge import Judge
-from vfl.measure.row_objects import CHOICES, ObjectColumns, choices_of, object_of
+from vfl.measure.row_objects import CHOICES, USUAL, ObjectColumns, choices_of, object_of
 from vfl.probes import match
 from vfl.probes.pair import Pair, Which
 
@@ -61,7 +61,7 @@ def judged(pair: Pair, judge: Judge) -> AskedPair:
     return asked
 
 
-def question(sample: Sample, folder: Path, number: int, *, columns: ObjectColumns, **how: Any) -> AskedPair:
+def question(sample: Sample, folder: Path, number: int, *, columns: ObjectColumns = USUAL, **how: Any) -> AskedPair:
     """A row as a question on its image.
 
     Args:

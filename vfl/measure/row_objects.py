@@ -42,6 +42,9 @@ class ObjectColumns:
     label: str = "label"
 
 
+USUAL = ObjectColumns()
+
+
 @dataclass(frozen=True)
 class RowObject:
     """Boxes (x0, y0, x1, y1, pixels of the file), the object's name, and what the boxes were read as."""
