@@ -43,6 +43,7 @@ def section(metric: Metric) -> str:
     parts.append(f"> {metric.equation}")
     parts.append(inspect.getdoc(module) or "")
     parts.append(f"**How to read it.** {metric.read}")
+    parts.append(f"**What to do with it.** {metric.use}")
     parts.append(f"Source: {metric.source}." + (f" Unit: {metric.unit}." if metric.unit else ""))
     if metric.only_images:
         parts.append(f"Not for models that hear sounds: {metric.only_images}.")

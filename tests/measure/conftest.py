@@ -69,6 +69,18 @@ KNOCKOUT = result(
     },
     windows=WINDOWS,
 )
+SIMILAR = result(
+    curves={
+        f"{edit}/{modality}": curve([v + shift for v in RISING], "state")
+        for shift, modality in ((0, "vision"), (0.2, "text"))
+        for edit in ("mask", "skip")
+    }
+)
+FOLLOWED = result(
+    {"entry": scalar(2), "exit": scalar(5)},
+    {"counting/accuracy": curve([0.9, 0.8, 0.9, 0.7], "skip")},
+    skips=[{"name": name, "first": 0, "last": L} for name in ("none", "entry 2", "exit 5", "both")],
+)
 ABLATION = result({f"counting/{name}/generative": scalar(0.4, 0.2, 0.6) for name in ("object", "random")})
 
 
@@ -82,6 +94,8 @@ def metrics():
         "lens": LENS,
         "knockout": KNOCKOUT,
         "token_ablation": ABLATION,
+        "similarity": SIMILAR,
+        "recommended": FOLLOWED,
     }
     return Metrics(
         model=ModelId(id=f"owner/{HOSTILE}", family="Qwen2.5-VL", num_layers=L),

@@ -38,6 +38,7 @@ def test_every_metric_says_how_to_read_it_and_where_it_is_from():
         assert spec.source, name
         assert spec.equation, name
         assert len(spec.read) > 20, name
+        assert spec.use.endswith("."), name
     assert list(known_metrics()) == NAMES, "in the order of the papers"
     assert ordered(["swap", "unheard", "mask"]) == ["mask", "swap", "unheard"]
 
@@ -55,11 +56,48 @@ def test_panels_are_functions_and_lines_of_one_unit_with_their_levels(metrics):
                      ("25.0\u00a0%", ""), ("3", "")]  # fmt: skip
 
 
-def test_windows_are_named_and_edges_are_lines(metrics):
-    first, second = drawn(metrics.metrics["knockout"], guide_of("knockout")).panels
-    assert [series.name for series in first.series] == ["object to last token", "object+1 to last token"]
-    assert [first.title, second.title] == ["counting: accuracy", "counting: drop"]
-    assert first.places == ["early 0–1", "mid 1–2", "late 2–3"]
+def test_windows_are_named_and_edges_are_small_panels_on_one_scale(metrics):
+    panels = drawn(metrics.metrics["knockout"], guide_of("knockout"), ["counting"]).panels
+    edges = ("object to last token", "object+1 to last token")
+    assert [panel.title for panel in panels] == [f"{edge}: {what}" for edge in edges for what in ("accuracy", "drop")]
+    assert {line.name for panel in panels for line in panel.series} == {"counting"}
+    assert panels[0].places == ["early 0–1", "mid 1–2", "late 2–3"]
+    assert panels[1].ends == panels[3].ends == pytest.approx((0.45, 0.95))
+    section = render(metrics).split('<section id="knockout">')[1].split("</section>")[0]
+    assert "small-multiples" in section
+
+
+def test_similarity_is_a_panel_a_modality_on_one_scale(metrics):
+    """Lines of an edit have one colour in both, and both have the same ticks."""
+    vision, text = (charts := drawn(metrics.metrics["similarity"], guide_of("similarity"))).panels
+    assert [vision.title, text.title] == ["vision", "text"]
+    assert [[line.name for line in panel.series] for panel in (vision, text)] == [["mask", "skip"]] * 2
+    ready = [chart(panel, inks(lines_of(charts.panels))) for panel in (vision, text)]
+    assert ready[0].y_ticks == ready[1].y_ticks
+    assert vision.series[0].value != text.series[0].value
+
+
+def test_ways_to_skip_stand_on_their_axis_by_name(metrics):
+    accuracy, *_ = drawn(metrics.metrics["recommended"], guide_of("recommended"), ["counting"]).panels
+    assert accuracy.places == ["none", "entry 2", "exit 5", "both"]
+
+
+def test_dots_say_unit_axis_and_number(metrics):
+    guide = guide_of("token_ablation")
+    dots = drawn(metrics.metrics["token_ablation"], guide).dots
+    assert {dot.n for dot in dots} == {8}
+    section = render(metrics).split('<section id="token_ablation">')[1].split("</section>")[0]
+    assert "share of right answers that turn wrong, %" in section
+    assert section.count('<span class="muted small">n 8</span>') == len(dots) == 2
+
+
+def test_long_lists_are_folded_and_each_section_says_what_to_do(metrics):
+    many = {**metrics.metrics["lens"], "without_object": [f"pair-{n:03d}" for n in range(60)]}
+    page = render(metrics.model_copy(update={"metrics": {**metrics.metrics, "lens": many}}), notes=["n"] * 9)
+    section = page.split('<section id="lens">')[1].split("</section>")[0]
+    assert section.index('<details class="list">') < section.index("pair-039") < section.index("and 20 more")
+    assert "and 3 more</summary>" in page
+    assert page.count("What to do with it.") == len(metrics.metrics)
 
 
 def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):

@@ -30,6 +30,7 @@ SPEC = Metric(
     needs="prompts",
     title="Length of prompts",
     read="Longer prompts lie higher.",
+    use="Shorten the longest.",
     source="this test",
     equation="n = |prompt|",
     units={"tokens": "pieces"},

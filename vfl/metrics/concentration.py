@@ -83,6 +83,8 @@ SPEC = Metric(
     read="How sharply a head looks within the image: 0 is evenly over all tokens, 1 is a single token. In the "
     "scatter each dot is a head: those to the right and high up look at the image a lot and sharply; a sharp head that "
     "hardly looks, at the left, matters little.",
+    use="Take heads that are high in both directions as the ones to look at, and compare their places between models "
+    "with vfl compare.",
     source=HEADS,
     equation="C[l, h] = 1 − H(a) / log N, a the head’s attention over N image tokens",
     unit="concentration",

@@ -90,6 +90,8 @@ SPEC = Metric(
     title="Distance of adjacent layers",
     read="How far a layer turns a token’s state: 0 is not at all. Vision near 0 where text moves marks layers that "
     "copy the image along. The last point compares states before the final norm.",
+    use="Take the layers listed as copying for vision as candidates for late entry, and check them with late_entry "
+    "before you skip any.",
     source=f"{EARLY}; geometric redundancy in {SKIP}",
     equation="d̄ₘ(l) = meanᵢ (1 − cos(hᵢ[l], hᵢ[l+1])) over the tokens i of a modality m",
     unit="cosine distance",

@@ -45,6 +45,8 @@ SPEC = Metric(
     title="Vision token dropping",
     read="Accuracy with the image hidden from the text in the last k layers. Each function holds until its own layers "
     "are hidden. At k = L the model never sees the image: the no-image level.",
+    use="Read off the largest k that costs nothing: it is how many last layers may go without the image, and vfl skip "
+    "does that with --exit.",
     source=f"{VFL}, table 1",
     equation="accuracy(k) with no vision token visible in layers L−k … L−1",
 )

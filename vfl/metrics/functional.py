@@ -262,6 +262,8 @@ SPEC = Metric(
     "as redundant where the whole interval lies within ε of 0, the image is hardly looked at, and the error is lower "
     "than that of guessing: where it is not, nothing was measured. The assumed bound holds only if the expected answer "
     "changes no faster with the state than the option lipschitz says, which nobody has checked.",
+    use="Treat the listed layers as candidates alone, and verify them with late_entry or drop; with few samples raise "
+    "the number of pairs first.",
     source=SKIP,
     equation="|MMSE(Y | X_l) − MMSE(Y | X_l+1)| ≤ ε, and VAR(l) ≤ s · max VAR",
     unit="squared error",

@@ -247,6 +247,7 @@ SPEC = Metric(
     title="Masking visual heads",
     read="Accuracy with the highest-scored heads of a third of the depth switched off, beside as many random ones. The "
     "gap between the two is what is special about those heads.",
+    use="Only heads whose loss hurts more than as many random ones are worth keeping when heads are pruned.",
     source=HEADS,
     equation="accuracy(k) with the outputs of the k highest-scored heads of a stage replaced",
     unit=SHARE,

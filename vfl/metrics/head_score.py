@@ -71,6 +71,7 @@ SPEC = Metric(
     title="Visual head score",
     read="Image attention raised by concentration, most in early layers. The highest are candidates for masking; the "
     "constants of the weighting are not published, so compare ranks rather than values.",
+    use="Give no meaning to the values; take the order, and test it with head_masking.",
     source=HEADS,
     equation="score[l, h] = w[l, h] · (1 + C[l, h] · func(l)), func(l) = k / (l + ε) + a · exp(−b l)",
     unit="score",

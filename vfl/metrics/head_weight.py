@@ -78,6 +78,8 @@ SPEC = Metric(
     needs="pairs",
     title="Image attention of heads",
     read="Attention of each head to the image tokens. Few look at it much; dark cells are those.",
+    use="Note the highest heads, and see whether head_masking finds that they matter: attention alone does not show "
+    "that.",
     source=HEADS,
     equation="w[l, h] = Σᵢ aᵢ over image tokens i; r[l, h] over those of the object’s region",
     unit="attention mass",

@@ -138,6 +138,7 @@ SPEC = Metric(
     read="Bounds on what a layer adds that the layer before did not hold. Compare the upper bound, the least of three, "
     "with the support, log|X|, the most it could ever be: near that it says nothing. A bound can show that a layer is "
     "redundant, never that it is not: layers that are not listed are undecided.",
+    use="Skip none of the layers because of this alone; use it to say why a layer that late_entry tolerates may go.",
     source=SKIP,
     equation="H(X_l+1 | X_l) ≤ min(h₂(Pₜ) + Pₜ log((V − N_min) / N_max) + log N_max, log V − KL(1 − Pₜ ‖ qₜ))",
     unit="nats",

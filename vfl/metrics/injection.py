@@ -101,6 +101,8 @@ SPEC = Metric(
     read="Below layer n the text reads an unrelated image, from n on the right one. Accuracy stays while nothing below "
     "n was needed; where it falls, the text has begun to take from the image. At n = L only the unrelated image is "
     "left.",
+    use="Leave out of any skipping the layers from where accuracy begins to fall; they are where to look with swap "
+    "and vfl locate.",
     source=EARLY,
     equation="accuracy(n) with an unrelated image’s states in layers 0 … n−1, the image’s own from n on",
 )

@@ -226,8 +226,12 @@ SPEC = Metric(
     title="Attention knockout",
     read="Within a window of layers, the target no longer reads the source. Accuracy falls, and the plain answer’s "
     "token loses probability, in the windows where that edge carries the answer.",
+    use="Keep the windows that hurt out of skipping and pruning, and read which source they hurt by: the object’s "
+    "tokens, or what other tokens gathered from them.",
     source=NEO,
     equation="accuracy and p(token) with A[l, q, k] = 0 for q of the target, k of the source, l in a window",
     units={"drop": "probability"},
+    panels="small",
+    one_scale=True,
     only_images="it cuts attention from an object's place and from rows of the picture",
 )

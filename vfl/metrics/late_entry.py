@@ -76,6 +76,8 @@ SPEC = Metric(
     "accuracy leaves its first value, these layers add nothing to the image that this question needs. “Accuracy text” "
     "is the control, with the option text: the same layers skipped by the text after the image instead. Where it falls "
     "at once, and the other does not, the layers work on text.",
+    use="Take the largest k that is tolerated on every function you care about as the entry of vfl skip, and try it "
+    "there.",
     source=EARLY,
     equation="accuracy(k) with vision tokens only in layers k … L−1, from the projector’s outputs",
     units={"accuracy_text": SHARE, "logprob_text": "nats per token", "tolerated_text": ""},

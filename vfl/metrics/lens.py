@@ -102,6 +102,8 @@ SPEC = Metric(
     read="What the vision tokens would spell if they were answers. Correspondence is the share of the object’s tokens "
     "that spell its name; confidence is the probability of the likeliest entry, text beside vision. In the picture "
     "below, point at a patch to see its five likeliest entries at every state.",
+    use="Point at wrong answers’ patches: an object that is spelled there was seen and lost later, one that never is "
+    "was not recognised.",
     source=NEO,
     equation="pᵢ(l) = softmax(W_U norm(h[l]ᵢ))",
     unit=SHARE,

@@ -68,6 +68,8 @@ SPEC = Metric(
     "entry: accuracy that falls here but holds there says that the first layers only carry the image to where it "
     "is used. The dashed level is the model without an image, the dotted one is guessing; below them nothing is "
     "left to lose.",
+    use="Compare the k where accuracy leaves the plain model’s here and in late entry: layers that may be skipped but "
+    "not masked need no saving of attention, only of states.",
     source=EARLY,
     equation="accuracy(k) with no attention to or from vision tokens in layers 0 … k−1",
 )

@@ -59,6 +59,8 @@ SPEC = Metric(
     title="Logit-lens persistence",
     read="Share of tokens whose likeliest vocabulary entry is still the first one. High early values of vision, where "
     "text has left its own, say that the first layers keep the image tokens as they are.",
+    use="Where vision keeps its first entry and text does not, look at late_entry up to that state; where vision "
+    "loses it at once, leave the first layers alone.",
     source=EARLY,
     equation="P(l) = meanᵢ 1[tᵢ(l) = tᵢ(first)], tᵢ(l) = argmax softmax(W_U norm(h[l]ᵢ))",
     unit=SHARE,

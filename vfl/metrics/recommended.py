@@ -54,7 +54,8 @@ def recommended(
         Curves "distance" and "attention" over layers (bootstrap over pairs) and "f/accuracy", "f/logprob" for each
         function f at skip = 0 (plain), 1 (late entry), 2 (early exit), 3 (both); scalars "entry", "exit", those of
         `accuracy_along`, and with `timing` "speedup" (plain over skipping time of an answer) and "cache" (share of the
-        plain cache's memory), without intervals.
+        plain cache's memory), without intervals. "skips": what each point of skip is called, with the first and last
+        layer of vision tokens.
 
     Raises:
         InputError: without pairs, for a `small` outside of 0 .. 1, or a model whose vision states depend on later text.
@@ -84,7 +85,11 @@ def recommended(
     followed = accuracy_along(
         vlm, pairs, range(len(skips)), plans_of, axis="skip", tolerance=tolerance, options=options
     )
+    names = ("none", f"entry {entry}", f"exit {exit}", "both")
     followed["options"]["skips"] = ["none", "late entry", "early exit", "both"]
+    followed["skips"] = [
+        {"name": name, "first": skip.entry, "last": skip.exit - 1} for name, skip in zip(names, skips, strict=True)
+    ]
     followed["curves"] = curves | followed["curves"]
     ordered = {name: value for name, value in followed["scalars"].items() if not name.endswith("/tolerated")}
     layers = {"entry": no_scalar(entry, len(pairs)), "exit": no_scalar(exit, len(pairs))}
@@ -130,6 +135,8 @@ SPEC = Metric(
     read="The layers that vision tokens may skip by the two curves: enter after layers that neither move vision nor "
     "read it, leave after the last layer that reads it. The accuracies are the check: the plain model, then with "
     "the layers skipped; speed and cache are ratios to the plain model.",
+    use="Run vfl skip with this entry and exit if both accuracies hold and the speed is worth it; otherwise lower "
+    "small or eps.",
     source=SKIP,
     equation="enter at the largest k with d̄(l) ≤ ε and VAR(l) ≤ s · max VAR for l < k; leave where VAR stays below it",
     units={"distance": "cosine distance", "attention": "attention mass"},

@@ -137,7 +137,11 @@ SPEC = Metric(
     read="Similarity of a token’s state to that of the plain model when the first layers are masked (no attention "
     "to or from image tokens but each one’s to itself) or skipped. A curve that returns to 1 has recovered; text that "
     "stays low carries the damage to the answer.",
+    use="Choose skipping over masking where its curves come back to 1 sooner; where the text’s never does, use a "
+    "smaller below.",
     source=EARLY,
     equation="sₘ(l) = meanᵢ cos(h_plain[l]ᵢ, h_edited[l]ᵢ) over the tokens i of a modality m",
     unit="cosine similarity",
+    panels="line",
+    one_scale=True,
 )

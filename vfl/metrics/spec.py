@@ -8,6 +8,8 @@ from vfl.report.words import SHARE as SHARE
 
 Needs = Literal["prompts", "pairs", "pairs of images", "pairs with boxes", "pairs with boxes and labels"]
 
+Layout = Literal["function", "line", "small"]
+
 # Units by the last part of a value's name, where many metrics give such values.
 COMMON_UNITS = {
     "accuracy": SHARE,
@@ -39,10 +41,16 @@ class Metric:
             box (and name) is known.
         title: a heading.
         read: how to read the figure, a few sentences.
+        use: what to do with the figure, a sentence.
         source: the paper.
         equation: what is computed, a line.
         unit: of values whose names have none of their own.
         units: by the last part of a value's name ("counting/peak" is a "peak"), beside COMMON_UNITS.
+        panels: how a curve's name is laid out. "function": "counting/accuracy" is a line of a panel "counting"; "line":
+            "mask/vision" is the line "mask" of a panel "vision"; "small": "counting/object to last_token/drop" is the
+            line "counting" of a small panel "object to last_token: drop".
+        one_scale: whether all panels of one unit have one scale.
+        dots: what the axis of lone numbers shows.
         scatter: two tables by layer and head whose heads are drawn against each other: to the right and upwards.
         table_units: of tables whose unit is another than `unit`.
         only_images: why a model that hears sounds can't be asked; empty where it can.
@@ -52,10 +60,14 @@ class Metric:
     needs: Needs
     title: str
     read: str
+    use: str
     source: str
     equation: str
     unit: str = ""
     units: Mapping[str, str] = field(default_factory=dict)
+    panels: Layout = "function"
+    one_scale: bool = False
+    dots: str = ""
     scatter: tuple[str, str] | None = None
     table_units: Mapping[str, str] = field(default_factory=dict)
     only_images: str = ""

@@ -76,6 +76,8 @@ SPEC = Metric(
     read="Share of answers that change when one layer reads another image. Peaks are the layers where a function is "
     "decided; “followed” turned to the other image’s answer, and the control (another picture with the same "
     "answer) shows what mere disturbance does.",
+    use="Use it for a first look, and vfl locate, which adds windows, significance and a map, before you protect or "
+    "train layers by it.",
     source=VFL,
     equation="P_swap(y) = Πₜ P(yₜ | y_<t, U of the other image at layer k, U elsewhere, W)",
     units={

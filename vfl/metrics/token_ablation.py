@@ -357,9 +357,12 @@ SPEC = Metric(
     "Compare sets of equal size: the object’s own tokens (and a ring or two around them) against as many random ones. "
     "Integrated gradients rank the tokens by what speaks for “Yes, there is one”; a residual of more than a few per "
     "cent says that they need more steps.",
+    use="If the object’s tokens matter no more than as many random ones, the answers do not rest on the object: look "
+    "at no-image accuracy before you trust them.",
     source=NEO,
     equation="E′[i] = ē for i in S, E[i] otherwise",
     unit=SHARE,
+    dots="share of right answers that turn wrong",
     units={"tokens": "tokens", "residual": "share of the logit’s change"},
     only_images="it replaces the tokens of an object's place in the picture",
 )

@@ -118,6 +118,7 @@ SPEC = Metric(
     read="Attention of the position that predicts the answer: how much goes to the image, to other text, and to itself "
     "(together 1). Layers with little to the image may lose it: early exit from the last rise on. The table below "
     "shows every head.",
+    use="Take the layer after the last rise as the exit of vfl skip, and check it with drop.",
     source=f"{SKIP}; SVAR sums the layers 5 to 18 of 32, in proportion",
     equation="VAR[l, h] = Σⱼ A[l, h, q, j] over vision positions j",
     unit="attention mass",

@@ -109,6 +109,7 @@ SPEC = Metric(
     title="Drawing a box",
     read="Accuracy with the object’s outline drawn into the image (on) and without (off), and how much attention falls "
     "inside the box. A gain without more attention there is not due to looking.",
+    use="Draw boxes into your prompts only for functions with a gain whose interval lies above 0.",
     source=HEADS,
     equation="gain = accuracy(outlined) − accuracy(plain); r = Σᵢ aᵢ over the object’s tokens",
     unit=SHARE,

@@ -17,11 +17,13 @@ class Dot:
     value: float
     low: Number
     high: Number
+    n: int
 
 
 @dataclass(frozen=True)
 class DotRow:
     name: str
+    n: int
     x: float
     low: float | None
     high: float | None
@@ -36,5 +38,5 @@ def dot_rows(dots: Sequence[Dot]) -> tuple[list[DotRow], list[Tick]]:
     rows = []
     for dot in dots:
         low, high = (place(value, ends) if finite(value) else None for value in (dot.low, dot.high))
-        rows.append(DotRow(dot.name, place(dot.value, ends), low, high, shown(dot.value, dot.unit)))
+        rows.append(DotRow(dot.name, dot.n, place(dot.value, ends), low, high, shown(dot.value, dot.unit)))
     return rows, [Tick(place(tick, ends), f"{100 * tick:g}" if shares else f"{tick:g}") for tick in ticks_of(*ends, 5)]

@@ -38,7 +38,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart. `levels` are level lines by name; `places` name the points of an axis that is no number."""
+    """One chart. `levels` are level lines by name; `places` name the points of an axis that is no number.
+
+    `ends` are the lowest and the highest value of several charts on one scale.
+    """
 
     title: str
     axis: str
@@ -46,6 +49,7 @@ class Panel:
     series: list[Series]
     levels: dict[str, float] = field(default_factory=dict)
     places: list[str] | None = None
+    ends: Ends | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def chart(panel: Panel, ink: Mapping[str, Ink] | None = None) -> Chart | None:
     if not values:
         return None
     intervals = [end for line in series for pair in line.intervals() for end in pair if finite(end)]
-    ends = [*values, *intervals, *panel.levels.values()]
+    ends = [*values, *intervals, *panel.levels.values(), *(panel.ends or ())]
     xs = [x for line in series for x in line.at]
     first, last = min(xs), max(xs)
     room = (0.5 if panel.places else 0.02 * (last - first)) or 1

@@ -21,16 +21,20 @@ from vfl.report.words import SHARE, shortened
 
 LEVEL_DASHES = {"no image": (0, (6, 3)), "chance": (0, (1, 2))}
 PANEL_HEIGHT = 1.75
+MANY = 6  # panels: more stand three in a row
 
 
-def figure(content: Drawn, title: str) -> Figure | None:
-    """All panels of a metric two in a row, its head tables below; None where there is nothing to draw."""
+def figure(content: Drawn, title: str, axis: str = "") -> Figure | None:
+    """All panels of a metric two or three in a row, its head tables below; None where there is nothing to draw.
+
+    `axis` is what the axis of lone numbers shows.
+    """
     panels = [panel for panel in content.panels if any(finite(v) for line in panel.series for v in line.value)]
     heats = [heat for heat in content.heats if any(finite(v) for row in heat.rows for v in row)]
     count = len(panels) + len(heats) + len(content.clouds) + bool(content.dots)
     if not count:
         return None
-    columns = 1 if count == 1 else 2
+    columns = 1 if count == 1 else 2 if count <= MANY else 3
     rows = math.ceil(count / columns)
     height = 0.7 + PANEL_HEIGHT * rows if not content.dots else 0.8 + 0.2 * len(content.dots)
     ink = inks(lines_of(panels))
@@ -48,7 +52,7 @@ def figure(content: Drawn, title: str) -> Figure | None:
         for heat in heats:
             _heat(drawn, next(left), heat)
         if content.dots:
-            _dots(next(left), content.dots)
+            _dots(next(left), content.dots, axis)
         marks = {
             text: mark for axes in drawn.axes for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)
         }
@@ -87,6 +91,9 @@ def _panel(axes: Axes, panel: Panel, ink: Mapping[str, Ink]) -> None:
     axes.set_xlabel("" if panel.places else panel.axis)
     axes.set_ylabel("%" if panel.unit == SHARE else panel.unit)
     axes.set_title(shortened(panel.title, LONGEST_NAME), loc="left", fontsize=8, pad=2)
+    if panel.ends is not None and panel.unit != SHARE:
+        room = 0.04 * (panel.ends[1] - panel.ends[0])
+        axes.set_ylim(panel.ends[0] - room, panel.ends[1] + room)
     bottom, top = axes.get_ylim()
     if top - bottom < (least := LEAST_SPAN.get(panel.unit, 0.0)):
         axes.set_ylim((bottom + top - least) / 2, (bottom + top + least) / 2)
@@ -113,14 +120,14 @@ def _heat(drawn: Figure, axes: Axes, heat: Heat) -> None:
     drawn.colorbar(shown, ax=axes, fraction=0.06, pad=0.02)
 
 
-def _dots(axes: Axes, dots: list[Dot]) -> None:
+def _dots(axes: Axes, dots: list[Dot], axis: str) -> None:
     for row, dot in enumerate(dots):
         scale = 100 if dot.unit == SHARE else 1
         if finite(dot.low) and finite(dot.high):
             axes.plot([scale * dot.low, scale * dot.high], [row, row], color=COLOURS[0], lw=1.2)
         axes.plot([scale * dot.value], [row], "o", color=COLOURS[0], ms=3.5)
-    axes.set_yticks(range(len(dots)), [shortened(dot.name, LONGEST_NAME) for dot in dots])
+    axes.set_yticks(range(len(dots)), [f"{shortened(dot.name, LONGEST_NAME)} (n {dot.n})" for dot in dots])
     axes.set_ylim(len(dots) - 0.5, -0.5)
     if all(dot.unit == SHARE for dot in dots):
         axes.set_xlim(-2, 102)
-        axes.set_xlabel("%")
+    axes.set_xlabel(axis)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from vfl.measure.metrics_file import Metrics
 from vfl.measure.report.guide import guide_of, ordered
-from vfl.measure.report.panels import Drawn, drawn
+from vfl.measure.report.panels import Drawn, axis_of_dots, drawn
 from vfl.metrics.spec import Metric
 from vfl.report.charts import Tick, inks
 from vfl.report.cloud import CloudChart, cloud_chart
@@ -39,6 +39,7 @@ class Section:
     clouds: list[CloudChart]
     dots: list[DotRow]
     dot_ticks: list[Tick]
+    dot_axis: str
     drawn: Drawn
     options: list[tuple[str, str]]
 
@@ -85,6 +86,7 @@ def _section(metrics: Metrics, name: str) -> Section:
         clouds=[ready for cloud in content.clouds if (ready := cloud_chart(cloud))],
         dots=dots,
         dot_ticks=dot_ticks,
+        dot_axis=axis_of_dots(content.dots, guide),
         drawn=content,
         options=list(flat(result["options"])),
     )

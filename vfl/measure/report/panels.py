@@ -7,7 +7,7 @@ of a panel "counting: drop", and
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vfl.metrics.head_masking import STAGES, layers_of_stage
@@ -71,17 +71,23 @@ def drawn(result: Mapping[str, Any], spec: Metric, functions: Iterable[str] = ()
         for name, scalar in list(scalars.items())[:MOST_DOTS]:
             unit = spec.unit_of(name)
             if scalar["value"] is not None and (scalar["low"] is not None or unit == SHARE):
-                dots.append(Dot(spoken(name), unit, scalar["value"], scalar["low"], scalar["high"]))
+                dots.append(Dot(spoken(name), unit, scalar["value"], scalar["low"], scalar["high"], scalar["n"]))
         dots = [dot for dot in dots if dot.unit == SHARE] or dots  # shares and sizes fit on no common axis
     extra = {name: value for name, value in result.items() if name not in ("n", "scalars", "curves", "options")}
     return Drawn(panels, heats, clouds, dots, _numbers(scalars, spec), _facts(extra), _ranking(extra))
+
+
+def axis_of_dots(dots: Sequence[Dot], spec: Metric) -> str:
+    """What the common axis of lone numbers shows, with its unit: "share of right answers that turn wrong, %"."""
+    units = list(dict.fromkeys("%" if dot.unit == SHARE else dot.unit for dot in dots))
+    return ", ".join(filter(None, (spec.dots, *units)))
 
 
 def _panels(result: Mapping[str, Any], spec: Metric, functions: list[str]) -> list[Panel]:
     panels: dict[tuple[str, str, str], Panel] = {}
     for name, curve in result["curves"].items():
         function = next((other for other in functions if name.startswith(f"{other}/")), name.split("/")[0])
-        title, line = _parts(function, name, spec)
+        title, line = _laid_out(function, name, spec)
         unit = spec.unit_of(name)
         key = (title, unit, curve["axis"])
         if key not in panels:
@@ -89,7 +95,30 @@ def _panels(result: Mapping[str, Any], spec: Metric, functions: list[str]) -> li
             panels[key] = Panel(spoken(title), curve["axis"], unit, [], levels, _places(result, curve))
         at = list(curve["at"])
         panels[key].series.append(Series(spoken(line), at, curve["value"], curve["low"], curve["high"]))
-    return list(panels.values())
+    return _on_one_scale(list(panels.values())) if spec.one_scale else list(panels.values())
+
+
+def _on_one_scale(panels: list[Panel]) -> list[Panel]:
+    """Each panel with the ends of all panels of its unit, intervals included."""
+    ends: dict[str, list[float]] = {}
+    for panel in panels:
+        for line in panel.series:
+            numbers = [*line.value, *(end for pair in line.intervals() for end in pair)]
+            ends.setdefault(panel.unit, []).extend(number for number in numbers if finite(number))
+    return [
+        replace(panel, ends=(min(ends[panel.unit]), max(ends[panel.unit]))) if ends[panel.unit] else panel
+        for panel in panels
+    ]
+
+
+def _laid_out(function: str, name: str, spec: Metric) -> tuple[str, str]:
+    """Title of a curve's panel, and of its line, by the metric's layout."""
+    if spec.panels == "line":
+        line, _, title = name.rpartition("/")
+        return title, line
+    if spec.panels == "small":
+        return name.removeprefix(f"{function}/"), function
+    return _parts(function, name, spec)
 
 
 def _levels(scalars: Mapping[str, Any], function: str) -> dict[str, float]:
@@ -111,12 +140,14 @@ def _parts(function: str, name: str, spec: Metric) -> tuple[str, str]:
 
 
 def _places(result: Mapping[str, Any], curve: Mapping[str, Any]) -> list[str] | None:
-    """Names of the points, where the result lists what they are (windows of layers)."""
+    """Names of the points, where the result lists what they are: windows of layers, or ways to skip."""
     listed = result.get(f"{curve['axis']}s")
     if not isinstance(listed, list) or len(listed) != len(curve["at"]):
         return None
     if not all(isinstance(place, dict) and {"name", "first", "last"} <= place.keys() for place in listed):
         return None
+    if curve["axis"] != "window":
+        return [str(place["name"]) for place in listed]
     return [f"{place['name']} {place['first']}–{place['last']}".replace("_", " ") for place in listed]
 
 

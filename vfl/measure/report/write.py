@@ -9,7 +9,7 @@ from vfl.measure.metrics_file import Metrics
 from vfl.measure.report.figures import figure
 from vfl.measure.report.guide import guide_of
 from vfl.measure.report.page import render
-from vfl.measure.report.panels import drawn
+from vfl.measure.report.panels import axis_of_dots, drawn
 
 FIGURES = "figures"
 REPORT = "report.html"
@@ -28,7 +28,8 @@ def write_report(
     """
     for name, result in metrics.metrics.items():
         guide = guide_of(name)
-        picture = figure(drawn(result, guide, metrics.data.functions), guide.title)
+        content = drawn(result, guide, metrics.data.functions)
+        picture = figure(content, guide.title, axis_of_dots(content.dots, guide))
         if picture is None:
             continue
         with replacing(out / FIGURES / f"{name}.png") as temporary:
