@@ -107,6 +107,12 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     named = MeasureConfig(metrics="cosine,swap,token_ablation", out=tmp_path / "swap", data=settings["data"])
     with pytest.raises(InputError, match=r"swap: it needs pairs of images.* token_ablation: it needs the object's box"):
         run(named, vlm=vlm, progress=False)
+    cut = {"knockout": {"cuts": ["object to last_token"]}}
+    named = MeasureConfig(metrics="injection,knockout", out=tmp_path / "cut", data=settings["data"], options=cut)
+    with pytest.raises(
+        InputError, match=r"injection: it needs an unrelated image.* knockout: its cuts .* column boxes"
+    ):
+        run(named, vlm=vlm, progress=False)
     boxed = [{**row, "bbox": [4, 4, image.width / 2, image.height / 2]} for row in rows]
     (tmp_path / "boxed.json").write_text(json.dumps(boxed))
     unnamed = MeasureConfig(metrics="cosine,token_ablation", out=tmp_path / "named", data=str(tmp_path / "boxed.json"))

@@ -184,6 +184,7 @@ def test_the_recommendation_is_run(vlm, pairs, untouched):
         result["curves"]["distance"]["value"], result["curves"]["attention"]["value"], 2.0, 0.9
     )
     assert 0 <= entry < exit <= vlm.num_layers
+    assert [way["name"] for way in result["skips"]] == ["none", f"entry {entry}", f"exit {exit}", "both"]
     accuracy = result["curves"]["naming/accuracy"]
     assert accuracy["value"][0] == 1
     entered = late_entry(vlm, pairs[:1], ks=[entry])["curves"]["naming/logprob"]["value"][-1]

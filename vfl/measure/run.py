@@ -6,7 +6,7 @@ vfl measure Qwen/Qwen2.5-VL-3B-Instruct --metrics var,cosine,drop --out runs/mea
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
     pairs = [pair.limited(config.max_new_tokens).lettered(config.letters) for pair in pairs]
     if config.metrics != ALL:
-        _refuse_unfit(vlm, config.names, pairs)
+        _refuse_unfit(vlm, config, pairs)
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
     for name in (bar := progress_bar(waiting, desc="measuring", unit="metric", disable=not progress)):
@@ -147,7 +147,7 @@ def _measure(vlm: VLM, name: str, pairs: Sequence[Pair], config: MeasureConfig) 
     options = config.options.get(name, {})
     start = time.perf_counter()
     part: dict[str, Any] = {"given": _plain(options)}
-    if reason := _unfit(vlm, name, pairs):
+    if reason := _unfit(vlm, name, pairs, options):
         part["reason"] = reason
     else:
         try:
@@ -175,19 +175,21 @@ def _lacking(result: dict[str, Any]) -> str:
     return f" ({len(without)} of {result['n']} have no box or label)." if without else "."
 
 
-def _refuse_unfit(vlm: VLM, names: Sequence[str], pairs: Sequence[Pair]) -> None:
+def _refuse_unfit(vlm: VLM, config: MeasureConfig, pairs: Sequence[Pair]) -> None:
     """Refuse named metrics that can't apply to this model and data before any is measured, which may take hours.
 
     Raises:
         InputError: names each with its reason.
     """
-    reasons = {name: reason for name in names if (reason := _unfit(vlm, name, pairs))}
+    reasons = {
+        name: reason for name in config.names if (reason := _unfit(vlm, name, pairs, config.options.get(name, {})))
+    }
     if reasons:
         listed = " ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise InputError(f"{listed} Nothing was measured; leave {', '.join(reasons)} out.")
 
 
-def _unfit(vlm: VLM, name: str, pairs: Sequence[Pair]) -> str | None:
+def _unfit(vlm: VLM, name: str, pairs: Sequence[Pair], options: Mapping[str, Any]) -> str | None:
     """Why a metric can't apply, as far as that is known without asking the model."""
     spec = known_metrics()[name]
     if spec.only_images and vlm.family.modality != "image":
@@ -205,7 +207,7 @@ def _unfit(vlm: VLM, name: str, pairs: Sequence[Pair]) -> str | None:
     if spec.needs == "pairs with boxes and labels" and not any(pair.label for pair in boxed):
         column = "the column label of a row, or label_column" if asked_alone else "the key label of a pair"
         return f"it needs the object's name ({column}); none of the {len(boxed)} pairs with a box has one."
-    return None
+    return spec.unfit(pairs, options) if spec.unfit else None
 
 
 def _pictures(vlm: VLM, pairs: Sequence[Pair], config: MeasureConfig) -> list[dict[str, Any]]:

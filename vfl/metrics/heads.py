@@ -48,7 +48,7 @@ def by_head(vlm: VLM, prompts: Iterable[Encoded], query: Query, value_of: ValueO
 
 
 def of_heads(
-    samples: Sequence[torch.Tensor], images: Sequence[Hashable], query: Query, options: dict[str, Any]
+    samples: list[torch.Tensor], images: Sequence[Hashable], query: Query, options: dict[str, Any]
 ) -> Result:
     """The result of (L, H) samples on images; see `by_head`."""
     curves = {"heads": mean_curve([sample.mean(1).tolist() for sample in samples], clusters=images)}

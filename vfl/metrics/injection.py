@@ -5,7 +5,7 @@ Vision states do not depend on the text that follows, so this is a swap of all l
 functionality of early layers in VLMs" (Hartman et al.).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
 from vfl.errors import InputError
-from vfl.metrics.accuracy import TOLERANCE, accuracy_along, points
+from vfl.metrics.accuracy import TOLERANCE, accuracy_along, asked_images, points
 from vfl.metrics.result import Result
 from vfl.metrics.spec import EARLY, Metric
 from vfl.models.vlm import VLM
@@ -94,6 +94,19 @@ def _noise(pair: Pair) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def _without_another(pairs: Sequence[Pair], options: Mapping[str, Any]) -> str | None:
+    """Why some pair has no unrelated image, where one is needed."""
+    if options.get("unrelated") == "noise":
+        return None
+    try:
+        for pair in pairs:
+            for which in asked_images(pair):
+                unrelated_pair(pair, which, pairs)
+    except InputError as error:
+        return f"it needs an unrelated image for each: {error}"
+    return None
+
+
 SPEC = Metric(
     function=injection,
     needs="pairs",
@@ -103,6 +116,7 @@ SPEC = Metric(
     "left.",
     use="Leave out of any skipping the layers from where accuracy begins to fall; they are where to look with swap "
     "and vfl locate.",
+    unfit=_without_another,
     source=EARLY,
     equation="accuracy(n) with an unrelated image’s states in layers 0 … n−1, the image’s own from n on",
 )

@@ -220,6 +220,18 @@ def _knocked_out(
     return outcomes
 
 
+def _without_objects(pairs: Sequence[Pair], options: Mapping[str, Any]) -> str | None:
+    """Why nothing can be cut, where all cuts begin at the object."""
+    cuts = options.get("cuts", CUTS)
+    at_object = all(cut.split(" to ")[0] in OBJECT for cut in cuts)
+    if not at_object or any(pair.boxes.get(which) for pair in pairs for which in IMAGES):
+        return None
+    return (
+        f"its cuts ({', '.join(cuts)}) begin at the object, and none of the {len(pairs)} pairs has a box (the column "
+        "boxes or bbox of a row, the key boxes of a pair); all_but_last_row to last_row needs none."
+    )
+
+
 SPEC = Metric(
     function=knockout,
     needs="pairs",
@@ -228,6 +240,7 @@ SPEC = Metric(
     "token loses probability, in the windows where that edge carries the answer.",
     use="Keep the windows that hurt out of skipping and pruning, and read which source they hurt by: the object’s "
     "tokens, or what other tokens gathered from them.",
+    unfit=_without_objects,
     source=NEO,
     equation="accuracy and p(token) with A[l, q, k] = 0 for q of the target, k of the source, l in a window",
     units={"drop": "probability"},

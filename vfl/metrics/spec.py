@@ -1,9 +1,10 @@
 """What a metric says of itself: what it is measured on, its units, how its figure is read, and where it is from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vfl.probes.pair import Pair
 from vfl.report.words import SHARE as SHARE
 
 Needs = Literal["prompts", "pairs", "pairs of images", "pairs with boxes", "pairs with boxes and labels"]
@@ -53,6 +54,7 @@ class Metric:
         dots: what the axis of lone numbers shows.
         scatter: two tables by layer and head whose heads are drawn against each other: to the right and upwards.
         table_units: of tables whose unit is another than `unit`.
+        unfit: why the metric can't apply to these pairs with these options, None where it can; asked before a pass.
         only_images: why a model that hears sounds can't be asked; empty where it can.
     """
 
@@ -70,6 +72,7 @@ class Metric:
     dots: str = ""
     scatter: tuple[str, str] | None = None
     table_units: Mapping[str, str] = field(default_factory=dict)
+    unfit: Callable[[Sequence[Pair], Mapping[str, Any]], str | None] | None = None
     only_images: str = ""
 
     @property

@@ -44,7 +44,7 @@ def cloud_chart(cloud: Cloud, ink: Mapping[str, Ink] | None = None) -> CloudChar
     points = [point for group in cloud.groups.values() for point in group]
     if not points:
         return None
-    x_ends, y_ends = (_ends([point[way] for point in points]) for way in (0, 1))
+    x_ends, y_ends = _ends([x for x, _, _ in points]), _ends([y for _, y, _ in points])
     colours = ink or inks(list(cloud.groups))
     swarms = [
         Swarm(name, colours.get(name, PLAIN), [(place(x, x_ends), y_of(y, *y_ends), says) for x, y, says in group])

@@ -83,7 +83,7 @@ def _section(metrics: Metrics, name: str) -> Section:
         seconds=metrics.seconds.get(name, 0.0),
         charts=[ready for panel in content.panels if (ready := chart(panel, ink))],
         heats=[heat for heat in heats if heat],
-        clouds=[ready for cloud in content.clouds if (ready := cloud_chart(cloud))],
+        clouds=[points for cloud in content.clouds if (points := cloud_chart(cloud))],
         dots=dots,
         dot_ticks=dot_ticks,
         dot_axis=axis_of_dots(content.dots, guide),

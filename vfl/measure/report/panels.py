@@ -166,7 +166,7 @@ def _clouds(result: Mapping[str, Any], spec: Metric) -> list[Cloud]:
                     points.append(
                         (x, y, f"layer {layer}, head {head}: {axis} {shown(x, axis)}, {unit} {shown(y, unit)}")
                     )
-    return [Cloud(f"{unit} by {axis}, a dot a head", axis, unit, groups)] if any(groups.values()) else []
+    return [Cloud("heads, a dot each", axis, unit, groups)] if any(groups.values()) else []
 
 
 def _heats(result: Mapping[str, Any], drawn_already: Sequence[str] = ()) -> list[Heat]:
