@@ -47,9 +47,7 @@ def by_head(vlm: VLM, prompts: Iterable[Encoded], query: Query, value_of: ValueO
     return of_heads(samples, images, query, options)
 
 
-def of_heads(
-    samples: list[torch.Tensor], images: Sequence[Hashable], query: Query, options: dict[str, Any]
-) -> Result:
+def of_heads(samples: list[torch.Tensor], images: Sequence[Hashable], query: Query, options: dict[str, Any]) -> Result:
     """The result of (L, H) samples on images; see `by_head`."""
     curves = {"heads": mean_curve([sample.mean(1).tolist() for sample in samples], clusters=images)}
     scalars = {"heads": mean_scalar([float(sample.mean()) for sample in samples], clusters=images)}
