@@ -44,6 +44,8 @@ class Recipe(Strict):
     weight_decay: float = 0.01
     finding: float = 0.5
     finding_steps: int = 600
+    aloud: float = Field(default=0.5, description="weight of counting aloud over the picture; fades as finding does")
+    texts: float = Field(default=1.0, description="weight of staying near the language model on texts of its own")
     pictures: dict[str, float] = Field(
         default={"mixed": 0.4, "recognition": 0.05, "counting": 0.25, "grounding": 0.2, "ocr": 0.1},
         description="weights of pictures that show a function alone, as probes do, and of mixed ones",
