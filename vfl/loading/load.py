@@ -290,8 +290,8 @@ def resolve(model: str | Path | None) -> tuple[str, bool]:
     path = EMBEDDED if model is None else beds.get(str(model)) or Path(model).expanduser()
     if model == SMOL_ID and not path.is_dir():
         raise InputError(
-            "The model smol is trained and built on this machine first, as recipes/smol/README.md says (python -m"
-            " vfl.testbeds.smol.build, at the end). For a folder of that name give ./smol."
+            "The model smol is built on this machine first, in a minute: pip install 'vfl[smol]', then python -m"
+            " vfl.testbeds.smol.build. For a folder of that name give ./smol."
         )
     if path.is_dir():
         if not (path / "config.json").is_file():
