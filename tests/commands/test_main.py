@@ -80,7 +80,7 @@ run()
 def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
     out = tmp_path / "out"
     recipe = tmp_path / "locate.yaml"
-    recipe.write_text("part_pairs: 1\n")
+    recipe.write_text("part_pairs: 1\nmode: single\n")
     arguments = ("locate", model, "--probes", suite, "--out", out, "--config", recipe)
     stopped = vfl_process(*arguments, code=("-c", STOPPED))
     assert stopped.returncode == 130, stopped.stderr
