@@ -307,9 +307,8 @@ def through(arguments: list[str]) -> int:
 if __name__ == "__main__":
     if sys.argv[2:]:
         sys.exit(through(sys.argv[2:]))
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # of Ctrl-C in a terminal: the tests end first, and the input with them
+    # Of Ctrl-C in a terminal: the tests end first, and the input with them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.argv[1:]:
         listening = socket.socket(fileno=int(sys.argv[1]))
         if listening not in select.select([listening, sys.stdin], [], [])[0]:
@@ -320,4 +319,4 @@ if __name__ == "__main__":
             run(**serve(accept(listening)))
         except SystemExit as ended:
             leave(ended.code)
-        leave(0)
+    leave(0)
