@@ -14,6 +14,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.append(str(Path(__file__).parent))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """All workers ask the same warm Python, and are forks of it themselves: what takes long is imported once."""
+    if number := config.getoption("numprocesses", None):
+        import warm
+
+        config.option.tx = [f"popen//python={warm.python()}"] * number
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where prepared rows lie, for this session alone."""

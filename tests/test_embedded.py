@@ -11,7 +11,6 @@ from vfl.testbeds.micro.evaluate import evaluate
 
 pytestmark = pytest.mark.long
 
-SINGLE = ("counting", "grounding", "ocr")  # planted in one layer each
 PAIRS = 9  # with fewer than eight, no layer of ten can be significant
 
 
@@ -20,19 +19,23 @@ def vlm():
     return vfl.load()
 
 
-def test_planted_single_layers_are_recovered_exactly(vlm, tmp_path):
-    fmap = vfl.locate(vlm, out=tmp_path, functions=SINGLE, pairs=PAIRS, seed=5, mode="single", progress=False)
+# All three are planted in one layer each; the first tutorial, which is run, recovers the other two.
+@pytest.mark.parametrize(
+    "functions", [("grounding",), pytest.param(("counting", "grounding", "ocr"), marks=pytest.mark.slow)], ids=len
+)
+def test_planted_single_layers_are_recovered_exactly(vlm, functions, tmp_path):
+    fmap = vfl.locate(vlm, out=tmp_path, functions=functions, pairs=PAIRS, seed=5, mode="single", progress=False)
     truth = read_truth(EMBEDDED)
     assert fmap.model.id == "embedded"
-    assert {name: entry.layers for name, entry in fmap.functions.items()} == {name: truth[name] for name in SINGLE}
+    assert {name: entry.layers for name, entry in fmap.functions.items()} == {name: truth[name] for name in functions}
     assert all(recovered.precision == recovered.recall == 1.0 for recovered in score(fmap, truth).values())
     assert "test bed" in (tmp_path / "report.html").read_text()
 
 
 def test_a_folder_of_the_same_probes_gives_the_same_map(vlm, tmp_path):
     settings = {"mode": "single", "progress": False}
-    generated = vfl.locate(vlm, out=tmp_path / "a", functions=["counting"], pairs=3, seed=3, **settings)
-    make(tmp_path / "mine", ["counting"], pairs=3, seed=3, style=MICRO_STYLE)
+    generated = vfl.locate(vlm, out=tmp_path / "a", functions=["counting"], pairs=2, seed=3, **settings)
+    make(tmp_path / "mine", ["counting"], pairs=2, seed=3, style=MICRO_STYLE)
     from_folder = vfl.locate(vlm, out=tmp_path / "b", probes=str(tmp_path / "mine"), **settings)
     assert from_folder.functions == generated.functions
     assert from_folder.probes_sha256 == generated.probes_sha256

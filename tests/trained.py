@@ -141,6 +141,6 @@ def environment(**added: str) -> dict[str, str]:
 
 
 def launched(arguments: Sequence[str], *, ranks: int = 2) -> "subprocess.CompletedProcess[str]":
-    """`torchrun` itself, with gloo on the CPU."""
+    """`torchrun` itself, with gloo on the CPU; the ranks that it starts are forks."""
     command = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone", *arguments]
-    return warm.finished(command, environment())
+    return warm.finished(command, environment(PYTHON_EXEC=str(warm.python())))

@@ -6,6 +6,9 @@ transformers, TRL and their like are there already.
 
     done = warm.finished(["-m", "vfl.train.launch", "recipe.yaml"])
     done.returncode, done.stdout, done.stderr
+
+It imports when it is first asked, and all processes of the tests ask the same. `python tests/warm.py` alone imports and
+ends.
 """
 
 import atexit
@@ -14,6 +17,8 @@ import importlib
 import json
 import os
 import runpy
+import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,8 +31,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
+ADDRESS = "VFL_TESTS_WARM"  # the variable that says where the Python that forks listens
 IMPORTED = (
     *("torch", "torchvision", "transformers", "accelerate", "peft", "trl", "deepspeed", "datasets"),
     *("transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"),
@@ -47,13 +53,13 @@ class Process:
         self._folder = tempfile.TemporaryDirectory()
         self._output, self._errors = (Path(self._folder.name) / name for name in ("output", "errors"))
         self.code: int | None = None
-        self.pid: int = _ask(
-            arguments=self.arguments,
-            cwd=str(cwd or Path.cwd()),
-            environment=dict(os.environ if environment is None else environment),
-            output=str(self._output),
-            errors=str(self._errors),
-        )
+        with (
+            open(os.devnull, "rb") as nothing,
+            self._output.open("wb") as output,
+            self._errors.open("wb") as errors,
+        ):
+            environment = dict(os.environ if environment is None else environment)
+            self.pid = _start(self.arguments, environment, cwd or Path.cwd(), (nothing, output, errors))
 
     def poll(self, seconds: float = 0) -> int | None:
         """The exit code, negative for a signal; None if it still runs after so many seconds."""
@@ -118,80 +124,137 @@ def ranks(
     return [process.finish() for process in processes]
 
 
+def python() -> Path:
+    """A program that takes the place of `python` in a command: `PATH ARGUMENTS` is a fork, too."""
+    if ADDRESS not in os.environ:
+        start()
+    return Path(os.environ[ADDRESS]).with_name("python")
+
+
 @cache
-def _server() -> "subprocess.Popen[str]":
-    """The Python that forks; it ends with this one, which closes its input."""
+def start() -> "subprocess.Popen[bytes]":
+    """Have a Python that forks listen, for this process and all that it starts; it ends with this process."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
-    return subprocess.Popen(
-        [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/warm")
+        listening.listen()
+        os.environ[ADDRESS] = f"{folder}/warm"
+        program = Path(folder) / "python"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -ES "{__file__}" "$0" "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
+        command = [sys.executable, __file__, str(number := listening.fileno())]
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, pass_fds=[number])
 
 
-def _ask(**request: Any) -> Any:
-    server = _server()
-    assert server.stdin is not None
-    assert server.stdout is not None
-    server.stdin.write(json.dumps(request) + "\n")
-    server.stdin.flush()
-    return json.loads(server.stdout.readline())
+@cache
+def _connection() -> socket.socket:
+    if ADDRESS not in os.environ:
+        start()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.environ[ADDRESS])
+    return connection
+
+
+def _start(arguments: Sequence[str], environment: Mapping[str, str], cwd: Path, streams: Sequence[BinaryIO]) -> int:
+    """Start `python ARGUMENTS` with these standard streams: its process id."""
+    pid: int = _ask(streams, arguments=list(arguments), cwd=str(cwd), environment=dict(environment))
+    return pid
+
+
+def _ask(streams: Sequence[BinaryIO] = (), **request: Any) -> Any:
+    connection = _connection()
+    message = json.dumps(request).encode() + b"\n"
+    if streams:
+        message = message[socket.send_fds(connection, [message], [stream.fileno() for stream in streams]) :]
+    connection.sendall(message)
+    return json.loads(_read(connection)[0])
+
+
+def _read(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """A line, empty at the end, and the streams that came with it."""
+    line, streams = b"", []
+    while not line.endswith(b"\n"):
+        part, received, *_ = socket.recv_fds(connection, 1 << 16, 3)
+        if not part:
+            return b"", streams
+        line += part
+        streams += received
+    return line, streams
 
 
 # ---- what runs in the Python that forks ----
 
 
-def serve() -> dict[str, Any]:
-    """Answer until the input ends, with what still runs; in a fork, return what it is to run."""
+def accept(listening: socket.socket) -> socket.socket:
+    """Fork for each process that connects; in the fork, return its connection."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # which nobody waits for
+    while listening in select.select([listening, sys.stdin], [], [])[0]:
+        connection, _ = listening.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listening.close()
+            return connection
+        connection.close()
+    sys.exit()  # the tests have ended: what still runs ends with those who asked for it
+
+
+def serve(connection: socket.socket) -> dict[str, Any]:
+    """Answer until the other side ends, with what still runs; in a fork, return what it is to run."""
     running = set()
-    while line := sys.stdin.readline():
-        request = json.loads(line)
+    while (message := _read(connection))[0]:
+        request, streams = json.loads(message[0]), message[1]
         if pid := request.get("wait"):
-            code = exit_code(pid, request["seconds"])
+            code = exit_code(pid, request["seconds"], connection)
             if code is not None:
                 running.remove(pid)
-            print(json.dumps(code), flush=True)
+            with suppress(BrokenPipeError):
+                connection.sendall(json.dumps(code).encode() + b"\n")
             continue
         pid = os.fork()
         if pid == 0:
-            return request
+            connection.close()
+            return {**request, "streams": streams}
+        for stream in streams:
+            os.close(stream)
         os.setpgid(pid, pid)  # a group of its own, before anybody may want to end it
         running.add(pid)
-        print(pid, flush=True)
+        connection.sendall(json.dumps(pid).encode() + b"\n")
     for pid in running:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
     sys.exit()
 
 
-def exit_code(pid: int, seconds: float) -> int | None:
-    """A fork's exit code, or None if it still runs after so many seconds."""
+def exit_code(pid: int, seconds: float, connection: socket.socket) -> int | None:
+    """A fork's exit code, or None if it still runs after so many seconds, or when nobody waits for it any longer."""
     end, pause = time.monotonic() + seconds, 0.001
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        if time.monotonic() >= end:
+        if time.monotonic() >= end or select.select([connection], [], [], pause)[0]:
             return None
-        time.sleep(pause)
         pause = min(2 * pause, 0.1)
 
 
-def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str, errors: str) -> None:
+def run(arguments: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> None:
     """In a fork: be `python ARGUMENTS`."""
     os.setpgid(0, 0)
     # TRL imports wandb, which makes a folder for its process's files and removes it at the end: each fork has its own.
     for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
         del sys.modules[name]
-    for path, stream in ((os.devnull, 0), (output, 1), (errors, 2)):
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.dup2(file, stream)
-        os.close(file)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
     # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    kind, *rest = arguments
+    kind, *rest = arguments[1:] if arguments[0] == "-u" else arguments
     first = cwd if kind == "-m" else "" if kind == "-c" else str(Path(kind).parent)
     sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     importlib.invalidate_caches()
@@ -205,7 +268,7 @@ def run(arguments: list[str], cwd: str, environment: dict[str, str], output: str
         sys.argv[:] = [name, *rest]
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     else:
-        sys.argv[:] = arguments
+        sys.argv[:] = [kind, *rest]
         runpy.run_path(kind, run_name="__main__")
 
 
@@ -221,10 +284,8 @@ def leave(code: object) -> NoReturn:
     os._exit((code or 0) & 0xFF)
 
 
-if __name__ == "__main__":
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # of Ctrl-C in a terminal: the tests end first, and the input with them
+def imported() -> None:
+    """Import what all processes have, and hold it fast."""
     for name in IMPORTED:
         with suppress(ImportError):  # an extra that is not installed is a matter of the tests that need it
             importlib.import_module(name)
@@ -233,8 +294,29 @@ if __name__ == "__main__":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     gc.collect()
     gc.freeze()  # a fork that looks for garbage leaves all this alone, and so goes on sharing its memory
-    try:
-        run(**serve())
-    except SystemExit as ended:
-        leave(ended.code)
+
+
+def through(arguments: list[str]) -> int:
+    """Be `python ARGUMENTS` by a fork: its exit code. The fork ends with this process, should that be killed."""
+    pid = _start(arguments, os.environ, Path.cwd(), (sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))
+    while (code := _ask(wait=pid, seconds=1800)) is None:
+        pass
+    return code if code >= 0 else 128 - code  # as a shell says that it was killed
+
+
+if __name__ == "__main__":
+    if sys.argv[2:]:
+        sys.exit(through(sys.argv[2:]))
+    # Of Ctrl-C in a terminal: the tests end first, and the input with them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.argv[1:]:
+        listening = socket.socket(fileno=int(sys.argv[1]))
+        if listening not in select.select([listening, sys.stdin], [], [])[0]:
+            sys.exit()  # nobody needed it
+    imported()
+    if sys.argv[1:]:
+        try:
+            run(**serve(accept(listening)))
+        except SystemExit as ended:
+            leave(ended.code)
     leave(0)

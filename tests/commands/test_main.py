@@ -16,6 +16,8 @@ pytestmark = pytest.mark.long
 
 # What a user types, without the second that starting an interpreter costs.
 VFL = ("-c", "from vfl.commands.main import run; run()")
+# A random model goes on for as long as it may: a few tokens show what it answers.
+ANSWER = 6
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def model(tiny_folder):
 
 @pytest.fixture(scope="module")
 def suite(model, tmp_path_factory):
-    return write_own_suite(vfl.load(model), tmp_path_factory.mktemp("suite") / "probes", 6)
+    return write_own_suite(vfl.load(model), tmp_path_factory.mktemp("suite") / "probes", 6, max_new_tokens=ANSWER)
 
 
 def vfl_process(*arguments, code=VFL):
@@ -39,7 +41,7 @@ def is_one_paragraph(errors):
 
 
 def test_locate_ends_with_a_table_and_the_report(model, suite, tmp_path):
-    done = vfl_process("locate", model, "--probes", suite, "--out", tmp_path / "out")
+    done = vfl_process("locate", model, "--probes", suite, "--out", tmp_path / "out", "--max-new-tokens", ANSWER)
     assert done.returncode == 0, done.stderr
     assert "naming" in done.stdout
     assert "6/6" in done.stdout
@@ -50,7 +52,10 @@ def test_locate_ends_with_a_table_and_the_report(model, suite, tmp_path):
 
 def test_a_recipe_is_read_and_flags_override_it(vfl_command, model, suite, tmp_path):
     recipe = tmp_path / "locate.yaml"
-    recipe.write_text(f"model: {model}\nprobes: {suite}\nmode: single\nreading: answer\nout: {tmp_path / 'unused'}\n")
+    recipe.write_text(
+        f"model: {model}\nprobes: {suite}\nmode: single\nreading: answer\nmax_new_tokens: {ANSWER}\n"
+        f"out: {tmp_path / 'unused'}\n"
+    )
     code, _, errors = vfl_command("locate", "--config", recipe, "--out", tmp_path / "out", "--reading", "text")
     assert code == 0, errors
     fmap = FunctionMap.load(tmp_path / "out" / "map.json")
@@ -80,7 +85,7 @@ run()
 def test_ctrl_c_leaves_no_map_and_resume_goes_on(model, tmp_path, suite):
     out = tmp_path / "out"
     recipe = tmp_path / "locate.yaml"
-    recipe.write_text("part_pairs: 1\n")
+    recipe.write_text(f"part_pairs: 1\nmode: single\nmax_new_tokens: {ANSWER}\n")
     arguments = ("locate", model, "--probes", suite, "--out", out, "--config", recipe)
     stopped = vfl_process(*arguments, code=("-c", STOPPED))
     assert stopped.returncode == 130, stopped.stderr
@@ -190,7 +195,8 @@ def test_version(vfl_command):
 
 
 def test_a_map_names_its_model_and_settings(model, suite, tmp_path):
-    fmap = vfl.locate(model, out=tmp_path, probes=str(suite), mode="single", progress=False)
+    settings = {"mode": "single", "max_new_tokens": ANSWER, "progress": False}
+    fmap = vfl.locate(model, out=tmp_path, probes=str(suite), **settings)
     saved = json.loads((tmp_path / "map.json").read_text())
     assert saved["schema"] == 1
     assert saved["model"]["id"] == str(model)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -69,7 +68,7 @@ def test_the_job_trains(qwen, tmp_path):
     for name, line in (("srun", 'exec "$@"'), ("scontrol", "echo localhost")):
         (tools / name).write_text(f"#!/bin/bash\n{line}\n")
         (tools / name).chmod(0o755)
-    (tools / "torchrun").write_text(f'#!/bin/bash\nexec "{sys.executable}" -m torch.distributed.run "$@"\n')
+    (tools / "torchrun").write_text(f'#!/bin/bash\nexec "{warm.python()}" -m torch.distributed.run "$@"\n')
     (tools / "torchrun").chmod(0o755)
     rows = trained.write_data(tmp_path / "data", ["image"] * 4)
     recipe = trained.write_recipe(tmp_path / "recipe.yaml", trained.settings(qwen, rows, tmp_path / "out"))
@@ -82,6 +81,7 @@ def test_the_job_trains(qwen, tmp_path):
             SLURM_GPUS_ON_NODE="1",
             SLURM_JOB_ID="1",
             PORT="0",
+            PYTHON_EXEC=str(warm.python()),
         ),
         capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip

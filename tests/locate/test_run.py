@@ -17,11 +17,13 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.locate import sweeping
 from vfl.locate.pairs import sweep_pair
-from vfl.probes.asking import MAX_NEW_TOKENS, Asker, question_of
+from vfl.probes.asking import Asker, question_of
 from vfl.probes.pair import read_suite, suite_sha256
 
 NUM_PAIRS = 6
-QUIET = {"progress": False, "part_pairs": 2}
+# A random model goes on for as long as it may: a few tokens show what it answers.
+ANSWER = 6
+QUIET = {"progress": False, "part_pairs": 2, "max_new_tokens": ANSWER}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def vlm(tiny_folder):
 
 @pytest.fixture(scope="module")
 def suite(vlm, tmp_path_factory):
-    return write_own_suite(vlm, tmp_path_factory.mktemp("suite") / "probes", NUM_PAIRS)
+    return write_own_suite(vlm, tmp_path_factory.mktemp("suite") / "probes", NUM_PAIRS, max_new_tokens=ANSWER)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_records_hold_what_the_sweep_answers(finished, vlm, suite):
     pair = read_suite(suite)[0]
     target, source = (vlm.ask(question_of(vlm, pair), pair.path(which)) for which in ("image", "source_image"))
     plans = [Plan.own(), *(Plan.swap([layer], prefill(vlm, source)) for layer in range(vlm.num_layers))]
-    texts = sweep(vlm, target, plans, max_new_tokens=MAX_NEW_TOKENS[pair.match]).texts
+    texts = sweep(vlm, target, plans, max_new_tokens=ANSWER).texts
     rows = [row for row in records if row["pair_id"] == pair.id and row["swap"] == "source"]
     singles = {row["first"]: row for row in rows if row["first"] == row["last"]}
     assert [singles[layer]["answer"] for layer in range(vlm.num_layers)] == texts[1:]
@@ -124,7 +126,7 @@ def test_a_visit_to_a_pair_runs_the_model_once_over_its_images(vlm, suite):
     ]
     blocks = [(layer, layer) for layer in range(vlm.num_layers)]
     try:
-        rows = sweep_pair(Asker(vlm), pair, blocks)
+        rows = sweep_pair(Asker(vlm), pair, blocks, max_new_tokens=ANSWER)
     finally:
         for handle in handles:
             handle.remove()
@@ -136,9 +138,9 @@ def test_a_visit_to_a_pair_runs_the_model_once_over_its_images(vlm, suite):
 def test_a_pair_that_is_not_kept_is_swept_only_when_asked(vlm, suite):
     pair = read_suite(suite)[0].model_copy(update={"source_answer": "nothing of the kind"})
     blocks = [(layer, layer) for layer in range(vlm.num_layers)]
-    (row,) = sweep_pair(Asker(vlm), pair, blocks)
+    (row,) = sweep_pair(Asker(vlm), pair, blocks, max_new_tokens=ANSWER)
     assert (row["swap"], row["kept"], row["target_correct"]) == ("none", False, True)
-    swept = sweep_pair(Asker(vlm), pair, blocks, unfiltered=True)
+    swept = sweep_pair(Asker(vlm), pair, blocks, max_new_tokens=ANSWER, unfiltered=True)
     assert len(swept) == 1 + 2 * len(blocks)
     assert {name: swept[0][name] for name in row if not name.startswith("logprob")} == {
         name: value for name, value in row.items() if not name.startswith("logprob")

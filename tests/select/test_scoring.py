@@ -126,7 +126,7 @@ def test_the_manifest_says_what_was_scored(whole, data):
 
 def test_killed_at_random_moments_nothing_is_lost_and_nothing_scored_twice(start, whole, tmp_path):
     scores, seed = tmp_path / "scores", random.Random(5)
-    for _ in range(5):
+    for _ in range(3):
         before = files(scores)
         process = start(scores)
         more = seed.randint(0, 2)

@@ -54,15 +54,20 @@ def test_the_reference_is_the_base_model(parts):
         assert torch.equal(model(**batch).logits[:, :-1], logits)
 
 
-def test_both_answers_of_a_pair_are_audited(qwen, data_of, run, tmp_path):
-    outcome = run(qwen, data_of(*PAIRS), tmp_path / "run", method="dpo", trainer={"max_steps": 1})
-    rows = json.loads((tmp_path / "run" / "preflight.json").read_text())["audit"]["rows"]
+@pytest.fixture(scope="module")
+def done(qwen, data_of, run, tmp_path_factory):
+    """A run of pairs without checkpointing: its folder and outcome."""
+    out = tmp_path_factory.mktemp("done") / "run"
+    return out, run(qwen, data_of(*PAIRS), out, method="dpo")
+
+
+def test_both_answers_of_a_pair_are_audited(done):
+    out, outcome = done
+    rows = json.loads((out / "preflight.json").read_text())["audit"]["rows"]
     assert [row["where"].endswith("(rejected)") for row in rows] == [False, False, True, True]
     assert outcome.adapter is not None
-    assert trained.weights(tmp_path / "run")
 
 
-def test_checkpointing_changes_no_weight(qwen, data_of, run, tmp_path):
-    for name in ("on", "off"):
-        run(qwen, data_of(*PAIRS), tmp_path / name, method="dpo", checkpointing=name)
-    assert trained.difference(trained.weights(tmp_path / "on"), trained.weights(tmp_path / "off")) < 1e-6
+def test_checkpointing_changes_no_weight(done, qwen, data_of, run, tmp_path):
+    run(qwen, data_of(*PAIRS), tmp_path / "on", method="dpo", checkpointing="on")
+    assert trained.difference(trained.weights(tmp_path / "on"), trained.weights(done[0])) < 1e-6

@@ -1,6 +1,8 @@
 """Merging: the base's dtype and files, the adapter's logits, and nothing written that was not checked."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import tiny
@@ -27,15 +29,27 @@ def merge(adapter, out, *, overwrite=False, **settings):
     return merging.merge(MergeConfig(adapter=adapter, out=out, **settings), overwrite=overwrite)
 
 
+@pytest.fixture(scope="module")
+def saved(tiny_folder, tmp_path_factory):
+    """A checkpoint of a family in a dtype, saved once; read it, do not write."""
+    folders = {}
+
+    def make(family, dtype):
+        if (family, dtype) not in folders:
+            folder = folders[family, dtype] = tmp_path_factory.mktemp("saved")
+            AutoModelForImageTextToText.from_pretrained(tiny_folder(family), dtype=dtype).save_pretrained(folder)
+            AutoProcessor.from_pretrained(tiny_folder(family)).save_pretrained(folder)
+        return folders[family, dtype]
+
+    return make
+
+
 @pytest.fixture
-def base(tiny_folder, tmp_path):
-    """A checkpoint of a family in a dtype."""
+def base(saved, tmp_path):
+    """A checkpoint of a family in a dtype, for one test."""
 
     def make(family="qwen2_vl", dtype="float32"):
-        folder = tmp_path / f"base-{family}-{dtype}"
-        AutoModelForImageTextToText.from_pretrained(tiny_folder(family), dtype=dtype).save_pretrained(folder)
-        AutoProcessor.from_pretrained(tiny_folder(family)).save_pretrained(folder)
-        return folder
+        return Path(shutil.copytree(saved(family, dtype), tmp_path / f"base-{family}-{dtype}"))
 
     return make
 
@@ -58,11 +72,13 @@ def adapter(tmp_path):
 
 
 @torch.no_grad()
-def logits(folder, adapter=None):
+def logits(folder, *adapters):
+    """Of the model alone and then with each adapter, and the prompt."""
     vlm = load(folder, dtype=json.loads((folder / "config.json").read_text())["dtype"])
     encoded = vlm.ask("how many cats", tiny.picture())
-    model = vlm.model if adapter is None else load_adapter(vlm.model, adapter)
-    return model(**encoded.inputs).logits.float(), encoded
+    said = [vlm.model(**encoded.inputs).logits.float()]
+    said += [load_adapter(vlm.model, adapter)(**encoded.inputs).logits.float() for adapter in adapters]
+    return *said, encoded
 
 
 @pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
@@ -71,7 +87,7 @@ def test_the_merged_model_is_the_adapter_on_its_base(base, adapter, tmp_path, fa
     saved = adapter(folder)
     result = merge(saved, tmp_path / "merged")
     assert result.difference <= result.allowed < 0.01 * result.effect
-    (wanted, prompt), (merged, again), (plain, _) = logits(folder, saved), logits(result.folder), logits(folder)
+    (plain, wanted, prompt), (merged, again) = logits(folder, saved), logits(result.folder)
     assert (merged - wanted).abs().max() < 1e-4 * wanted.abs().max()
     assert (merged - plain).abs().max() > 0.1
     assert torch.equal(prompt.input_ids, again.input_ids)
