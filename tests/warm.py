@@ -95,12 +95,9 @@ def ranks(
 
     When a rank fails, the others, which may wait for it, are killed.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     group = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
+        "MASTER_PORT": free_port(),
         "WORLD_SIZE": str(number),
         "LOCAL_WORLD_SIZE": str(number),
     }
@@ -116,6 +113,13 @@ def ranks(
     for process in processes:
         process.kill()
     return [process.finish() for process in processes]
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @cache
