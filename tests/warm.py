@@ -95,16 +95,7 @@ def ranks(
 
     When a rank fails, the others, which may wait for it, are killed.
     """
-    group = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": free_port(),
-        "WORLD_SIZE": str(number),
-        "LOCAL_WORLD_SIZE": str(number),
-    }
-    processes = [
-        Process(arguments, {**environment, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(number)
-    ]
+    processes = started_ranks(arguments, environment, number=number)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         codes = [process.poll(0.05) for process in processes]
@@ -113,6 +104,20 @@ def ranks(
     for process in processes:
         process.kill()
     return [process.finish() for process in processes]
+
+
+def started_ranks(arguments: Sequence[str], environment: Mapping[str, str], *, number: int = 2) -> list[Process]:
+    """The processes of `ranks`, which nobody waits for and nobody ends."""
+    group = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "WORLD_SIZE": str(number),
+        "LOCAL_WORLD_SIZE": str(number),
+    }
+    return [
+        Process(arguments, {**environment, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(number)
+    ]
 
 
 def free_port() -> str:
