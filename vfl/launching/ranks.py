@@ -95,12 +95,19 @@ class Ranks:
         while True:
             try:
                 number = self._store.add(f"vfl/dealt/{self._deals}", 1) - 1
-                halted = self._store.check([HALTED])
             except dist.DistError as error:
                 raise LostRankError from error
-            if halted or number >= len(items):
+            if self.halted or number >= len(items):
                 return
             yield number, items[number]
+
+    @property
+    def halted(self) -> bool:
+        """Whether a process has met an error."""
+        try:
+            return self.size > 1 and bool(self._store.check([HALTED]))
+        except dist.DistError as error:
+            raise LostRankError from error
 
     def _gathered(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.size

@@ -156,6 +156,8 @@ def _sweep_stage(
                 save()
         if rows:
             save()
+        if not ranks.halted:  # the last pairs may be with the others
+            bar.update(len(pairs) - bar.n)
     return joined(saved)
 
 
