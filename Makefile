@@ -1,7 +1,7 @@
 # make demo   find the function layers of the embedded model (sets up .venv first)
 # make test   run the tests                                  (likewise)
 # make docs   build the documentation site into site/; a broken link fails
-# make smol   train and build the small model around a pretrained language model (hours; it can be stopped and goes on)
+# make smol   build the small model around a pretrained language model: the name smol in every command (a minute)
 # make arms   train the arms of the controlled experiment on the embedded model (about 20 minutes)
 # make select-experiment   the selection experiment on the embedded model (hours; it can be stopped and goes on)
 
@@ -21,7 +21,6 @@ demo: $(STAMP)
 
 smol: $(STAMP)
 	$(INSTALL) --editable '.[smol]' --constraint constraints.txt
-	$(BIN)/python -m vfl.testbeds.smol.train recipes/smol/pretrain.yaml --resume
 	$(BIN)/python -m vfl.testbeds.smol.build
 
 arms: $(STAMP)

@@ -76,3 +76,9 @@ MaxPixels = Annotated[
     ),
 ]
 """Limits of resized pictures, see `vfl.models.pixel_limits`."""
+
+Quantize = Annotated[
+    Literal["4bit", "8bit"] | dict[str, Any] | None,
+    Field(description="4bit: NF4 with double quantization; 8bit; or fields of Transformers' BitsAndBytesConfig"),
+]
+"""Of the decoder layers' matrices."""

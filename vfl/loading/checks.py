@@ -76,7 +76,13 @@ def _check(vlm: VLM) -> None:
 
 def tolerance(vlm: VLM, logits: torch.Tensor) -> float:
     """Largest difference between equal computations at the model's precision."""
-    return _TOLERANCE[vlm.dtype] * max(1.0, float(logits.abs().max()))
+    return _TOLERANCE[_computing(vlm)] * max(1.0, float(logits.abs().max()))
+
+
+def _computing(vlm: VLM) -> torch.dtype:
+    """The shortest type that a forward computes in: bitsandbytes' 8-bit products take float16 inputs."""
+    eight_bits = getattr(vlm.model, "is_loaded_in_8bit", False)
+    return torch.float16 if eight_bits and vlm.dtype in (torch.float32, torch.float64) else vlm.dtype
 
 
 def _positions_of_decoder(vlm: VLM, encoded: Encoded) -> torch.Tensor | None:
@@ -133,7 +139,7 @@ def _sharing_problem(vlm: VLM, encoded: Encoded) -> str:
     first, second = trace_prompt(vlm, encoded), trace_prompt(vlm, other)
     for layer_idx in range(vlm.num_layers):
         ours, theirs = first.keys[layer_idx][:, :, slots].float(), second.keys[layer_idx][:, :, slots].float()
-        if not (ours - theirs).abs().max() <= _TOLERANCE[vlm.dtype] * ours.abs().max():
+        if not (ours - theirs).abs().max() <= _TOLERANCE[_computing(vlm)] * ours.abs().max():
             return f"its keys at layer {layer_idx} change with later text"
     shared = sweep(vlm, encoded, [Plan.own()]).logits[0]
     full = vlm.logits(first.hidden[-1][:, -1])[0].float().cpu()
@@ -171,7 +177,7 @@ def _joins(vlm: VLM, *prompts: Encoded) -> bool:
         alone = prefill(vlm, prompt)
         for which in ("keys", "values"):
             for joined, own in zip(getattr(ours, which), getattr(alone, which), strict=True):
-                if not (joined - own).abs().max() <= _TOLERANCE[vlm.dtype] * max(1.0, float(own.abs().max())):
+                if not (joined - own).abs().max() <= _TOLERANCE[_computing(vlm)] * max(1.0, float(own.abs().max())):
                     return False
     return True
 

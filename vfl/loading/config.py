@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vfl.errors import InputError
 from vfl.functionmap import PIXELS, FunctionMap, ModelId
 from vfl.io.config import validated
-from vfl.io.fields import MaxPixels, MinPixels
+from vfl.io.fields import MaxPixels, MinPixels, Quantize
 from vfl.loading.beds import EMBEDDED_ID, bed_of
 from vfl.loading.load import load
 from vfl.models.identity import weights_sha256
@@ -27,7 +27,7 @@ class ModelConfig(BaseModel):
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
     device: str | None = None
     device_map: str | None = None
-    quantize: Literal["4bit", "8bit"] | None = None
+    quantize: Quantize = None
     attention: Literal["sdpa", "eager"] = "sdpa"
     chat_template: Path | None = Field(default=None, description="file with a chat template that replaces the model's")
     min_pixels: MinPixels = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,14 +21,16 @@ from transformers.utils import logging as transformers_logging
 
 from vfl.engine.memory import is_out_of_memory
 from vfl.errors import InputError
+from vfl.io.fields import Quantize
 from vfl.loading.beds import EMBEDDED, EMBEDDED_ID, SMOL_ID, bed_folders
 from vfl.loading.checks import check
+from vfl.loading.quantization import quantization
 from vfl.loading.weight_files import check_weight_files
 from vfl.models.boxes import convention_of
 from vfl.models.discover import discover, refuse_by_config
 from vfl.models.families import family_of
 from vfl.models.pixel_limits import set_limits
-from vfl.models.precision import DTYPES, best_dtype, dtype_of
+from vfl.models.precision import DTYPES, dtype_of
 from vfl.models.vlm import VLM
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ def load(
     dtype: str = "auto",
     device: str | None = None,
     device_map: str | dict[str, Any] | None = None,
-    quantize: Literal["4bit", "8bit"] | None = None,
+    quantize: Quantize = None,
     attention: str = "sdpa",
     revision: str | None = None,
     chat_template: str | None = None,
@@ -60,7 +62,8 @@ def load(
             float16, bfloat16, float64.
         device: such as "cuda:0"; by default the GPU if there is one.
         device_map: spread the model over devices as accelerate does ("auto" or a dict).
-        quantize: load the weights in 4 or 8 bits (needs bitsandbytes).
+        quantize: read the decoder layers' weights in "4bit" (NF4, double quantization) or "8bit", or by fields of
+            BitsAndBytesConfig (needs bitsandbytes).
         attention: "sdpa" or "eager": swaps and hidden tokens need an implementation that takes masks.
         revision: branch, tag or commit on the hub.
         chat_template: replaces the processor's.
@@ -98,7 +101,7 @@ def read_pretrained(
     dtype: str = "auto",
     device: str | None = None,
     device_map: str | dict[str, Any] | None = None,
-    quantize: Literal["4bit", "8bit"] | None = None,
+    quantize: Quantize = None,
     attention: str = "sdpa",
     revision: str | None = None,
     min_pixels: int | None = None,
@@ -145,7 +148,7 @@ def read_pretrained(
     if weights["dtype"] == torch.float64:
         weights["experts_implementation"] = "eager"  # grouped kernels take shorter floats alone
     if quantize is not None:
-        weights["quantization_config"] = _quantization(quantize, target)
+        weights["quantization_config"] = quantization(quantize, auto_class, config, weights["dtype"])
         device_map = device_map or {"": str(target)}
     if device_map is not None:
         weights["device_map"] = device_map
@@ -287,8 +290,8 @@ def resolve(model: str | Path | None) -> tuple[str, bool]:
     path = EMBEDDED if model is None else beds.get(str(model)) or Path(model).expanduser()
     if model == SMOL_ID and not path.is_dir():
         raise InputError(
-            "The model smol is trained and built on this machine first, as recipes/smol/README.md says (python -m"
-            " vfl.testbeds.smol.build, at the end). For a folder of that name give ./smol."
+            "The model smol is built on this machine first, in a minute: pip install 'vfl[smol]', then python -m"
+            " vfl.testbeds.smol.build. For a folder of that name give ./smol."
         )
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -329,14 +332,6 @@ def _bars_on_terminals() -> Iterator[None]:
         yield
     finally:
         transformers_logging.enable_progress_bar()
-
-
-def _quantization(bits: str, device: torch.device) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if bits == "4bit":
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=best_dtype(device))
-    return BitsAndBytesConfig(load_in_8bit=True)
 
 
 def _first_line(what: str, error: Exception) -> str:

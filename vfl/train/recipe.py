@@ -18,7 +18,7 @@ from pydantic import (
 from vfl.data import Kind
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
-from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, SomeNames, several, split, switch
+from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, Quantize, SomeNames, several, split, switch
 from vfl.loading.beds import EMBEDDED_ID
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
@@ -177,7 +177,7 @@ class Recipe(_Strict):
     revision: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    quantize: Literal["4bit", "8bit"] | None = None
+    quantize: Quantize = None
     chat_template: Path | None = None
     min_pixels: MinPixels = None
     max_pixels: MaxPixels = None

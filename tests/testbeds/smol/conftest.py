@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vfl.testbeds.micro.processor import build_tokenizer
+from vfl.testbeds.smol import own_texts
 from vfl.testbeds.smol.config import Recipe
 
 
@@ -38,8 +39,10 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recipe(language: Path, tmp_path: Path) -> Recipe:
-    """Two steps of the tower and three of everything."""
+def recipe(language: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """Two steps of the tower and three of everything, beside four short texts of the language model's own."""
+    monkeypatch.setattr(own_texts, "COUNT", 4)
+    monkeypatch.setattr(own_texts, "TOKENS", 40)
     return Recipe.model_validate(
         {
             "output": tmp_path / "parts.safetensors",

@@ -18,9 +18,11 @@ from vfl.probes.style import MICRO_STYLE
 from vfl.testbeds.micro.checkpoint import load_checkpoint
 from vfl.testbeds.micro.scenes import mixed_scene, paint
 from vfl.testbeds.smol import language as language_module
+from vfl.testbeds.smol.aloud import counted_aloud, digit_ids
 from vfl.testbeds.smol.build import build
 from vfl.testbeds.smol.config import Recipe
 from vfl.testbeds.smol.data import make_batch
+from vfl.testbeds.smol.own_texts import own_texts
 from vfl.testbeds.smol.packing import Packer
 from vfl.testbeds.smol.parts import write_model, write_parts
 from vfl.testbeds.smol.phrasings import HELD_OUT, held_out, questions
@@ -96,6 +98,38 @@ def test_training_leaves_the_language_models_own_weights(recipe: Recipe) -> None
     assert all(torch.equal(frozen[n], p) for n, p in training.text.named_parameters() if "lora_" not in n)
     moved = {name for name, parameter in training.parts() if not torch.equal(before[name], parameter)}
     assert moved == {name for name in before if "lora_" in name or name == "new_rows"}, "the tower stays too"
+
+
+def test_solids_are_counted_aloud_in_the_order_of_their_cells(recipe: Recipe) -> None:
+    training = Training(recipe, torch.device("cpu"))
+    tokenizer = training.processor.tokenizer
+    batch = make_batch(recipe, training.packer, 1)
+    labels = counted_aloud(batch.rows, batch.scenes, digit_ids(tokenizer))
+    assert (labels[~batch.rows.vision] < 0).all()
+    of_cells = labels[batch.rows.vision].view(len(batch.scenes), -1)
+    for scene, cells in zip(batch.scenes, of_cells, strict=True):
+        where = [cell for cell, label in enumerate(cells.tolist()) if label >= 0]
+        assert where == sorted(cell for cell, _ in scene.solids)
+        assert tokenizer.decode(cells[where]) == "12345"[: len(where)]
+    assert any(scene.solids for scene in batch.scenes)
+
+
+def test_own_texts_hold_what_the_language_model_says_to_them(recipe: Recipe, language: Path) -> None:
+    """Untrained, the decoder is the language model: nothing lies between them. Trained, something does."""
+    training = Training(recipe, torch.device("cpu"))
+    training.step = 0
+    assert float(training.text_loss().detach()) == pytest.approx(0.0, abs=1e-4)  # kept as float16
+    texts = own_texts(recipe.work / "own_texts.safetensors", "read from the file", training.processor.tokenizer, 0)
+    for number in range(len(texts.ids)):
+        ids, hidden = texts.text(number)
+        assert ids.shape[1] == hidden.shape[1] >= 5
+        ends = (ids[0] == training.processor.tokenizer.eos_token_id).nonzero().flatten().tolist()
+        assert number % 3 == 0 or ends[0] < ids.shape[1] - 1, "a request in the model's own turns"
+    with torch.no_grad():
+        for name, parameter in training.parts():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    assert float(training.text_loss().detach()) > 0.01
 
 
 def test_capitals_are_spelt_and_other_text_is_cut_as_before(language: Path) -> None:

@@ -16,8 +16,8 @@ from vfl.loading.beds import smol_folder
 from vfl.testbeds.smol.language import language_model
 from vfl.testbeds.smol.parts import write_model
 
-PARTS = Path("runs/smol/parts.safetensors")
-"""Where recipes/smol/pretrain.yaml puts the trained parts."""
+PARTS = Path(__file__).parent / "parts.safetensors"
+"""The trained parts that come with the library."""
 
 
 def build(parts: Path = PARTS, language: str | None = None, folder: Path | None = None) -> Path:
@@ -41,7 +41,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--parts", type=Path, default=PARTS, help=f"what training wrote; default: {PARTS}")
+    parser.add_argument("--parts", type=Path, default=PARTS, help="what training wrote; default: the library's own")
     parser.add_argument("--lm", help="folder or hub id of the language model; default: the package's")
     parser.add_argument("--out", type=Path, help="default: in the cache, where the name smol finds it")
     options = parser.parse_args()

@@ -20,11 +20,11 @@ class TowerConfig(Strict):
     feed_forward: int = 384
     depth: int = 3
     heads: int = 4
-    steps: int = 2000
+    steps: int = 5000
     batch: int = 32
     learning_rate: float = 1e-3
     warmup: int = 100
-    decay: float = 0.4
+    decay: float = 0.5
 
 
 class Recipe(Strict):
@@ -34,23 +34,25 @@ class Recipe(Strict):
     work: Path = Field(description="checkpoints and the log")
     lm: str | None = Field(default=None, description="folder or hub id of a Llama model; by default the package's")
     seed: int = 0
-    steps: int = 800
-    decay: float = Field(default=0.3, description="share of the steps, at the end, in which the learning rate falls")
+    steps: int = 420
+    decay: float = Field(default=0.25, description="share of the steps, at the end, in which the learning rate falls")
     rows: int = Field(default=3, description="rows a step")
     tokens: int = Field(default=384, description="tokens a row")
     rank: int = 16
     learning_rate: float = 2e-3
     warmup: int = 40
     weight_decay: float = 0.01
-    finding: float = 0.5
-    finding_steps: int = 600
+    finding: float = Field(default=0.5, description="weight of telling an object's cell at its word; fades")
+    finding_steps: int = Field(default=500, description="steps over which the two helping losses fade")
+    aloud: float = Field(default=0.5, description="weight of counting aloud over the picture; fades")
+    texts: float = Field(default=1.0, description="weight of staying near the language model on texts of its own")
     pictures: dict[str, float] = Field(
-        default={"mixed": 0.4, "recognition": 0.05, "counting": 0.25, "grounding": 0.2, "ocr": 0.1},
+        default={"mixed": 0.35, "recognition": 0.03, "counting": 0.37, "grounding": 0.15, "ocr": 0.1},
         description="weights of pictures that show a function alone, as probes do, and of mixed ones",
     )
     probe_phrasing: float = Field(default=0.25, description="share of questions worded as the probes word them")
     asked: dict[str, int] = Field(
-        default={"recognition": 1, "counting": 2, "grounding": 2, "ocr": 1},
+        default={"recognition": 1, "counting": 1, "grounding": 2, "ocr": 1},
         description="questions of a function a picture; may be changed while the run goes on",
     )
     checkpoint_every: int = 50

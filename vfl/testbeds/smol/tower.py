@@ -30,7 +30,7 @@ POSITION = 0.5  # of the words for column and row in a vision token, beside the 
 # Where a cell begins, in fifths of the picture, as boxes write it (0.40), and in words that differ from these.
 COLUMNS = tuple(str(2 * index) for index in range(style.GRID))
 ROWS = (" zero", " two", " four", " six", " eight")
-LETTERED = {"mixed": 0.6, "recognition": 0.1, "counting": 0.1, "grounding": 0.1, "ocr": 0.1}  # pictures to learn from
+LETTERED = {"mixed": 0.5, "recognition": 0.05, "counting": 0.1, "grounding": 0.05, "ocr": 0.3}  # pictures to learn from
 
 
 def pixels(scenes: list[Scene]) -> torch.Tensor:

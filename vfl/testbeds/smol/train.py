@@ -2,8 +2,9 @@
 
     python -m vfl.testbeds.smol.train recipes/smol/pretrain.yaml [--resume] [--lm FOLDER_OR_ID] [--set KEY=VALUE ...]
 
-Two phases: the vision tower alone, then everything together. Batches depend on seed and step alone, so a resumed run
-goes on as an uninterrupted one. Writes the trained parts; `python -m vfl.testbeds.smol.build` makes a model of them.
+Two phases: the vision tower alone, then the decoder's LoRA on its tokens. Batches depend on seed and step alone, so a
+resumed run goes on as an uninterrupted one. Writes the trained parts; `python -m vfl.testbeds.smol.build --parts FILE`
+makes a model of them.
 """
 
 import argparse

@@ -13,10 +13,12 @@ from vfl.errors import InputError
 from vfl.probes import micro_limits as style
 from vfl.testbeds.micro.checkpoint import load_checkpoint, save_checkpoint
 from vfl.testbeds.micro.questions import FUNCTIONS
+from vfl.testbeds.smol.aloud import counted_aloud, digit_ids
 from vfl.testbeds.smol.config import Recipe
 from vfl.testbeds.smol.data import SceneBatch, make_batch
 from vfl.testbeds.smol.language import language_model
 from vfl.testbeds.smol.model import build_model
+from vfl.testbeds.smol.own_texts import OwnTexts, distance, own_texts
 from vfl.testbeds.smol.packing import Packer, Rows
 from vfl.testbeds.smol.processor import SPECIAL, build_processor
 from vfl.testbeds.smol.tower import LETTERED, CellReader, draw_scenes, look, pixels
@@ -58,11 +60,13 @@ class Training:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         self.step = -recipe.tower.steps
-        language = language_model(recipe.lm)
-        self.processor = build_processor(language)
+        self.language = language_model(recipe.lm)
+        self.processor = build_processor(self.language)
         tokenizer = self.processor.tokenizer
         self.packer = Packer(self.processor, recipe.tokens)
-        self.model = build_model(language, tokenizer, recipe.tower, recipe.seed).to(device)
+        self.digits = digit_ids(tokenizer)
+        self.texts: OwnTexts | None = None
+        self.model = build_model(self.language, tokenizer, recipe.tower, recipe.seed).to(device)
         width = self.model.config.text_config.hidden_size
         self.reader = CellReader(self.model, tokenizer).to(device)
         self.finder = nn.Linear(width, style.GRID**2 + 1).to(device)
@@ -128,7 +132,23 @@ class Training:
         if (share := recipe.finding * fading(step, recipe.finding_steps)) > 0:
             asked = rows.cells >= 0
             loss = loss + share * cross_entropy(self.finder(hidden[asked]), rows.cells[asked])
-        return loss, exact(logits, rows)
+        shares = exact(logits, rows)
+        aloud = counted_aloud(rows, batch.scenes, self.digits)
+        if (share := recipe.aloud * fading(step, recipe.finding_steps)) > 0 and (counted := aloud >= 0).any():
+            digits = self.outputs(hidden[counted])
+            loss = loss + share * cross_entropy(digits, aloud[counted])
+            shares["aloud"] = float((digits.argmax(-1) == aloud[counted]).float().mean())
+        return loss, shares
+
+    def text_loss(self) -> torch.Tensor:
+        """How far the decoder has gone from the language model on one of its own texts."""
+        if self.texts is None:
+            path = self.recipe.work / "own_texts.safetensors"
+            self.texts = own_texts(path, self.language, self.processor.tokenizer, self.recipe.seed)
+        rng = np.random.default_rng([self.recipe.seed, 4, self.step])
+        ids, theirs = self.texts.text(int(rng.integers(len(self.texts.ids))))
+        ours = self.text(input_ids=ids.to(self.device), use_cache=False).last_hidden_state
+        return distance(self.model.lm_head(theirs.to(self.device)), self.model.lm_head(ours))
 
     def advance(self) -> tuple[float, dict[str, float]]:
         """One step, of the tower alone while `step` is negative."""
@@ -142,6 +162,9 @@ class Training:
         else:
             scale = schedule(self.step, recipe.steps, recipe.warmup, recipe.decay)
             loss, shares = self.loss(make_batch(recipe, self.packer, self.step))
+            if recipe.texts:
+                kept = self.text_loss()
+                loss, shares["text"] = loss + recipe.texts * kept, float(kept.detach())
         for group in self.optimizer.param_groups:
             group["lr"] = scale * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
