@@ -15,7 +15,8 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from vfl.train.launch import leave, main
+from vfl.launching.ranks import leave
+from vfl.train.launch import main
 
 if __name__ == "__main__":
     faulthandler.dump_traceback_later(1700, exit=True)  # a rank that hangs says where

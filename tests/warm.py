@@ -101,19 +101,7 @@ def ranks(
 
     When a rank fails, the others, which may wait for it, are killed.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    group = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": str(number),
-        "LOCAL_WORLD_SIZE": str(number),
-    }
-    processes = [
-        Process(arguments, {**environment, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(number)
-    ]
+    processes = started_ranks(arguments, environment, number=number)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         codes = [process.poll(0.05) for process in processes]
@@ -129,6 +117,27 @@ def python() -> Path:
     if ADDRESS not in os.environ:
         start()
     return Path(os.environ[ADDRESS]).with_name("python")
+
+
+def started_ranks(arguments: Sequence[str], environment: Mapping[str, str], *, number: int = 2) -> list[Process]:
+    """The processes of `ranks`, which nobody waits for and nobody ends."""
+    group = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "WORLD_SIZE": str(number),
+        "LOCAL_WORLD_SIZE": str(number),
+    }
+    return [
+        Process(arguments, {**environment, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(number)
+    ]
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @cache

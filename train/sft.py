@@ -17,7 +17,8 @@ Several machines: sbatch train/slurm.sh train/sft.py RECIPE deepspeed=zero3
 
 import sys
 
-from vfl.train.launch import leave, main
+from vfl.launching.ranks import leave
+from vfl.train.launch import main
 
 if __name__ == "__main__":
     code = main([*sys.argv[1:], "method=sft"] if sys.argv[1:] else [])

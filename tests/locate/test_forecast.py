@@ -9,9 +9,9 @@ from vfl.locate.config import LocateConfig
 from vfl.locate.forecast import Forecast, seconds_left
 
 
-def forecast(tmp_path, processor=None, pairs=101, **settings):
+def forecast(tmp_path, processor=None, pairs=101, processes=1, **settings):
     vlm = SimpleNamespace(device=torch.device("cpu"), num_layers=28, processor=processor)
-    return Forecast(vlm, LocateConfig(out=tmp_path, **settings), pairs=pairs, blocks=81)
+    return Forecast(vlm, LocateConfig(out=tmp_path, **settings), pairs=pairs, blocks=81, processes=processes)
 
 
 def test_a_visit_takes_as_long_as_it_has_blocks():
@@ -30,6 +30,11 @@ def test_it_is_said_once_after_the_first_kept_pair(tmp_path):
     assert "To shorten" not in line
     assert short.after(6.0, kept=True) is None
     assert forecast(tmp_path, pairs=1).after(6.0, kept=True) is None, "nothing is left"
+
+
+def test_processes_share_the_time(tmp_path):
+    line = forecast(tmp_path, mode="window", pairs=104, processes=4).after(6.0, kept=True)
+    assert line.startswith("100 more pairs by 4 processes: about 2.5 min (6 s")
 
 
 def test_a_long_run_says_what_to_change(tmp_path):

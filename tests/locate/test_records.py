@@ -18,12 +18,14 @@ def test_parts_unite_into_one_file_and_vanish(tmp_path: Path) -> None:
     half = TABLE.num_rows // 2
     write_part(parts, TABLE.slice(half))
     write_part(parts, TABLE.slice(0, half).to_pylist())
-    united = unite(parts, out)
+    united = read_parts(parts)
+    unite(united, parts, out)
     assert not parts.exists()
     assert read_records(out).equals(united)
     whole = tmp_path / "whole"
     write_part(whole, TABLE)
-    assert unite(whole, tmp_path / "other.parquet").equals(united)
+    unite(read_parts(whole), whole, tmp_path / "other.parquet")
+    assert (tmp_path / "other.parquet").read_bytes() == out.read_bytes()
     assert sorted(map(str, united.to_pylist())) == sorted(map(str, TABLE.to_pylist()))
 
 
@@ -31,6 +33,21 @@ def test_a_chunk_swept_twice_counts_once(tmp_path: Path) -> None:
     write_part(tmp_path, TABLE)
     write_part(tmp_path, TABLE.slice(3, 20))
     assert read_parts(tmp_path).num_rows == TABLE.num_rows
+
+
+def test_processes_that_write_at_once_take_other_numbers(tmp_path: Path) -> None:
+    """None sees what the others are writing; a resumed run may have more or fewer of them."""
+    for ranks in (3, 2, 1):
+        last = max((int(path.stem) for path in tmp_path.glob("*.parquet")), default=-1)
+        names = set()
+        for rank in range(ranks):
+            path = write_part(tmp_path, TABLE, rank=rank, ranks=ranks)
+            names.add(path.name)
+            assert int(path.stem) > last
+            path.rename(path.with_suffix(".unseen"))
+        assert len(names) == ranks
+        for path in tmp_path.glob("*.unseen"):
+            path.rename(path.with_suffix(".parquet"))
 
 
 def test_no_parts_are_an_empty_table(tmp_path: Path) -> None:
@@ -51,7 +68,7 @@ def test_an_interrupted_write_leaves_nothing_behind(
 
     monkeypatch.setattr(pq, "write_table", half_written)
     with pytest.raises(stop):
-        unite(tmp_path / "parts", out)
+        unite(TABLE, tmp_path / "parts", out)
     with pytest.raises(stop):
         write_part(tmp_path / "parts", TABLE)
     monkeypatch.undo()
@@ -64,7 +81,7 @@ def test_uniting_leaves_foreign_files_alone(tmp_path: Path) -> None:
     write_part(tmp_path / "parts", TABLE)
     note = tmp_path / "parts" / "notes.txt"
     note.write_text("mine")
-    unite(tmp_path / "parts", tmp_path / "pairs.parquet")
+    unite(TABLE, tmp_path / "parts", tmp_path / "pairs.parquet")
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["notes.txt"]
 
 

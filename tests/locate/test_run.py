@@ -7,6 +7,9 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 import tiny
+import torch
+import trained
+import warm
 from own_suite import write_own_suite
 
 import vfl
@@ -15,7 +18,8 @@ from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
-from vfl.locate import sweeping
+from vfl.locate import launch, sweeping
+from vfl.locate.config import LocateConfig
 from vfl.locate.pairs import sweep_pair
 from vfl.probes.asking import Asker, question_of
 from vfl.probes.pair import read_suite, suite_sha256
@@ -193,6 +197,95 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(
     assert set(first_stage).isdisjoint(saved), "what was saved is not asked again"
     assert comparable(fmap) == comparable(finished[1])
     assert pq.read_table(tmp_path / "pairs.parquet").equals(pq.read_table(finished[0] / "pairs.parquet"))
+
+
+RANK = """
+import json, os, sys, time
+from pathlib import Path
+
+import torch
+
+from vfl.errors import InputError
+from vfl.launching.ranks import leave
+from vfl.locate import run, sweeping
+from vfl.locate.launch import main
+
+threads, folder, ports, arguments = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(","), sys.argv[4:]
+torch.set_num_threads(int(threads))
+rank, failed, real, load = os.environ["RANK"], folder / "failed", sweeping.sweep_pair, run.load_from
+codes, visits, loads = [], [], []
+
+
+def failing(asker, pair, blocks, **options):
+    if blocks:
+        visits.append(pair.id)
+        if len(visits) == 2 and rank == "1":
+            failed.touch()
+            raise InputError(f"Pair {pair.id!r} is torn.")
+        while len(visits) == 2 and not failed.exists():
+            time.sleep(0.01)
+    return real(asker, pair, blocks, **options)
+
+
+def load_once(config):
+    loads.append(loads[0] if loads else load(config))
+    return loads[-1]
+
+
+run.load_from = load_once
+sweeping.sweep_pair = failing
+for port, more in zip(ports, (["--functions", "counting"], [], ["--resume"]), strict=True):
+    os.environ["MASTER_PORT"] = port
+    codes.append([main([*arguments, *more]), len(loads)])
+    leave()
+    if visits:
+        sweeping.sweep_pair = real
+(folder / f"rank.{rank}.json").write_text(json.dumps({"codes": codes, "visits": visits}))
+"""
+
+
+def test_two_ranks_end_together_and_resume_to_what_one_process_writes(finished, suite, tmp_path, tiny_folder):
+    """Three runs in the same processes: a refused one, one that an error of the second rank ends, and on from it."""
+    out = tmp_path / "out"
+    ports = ",".join(warm.free_port() for _ in range(3))
+    arguments = [str(tiny_folder("qwen2_5_vl")), f"out={out}", "--probes", str(suite), "--set", "part_pairs=2"]
+    done = warm.ranks(
+        ["-c", RANK, str(torch.get_num_threads()), str(tmp_path), ports, *arguments], trained.environment()
+    )
+    assert [rank.returncode for rank in done] == [0, 0], done[0].stderr + done[1].stderr
+    facts = [json.loads((tmp_path / f"rank.{rank}.json").read_text()) for rank in range(2)]
+    for fact in facts:
+        assert fact["codes"] == [[2, 0], [2, 1], [0, 2]], "the first before any model is loaded"
+    assert {*facts[0]["visits"]}.isdisjoint(facts[1]["visits"])
+    assert done[0].stderr.count("Error: ") == 2
+    assert "has no pairs for counting; it has naming" in done[0].stderr
+    assert f"Error: Pair '{facts[1]['visits'][1]}' is torn.\n" in done[0].stderr
+    assert "Error" not in done[1].stderr
+    assert done[0].stdout.count("Report: ") == 1
+    assert "Report" not in done[1].stdout
+    assert same_files(out, finished[0])
+
+
+def same_files(folder, other):
+    """Whether two folders hold the same files with the same bytes."""
+    files = [{path.name: path.read_bytes() for path in of.iterdir()} for of in (folder, other)]
+    assert files[0].keys() == files[1].keys()
+    return [name for name in files[0] if files[0][name] != files[1][name]] == []
+
+
+def test_options_of_the_launched_command_are_the_settings(tmp_path, capsys):
+    words = ["model", "--pairs", "3", "seed=2", "--functions", "counting,ocr", "--layers", "counting=10-12"]
+    options = launch._parser().parse_intermixed_args([*words, "--unfiltered", "--out", str(tmp_path / "out")])
+    config = launch._config(options)
+    assert config == LocateConfig(
+        model="model", pairs=3, seed=2, functions=["counting", "ocr"], layers={"counting": [10, 11, 12]},
+        unfiltered=True, out=tmp_path / "out",
+    )  # fmt: skip
+    for wrong, said in ((["--nonsense"], "unrecognized arguments: --nonsense"), (["out=x", "seeds=3"], "seed")):
+        assert launch.main(wrong) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
 
 
 def test_another_runs_results_are_not_overwritten_unless_asked(finished, again, vlm, suite, tmp_path):

@@ -66,7 +66,8 @@ def command(
     """Find the function layers of a model.
 
     One image's keys and values are swapped for those of another, layer by layer, and the answers that change are
-    counted. Writes map.json, report.html, curves.png and pairs.parquet into the folder --out.
+    counted. Writes map.json, report.html, curves.png and pairs.parquet into the folder --out. For several GPUs, run
+    torchrun --module vfl.locate.launch MODEL --out DIR.
     """
     from vfl.locate.config import LocateConfig
     from vfl.locate.run import run

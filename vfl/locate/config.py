@@ -37,4 +37,4 @@ class LocateConfig(ModelConfig):
     )
     max_new_tokens: int | None = Field(default=None, ge=1)
     choice: ChoiceConfig = ChoiceConfig()
-    part_pairs: int = Field(default=10, ge=1, description="pairs after which results are saved")
+    part_pairs: int = Field(default=10, ge=1, description="pairs after which a process saves its results")

@@ -19,25 +19,27 @@ class Forecast:
         config: of the run.
         pairs: that lack the blocks of layers that every pair is asked with.
         blocks: how many these are.
+        processes: that share the pairs.
     """
 
-    def __init__(self, vlm: VLM, config: LocateConfig, *, pairs: int, blocks: int) -> None:
-        self.vlm, self.config, self.left, self.blocks = vlm, config, pairs, blocks
+    def __init__(self, vlm: VLM, config: LocateConfig, *, pairs: int, blocks: int, processes: int = 1) -> None:
+        self.vlm, self.config, self.left, self.blocks, self.processes = vlm, config, pairs, blocks, processes
         self.said = False
 
     def after(self, seconds: float, *, kept: bool) -> str | None:
         """The line to say after a pair was asked with these blocks, once."""
-        self.left -= 1
-        if self.said or not kept or not self.left:
+        self.left -= self.processes  # the others have asked about as many meanwhile
+        if self.said or not kept or self.left < 1:
             return None
         self.said = True
         further = len(end_blocks(self.vlm.num_layers)) if self.config.mode == "auto" else 0
-        shortest, longest = seconds_left(seconds, self.left, self.blocks, further)
+        shortest, longest = seconds_left(seconds, self.left / self.processes, self.blocks, further)
         least, most = map(duration, (shortest, longest))
         more = f", up to {most} if every function needs prefixes and suffixes too" if most != least else ""
         less = "" if self.config.unfiltered else "; those answered wrongly take less"
+        shared = f" by {self.processes} processes" if self.processes > 1 else ""
         line = (
-            f"{self.left:,} more pair{'s' if self.left > 1 else ''}: about {least}{more} "
+            f"{self.left:,} more pair{'s' if self.left > 1 else ''}{shared}: about {least}{more} "
             f"({seconds:.2g} s for the first kept pair{less}). Memory so far: {peak_memory(self.vlm.device)}."
         )
         return line if longest < LONG else f"{line} To shorten it: {', '.join(self._remedies())}."
@@ -54,14 +56,14 @@ class Forecast:
         ]
 
 
-def seconds_left(seconds: float, pairs: int, blocks: int, further: int) -> tuple[float, float]:
+def seconds_left(seconds: float, pairs: float, blocks: int, further: int) -> tuple[float, float]:
     """Seconds that are left after one visit: with what every pair is asked, and at most.
 
     A visit takes as long as it has blocks of layers; further ones may come for all pairs, this one too.
 
     Args:
         seconds: that the visit of a kept pair took.
-        pairs: that are left to visit.
+        pairs: that are left to visit; of several processes, for each.
         blocks: that each is asked with.
         further: blocks that follow for functions that need them.
     """

@@ -46,10 +46,18 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
 
 
-def write_part(folder: Path, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Path:
-    """Write the rows of one finished chunk of pairs as the next part; it appears whole or not at all."""
+def write_part(folder: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, *, rank: int = 0, ranks: int = 1) -> Path:
+    """Write the rows of one finished chunk of pairs as the next part; it appears whole or not at all.
+
+    Args:
+        folder: of the parts.
+        rows: of the chunk.
+        rank: of the process that writes; numbers of its parts have this remainder, so that no two take the same.
+        ranks: how many processes write.
+    """
     table = rows if isinstance(rows, pa.Table) else table_of(rows)
     number = max((int(path.stem) for path in _parts(folder)), default=-1) + 1
+    number += (rank - number) % ranks
     path = folder / f"{number:06d}.parquet"
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -58,24 +66,27 @@ def write_part(folder: Path, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Pa
 
 def read_parts(folder: Path) -> pa.Table:
     """All rows of the finished parts (none: an empty table), each key once."""
-    return _tidy(pa.concat_tables([SCHEMA.empty_table(), *(read_records(path) for path in _parts(folder))]))
+    return joined([read_records(path) for path in _parts(folder)])
 
 
-def unite(folder: Path, out: Path) -> pa.Table:
-    """Unite the parts into one file, then remove them.
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """Records in one table, each key once and sorted by key, so that how they were cut into parts does not show."""
+    table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
+    first_rows = numbered.group_by(KEY).aggregate([("row", "min")])["row_min"]
+    # a chunk that was swept twice gave the same rows twice
+    return table.take(first_rows).sort_by([(name, "ascending") for name in KEY]).combine_chunks()
 
-    Rows are sorted by their key, so a run that was interrupted and resumed writes the same file as one that was not.
-    """
-    parts = _parts(folder)
-    table = read_parts(folder)
+
+def unite(records: pa.Table, folder: Path, out: Path) -> None:
+    """Write the records of all parts as one file, then remove the parts."""
     with replacing(out) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-    for path in parts:
+        pq.write_table(records, temporary, compression="zstd")
+    for path in _parts(folder):
         path.unlink()
     # Only our own parts go; a folder that holds anything else stays.
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
-    return table
 
 
 def read_records(path: Path) -> pa.Table:
@@ -116,10 +127,3 @@ def pending(records: pa.Table, function: str, pair_ids: Iterable[str], blocks: I
 
 def _parts(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if path.stem.isdigit())
-
-
-def _tidy(table: pa.Table) -> pa.Table:
-    """Each key once, sorted by key; a chunk that was swept twice gave the same rows twice."""
-    numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
-    first_rows = numbered.group_by(KEY).aggregate([("row", "min")])["row_min"]
-    return table.take(first_rows).sort_by([(name, "ascending") for name in KEY])

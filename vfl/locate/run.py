@@ -5,6 +5,8 @@ vfl locate Qwen/Qwen2.5-VL-3B-Instruct --out runs/qwen2.5-vl-3b
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from vfl.functionmap import PIXELS, FunctionMap
 from vfl.io.layers import layer_list
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
+from vfl.launching.own_device import on_own_device
+from vfl.launching.ranks import ALONE, Ranks
 from vfl.loading.beds import EMBEDDED, EMBEDDED_ID, probe_style
 from vfl.loading.config import configured, identify, load_from, with_limits_of
 from vfl.loading.load import resolve
@@ -79,16 +83,26 @@ def run(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> FunctionMap:
-    """Run a validated configuration; see `locate`."""
+    """Run a validated configuration; see `locate`.
+
+    Several processes that a launcher started all call this with their `ranks`: the first holds the folder and writes
+    what lies there, all sweep the pairs, each those that are dealt to it, and all get the map.
+    """
     folder = RunFolder(config.out, MAP, holds="a function map")
     if vlm is not None:
         config = with_limits_of(config, vlm)
-    with folder.held(overwrite=overwrite, resume=resume):
-        if resume and not overwrite:
-            processors = {name for name in PIXELS if getattr(config, name) is None}  # known when it is loaded
-            folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED | processors)
-        return _run(config, folder, vlm, overwrite=overwrite, progress=progress)
+    with ExitStack() as held:
+
+        def claim() -> None:
+            held.enter_context(folder.held(overwrite=overwrite, resume=resume))
+            if resume and not overwrite:
+                processors = {name for name in PIXELS if getattr(config, name) is None}  # known when it is loaded
+                folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED | processors)
+
+        ranks.first(claim)
+        return _run(config, folder, vlm, overwrite=overwrite, progress=progress, ranks=ranks)
 
 
 def settings_of(config: LocateConfig) -> dict[str, Any]:
@@ -96,27 +110,51 @@ def settings_of(config: LocateConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"out"}, exclude_none=True)
 
 
-def _run(config: LocateConfig, folder: RunFolder, vlm: VLM | None, *, overwrite: bool, progress: bool) -> FunctionMap:
-    out = config.out
+def _run(
+    config: LocateConfig, folder: RunFolder, vlm: VLM | None, *, overwrite: bool, progress: bool, ranks: Ranks
+) -> FunctionMap:
     # What a user can get wrong is found before anything is written, and before the slow steps.
-    own = config.probes is not None and config.probes not in STYLES
-    suite = Path(config.probes or "") if own else None
-    pairs = _chosen(read_suite(suite), config.functions, suite) if suite else []
-    if suite is None:
-        _check_generated(config)
-    vlm = vlm or load_from(config)
+    own = ranks.first(partial(_own_pairs, config))
+    with ranks.together():
+        vlm = vlm or load_from(config if ranks.size == 1 else on_own_device(config))
     config = with_limits_of(config, vlm)
+    suite, pairs = ranks.first(partial(_begin, config, folder, vlm, own, overwrite=overwrite))
+    records = sweep_all(Asker(vlm), pairs, config, config.out / PARTS, progress=progress, ranks=ranks)
+    return ranks.first(partial(_finish, config, vlm, suite, pairs, records))
+
+
+def _own_pairs(config: LocateConfig) -> list[Pair]:
+    """The chosen pairs of a user's own suite; none where they are to be drawn, which then is known to be possible."""
+    if (suite := _own_suite(config)) is None:
+        drawn_pairs(config.functions or PAPER_FUNCTIONS, config.pairs, config.seed, _style_of(config)[1])
+        return []
+    return _chosen(read_suite(suite), config.functions, suite)
+
+
+def _own_suite(config: LocateConfig) -> Path | None:
+    return None if config.probes is None or config.probes in STYLES else Path(config.probes)
+
+
+def _begin(
+    config: LocateConfig, folder: RunFolder, vlm: VLM, own: list[Pair], *, overwrite: bool
+) -> tuple[Path, list[Pair]]:
+    """The suite and its pairs, once the folder is this run's; `own` are the user's."""
     if folder.started and not overwrite:
         folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED)
-    _check_layers(config, {pair.function for pair in pairs} or set(config.functions or PAPER_FUNCTIONS), vlm)
+    _check_layers(config, {pair.function for pair in own} or set(config.functions or PAPER_FUNCTIONS), vlm)
     if overwrite:
         folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", "pairs.parquet"])
     if not folder.started:
         folder.save(settings_of(config))
-    if suite is None:
-        suite = _generated(config)
-        pairs = read_suite(suite)
-    records = sweep_all(Asker(vlm), pairs, config, out / PARTS, progress=progress)
+    if (suite := _own_suite(config)) is not None:
+        return suite, own
+    suite = _generated(config)
+    return suite, read_suite(suite)
+
+
+def _finish(config: LocateConfig, vlm: VLM, suite: Path, pairs: list[Pair], records: pa.Table) -> FunctionMap:
+    """The map and its report, from all records."""
+    out = config.out
     answered, unanswered = _answered(records)
     built = build_entries(answered, vlm.num_layers, config.choice, config.layers or None)
     entries = {name: built[name] for name in dict.fromkeys(pair.function for pair in pairs) if name in built}
@@ -128,7 +166,7 @@ def _run(config: LocateConfig, folder: RunFolder, vlm: VLM | None, *, overwrite:
         probes_sha256=suite_sha256(suite),
         versions=versions(),
     )
-    unite(out / PARTS, out / "pairs.parquet")
+    unite(records, out / PARTS, out / "pairs.parquet")
     embedded = model.id == EMBEDDED_ID
     notes = [TEST_BED] if embedded else []
     notes += [f"No pair of {name} was answered correctly on both images: it has no layers here." for name in unanswered]
@@ -142,11 +180,6 @@ def _style_of(config: LocateConfig) -> tuple[str, Style]:
     """Name and style of generated pairs."""
     name = config.probes or probe_style(resolve(config.model)[0])
     return name, STYLES[name] if config.size is None else STYLES[name].resized(config.size)
-
-
-def _check_generated(config: LocateConfig) -> None:
-    """Refuse what can't be drawn while the folder is nobody's yet."""
-    drawn_pairs(config.functions or PAPER_FUNCTIONS, config.pairs, config.seed, _style_of(config)[1])
 
 
 def _generated(config: LocateConfig) -> Path:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.io.progress import progress_bar, say
+from vfl.launching.ranks import ALONE, Ranks
 from vfl.locate.config import LocateConfig
 from vfl.locate.curves import LayerSpan
 from vfl.locate.forecast import Forecast
 from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
 from vfl.locate.pairs import sweep_pair
-from vfl.locate.records import pending, read_parts, write_part
+from vfl.locate.records import joined, pending, read_parts, table_of, write_part
 from vfl.locate.schedule import next_blocks
 from vfl.probes.asking import Asker, question_of
 from vfl.probes.match import is_thinking
@@ -26,24 +28,31 @@ logger = logging.getLogger(__name__)
 FIRST = 10  # pairs that are asked at most before anything is swept
 
 
-def sweep_all(asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path, *, progress: bool) -> pa.Table:
-    """Sweep every function in stages until nothing is left to ask; parts are saved as they finish."""
+def sweep_all(
+    asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path, *, progress: bool, ranks: Ranks = ALONE
+) -> pa.Table:
+    """Sweep every function in stages until nothing is left to ask; parts are saved as they finish.
+
+    The pairs of a stage are dealt among the processes. All of them have its records before the first decides, from all
+    of these, what is swept next.
+    """
     num_layers = asker.vlm.num_layers
-    records = read_parts(parts)
+    records = ranks.first(partial(read_parts, parts))
     swept = set(records["function"].to_pylist())
     names = dict.fromkeys(pair.function for pair in pairs)
     of_functions = {name: [pair for pair in pairs if pair.function == name] for name in names}
     first = first_blocks(num_layers, config)
     left = sum(len(_lacking(records, name, some, first, config)) for name, some in of_functions.items())
-    forecast = Forecast(asker.vlm, config, pairs=left, blocks=len(first))
+    forecast = Forecast(asker.vlm, config, pairs=left, blocks=len(first), processes=ranks.size)
     for function, of_function in of_functions.items():
         if function not in swept:
-            _try_out(asker, of_function[:FIRST], config)
-        while stage := _next_stage(read_parts(parts), function, of_function, num_layers, config):
+            ranks.first(partial(_try_out, asker, of_function[:FIRST], config))
+        while stage := ranks.first(partial(_next_stage, records, function, of_function, num_layers, config)):
             blocks, todo = stage
             title = f"{function}: {_describe(blocks, num_layers)}"
-            _sweep_stage(asker, todo, blocks, config, parts, forecast, title=title, progress=progress)
-    return read_parts(parts)
+            sweep = partial(_sweep_stage, asker, todo, blocks, config, parts, forecast, ranks)
+            records = joined([records, *ranks.each(partial(sweep, title=title, progress=progress))])
+    return records
 
 
 def _try_out(asker: Asker, pairs: Sequence[Pair], config: LocateConfig) -> None:
@@ -113,28 +122,43 @@ def _sweep_stage(
     config: LocateConfig,
     parts: Path,
     forecast: Forecast,
+    ranks: Ranks,
     *,
     title: str,
     progress: bool,
-) -> None:
+) -> pa.Table:
+    """The records of the pairs that are this process's, each part of which was saved."""
+    saved: list[pa.Table] = []
     rows: list[dict[str, Any]] = []
     asked_of_all = list(blocks) == first_blocks(asker.vlm.num_layers, config)
-    for number, pair in enumerate(bar := progress_bar(pairs, title, unit="pair", disable=not progress), 1):
-        start = time.perf_counter()
-        visit = sweep_pair(
-            asker,
-            pair,
-            blocks,
-            reading=config.reading,
-            max_new_tokens=config.max_new_tokens,
-            unfiltered=config.unfiltered,
-        )
-        rows += visit
-        if asked_of_all and (line := forecast.after(time.perf_counter() - start, kept=visit[0]["kept"])):
-            say(bar, line)
-        if number % config.part_pairs == 0 or number == len(pairs):
-            write_part(parts, rows)
-            rows = []
+
+    def save() -> None:
+        saved.append(table_of(rows))
+        write_part(parts, saved[-1], rank=ranks.rank, ranks=ranks.size)
+        rows.clear()
+
+    with progress_bar(total=len(pairs), desc=title, unit="pair", disable=not progress) as bar:
+        for count, (number, pair) in enumerate(ranks.dealt(pairs), 1):
+            start = time.perf_counter()
+            visit = sweep_pair(
+                asker,
+                pair,
+                blocks,
+                reading=config.reading,
+                max_new_tokens=config.max_new_tokens,
+                unfiltered=config.unfiltered,
+            )
+            rows += visit
+            if asked_of_all and (line := forecast.after(time.perf_counter() - start, kept=visit[0]["kept"])):
+                say(bar, line)
+            bar.update(number + 1 - bar.n)
+            if count % config.part_pairs == 0:
+                save()
+        if rows:
+            save()
+        if not ranks.halted:  # the last pairs may be with the others
+            bar.update(len(pairs) - bar.n)
+    return joined(saved)
 
 
 def _describe(blocks: Sequence[LayerSpan], num_layers: int) -> str:

@@ -12,18 +12,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
-
-import torch
-from torch.distributed.distributed_c10d import _get_default_store  # there is no public way to the group's store
 
 from vfl.errors import InputError
 from vfl.io.config import recipe_and_overrides
+from vfl.launching.ranks import leave
+from vfl.launching.said_once import say_once
 from vfl.train.run import train
-
-PATIENCE = timedelta(seconds=30)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,45 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress=first,
         )
     except InputError as error:
-        if first or not _first_says(str(error)):
-            print(f"Error: {error}", file=sys.stderr, flush=True)
-        if first:
-            _told(str(error))
+        say_once(f"Error: {error}")
         return 2
     except KeyboardInterrupt:
         if first:
             print("Interrupted. `--resume` continues from the last complete checkpoint.", file=sys.stderr)
         return 130
     return 0
-
-
-def _told(text: str) -> None:
-    """Let the other ranks know what the first has said."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        _get_default_store().set(_key(text), "said")
-
-
-def _first_says(text: str) -> bool:
-    """Whether the first rank says the same, so that it is said once; a trouble of this rank's own it never says."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return True  # nothing but the recipe has been read yet, and all read the same
-    try:
-        _get_default_store().wait([_key(text)], PATIENCE)
-    except torch.distributed.DistNetworkError:
-        return True  # the first has ended already, with what it had to say
-    except torch.distributed.DistError:
-        return False
-    return True
-
-
-def _key(text: str) -> str:
-    return f"vfl/said/{sha256(text.encode()).hexdigest()}"
-
-
-def leave() -> None:
-    """Close the connections to the other ranks: threads of theirs that outlive the interpreter abort the process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

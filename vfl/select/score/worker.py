@@ -22,6 +22,7 @@ from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
 from vfl.io.progress import progress_bar
 from vfl.io.run_folder import write_settings
+from vfl.launching.own_device import on_own_device
 from vfl.loading.config import identify, load_from
 from vfl.models.vlm import VLM
 from vfl.select.score.ablations import ablations_of
@@ -80,7 +81,7 @@ class Worker:
         )
         if fmap is None and config.map is not None:
             fmap = FunctionMap.load(config.map)
-        self.vlm = vlm or load_from(_on_own_device(config))
+        self.vlm = vlm or load_from(on_own_device(config))
         self.claims = Claims(config.out / CLAIMS, config.expiry)
         self.plan = self._agree(source, fmap)
         repair(self.out, self.plan)
@@ -257,13 +258,3 @@ def pause(config: ScoreConfig) -> float:
 
 def absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
-
-
-def _on_own_device(config: ScoreConfig) -> ScoreConfig:
-    """Under a launcher, the GPU of this process, unless devices are named."""
-    local = os.environ.get("LOCAL_RANK")
-    if local is None or config.device is not None or not torch.cuda.is_available():
-        return config
-    if config.device_map is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
-        raise InputError("device_map spreads one model over all devices; start one process a machine, or leave it out.")
-    return config.model_copy(update={"device": f"cuda:{int(local) % torch.cuda.device_count()}"})

@@ -1,0 +1,1 @@
+"""The processes of one run, as torchrun and its like start them."""
