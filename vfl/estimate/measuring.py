@@ -35,7 +35,7 @@ FORWARDS: dict[str, float] = {
     "head_masking": 78,
     "visual_prompt": 8,
 }
-"""Operations a pair over those of one forward pass, on the embedded model (`python bench/estimate.py --metrics all`)."""
+"""Operations a pair over those of one forward pass, on the embedded model (`bench/estimate.py --metrics all`)."""
 FIGURES = 3e6  # bytes of a report with its figures
 
 
@@ -70,7 +70,7 @@ def measuring(config: EstimateConfig, shape: Shape, card: Card) -> Cost:
         disk={"report and figures": FIGURES},
         assumed=[
             *said_of(config, shape, prompt),
-            f"{len(names)} metric{'s' if len(names) > 1 else ''} on {pairs} pairs, {forwards:.0f} forward passes a pair "
-            f"as counted on the embedded model of {COUNTED_LAYERS} layers; at most in proportion to the depth",
+            f"{len(names)} metric{'s' if len(names) > 1 else ''} on {pairs} pairs, {forwards:.0f} forward passes a "
+            f"pair as counted on the embedded model of {COUNTED_LAYERS} layers; at most in proportion to the depth",
         ],
     )

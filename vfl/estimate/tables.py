@@ -41,7 +41,8 @@ def head_lines(config: EstimateConfig, shape: Shape) -> list[str]:
         f"{config.model} ({shape.family}): {shape.num_layers} decoder layers, {shape.parameters:,} parameters, "
         f"{weights}",
         f"{config.gpus} x {card.title}: {card.memory:g} GiB, {card.tflops:g} TFLOP/s of bfloat16, "
-        f"{card.bandwidth:g} TB/s ({card.source}). Estimates, not measurements: times are for {low:.0%} to {high:.0%} of that rate.",
+        f"{card.bandwidth:g} TB/s ({card.source}). Estimates, not measurements: times are for {low:.0%} "
+        f"to {high:.0%} of that rate.",
     ]
 
 

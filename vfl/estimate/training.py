@@ -98,18 +98,28 @@ def kept_bytes(config: EstimateConfig, shape: Shape) -> float:
     return norms + attention + mlp + read * (ADAPTER_BYTES + 1)
 
 
-def _memory(config: EstimateConfig, shape: Shape, prompt: Prompt, batch: int) -> dict[str, float]:
+def activation_bytes(config: EstimateConfig, shape: Shape, tokens: int, logits: int, whole_tile: bool = False) -> float:
+    """What a micro-batch of so many tokens holds at its peak.
+
+    Args:
+        logits: positions whose logits are computed.
+        whole_tile: room for all words of a tile is taken, however few there are.
+    """
     layers, element = trained_layers(config, shape), element_of(config)
-    tokens = batch * (prompt.length + prompt.answer)
     covered = shape.num_layers - layers[0]
     kept = tokens * kept_bytes(config, shape)
     states = tokens * shape.hidden * element * covered + kept if config.checkpointing else kept * covered
+    words = TILE[1] if whole_tile else min(TILE[1], shape.vocabulary)
+    return states + running_bytes(shape, tokens, element) + 4 * min(TILE[0], logits) * words
+
+
+def _memory(config: EstimateConfig, shape: Shape, prompt: Prompt, batch: int) -> dict[str, float]:
+    tokens = batch * (prompt.length + prompt.answer)
     adapter, share = adapter_parameters(config, shape), config.gpus if config.spread else 1
     return {
         "weights": weight_bytes(config, shape) / share,
         "adapter": ADAPTER_BYTES * adapter,
         "gradients and Adam": (ADAPTER_BYTES + ADAM_BYTES) * adapter / share,
-        "activations": states + running_bytes(shape, tokens, element),
-        "logits": 4 * min(TILE[0], batch * prompt.answer) * min(TILE[1], shape.vocabulary),
+        "activations": activation_bytes(config, shape, tokens, batch * prompt.answer),
         "CUDA context": CONTEXT,
     }
