@@ -40,7 +40,7 @@ from vfl.locate.pairs import sweep_pair
 from vfl.metrics.measure import known_metrics, measure_named
 from vfl.models.conversation import encoder_of
 from vfl.models.encode import Encoded
-from vfl.models.shape import Picture, shape_of
+from vfl.models.shape import Picture, picture_of, shape_of
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asker
 from vfl.probes.make import make
@@ -89,19 +89,22 @@ def rate_of(vlm: VLM, encoded: Encoded) -> float:
         return operations / min(timed(lambda: vlm.model(**encoded.inputs)) for _ in range(5))
 
 
-def located(vlm: VLM, pair: Pair, rate: float) -> Line:
-    """One visit of a pair: single layers and windows swapped."""
+def located(vlm: VLM, pair: Pair, rate: float, limit: int | None = None) -> Line:
+    """One visit of a pair, single layers and windows swapped; answers have at most `limit` tokens."""
     encoded, shape = vlm.ask(pair.question, pair.path("image")), shape_of(vlm.model)
     blocks = [*single_blocks(vlm.num_layers), *window_blocks(vlm.num_layers)]
 
     def run() -> list[dict[str, object]]:
-        return sweep_pair(Asker(vlm), pair, blocks, unfiltered=True)  # a new one keeps no images
+        return sweep_pair(Asker(vlm), pair, blocks, max_new_tokens=limit, unfiltered=True)  # a new one keeps no images
 
-    records, _ = count_flops(run)  # once before: what answers after prompts of this shape need is made once
-    answers = max(len(vlm.answer_ids(str(row["answer"]) or " ")) for row in records)
+    records = run()  # once before: what answers after prompts of this shape need is made once
+    answers = 0 if limit == 1 else max(len(vlm.answer_ids(str(row["answer"]) or " ")) for row in records)
+    expected = [len(vlm.answer_ids(answer)) for answer in (pair.answer, pair.source_answer)]
     _, counted = count_flops(run)
-    prompt = prompt_like(encoded, answers)
-    estimated = sum(each.operations for each in visit(shape, prompt, [block[0] for block in blocks], 1, 0))
+    prompt = prompt_like(vlm, encoded, answers)
+    swapped = len({row["swap"] for row in records} - {"none"})
+    passes = visit(shape, prompt, [block[0] for block in blocks], 1, 0, expected=expected, swapped=swapped)
+    estimated = sum(each.operations for each in passes)
     return Line("locate: a pair", estimated, counted, (estimated / rate, timed(run)))
 
 
@@ -119,7 +122,7 @@ def scored(vlm: VLM, pair: Pair, rate: float) -> Line:
     end = int(batch.answers[0].nonzero()[-1]) + 1
     encoded = vlm.ask(pair.question, pair.path("image"))
     span = encoded.spans[-1]
-    prompt = Prompt(span.start, picture_like(encoded), end - answers - span.end, answers)
+    prompt = Prompt(span.start, picture_like(vlm, encoded), end - answers - span.end, answers)
 
     def run() -> object:
         return teacher_forced(vlm, batch, {name: list(layers) for name, layers in ablations.items()})
@@ -136,7 +139,7 @@ def trained(vlm: VLM, model: str, pairs: list[Pair], folder: Path, steps: int, r
     layers, rank = list(range(vlm.num_layers // 2, vlm.num_layers)), 8
     step = measured_step(model, pairs, layers, rank, folder, steps)
     shape = shape_of(vlm.model)
-    picture = picture_like(vlm.ask(pairs[0].question, pairs[0].path("image")))
+    picture = picture_like(vlm, vlm.ask(pairs[0].question, pairs[0].path("image")))
     # Without Triton TRL's head takes every position but the last.
     row = step_operations(shape, step.tokens, layers=layers, rank=rank, logits=step.tokens - 1)
     estimated = step.rows * (tower_operations(shape, picture) + row)
@@ -148,18 +151,18 @@ def trained(vlm: VLM, model: str, pairs: list[Pair], folder: Path, steps: int, r
     ]
 
 
-def prompt_like(encoded: Encoded, answers: int) -> Prompt:
+def prompt_like(vlm: VLM, encoded: Encoded, answers: int) -> Prompt:
     """The lengths of a prompt that was encoded."""
     span = encoded.spans[-1]
-    return Prompt(encoded.spans[0].start, picture_like(encoded), encoded.length - span.end, answers)
+    return Prompt(encoded.spans[0].start, picture_like(vlm, encoded), encoded.length - span.end, answers)
 
 
-def picture_like(encoded: Encoded) -> Picture:
-    """The picture of a prompt, as a square where its grid is not known."""
+def picture_like(vlm: VLM, encoded: Encoded) -> Picture:
+    """The picture of a prompt."""
     grid = encoded.inputs.get("image_grid_thw")
     tokens = encoded.num_vision_tokens
     if grid is None:
-        return Picture(tokens, (1, tokens), 1)
+        return picture_of(shape_of(vlm.model), tokens, (1, 1))
     _, rows, columns = grid[0].tolist()
     merge = round((rows * columns / tokens) ** 0.5)
     return Picture(tokens, (rows // merge, columns // merge), 1)

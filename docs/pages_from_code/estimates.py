@@ -72,8 +72,8 @@ def table() -> str:
         *rows,
         "",
         f"Estimates from the config, {shape().parameters / 1e9:.2f} billion parameters in bfloat16; nothing here was "
-        f"measured on a GPU. Times are for {low:.0%} to {high:.0%} of the cards' peak ({said}), and from the least to the "
-        "most that a work may have to do.",
+        f"measured on a GPU. Times are for {low:.0%} to {high:.0%} of the cards' peak ({said}), and from the least "
+        "to the most that a work may have to do.",
         "",
         *notes,
     ])  # fmt: skip

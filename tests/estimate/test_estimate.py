@@ -1,4 +1,4 @@
-"""The cost model: operations are those that PyTorch counts, weights those that are loaded, and settings move it right."""
+"""The cost model: operations are as counted, weights as loaded, and settings move it the right way."""
 
 import pages  # noqa: F401 - makes pages_from_code importable
 import pytest

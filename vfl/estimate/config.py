@@ -16,7 +16,10 @@ WORKS: tuple[Work, ...] = ("locate", "score", "train", "measure")
 def _size(written: object) -> object:
     """ "1024x768" -> (1024, 768)."""
     if isinstance(written, str):
-        return tuple(part.strip() for part in written.lower().split("x"))
+        sides = [part.strip() for part in written.lower().split("x")]
+        if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+            raise ValueError("expected width and height in pixels, such as 1024x768")
+        return tuple(map(int, sides))
     return written
 
 

@@ -58,29 +58,42 @@ def locating(config: EstimateConfig, shape: Shape, card: Card) -> Cost:
     )
 
 
-def visit(shape: Shape, prompt: Prompt, firsts: Sequence[int], limit: int, reads: float) -> list[Pass]:
+def visit(
+    shape: Shape,
+    prompt: Prompt,
+    firsts: Sequence[int],
+    limit: int,
+    reads: float,
+    *,
+    expected: Sequence[int] = (),
+    swapped: int = IMAGES - 1,
+) -> list[Pass]:
     """One pair: its images prefilled, its own answers, and a row for each block and swapped image.
 
     Args:
         firsts: the lowest layer of each block, where its rows leave the plain pass.
         limit: rows that run together.
         reads: bytes of the weights.
+        expected: tokens of the two right answers, whose probability is asked for; by default those of the prompt's.
+        swapped: images that are swapped in: the control's is left out where the model misreads it.
     """
-    rows = 1 + (IMAGES - 1) * len(firsts)
+    rows = 1 + swapped * len(firsts)
     prefills = IMAGES * (tower_operations(shape, prompt.picture) + pass_operations(shape, prompt.shared, prompt.shared))
     own = pass_operations(shape, prompt.after, prompt.length)
     own += (IMAGES - 1) * own + generating(shape, prompt, IMAGES)  # the plain trace, and a row for each other image
     asked = sum(pass_operations(shape, prompt.after, prompt.length, first=first) for first in firsts)
-    expected = prompt.answer - 1  # the last token of an answer predicts nothing
-    scored = 2 * rows * (pass_operations(shape, expected, prompt.length + expected) + head_operations(shape, expected))
+    further = [tokens - 1 for tokens in expected or 2 * [prompt.answer]]  # the last token of an answer predicts nothing
+    scored = rows * sum(
+        pass_operations(shape, tokens, prompt.length + tokens) + head_operations(shape, tokens) for tokens in further
+    )
     batches = math.ceil(rows / limit)
-    steps = 1 + 2 * (expected > 0) + prompt.answer
+    steps = 1 + sum(tokens > 0 for tokens in further) + prompt.answer
     return [
         Pass("images prefilled", prefills, 1, reads),
         Pass("unswapped answers", own, 2 + prompt.answer, reads),
         Pass(
             f"{rows} rows swapped",
-            (IMAGES - 1) * asked + scored + generating(shape, prompt, rows),
+            swapped * asked + scored + generating(shape, prompt, rows),
             batches * steps,
             reads,
         ),
