@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -112,7 +113,7 @@ def scored(vlm: VLM, pair: Pair, rate: float) -> Line:
     """One row scored with the image hidden everywhere, and from the middle layer on."""
     encoder = encoder_of(vlm)
     middle = vlm.num_layers // 2
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": pair.question}]},
         {"role": "assistant", "content": [{"type": "text", "text": pair.answer}]},
     ]
@@ -168,10 +169,10 @@ def picture_like(vlm: VLM, encoded: Encoded) -> Picture:
     return Picture(tokens, (rows // merge, columns // merge), 1)
 
 
-def filled(turns: list[dict[str, object]], pair: Pair) -> list[dict[str, object]]:
+def filled(turns: list[dict[str, Any]], pair: Pair) -> list[dict[str, Any]]:
     """The turns with the pair's picture in the first."""
     first, *rest = turns
-    content = [{"type": "image", "image": open_rgb(pair.path("image"))}, first["content"][1]]  # type: ignore[index]
+    content = [{"type": "image", "image": open_rgb(pair.path("image"))}, first["content"][1]]
     return [{**first, "content": content}, *rest]
 
 
