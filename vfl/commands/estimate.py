@@ -48,7 +48,7 @@ def command(
         int | None,
         typer.Option("--pairs", help=PAIRS, show_default="100, to measure 12", rich_help_panel=PAIRS_GROUP),
     ] = None,
-    rows: Annotated[
+    data_rows: Annotated[
         int | None, typer.Option(help="Number of rows to score or to train on.", show_default="10000")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of training, instead of one pass over the rows.")] = None,
@@ -98,7 +98,7 @@ def command(
         quantize=quantize,
         functions=functions,
         pairs=pairs,
-        rows=rows,
+        data_rows=data_rows,
         steps=steps,
         picture=picture,
         vision_tokens=vision_tokens,

@@ -46,7 +46,7 @@ class EstimateConfig(BaseModel):
     )
     metrics: SomeNames | None = Field(default=None, description="that are measured; default: all")
     pairs: int | None = Field(default=None, ge=1, description="a function: located (100), or measured (12)")
-    rows: int = Field(default=10_000, ge=1, description="of data, to score or to train on once")
+    data_rows: int = Field(default=10_000, ge=1, description="of data, to score or to train on once")
     steps: int | None = Field(default=None, ge=1, description="of training, instead of one pass over the rows")
     rows_a_step: int = Field(default=128, ge=1, description="rows of a training step, over all cards")
     vision_tokens: int | None = Field(default=None, ge=1, description="of a picture, instead of its size")

@@ -27,14 +27,14 @@ def scoring(config: EstimateConfig, shape: Shape) -> Cost:
     )  # fmt: skip
     return Cost(
         unit="row",
-        count=math.ceil(config.rows / processes),
+        count=math.ceil(config.data_rows / processes),
         least=least,
         most=most,
         memory=_memory(config, shape, prompt, batch),
-        disk={"scores": config.rows * (ROW_BYTES + 2 * prompt.answer)},
+        disk={"scores": config.data_rows * (ROW_BYTES + 2 * prompt.answer)},
         assumed=[
             *said_of(config, shape, prompt),
-            f"{config.rows:,} rows of one picture and one answer; {count} functions whose lowest layer is the middle "
+            f"{config.data_rows:,} rows of one picture and one answer; {count} functions whose lowest layer is the middle "
             "one at best and the first at worst",
             *([f"{processes} processes"] if processes > 1 else []),
         ],

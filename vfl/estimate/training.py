@@ -26,7 +26,7 @@ def training(config: EstimateConfig, shape: Shape) -> Cost:
     """
     prompt, batch = prompt_of(config, shape, "train"), config.batch or BATCH
     layers = trained_layers(config, shape)
-    steps = config.steps or math.ceil(config.rows / config.rows_a_step)
+    steps = config.steps or math.ceil(config.data_rows / config.rows_a_step)
     of_card = math.ceil(config.rows_a_step / config.gpus)
     tokens = prompt.length + prompt.answer
     row = tower_operations(shape, prompt.picture) + step_operations(
