@@ -34,8 +34,8 @@ def scoring(config: EstimateConfig, shape: Shape) -> Cost:
         disk={"scores": config.data_rows * (ROW_BYTES + 2 * prompt.answer)},
         assumed=[
             *said_of(config, shape, prompt),
-            f"{config.data_rows:,} rows of one picture and one answer; {count} functions whose lowest layer is the middle "
-            "one at best and the first at worst",
+            f"{config.data_rows:,} rows of one picture and one answer; {count} functions whose lowest layer is the "
+            "middle one at best and the first at worst",
             *([f"{processes} processes"] if processes > 1 else []),
         ],
     )
