@@ -6,37 +6,27 @@ token. Counted as `torch.utils.flop_counter` counts: two per multiply-add, atten
 """
 
 from bench.swapping.model import Task
+from vfl.engine.operations import head_operations, pass_operations
+from vfl.models.shape import shape_of
 
 
 def floor_flops(task: Task, tower: int) -> int:
     """The floor, with two runs of the vision tower of `tower` operations each."""
-    num_layers, shared = task.vlm.num_layers, task.target.spans[-1].end
+    shape, num_layers, shared = shape_of(task.vlm.model), task.vlm.num_layers, task.target.spans[-1].end
     prompt = task.target.length
-    question = _pass(task, prompt - shared, prompt)
-    further = sum(_pass(task, 1, prompt + step) for step in range(1, task.num_tokens))
+    question = pass_operations(shape, prompt - shared, prompt)
+    further = sum(pass_operations(shape, 1, prompt + step) for step in range(1, task.num_tokens))
     rows = num_layers + 2
     return (
-        2 * (tower + _pass(task, shared, shared))
+        2 * (tower + pass_operations(shape, shared, shared))
         + question * (num_layers + 1) // 2
         + 2 * question
         + rows * further
-        + rows * task.num_tokens * _head(task)
+        + rows * task.num_tokens * head_operations(shape, 1)
     )
 
 
 def forward_flops(task: Task) -> int:
     """One plain forward over the prompt, the vision tower apart: the unit of the table."""
-    return _pass(task, task.target.length, task.target.length) + _head(task)
-
-
-def _pass(task: Task, num_queries: int, num_keys: int) -> int:
-    """`num_queries` tokens through all layers, attending to `num_keys`."""
-    config = task.vlm.model.config.text_config
-    linear = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
-    attention = 2 * num_keys * config.hidden_size
-    return int(2 * config.num_hidden_layers * num_queries * (linear + attention))
-
-
-def _head(task: Task) -> int:
-    config = task.vlm.model.config.text_config
-    return int(2 * config.hidden_size * config.vocab_size)
+    shape = shape_of(task.vlm.model)
+    return pass_operations(shape, task.target.length, task.target.length) + head_operations(shape, 1)

@@ -8,7 +8,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mkdocs.structure.files import File, Files
-from pages_from_code import api, commands, errors, families, floors, metrics, policies, repository, settings
+from pages_from_code import api, commands, errors, estimates, families, floors, metrics, policies, repository, settings
 
 _MARK = re.compile(r"\{\{ (\w+)(?:: (.*?))? \}\}")
 
@@ -29,11 +29,13 @@ def pages() -> dict[str, str]:
 
 
 def filled(text: str) -> str:
-    """A written page with its marks filled: `{{ error: FRAGMENT }}` and `{{ rooms }}`."""
+    """A written page with its marks filled: `{{ error: FRAGMENT }}`, `{{ estimates }}` and `{{ rooms }}`."""
 
     def fill(mark: re.Match[str]) -> str:
         if mark[1] == "error":
             return f'!!! failure ""\n    {commands.escaped(errors.quoted(mark[2]))}'
+        if mark[1] == "estimates":
+            return estimates.table()
         if mark[1] == "rooms":
             return floors.table()
         raise ValueError(f"{mark[0]} is no mark that pages know")

@@ -23,6 +23,7 @@ SETTINGS = (
     ("Scoring", "`vfl select score`", "vfl.select.settings:ScoreConfig"),
     ("Filtering", "`vfl select filter`", "vfl.select.subset.write:FilterConfig"),
     ("Scoring and filtering in one recipe", "`vfl select run`", "vfl.select.recipe:SelectRecipe"),
+    ("Estimating", "`vfl estimate`", "vfl.estimate.config:EstimateConfig"),
     ("Ranking layers", "`vfl layers`", "vfl.commands.settings:LayersConfig"),
     ("A LoRA configuration", "`vfl lora-config`", "vfl.train.lora_files:LoraFilesConfig"),
     ("Merging", "`vfl merge`", "vfl.train.adapter.merge:MergeConfig"),

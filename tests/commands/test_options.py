@@ -284,7 +284,11 @@ def reached(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if "--max-pixels" in options_of(command)])
+SIZED = [name for name, command in COMMANDS.items() if "--max-pixels" in options_of(command) and name != "estimate"]
+"""All that show pictures to a model: `vfl estimate` loads none."""
+
+
+@pytest.mark.parametrize("name", SIZED)
 def test_a_command_passes_the_size_of_pictures_on(name, vfl_command, tiny_folder, tmp_path, reached):
     model = tiny_folder("qwen2_5_vl")
     arguments = arguments_of(name, model, tmp_path)

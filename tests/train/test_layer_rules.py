@@ -7,6 +7,7 @@ import pytest
 import torch
 import trained
 
+from vfl.engine.operations import relative_step
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
 from vfl.train.adapter.lora import build_lora
@@ -16,7 +17,7 @@ from vfl.train.choose_layers import LAYERS
 from vfl.train.layers.choice import chosen_layers, read_choice
 from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.layers.rules import drawn, evenly_spaced, highest, shares
-from vfl.train.layers.shift import relative_step, shift_of
+from vfl.train.layers.shift import shift_of
 from vfl.train.layers.thin import thinned
 from vfl.train.recipe import Recipe
 

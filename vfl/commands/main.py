@@ -15,6 +15,7 @@ from vfl.commands import (
     arms,
     cache,
     compare,
+    estimate,
     evaluate,
     layers,
     locate,
@@ -42,6 +43,7 @@ app = typer.Typer(
 for name, module in {
     "locate": locate,
     "swap": swap,
+    "estimate": estimate,
     "compare": compare,
     "layers": layers,
     "train": train,

@@ -26,21 +26,57 @@ _PLACES = {
     "get_image_features": "in the vision tower",
 }
 # Rows also need room for activations that the estimate does not list (RoPE, norms, kernels' workspaces).
-_SHARE_OF_FREE = 0.5
+SHARE_FOR_ROWS = 0.5
+MOST_ROWS = 1024
+# Rounding of the allocator and fragments that no later step can use: part of the free memory stays unplanned.
+USABLE = 0.9
+ADAM_BYTES = 3 * 4  # of a trained weight at most: two moments, and a copy where it is narrower, all in float32
 
 
 def guess_row_limit(vlm: VLM, trace: LayerTrace) -> int:
     """Rows that should fit into half of the free memory; too many are caught and halved where they run."""
     keys = trace.keys[0]
     config = vlm.model.config.get_text_config(decoder=True)
-    num_keys = trace.masks[0].shape[-1]
-    cached = 2 * keys.shape[1] * keys.shape[3] * trace.length * vlm.num_layers
+    per_row = row_bytes(
+        trace.length,
+        trace.masks[0].shape[-1],
+        num_layers=vlm.num_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        heads=config.num_attention_heads,
+        kv_heads=keys.shape[1],
+        head_dim=keys.shape[3],
+        vocabulary=config.vocab_size,
+        element=keys.element_size(),
+    )
+    return row_limit(free_bytes(keys.device), per_row)
+
+
+def row_limit(free: float, per_row: float) -> int:
+    """Rows of so many bytes each that should fit into half of the free memory."""
+    return max(1, min(MOST_ROWS, int(SHARE_FOR_ROWS * free / per_row)))
+
+
+def row_bytes(
+    length: int,
+    num_keys: int,
+    *,
+    num_layers: int,
+    hidden: int,
+    intermediate: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    vocabulary: int,
+    element: float,
+) -> float:
+    """Memory of one row of `length` tokens that attend to `num_keys`, of numbers of `element` bytes."""
+    cached = 2 * kv_heads * head_dim * length * num_layers
     # Assembled keys and values of one layer, once as cached and once repeated for all query heads.
-    assembled = 2 * num_keys * keys.shape[3] * (keys.shape[1] + config.num_attention_heads)
-    activations = trace.length * (6 * config.hidden_size + 3 * config.intermediate_size)
-    scores = trace.length * num_keys * config.num_attention_heads
-    per_row = keys.element_size() * (cached + assembled + activations + scores) + 8 * config.vocab_size
-    return max(1, min(1024, int(_SHARE_OF_FREE * free_bytes(keys.device) / per_row)))
+    assembled = 2 * num_keys * head_dim * (kv_heads + heads)
+    activations = length * (6 * hidden + 3 * intermediate)
+    scores = length * num_keys * heads
+    return element * (cached + assembled + activations + scores) + 8 * vocabulary
 
 
 def in_parts(

@@ -10,7 +10,7 @@ import torch
 from vfl.models.vlm import VLM
 
 # Logits held at a time; what is computed of them needs a few times as much again.
-_ELEMENTS = 2**23
+ELEMENTS = 2**23
 
 TokenScores = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """(A + 1, M) log-probabilities in nats, hits and divergences from the own prediction (row 0), and (M,) own errors."""
@@ -29,7 +29,7 @@ def score_tokens(vlm: VLM, hidden: torch.Tensor, tokens: torch.Tensor, changed: 
         tokens: (M,) the tokens that they predict.
         changed: (A, M, d) the same outputs with each ablation; A may be 0.
     """
-    step = max(1, _ELEMENTS // vlm.model.config.get_text_config(decoder=True).vocab_size)
+    step = max(1, ELEMENTS // vlm.model.config.get_text_config(decoder=True).vocab_size)
     parts = []
     for start in range(0, len(tokens), step):
         part = slice(start, start + step)

@@ -137,7 +137,7 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
         longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
     batch = trainer.data_collator([rows[n] for n in longest])
-    step = _step(trainer, batch)
+    step = probe_step(trainer, batch)
     if asked == "auto":
         choice = choose_checkpointing(parts.peft_model, step, device, reserve=optimizer_bytes(parts.peft_model))
     else:
@@ -162,7 +162,7 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     return choice, facts, seconds
 
 
-def _step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
+def probe_step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
     """One forward and backward pass, as in training."""
 
     def step() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field
 
+from vfl.engine.operations import relative_step
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
 from vfl.io.atomic import replacing
@@ -22,7 +23,7 @@ from vfl.train.adapter.lora import build_lora
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.rules import highest
 from vfl.train.layers.scores import Tensors, score_layers
-from vfl.train.layers.shift import Shift, relative_step, shift_of
+from vfl.train.layers.shift import Shift, shift_of
 from vfl.train.layers.warmup import SHARE, warmup_scores
 from vfl.train.rows.collate import Collator
 

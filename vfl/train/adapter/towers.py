@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from vfl.errors import InputError
 from vfl.models.discover import Parts, discover
+from vfl.models.towers import under, vision_and_projector
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +62,14 @@ def tower_of(model: PreTrainedModel, names: Sequence[str], *, parts: Parts | Non
     """The tower of each module name: "language" is the decoder's layers, "other" what is in none of the three."""
     parts = parts or discover(model)
     prefix = f"{parts.decoder_name}.layers."
-    vision, projector = _vision_and_projector(model, parts)
+    vision, projector = vision_and_projector(model, parts)
 
     def tower(name: str) -> Tower:
         if name.startswith(prefix):
             return "language"
-        if _under(name, projector):
+        if under(name, projector):
             return "projector"
-        return "vision" if _under(name, vision) else "other"
+        return "vision" if under(name, vision) else "other"
 
     return {name: tower(name) for name in names}
 
@@ -141,55 +142,17 @@ def _experts(layer: nn.Module) -> str:
 
 
 def _linear_of(model: PreTrainedModel, parts: Parts, tower: str) -> list[str]:
-    vision, projector = _vision_and_projector(model, parts)
+    vision, projector = vision_and_projector(model, parts)
     kind = type(model).__name__
     inside = [
         name
         for name in linear_names(model)
-        if (_under(name, projector) if tower == "projector" else _under(name, vision) and not _under(name, projector))
+        if (under(name, projector) if tower == "projector" else under(name, vision) and not under(name, projector))
     ]
     if not inside:
-        bare = [name for name, _ in model.named_parameters() if _under(name, projector)]
+        bare = [name for name, _ in model.named_parameters() if under(name, projector)]
         holds = f" (it holds {', '.join(bare)}, as parameters)" if tower == "projector" and bare else ""
         raise InputError(
             f"also_adapt asks for the {tower} of {kind}, but no Linear module of it was found{holds}. Leave it out."
         )
     return inside
-
-
-def _vision_and_projector(model: PreTrainedModel, parts: Parts) -> tuple[list[str], list[str]]:
-    """Names of the modules that are the vision tower, and of those that are the projector (which may stand inside it).
-
-    The projector is what belongs neither to the decoder nor to the tower, and, inside the tower, what follows its
-    blocks and ends in the language model's width (the merger of the Qwen families).
-    """
-    tower, sound = (model.get_encoder(modality=kind) for kind in ("image", "audio"))
-    names = {id(module): name for name, module in reversed(list(model.named_modules()))}
-    if tower is model or tower is parts.body:  # Transformers' answer where it knows of none
-        return [], []
-    root = names[id(tower)]
-    others = [parts.decoder_name, root, names[id(parts.head)]]
-    if sound is not model and sound is not parts.body:
-        others.append(names[id(sound)])
-    outside = [
-        name
-        for name, _ in model.named_modules()
-        if name and not _under(name, others) and not any(_under(other, [name]) for other in others)
-    ]
-    width = model.config.get_text_config(decoder=True).hidden_size
-    after_blocks = False
-    inside: list[str] = []
-    for name, child in tower.named_children():
-        if any(isinstance(module, nn.ModuleList) and _attends(module) for module in child.modules()):
-            after_blocks = True
-        elif after_blocks and any(isinstance(m, nn.Linear) and m.out_features == width for m in child.modules()):
-            inside.append(f"{root}.{name}")
-    return [root], [*outside, *inside]
-
-
-def _attends(blocks: nn.ModuleList) -> bool:
-    return any("attn" in name or "attention" in name for block in blocks for name, _ in block.named_children())
-
-
-def _under(name: str, roots: Sequence[str]) -> bool:
-    return any(name == root or name.startswith(f"{root}.") for root in roots)

@@ -13,16 +13,13 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vfl.engine.memory import free_bytes, is_out_of_memory, release
+from vfl.engine.memory import ADAM_BYTES, USABLE, free_bytes, is_out_of_memory, release
 from vfl.engine.untouched import as_it_was
 from vfl.train.backward.truncate import truncate
 
 logger = logging.getLogger(__name__)
 
-# Rounding of the allocator and fragments that no later step can use: part of the free memory stays unplanned.
-SHARE = 0.9
 GIB = 2**30
-_ADAM_BYTES = 3 * 4  # a trained weight, in float32
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def choose_checkpointing(
     step: Callable[[], object],
     device: torch.device,
     *,
-    share: float = SHARE,
+    share: float = USABLE,
     reserve: int = 0,
 ) -> CheckpointingChoice:
     """Off if a step on the longest batch fits without it, else on; the model, its gradients and all RNGs are untouched.
@@ -113,7 +110,7 @@ def choose_checkpointing(
 def optimizer_bytes(model: nn.Module) -> int:
     """What Adam keeps for the trained weights at most: two moments and, where these are narrower, a float32 copy."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return _ADAM_BYTES * trained
+    return ADAM_BYTES * trained
 
 
 @contextmanager

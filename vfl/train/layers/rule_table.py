@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from vfl.engine.operations import relative_step
 from vfl.functionmap import FunctionMap
 from vfl.io.layers import layer_list
 from vfl.train.layers.rules import evenly_spaced, highest, shares
-from vfl.train.layers.shift import relative_step
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What kind of shift the training rows look like by where their gradient lies, and what a step on some layers costs."""
+"""What kind of shift the training rows look like by where their gradient lies."""
 
 from collections.abc import Sequence
 
@@ -52,13 +52,3 @@ def shift_of(gradient: Sequence[float], reading: Sequence[int], functions: Seque
         densest=densest,
         **{name: sum(values) for name, values in parts.items()},
     )
-
-
-def relative_step(layers: Sequence[int], num_layers: int, checkpointing: bool = False) -> float:
-    """A step's cost in the decoder over that of training all layers: all go forward, those from the lowest on back.
-
-    Backward through frozen weights costs about one forward pass, with checkpointing two. LoRA's own products, which
-    shrink with the number of layers, and the vision tower, which no choice changes, are left out.
-    """
-    back = 2 if checkpointing else 1
-    return (num_layers + back * (num_layers - min(layers))) / (num_layers * (1 + back))
