@@ -18,7 +18,7 @@ FORWARDS: dict[str, float] = {
     "cosine": 1,
     "similarity": 3,
     "persistence": 1.3,
-    "injection": 13,
+    "injection": 7.5,
     "token_ablation": 100,
     "lens": 2.6,
     "knockout": 31,

@@ -2,16 +2,19 @@
 
 import base64
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoTokenizer
 
 import vfl
 from vfl.errors import InputError
+from vfl.io.config import read_config
 from vfl.loading.beds import EMBEDDED, SMOL_ID, probe_style, smol_folder
 from vfl.loading.config import identify
 from vfl.probes.style import MICRO_STYLE
@@ -19,7 +22,7 @@ from vfl.testbeds.micro.checkpoint import load_checkpoint
 from vfl.testbeds.micro.scenes import mixed_scene, paint
 from vfl.testbeds.smol import language as language_module
 from vfl.testbeds.smol.aloud import counted_aloud, digit_ids
-from vfl.testbeds.smol.build import build
+from vfl.testbeds.smol.build import PARTS, build
 from vfl.testbeds.smol.config import Recipe
 from vfl.testbeds.smol.data import make_batch
 from vfl.testbeds.smol.own_texts import own_texts
@@ -214,6 +217,20 @@ def test_parts_that_are_none_are_refused(language: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="holds no model"):
         build(language / "model.safetensors", str(language), tmp_path / "full")
     assert not (tmp_path / "model").exists()
+
+
+def test_the_parts_that_come_with_the_library_are_of_the_recipe() -> None:
+    with safe_open(PARTS, framework="pt") as file:
+        about, names = json.loads(file.metadata()["smol"]), set(file.keys())
+    recipe = read_config(Recipe, Path(__file__).parents[3] / "recipes" / "smol" / "pretrain.yaml", {})
+    assert about == {
+        "tower": recipe.tower.model_dump(),
+        "rank": recipe.rank,
+        "seed": recipe.seed,
+        "steps": recipe.steps,
+    }
+    assert sum("lora_A" in name for name in names) == 30 * 7
+    assert PARTS.stat().st_size < 16e6
 
 
 def test_a_language_model_of_another_kind_is_refused(language: Path, tmp_path: Path) -> None:
