@@ -248,7 +248,8 @@ def test_two_ranks_end_together_and_resume_to_what_one_process_writes(finished, 
     """Three runs in the same processes: a refused one, one that an error of the second rank ends, and on from it."""
     out = tmp_path / "out"
     ports = ",".join(warm.free_port() for _ in range(3))
-    arguments = [str(tiny_folder("qwen2_5_vl")), f"out={out}", "--probes", str(suite), "--set", "part_pairs=2"]
+    sets = ["--set", "part_pairs=2", f"max_new_tokens={ANSWER}"]
+    arguments = [str(tiny_folder("qwen2_5_vl")), f"out={out}", "--probes", str(suite), *sets]
     done = warm.ranks(
         ["-c", RANK, str(torch.get_num_threads()), str(tmp_path), ports, *arguments], trained.environment()
     )

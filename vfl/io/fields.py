@@ -77,8 +77,19 @@ MaxPixels = Annotated[
 ]
 """Limits of resized pictures, see `vfl.models.pixel_limits`."""
 
+QUANTIZED = ("load_in_", "llm_int8_", "bnb_4bit_")
+
+
+def _fields_of_quantization(value: Any) -> Any:
+    """A check that needs no Transformers: what it lets pass is checked when the model is loaded."""
+    if isinstance(value, Mapping) and (wrong := [str(key) for key in value if not str(key).startswith(QUANTIZED)]):
+        raise ValueError(f"{', '.join(wrong)}: fields of BitsAndBytesConfig begin with {', '.join(QUANTIZED)}")
+    return value
+
+
 Quantize = Annotated[
     Literal["4bit", "8bit"] | dict[str, Any] | None,
+    BeforeValidator(_fields_of_quantization),
     Field(description="4bit: NF4 with double quantization; 8bit; or fields of Transformers' BitsAndBytesConfig"),
 ]
 """Of the decoder layers' matrices."""
