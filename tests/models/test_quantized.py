@@ -1,5 +1,6 @@
 """Weights in few bits: which are, how, and that they can be located on and trained."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from vfl.errors import InputError
 from vfl.loading.load import load
+from vfl.models.shape import shape_of
 from vfl.models.vlm import VLM
 from vfl.train.run import train
 
@@ -41,6 +43,11 @@ def test_the_decoder_layers_alone_are_in_four_bits_and_compute_in_the_models_typ
     assert matrix.weight.quant_type == "nf4"
     assert matrix.weight.quant_state.nested
     assert matrix.compute_dtype == torch.float32
+
+
+def test_estimates_count_the_same_matrices(four_bits: VLM) -> None:
+    shapes = [module.weight.quant_state.shape for module in four_bits.model.modules() if type(module) is Linear4bit]
+    assert shape_of(load("embedded", device="cpu").model).quantized == sum(map(math.prod, shapes))
 
 
 def test_eight_bits_pass_the_check_at_load_at_the_precision_they_compute_in() -> None:

@@ -6,8 +6,9 @@ from vfl.estimate.config import EstimateConfig, Work
 from vfl.models.shape import Picture, Shape, picture_of
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-# Of bitsandbytes: four bits and a float32 scale for each 64 numbers; eight bits and a scale for each row.
-QUANTIZED = {"4bit": 0.5 + 4 / 64, "8bit": 1.0}
+# Of bitsandbytes: four bits, and for each 64 numbers a scale of eight bits, of which 256 share a float32 scale (double
+# quantization); eight bits and a scale for each row.
+QUANTIZED = {"4bit": 0.5 + (1 + 4 / 256) / 64, "8bit": 1.0}
 _PICTURES = {"locate": (448, 448), "measure": (448, 448), "score": (1024, 768), "train": (1024, 768)}
 _TEXT = {"locate": 40, "measure": 40, "score": 80, "train": 80}
 _ANSWERS = {"locate": 2, "measure": 2, "score": 60, "train": 60}

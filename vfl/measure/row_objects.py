@@ -85,8 +85,9 @@ def choices_of(row: Mapping[str, Any]) -> list[str]:
     choices = row.get(CHOICES)
     if _blank(choices):
         return []
-    texts = [choice.strip() for choice in choices if isinstance(choice, str)] if isinstance(choices, list) else []
-    if not all(texts) or len(set(texts)) != len(texts) or not isinstance(choices, list) or len(texts) != len(choices):
+    listed = choices if isinstance(choices, list) else []
+    texts = [choice.strip() if isinstance(choice, str) else "" for choice in listed]
+    if not texts or not all(texts) or len(set(texts)) != len(texts):
         raise InputError(
             f"the column {CHOICES} holds {_short(choices)}; expected a list of different texts, such as "
             '["a dog", "a cat"].'

@@ -68,7 +68,7 @@ class Shape:
         heads, kv_heads, head_dim: of the attention.
         vocabulary: rows of the output head.
         parameters: all of them, shared ones once.
-        quantized: those of them that four or eight bits replace.
+        quantized: those of them that four or eight bits replace: matrices of the decoder layers.
     """
 
     family: str
@@ -135,7 +135,7 @@ def shape_of(model: PreTrainedModel, family: str = "") -> Shape:
         head_dim=head_dim,
         vocabulary=int(head.weight.shape[0]),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        quantized=sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not parts.head),
+        quantized=sum(m.weight.numel() for m in parts.layers.modules() if isinstance(m, nn.Linear)),
         tower=_tower(model, parts),
     )
 
