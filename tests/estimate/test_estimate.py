@@ -52,7 +52,9 @@ def test_operations_of_a_pass_are_those_that_are_counted(family, tiny_folder):
 def test_the_seven_billion_are_what_they_are_called():
     shape = estimates.shape()
     assert shape.parameters == 8_292_166_656  # as its safetensors index says, two bytes each
-    assert weight_bytes(seven(quantize="4bit"), shape) < weight_bytes(seven(), shape) / 2.5
+    assert shape.quantized == 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944), "of the decoder layers"
+    saved = weight_bytes(seven(), shape) - weight_bytes(seven(quantize="4bit"), shape)
+    assert saved == pytest.approx(1.484 * shape.quantized, rel=1e-3)
 
 
 def test_what_is_done_more_costs_more():
