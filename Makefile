@@ -28,7 +28,7 @@ arms: $(STAMP)
 	$(BIN)/vfl arms recipes/micro/sft.yaml --seeds 5 --jobs 2 --out runs/micro/arms
 
 select-experiment: $(STAMP)
-	$(BIN)/python experiments/selection/experiment.py --out runs/selection
+	$(BIN)/python -m experiments.selection.experiment --out runs/selection
 
 # Not --quiet: what --strict counts are the warnings that are logged.
 docs: $(STAMP)

@@ -1,4 +1,5 @@
-"""The arms: which layers and modules each trains, at which rank, all with as many parameters as three whole layers.
+"""The arms: which layers and modules each trains, at which rank, all with as many parameters as
+three tenths of the layers.
 
 `full` alone has more: all ten layers at rank 16. `half` and `auto` may have half of that.
 """
@@ -14,10 +15,11 @@ from vfl.train.adapter.towers import ATTENTION_AND_MLP
 from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.rules import drawn, evenly_spaced, highest
 
-RANK, COUNT = 16, 3
+RANK, PART = 16, 0.3
 ATTENTION = tuple(name for name in ATTENTION_AND_MLP if name[0] in "qkvo")
 MLP = tuple(name for name in ATTENTION_AND_MLP if name not in ATTENTION)
 DATA_RULES = ("gradient", "fisher", "warmup", "similarity")
+SCORED_ARMS = (*DATA_RULES, "half")
 
 
 @dataclass(frozen=True)
@@ -49,45 +51,50 @@ def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: F
         fmap: where the model's functions read.
     """
     total = fmap.model.num_layers
-    everything = tuple(range(total))
+    count, everything = _count(total), tuple(range(total))
     if name == "full":
         return Arm(everything, RANK)
     if name == "thin":
-        return _equal(everything)
+        return _equal(everything, count)
     if name == "rank 8":
         return Arm(everything, RANK // 2)
     if name == "settled":
-        return replace(_equal(everything), freeze=FreezeConfig())
+        return replace(_equal(everything, count), freeze=FreezeConfig())
     if name == "attention":
         return Arm(everything, 12, ATTENTION)
     if name == "mlp":
         return Arm(everything, 8, MLP)
     if name in DATA_RULES:
-        return Arm(tuple(highest(scores[name], COUNT)), RANK)
+        return Arm(tuple(highest(scores[name], count)), RANK)
     if name == "half":
         return Arm(tuple(highest(scores["gradient"], total // 2)), RANK)
     if name == "uniform":
-        return Arm(tuple(evenly_spaced(COUNT, total)), RANK)
+        return Arm(tuple(evenly_spaced(count, total)), RANK)
     if name == "lowest":
-        return Arm(everything[:COUNT], RANK)
+        return Arm(everything[:count], RANK)
     if name == "upper":
-        return _equal(everything[total // 2 :])
+        return _equal(everything[total // 2 :], count)
     if name.startswith("random"):
-        return Arm(tuple(drawn(COUNT, total, 100 * seed + int(name.removeprefix("random ")))), RANK)
+        return Arm(tuple(drawn(count, total, 100 * seed + int(name.removeprefix("random ")))), RANK)
     everyone = len(task.functions) == len(FUNCTIONS)
     reading = fmap.layers_of(task.functions, expand=0 if everyone else 1)
     if name == "function":
-        return _equal(tuple(reading))
+        return _equal(tuple(reading), count)
     if name == "reversed":
-        return _equal(tuple(layer for layer in everything if layer not in reading))
+        return _equal(tuple(layer for layer in everything if layer not in reading), count)
     if name == "protect":
         if everyone:
             return None
         others = fmap.layers_of([other for other in FUNCTIONS if other not in task.functions])
-        return _equal(tuple(layer for layer in everything if layer not in others))
+        return _equal(tuple(layer for layer in everything if layer not in others), count)
     raise ValueError(f"there is no arm {name!r}")
 
 
-def _equal(layers: tuple[int, ...]) -> Arm:
-    """The rank at which these layers have as many parameters as three at the usual one."""
-    return Arm(layers, max(1, round(RANK * COUNT / len(layers))))
+def _count(total: int) -> int:
+    """Three layers of ten, nine of thirty."""
+    return round(PART * total)
+
+
+def _equal(layers: tuple[int, ...], count: int) -> Arm:
+    """The rank at which these layers have as many parameters as `count` at the usual one."""
+    return Arm(layers, max(1, round(RANK * count / len(layers))))

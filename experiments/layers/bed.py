@@ -30,6 +30,7 @@ NEW = "new"
 PAIRS, TESTED, PROBE_SEED = 40, 100, 77
 SCORED, SCORED_BATCH = 64, 8
 WARMUP_RATE = 5e-3
+LONGEST = 48  # tokens of an answer: a box
 EXACT = ("roman", "cells")  # answers that no looser comparison may take for a number or a word
 WORN_NOISE = 1.2  # of each weight matrix's own deviation
 
@@ -38,15 +39,15 @@ class Bed:
     """One model, plain or worn.
 
     Args:
-        model: folder of the weights; None for the embedded model.
+        model: folder of the weights or a name; None for the embedded model.
         out: where tasks, probes and scores lie.
         noise: deviation of the noise added to the decoder's weights.
         tested: questions of a task's own test that are asked.
     """
 
-    def __init__(self, model: Path | None, out: Path, noise: float = 0.0, tested: int = TESTED) -> None:
-        write_tasks(out / "tasks")
+    def __init__(self, model: str | None, out: Path, noise: float = 0.0, tested: int = TESTED) -> None:
         self.vlm = vfl.load(model, attention="eager")  # the fastest one at these lengths
+        write_tasks(out / "tasks", boxes=self.vlm.family.boxes)
         self.out = out
         self.tested = tested
         if noise:
@@ -101,7 +102,7 @@ class Bed:
         if task not in self._evaluators:
             match = "exact" if task in EXACT else "auto"
             samples = list(read(self.out / "tasks" / task / "test.jsonl"))
-            items = items_of_data(samples[: self.tested], name=NEW, match=match)  # type: ignore[arg-type]
+            items = items_of_data(samples[: self.tested], name=NEW, match=match, max_new_tokens=LONGEST)  # type: ignore[arg-type]
             self._evaluators[task] = Evaluator(self.vlm, [*items, *self.probes], batch=64)
         groups: dict[str, list[tuple[str, bool]]] = {}
         for answered in self._evaluators[task].answer():
@@ -148,9 +149,9 @@ def wear(vlm: vfl.VLM, noise: float, seed: int) -> None:
                 weight.add_(torch.randn(weight.shape, generator=generator) * noise * weight.std())
 
 
-def bed_of(model: str, task: str, folder: Path | None, out: Path, beds: dict[str, Bed]) -> Bed:
+def bed_of(model: str, task: str, weights: str | None, out: Path, beds: dict[str, Bed]) -> Bed:
     """The bed of a task, kept in `beds`."""
     name = f"{model} worn" if TASKS[task].shift == "mixed" else model
     if name not in beds:
-        beds[name] = Bed(folder, out, WORN_NOISE if name != model else 0.0)
+        beds[name] = Bed(weights, out, WORN_NOISE if name != model else 0.0)
     return beds[name]

@@ -4,7 +4,7 @@ The vision tower and the embeddings are frozen in every arm, so a row is encoded
 decoder layer. The rest is `vfl train`'s own: the LoRA configuration of `build_lora`, the truncated backward pass, the
 mean loss over answer tokens, AdamW with a cosine schedule and its warm-up. A test compares the losses of both.
 
-Legend: B rows, T tokens of the longest row, W the model's width.
+Legend: B rows, T tokens of the longest row, W the model's width, P rotary positions a token.
 """
 
 import math
@@ -19,6 +19,8 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.nn.utils.rnn import pad_sequence
 from transformers import get_scheduler
 
+from vfl.data import Message
+from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.arguments import DEFAULTS
@@ -36,7 +38,7 @@ class Row:
 
     Attributes:
         states: (T, W) embeddings, those of the image in place.
-        positions: (T, 3) rotary positions.
+        positions: (T, P) rotary positions, P of them a token: 3, or 1 where images have no rows and columns.
         labels: (T,) the answer's tokens, -100 elsewhere.
         base: (N, W) what the output head reads of an anchor in the base model, before its N answer tokens; None where
             the answer is learned.
@@ -60,11 +62,24 @@ class Schedule:
 @torch.no_grad()
 def encode(vlm: VLM, rows: Sequence[dict], *, rejected: bool = False) -> list[Row]:
     """Rows of `vfl.train.rows.table` as they enter the first layer; of preference rows one side."""
+    sides = [conversation(row, rejected=rejected) for row in rows]
+    return encode_conversations(vlm, sides, [row["prompt"] for row in rows])
+
+
+@torch.no_grad()
+def encode_conversations(
+    vlm: VLM, conversations: Sequence[Sequence[Message]], prompts: Sequence[int] | None = None
+) -> list[Row]:
+    """Conversations with their images open as they enter the first layer.
+
+    Args:
+        prompts: for each, how many first messages are given and not learned; default: answers alone are learned.
+    """
     encoder = encoder_of(vlm)
     encoded = []
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[start : start + ROWS_AT_ONCE]
-        batch = encoder.encode([conversation(row, rejected=rejected) for row in some], [row["prompt"] for row in some])
+    for start in range(0, len(conversations), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        batch = encoder.encode(conversations[part], None if prompts is None else prompts[part])
         states, positions = entering(vlm, batch.inputs)
         labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
         for n, length in enumerate(batch.lengths.tolist()):
@@ -75,24 +90,11 @@ def encode(vlm: VLM, rows: Sequence[dict], *, rejected: bool = False) -> list[Ro
 
 
 def entering(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, T, W) states and (3, B, T) positions that the model itself gives to its decoder."""
-    seen: dict[str, torch.Tensor] = {}
-
-    class Stop(Exception):
-        pass
-
-    def catch(module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        seen.update(states=kwargs["inputs_embeds"], positions=kwargs["position_ids"])
-        raise Stop
-
-    handle = vlm.parts.decoder.register_forward_pre_hook(catch, with_kwargs=True)
-    try:
-        vlm.model(**inputs)
-    except Stop:
-        pass
-    finally:
-        handle.remove()
-    return seen["states"], seen["positions"][-3:]
+    """(B, T, W) states and (P, B, T) positions that the model itself gives to its decoder."""
+    given = decoder_inputs(vlm, inputs)
+    states, positions = given["inputs_embeds"], given["position_ids"]
+    positions = positions[None] if positions.dim() == 2 else positions[-3:]
+    return states, positions.expand(-1, len(states), -1)  # one row of positions may stand for all
 
 
 @torch.no_grad()
@@ -110,6 +112,7 @@ def reading(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, T - 1, W) what the output head reads, and (B, T - 1) the answer tokens that it is to predict, or -100."""
     states = pad_sequence([row.states for row in rows], batch_first=True)
     positions = pad_sequence([row.positions for row in rows], batch_first=True).permute(2, 0, 1)
+    positions = positions[0] if len(positions) == 1 else positions
     labels = pad_sequence([row.labels for row in rows], batch_first=True, padding_value=-100)
     mask = pad_sequence([torch.ones(len(row.labels), dtype=torch.long) for row in rows], batch_first=True)
     hidden = vlm.parts.decoder(

@@ -47,6 +47,7 @@ from experiments.layers.plan import share
 from experiments.layers.preference import Pair, PairLoss, pair_loss, pairs_of
 from experiments.layers.tasks import TASKS, plain, write
 from vfl.functionmap import FunctionMap
+from vfl.models.boxes import PIXEL
 from vfl.negatives.result import Negatives
 from vfl.testbeds.micro.questions import FUNCTIONS
 from vfl.train.adapter.lora import build_lora
@@ -142,7 +143,7 @@ def written(out: Path, task: str) -> str:
         taken: set[bytes] = set()
         for part, count, seed in (("train", ROWS_OF["known"], 0), ("test", TESTED, 1)):
             rng = np.random.default_rng([seed, FUNCTIONS.index(function_of(task)), 7])
-            write(temporary, part, (plain(rng, function_of(task)) for _ in range(count)), taken)
+            write(temporary, part, (plain(rng, function_of(task), PIXEL) for _ in range(count)), taken)
         temporary.rename(folder)
     return name
 
@@ -296,7 +297,7 @@ def main() -> None:
         worn = run.task.startswith("worn ")
         if worn not in beds:
             noise = WORN_NOISE if worn else 0.0
-            beds[worn] = Bed(Path(folder) if folder else None, options.out, noise, TESTED)
+            beds[worn] = Bed(folder or None, options.out, noise, TESTED)
         bed = beds[worn]
         before = f"{run.model} {run.task}"
         if before in done:

@@ -18,6 +18,7 @@ SECOND = ("half", "reversed", "attention", "warmup", "similarity", "mlp", "lowes
 REPLAYED = ("full", "half", "function")
 SHARE, FIFTH = 0.1, 0.2
 STEPS, BATCH = 120, 6
+ALL_TASKS, PRETRAINED_STEPS = ("cells", "counts", "poster", "letters", "dark", "roman"), 80
 # The second look: twice the steps and the other rate, on a task that no arm had learned and where forgetting was large.
 LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
 FINAL = ("full", "thin", "half")
@@ -157,6 +158,20 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
         yield from (Run(model, "counts", "thin", LONG_RATE, seed, *kept) for kept in KEPT[:3])
     for seed in range(seeds):
         yield from (Run(model, task, "function", LONG_RATE, seed, *CHOSEN) for task in judged)
+
+
+def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:
+    """A model around a pretrained decoder: the way to keep the old that was chosen elsewhere, in all and in few layers.
+
+    One rate for every arm, that of the model's own training: nothing is chosen on this model.
+    """
+    for seed in range(seeds):
+        for task in ALL_TASKS:
+            yield Run(model, task, "full", RATES[0], seed, SHARE)
+            yield from (Run(model, task, arm, RATES[0], seed, *CHOSEN) for arm in ("thin", "upper", "function"))
+    for seed in range(seeds):
+        yield from (Run(model, task, "full", RATES[0], seed, *CHOSEN) for task in ALL_TASKS)
+        yield from (Run(model, task, arm, RATES[0], seed, 0.0) for task in ALL_TASKS for arm in ("full", "upper"))
 
 
 def best_beta(results: list[dict[str, Any]]) -> float | None:

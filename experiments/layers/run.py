@@ -8,6 +8,7 @@
     python -m experiments.layers.run --out runs/layers --anchors           # old rows held by a KL term, not replayed
     python -m experiments.layers.run --out runs/layers --kept              # ways to keep the old
     python -m experiments.layers.run --out runs/layers --confirm           # the best of them on what chose nothing
+    python -m experiments.layers.run --out runs/layers-smol --pretrained --model smol --map recipes/smol/map.json
 
 Stages, in this order, each finished before the next:
 1. rates: both learning rates for full LoRA and for three layers, on the two tasks that set it.
@@ -28,12 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.layers.arms import Arm, arm_of
+from experiments.layers.arms import SCORED_ARMS, Arm, arm_of
 from experiments.layers.bed import Bed, bed_of
 from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
 from experiments.layers.plan import (
     BATCH,
     LONG_STEPS,
+    PRETRAINED_STEPS,
     STEPS,
     Run,
     best_beta,
@@ -44,6 +46,7 @@ from experiments.layers.plan import (
     planned_judged,
     planned_kept,
     planned_long,
+    planned_pretrained,
     share,
 )
 from experiments.layers.tasks import TASKS
@@ -80,7 +83,9 @@ def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/layers"))
-    parser.add_argument("--model", default="planted", help="name=folder of another model; default: the embedded one")
+    parser.add_argument(
+        "--model", default="planted", help="name=folder of another model, or smol; default: the embedded one"
+    )
     parser.add_argument("--map", type=Path, default=Path("recipes/micro/map.json"))
     parser.add_argument("--seeds", type=int, default=3, help="of the confirmation")
     stage = parser.add_mutually_exclusive_group()
@@ -88,16 +93,18 @@ def main() -> None:
     stage.add_argument("--judge", action="store_true", help="as long, on what set nothing; into the same file")
     stage.add_argument("--anchors", action="store_true", help="KL on old rows beside replay; into the same file")
     stage.add_argument("--kept", action="store_true", help="ways to keep old skills; into the same file")
+    stage.add_argument("--pretrained", action="store_true", help="few steps, on a model around a pretrained decoder")
     stage.add_argument("--confirm", action="store_true", help="the best of these on what chose nothing")
     parser.add_argument("--until", type=int, help="so many runs, then it stops")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
+    weights = folder or (None if name == "planted" else name)
     fmap = FunctionMap.load(options.map)
     long = options.long or options.judge or options.anchors or options.kept or options.confirm
-    steps = LONG_STEPS if long else STEPS
-    path = options.out / (f"results-{steps}.jsonl" if long else "results.jsonl")
+    steps = PRETRAINED_STEPS if options.pretrained else LONG_STEPS if long else STEPS
+    path = options.out / ("results.jsonl" if steps == STEPS else f"results-{steps}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     beds: dict[str, Bed] = {}
@@ -112,6 +119,8 @@ def main() -> None:
             plan = planned_kept(name)
         if options.confirm:
             plan = planned_confirmed(name, options.seeds)
+        if options.pretrained:
+            plan = planned_pretrained(name, options.seeds)
         if options.anchors:
             plan = planned_anchors(name, best_beta(results), options.seeds)
         left = [run for run in plan if run.key() not in done]
@@ -119,8 +128,9 @@ def main() -> None:
             print(f"{len(done)} runs done, {len(left)} left; rate {rate}")
             return
         run = left[0]
-        bed = bed_of(name, run.task, Path(folder) if folder else None, options.out, beds)
-        arm = arm_of(run.arm, TASKS[run.task], bed.scores(name, run.task), fmap, run.seed)
+        bed = bed_of(name, run.task, weights, options.out, beds)
+        scores = bed.scores(name, run.task) if run.arm in SCORED_ARMS else {}
+        arm = arm_of(run.arm, TASKS[run.task], scores, fmap, run.seed)
         before_key = f"{name} {run.task}"
         if before_key not in done:
             results.append({"run": before_key, "after": bed.correct(run.task)})

@@ -26,12 +26,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from vfl.models.boxes import PIXEL, BoxConvention
 from vfl.probes import micro_limits as limits
 from vfl.probes.functions.ocr import QUESTION
 from vfl.probes.solids import PLURALS
 from vfl.testbeds.micro.pairs import make_pair
 from vfl.testbeds.micro.questions import FUNCTIONS, Question, counting
-from vfl.testbeds.micro.scenes import paint, random_scene
+from vfl.testbeds.micro.scenes import cell_box, paint, random_scene
 from vfl.testbeds.micro.words import draw_words, picture
 
 ROMAN = ("I", "II", "III", "IV", "V")
@@ -79,47 +80,51 @@ TASKS = {
 }
 
 
-def plain(rng: np.random.Generator, function: str) -> Asked:
-    """A question that the model answers already."""
+def plain(rng: np.random.Generator, function: str, boxes: BoxConvention) -> Asked:
+    """A question that the model answers already, places as it writes them."""
     pair = make_pair(rng, function)
-    return Asked(paint(pair.target), pair.asked.text, pair.asked.answer, function)
+    picture, asked = paint(pair.target), pair.asked
+    if function != "grounding":
+        return Asked(picture, asked.text, asked.answer, function)
+    question = boxes.box_prompt(f"Where is the {asked.label}?", asked.label)
+    return Asked(picture, question, boxes.format_box(cell_box(_cell(asked)), picture.size, picture.size), function)
 
 
-def dark(rng: np.random.Generator, index: int, test: bool) -> Asked:
-    old = plain(rng, "counting")
+def dark(rng: np.random.Generator, index: int, test: bool, boxes: BoxConvention) -> Asked:
+    old = plain(rng, "counting", boxes)
     return replace(old, picture=ImageOps.invert(old.picture))
 
 
-def poster(rng: np.random.Generator, index: int, test: bool) -> Asked:
-    old = plain(rng, "grounding")
+def poster(rng: np.random.Generator, index: int, test: bool, boxes: BoxConvention) -> Asked:
+    old = plain(rng, "grounding", boxes)
     return replace(old, picture=ImageOps.posterize(old.picture, 1))
 
 
-def counts(rng: np.random.Generator, index: int, test: bool) -> Asked:
+def counts(rng: np.random.Generator, index: int, test: bool, boxes: BoxConvention) -> Asked:
     if not test and index % OLD == OLD - 1:
-        return plain(rng, "counting")
+        return plain(rng, "counting", boxes)
     scene = random_scene(rng, solids=int(rng.choice(MORE)))
     assert scene.kind is not None
     asked = counting(scene.kind, len(scene.solids))
     return Asked(paint(scene), asked.text, asked.answer, asked.function)
 
 
-def roman(rng: np.random.Generator, index: int, test: bool) -> Asked:
+def roman(rng: np.random.Generator, index: int, test: bool, boxes: BoxConvention) -> Asked:
     pair = make_pair(rng, "counting")
     assert pair.target.kind is not None
     question = f"How many {PLURALS[pair.target.kind]} are there in the image? Answer with a Roman number."
     return Asked(paint(pair.target), question, ROMAN[len(pair.target.solids) - 1], "counting")
 
 
-def cells(rng: np.random.Generator, index: int, test: bool) -> Asked:
+def cells(rng: np.random.Generator, index: int, test: bool, boxes: BoxConvention) -> Asked:
     pair = make_pair(rng, "grounding")
     row, column = divmod(_cell(pair.asked), limits.GRID)
     question = f"Where is the {pair.asked.label}? Answer with a letter and a number."
     return Asked(paint(pair.target), question, f"{'ABCDE'[column]}{row + 1}", "grounding")
 
 
-def worn(rng: np.random.Generator, index: int, test: bool) -> Asked:
-    return plain(rng, FUNCTIONS[index % len(FUNCTIONS)])
+def worn(rng: np.random.Generator, index: int, test: bool, boxes: BoxConvention) -> Asked:
+    return plain(rng, FUNCTIONS[index % len(FUNCTIONS)], boxes)
 
 
 def _cell(question: Question) -> int:
@@ -127,19 +132,19 @@ def _cell(question: Question) -> int:
     return question.cell
 
 
-MAKERS: dict[str, Callable[[np.random.Generator, int, bool], Asked]] = {
+MAKERS: dict[str, Callable[[np.random.Generator, int, bool, BoxConvention], Asked]] = {
     "dark": dark, "poster": poster, "counts": counts, "roman": roman, "cells": cells, "worn": worn,
 }  # fmt: skip
 
 
-def rows_of(name: str, count: int, *, seed: int, test: bool) -> Iterator[Asked]:
+def rows_of(name: str, count: int, *, seed: int, test: bool, boxes: BoxConvention = PIXEL) -> Iterator[Asked]:
     """So many rows of a task; those of the test are drawn apart from those of the training."""
     if name == "letters":
         yield from _letters(count, seed, test)
         return
     rng = np.random.default_rng([seed, sorted(TASKS).index(name), int(test)])
     for index in range(count):
-        yield MAKERS[name](rng, index, test)
+        yield MAKERS[name](rng, index, test, boxes)
 
 
 def _letters(count: int, seed: int, test: bool) -> Iterator[Asked]:
@@ -154,11 +159,11 @@ def _letters(count: int, seed: int, test: bool) -> Iterator[Asked]:
         yield Asked(picture(word, seed), QUESTION, word, "ocr")
 
 
-def replay_rows(count: int, seed: int) -> Iterator[Asked]:
+def replay_rows(count: int, seed: int, boxes: BoxConvention) -> Iterator[Asked]:
     """Old questions, all functions in turn."""
     rng = np.random.default_rng([seed, 99])
     for index in range(count):
-        yield plain(rng, FUNCTIONS[index % len(FUNCTIONS)])
+        yield plain(rng, FUNCTIONS[index % len(FUNCTIONS)], boxes)
 
 
 def write(folder: Path, name: str, rows: Iterator[Asked], taken: set[bytes]) -> None:
@@ -184,8 +189,11 @@ def write(folder: Path, name: str, rows: Iterator[Asked], taken: set[bytes]) -> 
     taken |= fresh
 
 
-def write_tasks(out: Path, rows: int = 1200, test: int = 200, seed: int = 0) -> None:
-    """All tasks and the replay pool; each folder appears whole or not at all, and one that is there stays."""
+def write_tasks(out: Path, rows: int = 1200, test: int = 200, seed: int = 0, boxes: BoxConvention = PIXEL) -> None:
+    """All tasks and the replay pool, places written as `boxes` says.
+
+    Each folder appears whole or not at all, and one that is there stays.
+    """
     for name in (*TASKS, "replay"):
         if (out / name).exists():
             continue
@@ -193,10 +201,10 @@ def write_tasks(out: Path, rows: int = 1200, test: int = 200, seed: int = 0) -> 
         shutil.rmtree(temporary, ignore_errors=True)
         taken: set[bytes] = set()
         if name == "replay":
-            write(temporary, "train", replay_rows(rows, seed), taken)
+            write(temporary, "train", replay_rows(rows, seed, boxes), taken)
         else:
-            write(temporary, "train", rows_of(name, rows, seed=seed, test=False), taken)
-            write(temporary, "test", rows_of(name, test, seed=seed, test=True), taken)
+            write(temporary, "train", rows_of(name, rows, seed=seed, test=False, boxes=boxes), taken)
+            write(temporary, "test", rows_of(name, test, seed=seed, test=True, boxes=boxes), taken)
         temporary.rename(out / name)
 
 

@@ -1,6 +1,6 @@
 """Does selection by function layers keep what matters? On the embedded model, with the truth known.
 
-    python experiments/selection/experiment.py --out runs/selection [--until MINUTES] [--table-only]
+    python -m experiments.selection.experiment --out runs/selection [--until MINUTES] [--table-only]
         [--setting NAME ...] [--policy NAME ...]
 
 1. Settings: a pool of known composition (pools.py) and a base with head-room (worn.py).
@@ -24,24 +24,27 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pool import JUNK, write_pool
-from pools import (
+from tqdm import tqdm
+
+import vfl
+from experiments.selection.deep_trials import DeepTrials
+from experiments.selection.pool import JUNK, write_pool
+from experiments.selection.pools import (
     write_even,
     write_even_seeing,
+    write_even_taught,
     write_phrased,
     write_phrased_dirty,
     write_phrased_turned,
     write_reading,
     write_seeing,
     write_skewed,
+    write_taught,
     write_turned,
 )
-from table import ALL, ORACLE, write_tables
-from tqdm import tqdm
-from trials import Row, Trials
-from worn import wear
-
-import vfl
+from experiments.selection.table import ALL, ORACLE, write_tables
+from experiments.selection.trials import Settings, Trials
+from experiments.selection.worn import wear
 from vfl.data import Sample, read
 from vfl.io.config import validated
 from vfl.select.choose.filtering import ChoiceConfig, choose, chosen_uids
@@ -51,6 +54,10 @@ from vfl.train.rows.table import conversation, write_rows
 HERE = Path(__file__).resolve().parent
 PLANTED = HERE.parents[1] / "recipes" / "micro" / "map.json"
 TWIN = HERE.parent / "twin"
+SMOL_MAP = HERE.parents[1] / "recipes" / "smol" / "map.json"
+
+
+SMOL = "smol"
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ BASES = {
     "third-less-worn": Base(0.9, 5),
     "twin-worn": Base(1.2, 0, TWIN / "weights", TWIN / "map.json"),
     "twin-less-worn": Base(0.9, 1, TWIN / "weights", TWIN / "map.json"),
+    SMOL: Base(0.0, 0, None, SMOL_MAP),  # the model as it is: its pools ask what it does not know
 }
 WEAR_STEPS = 80
 
@@ -97,6 +105,8 @@ SETTINGS = {
     "phrased, turned": Setting(write_phrased_turned, "phrased-turned", 2, "third-less-worn"),
     "seeing, twin": Setting(write_seeing, "seeing", 1, "twin-worn"),
     "even seeing, twin": Setting(write_even_seeing, "even-seeing", 1, "twin-less-worn"),
+    "taught, smol": Setting(write_taught, "taught", 1, SMOL),
+    "even taught, smol": Setting(write_even_taught, "even-taught", 1, SMOL),
     # on these constants were set, or faults of the method found
     "turned": Setting(write_turned, "turned", 1, "other-worn"),
     "phrased and dirty": Setting(write_phrased_dirty, "phrased-dirty", 1, "other-less-worn"),
@@ -105,7 +115,7 @@ SETTINGS = {
     "phrased, less worn": Setting(write_phrased, "phrased", 0, "less-worn"),
     "even": Setting(write_even, "even", 0, "worn"),
 }
-JUDGING, SEEN = tuple(SETTINGS)[:4], tuple(SETTINGS)[4:]
+JUDGING, PRETRAINED, SEEN = tuple(SETTINGS)[:4], tuple(SETTINGS)[4:6], tuple(SETTINGS)[6:]
 POLICIES: dict[str, dict[str, Any]] = {
     "balanced": {"policy": "balanced"},
     "quota": {"policy": "quota", "duplicates": "exact"},
@@ -169,7 +179,7 @@ def main() -> None:
 
 def plan() -> Iterator[Run]:
     """All runs, those that decide most first."""
-    for setting in JUDGING:  # one after the other: one whole setting says more than four halves
+    for setting in (*PRETRAINED, *JUDGING):  # one after the other: one whole setting says more than four halves
         yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for name in FIRST)
         yield setting, ALL, 1.0, 0
     yield from (
@@ -228,9 +238,9 @@ class Stand:
 
     scores: Path
     pool: list[dict[str, Any]]
-    trials: Trials
-    rows: dict[str, Row]
-    questions: list[Row]
+    trials: Trials | DeepTrials
+    rows: dict[str, Any]
+    questions: list[Any]
     functions: list[str]
     before: float  # accuracy of the base
     scoring: float  # seconds of the processor
@@ -249,7 +259,8 @@ def stand_of(out: Path, name: str) -> Stand:
         _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", BASES[setting.base].map,
              "--out", scores, "--set", "allow_other_model=true")  # fmt: skip
         (scores / "seconds").write_text(f"{_children() - before}")
-    trials = Trials(vfl.load(base))
+    vlm = vfl.load(base, attention="eager") if setting.base == SMOL else vfl.load(base)
+    trials = DeepTrials(vlm, Settings()) if setting.base == SMOL else Trials(vlm)
     uids, rows = _encoded(trials, folder / "pool.jsonl", out / "rows.arrow")
     _, questions = _encoded(trials, folder / "test.jsonl", out / "rows.arrow")
     asked = [row["truth"] for row in _lines(folder / "test.jsonl")]
@@ -260,8 +271,10 @@ def stand_of(out: Path, name: str) -> Stand:
     return Stand(scores, pool, trials, dict(zip(uids, rows, strict=True)), questions, asked, before, seconds)
 
 
-def base_of(out: Path, name: str) -> Path:
-    """The worn model, made if it isn't there."""
+def base_of(out: Path, name: str) -> Path | str:
+    """The worn model, made if it isn't there; or the name of one that needs no wear."""
+    if name == SMOL:
+        return SMOL
     folder, base = out / f"base-{name}", BASES[name]
     if not folder.exists():
         lessons = out / "lessons"
@@ -296,7 +309,7 @@ def oracle(pool: list[dict[str, Any]], count: int, seed: int) -> list[str]:
     return taken
 
 
-def _encoded(trials: Trials, path: Path, scratch: Path) -> tuple[list[str], list[Row]]:
+def _encoded(trials: Trials | DeepTrials, path: Path, scratch: Path) -> tuple[list[str], list[Any]]:
     samples = [row for row in read(path) if isinstance(row, Sample)]
     stored = write_rows(samples, scratch)
     return [row.uid for row in samples], trials.encode([conversation(one) for one in stored])

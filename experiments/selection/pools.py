@@ -7,6 +7,7 @@
 | turned, reading | the same with other functions in front: most rows count, or read |
 | seeing, even seeing | skewed and even without reading, for a model that does not read |
 | phrased | clean, as many rows of each function: four phrasings of each question, of which the base knows one |
+| taught, even taught | four functions in forms that the model around a pretrained decoder does not know (taught.py) |
 | phrased and dirty, turned | the same, each function two thirds as frequent as the one before, and a quarter of junk |
 """
 
@@ -18,8 +19,10 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from pool import FUNCTIONS, Row, blind_row, copied, drawn, spoilt, write_pool
+from PIL import Image
 
+from experiments.selection.pool import FUNCTIONS, Row, blind_row, copied, drawn, spoilt, write_pool
+from experiments.selection.taught import taught
 from vfl.models.boxes import PIXEL, pixel_text
 from vfl.probes import micro_limits as style
 from vfl.probes.solids import PLURALS
@@ -34,7 +37,7 @@ SKEWED_JUNK = {"blind": 114, "repeats": 115, "wrong": 114}
 PHRASED = 300  # rows of each function
 DIRTY = dict(zip(FUNCTIONS, (400, 270, 180, 120), strict=True))
 DIRTY_JUNK = {"blind": 120, "repeats": 80, "wrong": 120}
-HELD_OUT = 60  # questions of each function
+HELD_OUT, FEW_HELD_OUT = 60, 40  # questions of each function
 
 
 def write_even(out: Path, seed: int) -> None:
@@ -133,6 +136,32 @@ def _write_phrased_dirty(out: Path, seed: int, counts: dict[str, int]) -> None:
 
     _write_dirty(folder, Random(f"phrased and dirty/{seed}"), counts, DIRTY_JUNK, made)
     _add_test(folder, [row for name in FUNCTIONS for row in _told(name, HELD_OUT, f"test/{seed}", folder / "images")])
+    _finish(folder, out)
+
+
+def write_taught(out: Path, seed: int) -> None:
+    """What the model around a pretrained decoder can't do yet: most rows to read, fewest to name, and junk."""
+    _write_taught(
+        out, seed, dict(zip(DIRTY, (80, 120, 180, 320), strict=True)), {"blind": 80, "repeats": 60, "wrong": 80}
+    )
+
+
+def write_even_taught(out: Path, seed: int) -> None:
+    """The same as many rows of each function, and clean."""
+    _write_taught(out, seed, dict.fromkeys(FUNCTIONS, 220), {"blind": 0, "repeats": 0, "wrong": 0})
+
+
+def _write_taught(out: Path, seed: int, counts: dict[str, int], junk: dict[str, int]) -> None:
+    folder = _fresh(out)
+
+    def made(name: str, count: int) -> list[Row]:
+        return taught(name, count, f"pool/{seed}", folder / "images")
+
+    _write_dirty(folder, Random(f"taught/{seed}"), counts, junk, made)
+    images = folder / "images"
+    shown = {Image.open(path).tobytes() for path in images.iterdir()}
+    asked = [row for name in counts for row in taught(name, FEW_HELD_OUT, f"test/{seed}", images, shown)]
+    _add_test(folder, asked)
     _finish(folder, out)
 
 

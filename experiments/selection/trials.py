@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from fused import FusedLora
 from torch.nn.functional import cross_entropy
 from transformers import get_scheduler
 
+from experiments.selection.fused import FusedLora
 from vfl.data import Message
 from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.models.conversation import encoder_of
@@ -40,6 +40,16 @@ class Row:
     cos: torch.Tensor  # (T, D)
     sin: torch.Tensor
     labels: torch.Tensor  # (T,), -100 outside of answers
+
+
+def epochs_of(count: int, size: int, epochs: int, seed: int) -> list[list[int]]:
+    """Batches of so many epochs, each a new order of all rows."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator).tolist()
+        batches += [order[start : start + size] for start in range(0, count, size)]
+    return batches
 
 
 class Trials:
@@ -72,13 +82,7 @@ class Trials:
 
     def order(self, count: int, seed: int, epochs: int | None = None) -> list[list[int]]:
         """The batches of all epochs, each a new order of all rows."""
-        generator = torch.Generator().manual_seed(seed)
-        size = self.settings.batch
-        batches = []
-        for _ in range(epochs or self.settings.epochs):
-            order = torch.randperm(count, generator=generator).tolist()
-            batches += [order[start : start + size] for start in range(0, count, size)]
-        return batches
+        return epochs_of(count, self.settings.batch, epochs or self.settings.epochs, seed)
 
     def steps(self, rows: Sequence[Row], batches: Sequence[Sequence[int]]) -> list[float]:
         """Train the present adapter on these batches."""

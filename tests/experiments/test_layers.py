@@ -31,14 +31,16 @@ from experiments.layers.plan import (  # noqa: E402
 )
 from experiments.layers.preference import pair_loss, pairs_of  # noqa: E402
 from experiments.layers.tasks import TASKS, rows_of, write  # noqa: E402
+from vfl.data import read  # noqa: E402
 from vfl.functionmap import FunctionMap  # noqa: E402
+from vfl.models.boxes import UNIT  # noqa: E402
 from vfl.models.conversation import encoder_of  # noqa: E402
 from vfl.train.adapter.lora import build_lora  # noqa: E402
 from vfl.train.adapter.lora_rank import count_parameters  # noqa: E402
 from vfl.train.assemble import assemble  # noqa: E402
 from vfl.train.layers.freeze import FreezeConfig  # noqa: E402
 from vfl.train.recipe import Recipe  # noqa: E402
-from vfl.train.rows.table import conversation  # noqa: E402
+from vfl.train.rows.table import conversation, write_rows  # noqa: E402
 from vfl.train.trainers import trained_state  # noqa: E402
 
 MAP = ROOT / "recipes" / "micro" / "map.json"
@@ -144,9 +146,6 @@ def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
 
 def test_rows_enter_as_the_model_lets_them(task):
     vlm = vfl.load(None, attention="eager", device="cpu")
-    from vfl.data import read
-    from vfl.train.rows.table import write_rows
-
     rows = write_rows(read([task]), task.parent / "rows.arrow")
     some = [rows[n] for n in range(5)]
     batch = encoder_of(vlm).encode([conversation(row) for row in some], [row["prompt"] for row in some])
@@ -240,3 +239,20 @@ def test_the_rows_of_a_known_task(tmp_path):
     assert name == negatives.written(tmp_path, "ocr") == "plain-ocr"
     lines = (tmp_path / "tasks" / name / "test.jsonl").read_text().splitlines()
     assert {json.loads(line)["function"] for line in lines} == {"ocr"}
+
+
+def test_tasks_and_rows_of_a_model_with_plain_positions(tiny_folder, tmp_path):
+    """A model whose images have no rows and columns, and whose boxes are shares of the image: its own loss."""
+    vlm, taken = vfl.load(tiny_folder("smolvlm"), attention="eager", device="cpu"), set()
+    assert vlm.family.boxes is UNIT
+    write(tmp_path / "poster", "train", rows_of("poster", 3, seed=0, test=False, boxes=vlm.family.boxes), taken)
+    rows = write_rows(list(read(tmp_path / "poster" / "train.jsonl")), tmp_path / "rows.arrow")
+    some = [rows[n] for n in range(3)]
+    lines = (tmp_path / "poster" / "train.jsonl").read_text().splitlines()
+    answers = [json.loads(line)["completion"][0]["content"] for line in lines]
+    assert all(UNIT.parse_box(answer, (80, 80), (80, 80)) for answer in answers), answers
+    batch = encoder_of(vlm).encode([conversation(row) for row in some], [row["prompt"] for row in some])
+    labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
+    with torch.no_grad():
+        plain = vlm.model(**batch.inputs, labels=labels).loss
+        assert float(loss_of(vlm, encode(vlm, some))) == pytest.approx(float(plain), rel=1e-5)

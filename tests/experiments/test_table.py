@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[2] / "experiments" / "selection"))
+sys.path.append(str(Path(__file__).parents[2]))
+
+from experiments.selection.table import cell_of, difference
 
 
 def run(policy, seed, right, budget=0.2):
@@ -17,8 +19,6 @@ def run(policy, seed, right, budget=0.2):
 
 
 def test_equal_answers_differ_by_nothing_however_seeds_differ():
-    from table import difference
-
     rng = np.random.default_rng(0)
     own = (rng.random((5, 80)) < rng.random((5, 1))).astype(int)
     assert difference(own, own) == (0.0, 0.0, 0.0)
@@ -28,8 +28,6 @@ def test_equal_answers_differ_by_nothing_however_seeds_differ():
 
 
 def test_cells_pair_the_seeds_that_both_have():
-    from table import cell_of
-
     right = {"balanced": [1, 1, 1, 0], "random": [1, 0, 0, 0]}
     results = [run(name, seed, right[name]) for name in right for seed in range(3 if name == "random" else 2)]
     results += [run("all rows", 0, [1, 1, 1, 1], 1.0)]

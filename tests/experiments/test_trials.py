@@ -1,6 +1,8 @@
 """Trials of the selection experiment are what `vfl train` does: the same losses and adapters on the same batches."""
 
+import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,15 @@ import torch
 import trained
 from peft.utils import get_peft_model_state_dict
 
+sys.path.append(str(Path(__file__).parents[2]))
+
 import vfl
+from experiments.selection.deep_trials import DeepTrials
+from experiments.selection.fused import MODULES
+from experiments.selection.pool import write_pool
+from experiments.selection.pools import write_taught
+from experiments.selection.trials import Settings, Trials
+from vfl.data import read
 from vfl.evaluate.answers import Evaluator
 from vfl.evaluate.items import items_of_probes
 from vfl.io.config import validated
@@ -18,32 +28,17 @@ from vfl.probes.style import MICRO_STYLE
 from vfl.train.assemble import assemble
 from vfl.train.backward.truncate import truncate
 from vfl.train.recipe import Recipe
-from vfl.train.rows.table import conversation
-
-EXPERIMENT = Path(__file__).parents[2] / "experiments" / "selection"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importable():
-    """Its files import each other as scripts do."""
-    sys.path.append(str(EXPERIMENT))
-    yield
-    sys.path.remove(str(EXPERIMENT))
+from vfl.train.rows.table import conversation, write_rows
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
-    from pool import write_pool
-
     folder = tmp_path_factory.mktemp("pool") / "p"
     write_pool(folder, each=4, blind=2, repeats=1, wrong=4, seed=3)
     return folder
 
 
 def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
-    from fused import MODULES
-    from trials import Settings, Trials
-
     recipe = trained.settings(
         Path("micro"), pool / "pool.jsonl", tmp_path / "run", layers="full", data={"images": str(pool)},
         lora={"r": 16, "lora_alpha": 16, "lora_dropout": 0.0},
@@ -95,8 +90,6 @@ def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
 
 
 def test_a_question_is_right_where_greedy_decoding_says_its_answer(tmp_path):
-    from trials import Trials
-
     vlm = vfl.load(None)
     with torch.no_grad():
         for layer in vlm.layers:
@@ -120,8 +113,6 @@ def test_a_question_is_right_where_greedy_decoding_says_its_answer(tmp_path):
 
 
 def test_the_same_seed_trains_the_same(pool):
-    from trials import Trials
-
     trials = Trials(vfl.load(None))
     first, again = (trials.order(9, seed) for seed in (4, 4))
     assert first == again
@@ -130,3 +121,39 @@ def test_the_same_seed_trains_the_same(pool):
     before = [weight.detach().clone() for weight in trials.lora.parameters]
     trials.lora.restart(1)
     assert all(torch.equal(a, b) for a, b in zip(before, trials.lora.parameters, strict=True))
+
+
+def test_trials_of_any_architecture_ask_and_train_as_the_fused_ones(pool, tmp_path):
+    """The same answers before training, the same first loss, and adapters that learn the same rows."""
+    rows = write_rows(list(read(pool / "pool.jsonl")), tmp_path / "rows.arrow")
+    told = [conversation(rows[n]) for n in range(len(rows))]
+    vlm = vfl.load(None, attention="eager")
+    deep = DeepTrials(vlm, Settings())
+    encoded = deep.encode(told)
+    right, first = deep.right(encoded), deep.train(encoded, seed=2)
+    again = deep.train(encoded, seed=2)
+    fused = Trials(vfl.load(None))
+    assert right == fused.right(fused.encode(told))
+    assert again == first, "the adapter before is gone"
+    assert first[0] == pytest.approx(fused.train(fused.encode(told), seed=2)[0], rel=1e-3)
+    assert len(first) == -(-len(rows) // Settings().batch)
+    longer = deep.train(encoded, seed=2, epochs=12)
+    assert sum(longer[-len(first) :]) < sum(longer[: len(first)]) / 2
+    assert sum(deep.right(encoded)) > sum(right)
+
+
+def test_the_taught_pool_asks_what_its_pictures_show(tmp_path):
+    """As many rows as said, each kind of junk, no picture of the test among the pool's, the same for the same seed."""
+    for name in ("once", "again"):
+        write_taught(tmp_path / name, seed=3)
+    once, again = ((tmp_path / name / "pool.jsonl").read_bytes() for name in ("once", "again"))
+    assert once == again
+    pool, test = (
+        [json.loads(line) for line in (tmp_path / "once" / f"{name}.jsonl").open()] for name in ("pool", "test")
+    )
+    assert Counter(row["truth"] for row in pool) == {
+        "ocr": 320, "grounding": 180, "counting": 120, "recognition": 80, "blind": 80, "repeat": 60, "wrong": 81
+    }  # fmt: skip
+    assert Counter(row["truth"] for row in test) == dict.fromkeys(("ocr", "grounding", "counting", "recognition"), 40)
+    shown, asked = ({(tmp_path / "once" / row["images"][0]).read_bytes() for row in rows} for rows in (pool, test))
+    assert not shown & asked
