@@ -168,10 +168,11 @@ def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:
     for seed in range(seeds):
         for task in ALL_TASKS:
             yield Run(model, task, "full", RATES[0], seed, SHARE)
-            yield from (Run(model, task, arm, RATES[0], seed, *CHOSEN) for arm in ("thin", "upper", "function"))
+            for arm in ("thin", "upper", "function"):
+                yield Run(model, task, f"{arm}, alpha kept", RATES[0], seed, *CHOSEN)
+            yield Run(model, task, "full", RATES[0], seed, *CHOSEN)
     for seed in range(seeds):
-        yield from (Run(model, task, "full", RATES[0], seed, *CHOSEN) for task in ALL_TASKS)
-        yield from (Run(model, task, arm, RATES[0], seed, 0.0) for task in ALL_TASKS for arm in ("full", "upper"))
+        yield from (Run(model, task, "thin", RATES[0], seed, *CHOSEN) for task in ALL_TASKS)
 
 
 def best_beta(results: list[dict[str, Any]]) -> float | None:

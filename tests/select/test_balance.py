@@ -79,6 +79,17 @@ def test_what_is_unsolved_gets_more_and_what_is_solved_not_nothing():
     assert shares({"a": (30, 0.0), "b": (10, 0.0)}, BalanceConfig(least=0)) == {"a": 0.75, "b": 0.25}
 
 
+def test_a_class_of_two_functions_has_the_share_of_two():
+    """As much as two classes of half its rows, between natural and equal shares alike."""
+    apart = {"a": (30, 1.0), "b": (20, 1.0), "c": (20, 1.0)}
+    for level in (0.0, 0.6, 1.0):
+        config = BalanceConfig(level=level)
+        wanted = shares(apart, config)
+        found = shares({"a": (30, 1.0), "b and c": (40, 1.0)}, config, lambda name: 2 if name == "b and c" else 1)
+        assert found["a"] == pytest.approx(wanted["a"])
+        assert found["b and c"] == pytest.approx(wanted["b"] + wanted["c"])
+
+
 def test_rare_functions_gain_and_unsolved_ones_most(folder, rows):
     there, taken = functions_of(row["uid"] for row in rows), functions_of(choice_of(folder)[1])
     kept = {name: taken[name] / there[name] for name in FUNCTIONS}

@@ -4,9 +4,9 @@
    text gives. Probably wrong answers (suspects.py) come last, when nothing else is left.
 2. A function's share is n^(1 - LEVEL) * (LEAST + (1 - LEAST) * u): n its rows, u the part of them that the model does
    not answer yet, of those that the commonest answer of their cluster would not get right either: half of yes and no
-   is nothing known. Between the data's proportions and equal parts, and moved to what is left to learn. Rows without
-   an image, and clusters that need one and that the model does not look at yet, have the share that they have in the
-   data.
+   is nothing known. Between the data's proportions and equal parts, and moved to what is left to learn. k functions
+   with the same layers are one class with k shares, each of n / k rows. Rows without an image, and clusters that need
+   one and that the model does not look at yet, have the share that they have in the data.
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
    look; each the more often the more rows it has, but less than in proportion. What a row scores plays no part: of
    equal rows those that the model does not answer are wrong ones too often. Among rows of one answer looks are no guide
@@ -17,6 +17,7 @@ Turns are numbers: the j-th row of a group of weight w comes at (j + chance) / w
 draw in these proportions, and one sort of all rows fills any budget.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -90,14 +91,22 @@ def balance(
         LEFT JOIN profiled USING (position) LEFT JOIN suspect USING (position)""")
     (left_out["blind"],) = connection.execute(f"SELECT count(*) FROM strata WHERE stratum = {text(BLIND)}").fetchone()
     _take_turns(connection, config)
-    return Balance(_tiers(connection, config), clusters, left_out)
+    return Balance(_tiers(connection, config, folder.standing_for), clusters, left_out)
 
 
-def shares(counts: dict[str, tuple[int, float]], config: BalanceConfig) -> dict[str, float]:
-    """Each function's share of what is not drawn at random, from its rows and the part of them that is unsolved."""
+def shares(
+    counts: dict[str, tuple[int, float]], config: BalanceConfig, standing_for: Callable[[str], int] = lambda name: 1
+) -> dict[str, float]:
+    """Each class's share of what is not drawn at random, from its rows and the part of them that is unsolved.
+
+    Args:
+        standing_for: how many functions a class is of.
+    """
     total = sum(rows for rows, _ in counts.values())
     weights = {
-        name: (rows / total) ** (1 - config.level) * (config.least + (1 - config.least) * unsolved)
+        name: standing_for(name) ** config.level
+        * (rows / total) ** (1 - config.level)
+        * (config.least + (1 - config.least) * unsolved)
         for name, (rows, unsolved) in counts.items()
     }
     whole = sum(weights.values())
@@ -106,7 +115,7 @@ def shares(counts: dict[str, tuple[int, float]], config: BalanceConfig) -> dict[
     return {name: weight / whole for name, weight in weights.items()}
 
 
-def _tiers(connection: Any, config: BalanceConfig) -> list[Tier]:
+def _tiers(connection: Any, config: BalanceConfig, standing_for: Callable[[str], int]) -> list[Tier]:
     rows = connection.execute("""
         WITH guessed AS (
             SELECT cluster, max(rows) / sum(rows) AS share
@@ -119,7 +128,8 @@ def _tiers(connection: Any, config: BalanceConfig) -> list[Tier]:
     looking = sum(count for count, _ in functions.values())
     whole = looking + sum(natural.values())
     left = 1 - config.random
-    weights = {name: left * share * looking / whole for name, share in shares(functions, config).items()}
+    own = shares(functions, config, standing_for)
+    weights = {name: left * share * looking / whole for name, share in own.items()}
     weights |= {name: left * rows / whole for name, rows in natural.items()}
     weights[RANDOM] = config.random
     return [Tier(weights), Tier({SUSPECT: 1.0})]
