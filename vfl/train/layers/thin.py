@@ -7,11 +7,13 @@ whole layers, however they are chosen, miss tasks that act elsewhere. It reads n
 from collections.abc import Mapping
 from typing import Any
 
+from vfl.train.adapter.lora_rank import alpha_at
+
 SHARE = 0.3  # of the rank: what the experiment ran
 
 
 def thinned(lora: Mapping[str, Any], rank: int, share: float | None) -> dict[str, Any]:
-    """LoRA options with `share` of the rank and of alpha, so that the update keeps its scale.
+    """LoRA options with `share` of the rank, and the alpha at which they learn as fast at the same learning rate.
 
     Args:
         lora: a recipe's options.
@@ -20,7 +22,8 @@ def thinned(lora: Mapping[str, Any], rank: int, share: float | None) -> dict[str
     """
     whole = int(lora.get("r", rank))
     thin = max(1, round((SHARE if share is None else share) * whole))
-    return {**lora, "r": thin, "lora_alpha": lora.get("lora_alpha", whole) * thin / whole}
+    alpha = alpha_at(thin, lora.get("lora_alpha", whole), whole, rslora=bool(lora.get("use_rslora")))
+    return {**lora, "r": thin, "lora_alpha": alpha}
 
 
 def thin_reason(num_layers: int, thin: int, whole: int) -> str:
