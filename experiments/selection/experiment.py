@@ -106,7 +106,7 @@ SETTINGS = {
     "seeing, twin": Setting(write_seeing, "seeing", 1, "twin-worn"),
     "even seeing, twin": Setting(write_even_seeing, "even-seeing", 1, "twin-less-worn"),
     "taught, smol": Setting(write_taught, "taught", 1, SMOL),
-    "mixed, smol": Setting(write_mixed, "mixed", 1, SMOL),
+    "mixed, smol": Setting(write_mixed, "mixed", 2, SMOL),
     # on these constants were set, or faults of the method found
     "turned": Setting(write_turned, "turned", 1, "other-worn"),
     "phrased and dirty": Setting(write_phrased_dirty, "phrased-dirty", 1, "other-less-worn"),
