@@ -108,7 +108,7 @@ def train(
         InputError: for what can't be used; nothing is trained then.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
-    with explained(recipe):
+    with explained(recipe, folder_of(recipe)):
         return _in_folder(recipe, resume=resume, check=check, overwrite=overwrite, progress=progress)
 
 
@@ -134,7 +134,8 @@ def _in_folder(recipe: Recipe, *, resume: bool, check: bool, overwrite: bool, pr
 
 def folder_of(recipe: Recipe) -> RunFolder:
     """The folder of a run. The report is written last: without it, the run can still be brought to its end."""
-    return RunFolder(recipe.out, REPORT, another="another folder with out=")
+    smaller = "keep fewer checkpoints with trainer.save_total_limit"
+    return RunFolder(recipe.out, REPORT, another="another folder with out=", smaller=smaller)
 
 
 def _looked_at(folder: RunFolder) -> Any:
