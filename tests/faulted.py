@@ -2,26 +2,29 @@
 
 python faulted.py JOB.json
 
-    {"start": [...], "again": [...], "result": NAME, "folder": DIR, "faults": [[KIND, PART], ...], "share": bool}
+    {"start": [...], "again": [...], "result": NAME, "folder": DIR, "seed": N,
+     "imports": [...], "others": N, "kills": N, "full": N, "tensors": bool, "embedded": bool}
 
 `start` and `again` are the words of a command, in which {out} stands for the run's folder; `again` is for a folder that
 has settings. First, one run goes to its end as DIR/whole. Then the faults come, one a process, in folders DIR/0, DIR/1,
-...: a run that comes to its end is followed by one in the next folder, and the last is brought to its end. PART, between
-0 and 1, says when a fault comes, as a part of what the whole run did:
+...: a run that comes to its end is followed by one in the next folder, and the last is brought to its end. `others`,
+`kills` and `full` say how often each fault has to be met; when, is drawn from `seed`, as a part of what the whole run did:
 
-    write   killed before a write: an opened file, a made, renamed or removed path below the run's folder
-    time    killed after that part of the whole run's seconds
-    torn    killed when half of a file of tensors is written
-    full    from a write on, no file can grow, as on a full disk
     second  the process stands still at a write while another runs the same command, then goes on
+    write   killed before a write: an opened file, a made, renamed or removed path below the run's folder
+    time    killed after a time
+    torn    killed when half of a file of tensors is written (`tensors`)
+    full    from a write on, no file can grow, as on a full disk
 
-Prints a JSON object: `whole` has the seconds and writes of the first run, `ends` the folders that came to their end, and
-`met` a row for each fault, with its exit code, what it printed, and what was wrong with the files that it left.
+Prints a JSON object: `ends`, the folders that came to their end, and `met`, a row for each process, with its exit code,
+what it printed, and what was wrong with the files that it left.
 """
 
+import importlib
 import json
 import mmap
 import os
+import random
 import resource
 import select
 import signal
@@ -40,7 +43,8 @@ import torch
 
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 GROWING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-KILLING = ("write", "time", "torn")
+DRAWS = 4
+"""Times as often as a fault is to be met that it is tried: one may come after the end."""
 
 
 class Counter:
@@ -199,27 +203,28 @@ def damaged(out: Path) -> list[str]:
     return wrong
 
 
-def hidden(out: Path) -> list[str]:
+def left_behind(out: Path) -> list[str]:
     """What was to take a name and did not, and locks."""
-    names = (".tmp", ".old", ".lock", ".writing")
-    return sorted(str(path.relative_to(out.parent)) for path in out.parent.rglob(".*") if path.name.endswith(names))
+    names = (".tmp", ".old", ".lock", ".writing", ".previous")
+    beside = [path for path in out.parent.glob(f".{out.name}.*") if path.name.endswith(names)]
+    return sorted(path.name for path in [*beside, *out.rglob(".*")] if path.name.endswith(names))
 
 
 class Runs:
     """The runs of one job, fault by fault."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        self.job, self.folder = job, Path(job["folder"])
-        self.number, self.ends, self.met = 0, [], []
-        start = time.monotonic()
-        counter = Counter()
-        whole = self.folder / "whole"
-        child = Child(self._words(whole, "start"), lambda: self._arm(whole, "whole", None, counter)).wait()
+        self.job, self.folder, self.number = job, Path(job["folder"]), 0
+        self.ends: list[str] = []
+        self.met: list[dict[str, Any]] = []
+        whole, counter, start = self.folder / "whole", Counter(), time.monotonic()
+        child = Child(self._words(whole, "start"), lambda: self._arm(whole, "none", None, counter)).wait()
         assert child.code == 0, child.text
         self.seconds, (self.writes, self.tensors) = time.monotonic() - start, counter.read()
 
     @property
     def out(self) -> Path:
+        """The folder of the run that goes on."""
         return self.folder / str(self.number)
 
     def _words(self, out: Path, which: str) -> list[str]:
@@ -235,24 +240,32 @@ class Runs:
         if self.job.get("tensors"):
             at_tensors(number if kind == "torn" else None, counter)
 
-    def meet(self, kind: str, part: float) -> None:
-        """One fault; a run that has its result is over, whatever else."""
-        totals = {"torn": self.tensors}
-        number = int(part * totals.get(kind, self.writes))
+    def meet(self, kind: str, part: float) -> int:
+        """One fault, or none where the run ends before; the exit code. A run that has its result is over."""
+        number = 1 + int(part * (self.tensors if kind == "torn" else self.writes - 1))
         seconds = part * self.seconds if kind == "time" else None
-        words, counter = self.words(), Counter()
-        child = Child(words, lambda: self._arm(self.out, kind, number, counter))
-        row: dict[str, Any] = {"kind": kind, "at": seconds or number, "folder": self.out.name, "words": words}
+        words, out, counter = self.words(), self.out, Counter()
+        child = Child(words, lambda: self._arm(out, kind, number, counter))
+        row: dict[str, Any] = {"kind": kind, "at": seconds or number, "folder": out.name, "words": words}
         if kind == "second":
             child.wait(standing=True)
-            row["pid"], other = child.pid, Child(words).wait()
-            row["second"] = {"code": other.code, "text": other.text}
+            other = Child(words).wait()
             os.kill(child.pid, signal.SIGCONT)
+            row |= {"pid": child.pid, "second": {"code": other.code, "text": other.text}}
         child.wait(seconds=seconds)
-        row |= {"code": child.code, "text": child.text, "damaged": damaged(self.out), "hidden": hidden(self.out)}
+        row |= {"code": child.code, "text": child.text, "damaged": damaged(out), "left": left_behind(out)}
         self.met.append(row)
-        if child.code == 0 or (self.out / self.job["result"]).exists():
+        if child.code == 0 or (out / self.job["result"]).exists():
             self.next()
+        return child.code
+
+    def meet_often(self, kinds: Sequence[str], times: int, code: int, draw: random.Random, until: float) -> None:
+        """Faults of these kinds in turn, until so many processes have ended with an exit code."""
+        ended = 0
+        for number in range(DRAWS * times):
+            if ended == times:
+                break
+            ended += self.meet(kinds[number % len(kinds)], draw.random() * until) == code
 
     def next(self) -> None:
         """Another folder."""
@@ -262,10 +275,7 @@ class Runs:
     def finish(self) -> None:
         """Bring the last run to its end."""
         if self.out.exists():
-            words = self.words()
-            child = Child(words).wait()
-            self.met.append({"kind": "none", "words": words, "code": child.code, "text": child.text})
-            self.next()
+            self.meet("none", 0)
 
 
 @cache
@@ -284,19 +294,21 @@ def share_model() -> None:
     vfl.loading.config.load_from(LocateConfig(out=Path()))
 
 
-if __name__ == "__main__":
-    import vfl.commands.main
-    import vfl.locate.run
-    import vfl.measure.run
-    import vfl.select.score.run
-    import vfl.train.run
-
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    if job.get("share"):
+def main(job: dict[str, Any]) -> None:
+    """All faults of a job."""
+    for name in ("vfl.commands.main", *job["imports"]):
+        importlib.import_module(name)
+    if job.get("embedded"):
         share_model()
-    runs = Runs(job)
-    for kind, part in job["faults"]:
-        runs.meet(kind, part)
+    runs, draw = Runs(job), random.Random(job["seed"])
+    runs.meet_often(["second"], job["others"], 0, draw, 0.9)
+    kills = ["time", "write", *(["torn"] if job.get("tensors") else [])]
+    # A run that goes on has less to write than a whole one, and little is killed behind its end.
+    runs.meet_often(kills, job["kills"], -signal.SIGKILL, draw, 0.5)
+    runs.meet_often(["full"], job["full"], 2, draw, 0.5)
     runs.finish()
-    whole = {"seconds": runs.seconds, "writes": runs.writes, "tensors": runs.tensors}
-    print(json.dumps({"whole": whole, "ends": runs.ends, "met": runs.met}))
+    print(json.dumps({"ends": runs.ends, "met": runs.met}))
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -91,7 +91,7 @@ def command(
         baseline=baseline,
         batch=batch,
     )
-    folder_of(settings).refuse_if_taken(overwrite=overwrite, can_resume=False)
+    folder_of(settings).look(overwrite=overwrite, can_resume=False)
     if settings.baseline is not None:
         read_evaluation(settings.baseline)  # before the model is loaded
     result = run(settings, load_from(settings), overwrite=overwrite, progress=True)

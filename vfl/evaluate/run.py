@@ -49,7 +49,7 @@ def evaluate(
         InputError: for settings, probes, data or models that can't be used.
     """
     config, loaded = configured(EvaluateConfig, model, {"out": out, **settings})
-    folder_of(config).refuse_if_taken(overwrite=overwrite, can_resume=False)
+    folder_of(config).look(overwrite=overwrite, can_resume=False)
     return run(config, loaded or load_from(config), overwrite=overwrite, progress=progress)
 
 

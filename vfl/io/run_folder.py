@@ -166,6 +166,11 @@ class RunFolder:
                     clear_temporary(self.path, without=SETTINGS)
                 yield
 
+    def look(self, *, overwrite: bool, can_resume: bool = True) -> None:
+        """Raise what `held` would, before slow steps that end with it."""
+        with self.held(overwrite=overwrite, can_resume=can_resume):
+            pass
+
     def explained(self, *, can_resume: bool = True) -> AbstractContextManager[None]:
         """Within it, a lack of room or of rights to write is an InputError that says how to go on.
 
