@@ -51,7 +51,7 @@ def recipe(model, tmp_path_factory):
 def command(request, data, recipe, model):
     """command(name) -> the words of a job, less how it goes on, the file that it writes last, and what is imported."""
     scored = ["--set", "shard_rows=2", "--set", "expiry=1", *layers(score_rows.LAYERS)]
-    drawn = ["--functions", "ocr", "--out", "{out}"]
+    drawn = ["--functions", "counting", "--out", "{out}"]
 
     def whole(name):
         return str(request.getfixturevalue("met")(name)["folder"] / "whole")
@@ -64,7 +64,7 @@ def command(request, data, recipe, model):
             "vfl.select.score.run",
         ),
         "locate": lambda: (
-            ["locate", "--pairs", "4", "--mode", "single", "--set", "part_pairs=1", *drawn],
+            ["locate", "--pairs", "3", "--mode", "single", "--set", "part_pairs=1", *drawn],
             "map.json",
             "vfl.locate.run",
         ),
@@ -217,7 +217,7 @@ SAME = {
     "measure": same_metrics,
     "negatives": same_bytes("negatives.jsonl", "answers.jsonl", "manifest.json"),
     "evaluate": same_bytes("evaluation.json", "answers.jsonl"),
-    "select filter": same_bytes("data.json", "ids.txt"),
+    "select filter": same_bytes("data/data.json", "ids.txt", "scores.parquet"),
     "merge": same_weights,
 }
 

@@ -166,6 +166,12 @@ class RunFolder:
                     clear_temporary(self.path, without=SETTINGS)
                 yield
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the folder for this process, whatever it holds; errors as of `held`, less those of `refuse_if_taken`."""
+        with self.explained(can_resume=False), self._lock():
+            yield
+
     def look(self, *, overwrite: bool, can_resume: bool = True) -> None:
         """Raise what `held` would, before slow steps that end with it."""
         with self.held(overwrite=overwrite, can_resume=can_resume):
