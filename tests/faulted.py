@@ -210,6 +210,11 @@ def left_behind(out: Path) -> list[str]:
     return sorted(path.name for path in [*beside, *out.rglob(".*")] if path.name.endswith(names))
 
 
+def parts(out: Path) -> dict[str, tuple[int, int]]:
+    """Finished parts, each with what changes when it is written again."""
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (out / "parts").glob("[!.]*")}
+
+
 class Runs:
     """The runs of one job, fault by fault."""
 
@@ -245,6 +250,7 @@ class Runs:
         number = 1 + int(part * (self.tensors if kind == "torn" else self.writes - 1))
         seconds = part * self.seconds if kind == "time" else None
         words, out, counter = self.words(), self.out, Counter()
+        before = parts(out)
         child = Child(words, lambda: self._arm(out, kind, number, counter))
         row: dict[str, Any] = {"kind": kind, "at": seconds or number, "folder": out.name, "words": words}
         if kind == "second":
@@ -254,6 +260,8 @@ class Runs:
             row |= {"pid": child.pid, "second": {"code": other.code, "text": other.text}}
         child.wait(seconds=seconds)
         row |= {"code": child.code, "text": child.text, "damaged": damaged(out), "left": left_behind(out)}
+        after = parts(out)
+        row["again"] = sorted(name for name in before if after.get(name, before[name]) != before[name])
         self.met.append(row)
         if child.code == 0 or (out / self.job["result"]).exists():
             self.next()

@@ -68,7 +68,11 @@ def command(request, data, recipe, model):
             "map.json",
             "vfl.locate.run",
         ),
-        "measure": lambda: (["measure", "--pairs", "2", "--metrics", "var,cosine", *drawn], "metrics.json", "vfl.measure.run"),
+        "measure": lambda: (
+            ["measure", "--pairs", "2", "--metrics", "var,cosine", *drawn],
+            "metrics.json",
+            "vfl.measure.run",
+        ),
         "negatives": lambda: (
             ["negatives", str(data), "--blind", "all", "--max-new-tokens", "8", "--out", "{out}"],
             "manifest.json",
@@ -141,6 +145,7 @@ def check_killed(rows, kills):
     killed = [row for row in rows if row["kind"] in ("write", "time", "torn")]
     assert [row["code"] for row in killed if row["code"]] == [-9] * kills
     assert not [row["damaged"] for row in rows if row["damaged"]], "half a file under the name of a result"
+    assert not [row["again"] for row in rows if row["again"]], "a finished part was made again"
 
 
 def check_full(rows, places):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from vfl.functionmap import FunctionMap
 from vfl.select.score.run import main, score
 from vfl.select.score.worker import rows_of_parts
 from vfl.select.settings import ScoreConfig
-from vfl.select.shards.parts import Walker
+from vfl.select.shards.parts import Walker, clear
 
 pytestmark = pytest.mark.long
 
@@ -124,24 +125,6 @@ def test_the_manifest_says_what_was_scored(whole, data):
     assert len(score_rows.errors(whole)) == 1
 
 
-def test_killed_at_random_moments_nothing_is_lost_and_nothing_scored_twice(start, whole, tmp_path):
-    scores, seed = tmp_path / "scores", random.Random(5)
-    for _ in range(3):
-        before = files(scores)
-        process = start(scores)
-        more = seed.randint(0, 2)
-        wait_for(lambda: len(files(scores)) >= len(before) + more, process)  # noqa: B023
-        time.sleep(seed.random() * 0.3)
-        process.kill()
-        assert before <= files(scores)
-    before = files(scores)
-    process = start(scores)
-    assert process.finish().returncode == 0
-    assert before <= files(scores)
-    same(scores, whole)
-    assert not [*scores.glob("**/.*"), *scores.glob("claims"), *scores.glob("failed")]
-
-
 def test_a_dead_process_s_part_is_picked_up_by_the_others(start, whole, tmp_path):
     scores = tmp_path / "scores"
     processes = [start(scores) for _ in range(3)]
@@ -203,6 +186,21 @@ def test_other_scores_are_refused_unless_overwritten(config, embedded, whole, da
     assert json.loads((scores / "manifest.json").read_text())["functions"] == {"ocr": [3]}
     with pytest.raises(InputError, match="other files"):
         score(config(other), vlm=embedded, progress=False, overwrite=True)
+
+
+def test_killed_while_it_overwrites_the_same_command_goes_on(config, embedded, whole, tmp_path, monkeypatch):
+    scores = tmp_path / "scores"
+    shutil.copytree(whole, scores)
+
+    def killed(folder, **_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        score(config(scores), vlm=embedded, progress=False, overwrite=True)
+    assert not (scores / "manifest.json").exists()
+    clear(scores)
+    assert not [*scores.iterdir()]
 
 
 def test_changed_data_is_refused_and_moved_data_is_not(config, embedded, data, tmp_path):

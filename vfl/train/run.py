@@ -151,11 +151,17 @@ def _looked_at(folder: RunFolder) -> Any:
 
 def _check_beside(recipe: Recipe, *, progress: bool) -> Outcome:
     """The preflight where the folder holds a run: what it writes lies beside that for as long as it takes."""
-    beside = recipe.out.absolute().with_name(f".{recipe.out.absolute().name}.check")
-    try:
-        outcome = _train(recipe.model_copy(update={"out": beside}), None, resume=False, check=True, progress=progress)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    place = recipe.out.absolute().with_name(f".{recipe.out.absolute().name}.check")
+    folder = RunFolder(place, PREFLIGHT, another="another folder with out=", whole=True)  # the lock beside it, too
+    main = int(os.environ.get("RANK", "0")) == 0
+    with folder.alone() if main else nullcontext():
+        try:
+            outcome = _train(
+                recipe.model_copy(update={"out": place}), None, resume=False, check=True, progress=progress
+            )
+        finally:
+            if main:
+                shutil.rmtree(place, ignore_errors=True)
     return Outcome(recipe.out, outcome.flight)
 
 
