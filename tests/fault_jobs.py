@@ -34,7 +34,7 @@ JOBS = {
         FaultJob(
             *("train", 5, 50, 3, "--resume"),
             kept="complete checkpoints",
-            equal="the adapter's weights and the optimizer's state, bit for bit, and every line of metrics.jsonl but times",
+            equal="the weights and the optimizer's state, bit for bit, and every line of metrics.jsonl but for times",
         ),
         FaultJob(
             *("select score", 10, 90, 5, "the same command"),

@@ -8,7 +8,7 @@ python faulted.py JOB.json
 `start` and `again` are the words of a command, in which {out} stands for the run's folder; `again` is for a folder that
 has settings. First, one run goes to its end as DIR/whole. Then the faults come, one a process, in folders DIR/0, DIR/1,
 ...: a run that comes to its end is followed by one in the next folder, and the last is brought to its end. `others`,
-`kills` and `full` say how often each fault has to be met; when, is drawn from `seed`, as a part of what the whole run did:
+`kills` and `full` say how often each fault has to be met; `seed` draws when, as a part of what the whole run did:
 
     second  the process stands still at a write while another runs the same command, then goes on
     write   killed before a write: an opened file, a made, renamed or removed path below the run's folder
@@ -138,7 +138,7 @@ class Child:
     """A command in a process of its own, and what it prints."""
 
     def __init__(self, words: Sequence[str], arm: Callable[[], None] = lambda: None) -> None:
-        self.printed, self.code = b"", 0
+        self.printed, self.code, self.ended, self.stands = b"", 0, False, False
         self._reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -161,8 +161,9 @@ class Child:
                 end = None
             self._read(0.005)
         self._read(0)
-        if not os.WIFSTOPPED(status[1]):
-            self.code = os.waitstatus_to_exitcode(status[1])
+        self.stands = os.WIFSTOPPED(status[1])
+        if not self.stands:
+            self.code, self.ended = os.waitstatus_to_exitcode(status[1]), True
             os.close(self._reading)
         return self
 
@@ -245,8 +246,8 @@ class Runs:
         if self.job.get("tensors"):
             at_tensors(number if kind == "torn" else None, counter)
 
-    def meet(self, kind: str, part: float) -> int:
-        """One fault, or none where the run ends before; the exit code. A run that has its result is over."""
+    def meet(self, kind: str, part: float) -> dict[str, Any]:
+        """One fault, or none where the run ends before; its row. A run that has its result is over."""
         number = 1 + int(part * (self.tensors if kind == "torn" else self.writes - 1))
         seconds = part * self.seconds if kind == "time" else None
         words, out, counter = self.words(), self.out, Counter()
@@ -255,25 +256,29 @@ class Runs:
         row: dict[str, Any] = {"kind": kind, "at": seconds or number, "folder": out.name, "words": words}
         if kind == "second":
             child.wait(standing=True)
-            other = Child(words).wait()
-            os.kill(child.pid, signal.SIGCONT)
-            row |= {"pid": child.pid, "second": {"code": other.code, "text": other.text}}
-        child.wait(seconds=seconds)
+            if child.stands:
+                other = Child(words).wait()
+                os.kill(child.pid, signal.SIGCONT)
+                row |= {"pid": child.pid, "second": {"code": other.code, "text": other.text}}
+        if not child.ended:
+            child.wait(seconds=seconds)
         row |= {"code": child.code, "text": child.text, "damaged": damaged(out), "left": left_behind(out)}
         after = parts(out)
         row["again"] = sorted(name for name in before if after.get(name, before[name]) != before[name])
         self.met.append(row)
         if child.code == 0 or (out / self.job["result"]).exists():
             self.next()
-        return child.code
+        return row
 
-    def meet_often(self, kinds: Sequence[str], times: int, code: int, draw: random.Random, until: float) -> None:
-        """Faults of these kinds in turn, until so many processes have ended with an exit code."""
-        ended = 0
+    def meet_often(
+        self, kinds: Sequence[str], times: int, met: Callable[[dict[str, Any]], bool], draw: random.Random, until: float
+    ) -> None:
+        """Faults of these kinds in turn, until so many have come before the end of a run."""
+        count = 0
         for number in range(DRAWS * times):
-            if ended == times:
+            if count == times:
                 break
-            ended += self.meet(kinds[number % len(kinds)], draw.random() * until) == code
+            count += met(self.meet(kinds[number % len(kinds)], draw.random() * until))
 
     def next(self) -> None:
         """Another folder."""
@@ -309,11 +314,11 @@ def main(job: dict[str, Any]) -> None:
     if job.get("embedded"):
         share_model()
     runs, draw = Runs(job), random.Random(job["seed"])
-    runs.meet_often(["second"], job["others"], 0, draw, 0.9)
+    runs.meet_often(["second"], job["others"], lambda row: "second" in row, draw, 0.9)
     kills = ["time", "write", *(["torn"] if job.get("tensors") else [])]
     # A run that goes on has less to write than a whole one, and little is killed behind its end.
-    runs.meet_often(kills, job["kills"], -signal.SIGKILL, draw, 0.5)
-    runs.meet_often(["full"], job["full"], 2, draw, 0.5)
+    runs.meet_often(kills, job["kills"], lambda row: row["code"] == -signal.SIGKILL, draw, 0.5)
+    runs.meet_often(["full"], job["full"], lambda row: row["code"] == 2, draw, 0.5)
     runs.finish()
     print(json.dumps({"ends": runs.ends, "met": runs.met}))
 

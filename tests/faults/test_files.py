@@ -11,6 +11,7 @@ from vfl.errors import InputError
 from vfl.io.run_folder import RunFolder
 from vfl.train.run import train
 
+LORA = ["--model", "embedded", "--layers", "2"]
 SUITE = ["--style", "micro", "--functions", "counting", "--pairs", "1"]
 
 
@@ -52,7 +53,7 @@ def test_two_processes_do_not_mix_their_suites(tmp_path, capsys):
         (["probes", "make", "{folder}/new", *SUITE], r"new is full. Nothing is lost: make room"),
         (["probes", "show", "{suite}", "--out", "{folder}/sheet.png"], "is full. Make room and try again."),
         (
-            ["lora-config", "--model", "embedded", "--layers", "2", "--out", "{folder}/files"],
+            ["lora-config", *LORA, "--out", "{folder}/files"],
             "is full. Make room and try again.",
         ),
     ],
@@ -62,9 +63,8 @@ def test_a_full_disk_is_one_paragraph(suite, tmp_path, capsys, request, words, s
     places = {"suite": suite, "folder": tmp_path}
     request.getfixturevalue("full_disk")
     assert said in refusal([word.format(**places) for word in words], capsys)
-    assert not [
-        path for path in tmp_path.rglob("*") if path.is_file() and suite not in path.parents and path.stat().st_size
-    ]
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and suite not in path.parents]
+    assert not [path for path in written if path.stat().st_size]
     assert not [*tmp_path.rglob(".*")]
 
 

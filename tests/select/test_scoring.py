@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import time
@@ -195,9 +194,10 @@ def test_killed_while_it_overwrites_the_same_command_goes_on(config, embedded, w
     def killed(folder, **_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", killed)
-        score(config(scores), vlm=embedded, progress=False, overwrite=True)
+        with pytest.raises(KeyboardInterrupt):
+            score(config(scores), vlm=embedded, progress=False, overwrite=True)
     assert not (scores / "manifest.json").exists()
     clear(scores)
     assert not [*scores.iterdir()]
