@@ -59,17 +59,17 @@ JOBS = {
         ),
         FaultJob(
             *("evaluate", 2, 10, 1, "--overwrite"),
-            kept="nothing: it begins again",
+            kept="nothing; it begins again",
             equal="evaluation.json and the answers, byte for byte",
         ),
         FaultJob(
             *("select filter", 2, 10, 1, "the same command"),
-            kept="nothing: a subset appears whole or not at all",
+            kept="nothing; a subset appears whole or not at all",
             equal="the rows, byte for byte",
         ),
         FaultJob(
             *("merge", 1, 10, 1, "the same command"),
-            kept="nothing: a model appears whole or not at all",
+            kept="nothing; a model appears whole or not at all",
             equal="the merged weights, bit for bit",
         ),
     )

@@ -22,12 +22,13 @@ def table() -> str:
     for job in tested()["JOBS"].values():
         again = f"`{job.again}`" if job.again.startswith("--") else job.again
         name = f"`vfl {job.name}`"
-        kills = f"{job.kills} kills, slow {job.slow_kills}"
+        kills = f"{job.kills} kill{'' if job.kills == 1 else 's'}, slow {job.slow_kills}"
         places = f"{job.full} place{'' if job.full == 1 else 's'}"
         kept = f"stays: {job.kept}; equal in the end: {job.equal}"
         rows += [
             f"| {name} | killed | {kept} | {again} | {kills} |",
-            f"| {name} | disk full | exit code 2, one paragraph; else as after a kill | make room, {again} | {places} |",
+            f"| {name} | disk full | exit code 2, one paragraph; then as after a kill | make room, {again} "
+            f"| {places} |",
             f"| {name} | another process | {SHARED if job.shared else REFUSED} | "
             f"{'nothing' if job.shared else 'wait, or another folder'} | {tested()['OTHERS']['default']}, slow "
             f"{tested()['OTHERS']['slow']} |",

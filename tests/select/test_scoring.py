@@ -157,6 +157,19 @@ def test_a_stalled_process_s_part_is_picked_up_and_its_waking_harms_nothing(star
     same(scores, whole)
 
 
+def test_woken_after_another_ended_the_run_it_ends_well(config, embedded, whole, tmp_path, monkeypatch):
+    """What it was writing is gone: the other took it for dead, and tidied up."""
+    scores = tmp_path / "scores"
+
+    def ended_by_another(*_):
+        shutil.copytree(whole, scores, dirs_exist_ok=True)
+        raise FileNotFoundError(2, "No such file or directory", str(scores / "failed" / ".part-000000.parquet.77.tmp"))
+
+    monkeypatch.setattr("vfl.select.score.worker.save", ended_by_another)
+    assert score(config(scores), vlm=embedded, progress=False) == scores
+    same(scores, whole)
+
+
 def test_a_finished_run_is_left_as_it_is(config, embedded, whole):
     before = files(whole), (whole / "manifest.json").stat().st_mtime_ns
     assert score(config(whole, batch=3, workers=1), vlm=embedded, progress=False) == whole
