@@ -1,9 +1,7 @@
 """A scoring run can be stopped at any moment, shared by processes that die, and holds the same rows in the end."""
 
 import json
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -140,20 +138,6 @@ def test_a_dead_process_s_part_is_picked_up_by_the_others(start, whole, tmp_path
 
     wait_for(kill_an_owner)
     assert [process.finish().returncode for process in processes if process is not killed] == [0, 0]
-    same(scores, whole)
-
-
-def test_a_stalled_process_s_part_is_picked_up_and_its_waking_harms_nothing(start, whole, tmp_path):
-    scores = tmp_path / "scores"
-    stalled = start(scores, "expiry=2")
-    wait_for(lambda: files(scores) and claimed(scores))
-    os.kill(stalled.pid, signal.SIGSTOP)
-    try:
-        other = start(scores, "expiry=2")
-        assert other.finish().returncode == 0
-    finally:
-        os.kill(stalled.pid, signal.SIGCONT)
-    assert stalled.finish().returncode == 0
     same(scores, whole)
 
 
