@@ -19,6 +19,7 @@ RANK, PART = 16, 0.3
 ATTENTION = tuple(name for name in ATTENTION_AND_MLP if name[0] in "qkvo")
 MLP = tuple(name for name in ATTENTION_AND_MLP if name not in ATTENTION)
 DATA_RULES = ("gradient", "fisher", "warmup", "similarity")
+KEPT = ", alpha kept"  # that of full LoRA, whatever the rank: LoRA's own rule (Hu et al. 2021, section 4.1)
 SCORED_ARMS = (*DATA_RULES, "half")
 
 
@@ -31,16 +32,17 @@ class Arm:
     modules: tuple[str, ...] = ATTENTION_AND_MLP
     multipliers: dict[int, float] = field(default_factory=dict)
     freeze: FreezeConfig | None = None
+    alpha: int | None = None  # None: the rank
 
     def lora(self) -> dict[str, Any]:
         """Options of `build_lora`."""
-        return {"r": self.rank, "lora_dropout": 0.0, "target_modules": list(self.modules)}
+        alpha = self.rank if self.alpha is None else self.alpha
+        return {"r": self.rank, "lora_alpha": alpha, "lora_dropout": 0.0, "target_modules": list(self.modules)}
 
     def key(self) -> str:
         values = asdict(self)
-        if values["freeze"] is None:
-            del values["freeze"]
-        return str(sorted(values.items()))
+        left_out = {name for name in ("freeze", "alpha") if values[name] is None}
+        return str(sorted((name, value) for name, value in values.items() if name not in left_out))
 
 
 def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: FunctionMap, seed: int) -> Arm | None:
@@ -50,6 +52,9 @@ def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: F
         scores: of the data rules, one number a layer.
         fmap: where the model's functions read.
     """
+    if name.endswith(KEPT):
+        arm = arm_of(name.removesuffix(KEPT), task, scores, fmap, seed)
+        return arm and replace(arm, alpha=RANK)
     total = fmap.model.num_layers
     count, everything = _count(total), tuple(range(total))
     if name == "full":

@@ -34,6 +34,7 @@ KEPT: tuple[Way, ...] = (
 )  # fmt: skip
 KEPT_ON = (("cells", 0), ("poster", 0), ("dark", 0), ("dark", 1), ("cells", 1))
 CHOSEN = (SHARE, 3.0, True)  # by `best_kept`
+AUTO = "thin, alpha kept"  # `layers: auto` as it is
 FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
@@ -154,6 +155,8 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
     yield from (Run(model, task, "full", RATES[0], 0, SHARE) for task in forgot)  # or the rate?
     for seed in range(seeds):
         yield from (Run(model, task, "full", RATES[0], seed, *CHOSEN) for task in forgot)
+    yield from (Run(model, task, AUTO, RATES[1], 0, *CHOSEN) for task in forgot)  # or the rank's part in the rate?
+    yield from (Run(model, task, AUTO, RATES[0], seed, *CHOSEN) for seed in range(seeds) for task in judged)
     for seed in range(2):  # which half of it stands in the way of finer counts?
         yield from (Run(model, "counts", "thin", LONG_RATE, seed, *kept) for kept in KEPT[:3])
     for seed in range(seeds):
@@ -168,10 +171,11 @@ def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:
     for seed in range(seeds):
         for task in ALL_TASKS:
             yield Run(model, task, "full", RATES[0], seed, SHARE)
-            yield from (Run(model, task, arm, RATES[0], seed, *CHOSEN) for arm in ("thin", "upper", "function"))
+            for arm in ("thin", "upper", "function"):
+                yield Run(model, task, f"{arm}, alpha kept", RATES[0], seed, *CHOSEN)
+            yield Run(model, task, "full", RATES[0], seed, *CHOSEN)
     for seed in range(seeds):
-        yield from (Run(model, task, "full", RATES[0], seed, *CHOSEN) for task in ALL_TASKS)
-        yield from (Run(model, task, arm, RATES[0], seed, 0.0) for task in ALL_TASKS for arm in ("full", "upper"))
+        yield from (Run(model, task, "thin", RATES[0], seed, *CHOSEN) for task in ALL_TASKS)
 
 
 def best_beta(results: list[dict[str, Any]]) -> float | None:

@@ -32,7 +32,7 @@ from experiments.selection.pool import JUNK, write_pool
 from experiments.selection.pools import (
     write_even,
     write_even_seeing,
-    write_even_taught,
+    write_mixed,
     write_phrased,
     write_phrased_dirty,
     write_phrased_turned,
@@ -106,7 +106,7 @@ SETTINGS = {
     "seeing, twin": Setting(write_seeing, "seeing", 1, "twin-worn"),
     "even seeing, twin": Setting(write_even_seeing, "even-seeing", 1, "twin-less-worn"),
     "taught, smol": Setting(write_taught, "taught", 1, SMOL),
-    "even taught, smol": Setting(write_even_taught, "even-taught", 1, SMOL),
+    "mixed, smol": Setting(write_mixed, "mixed", 2, SMOL),
     # on these constants were set, or faults of the method found
     "turned": Setting(write_turned, "turned", 1, "other-worn"),
     "phrased and dirty": Setting(write_phrased_dirty, "phrased-dirty", 1, "other-less-worn"),

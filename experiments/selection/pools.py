@@ -7,7 +7,8 @@
 | turned, reading | the same with other functions in front: most rows count, or read |
 | seeing, even seeing | skewed and even without reading, for a model that does not read |
 | phrased | clean, as many rows of each function: four phrasings of each question, of which the base knows one |
-| taught, even taught | four functions in forms that the model around a pretrained decoder does not know (taught.py) |
+| taught | four functions in forms that the model around a pretrained decoder does not know (taught.py), and junk |
+| mixed | three fifths of what it knows, two of what it does not, and junk |
 | phrased and dirty, turned | the same, each function two thirds as frequent as the one before, and a quarter of junk |
 """
 
@@ -21,9 +22,10 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from experiments.layers.tasks import plain
 from experiments.selection.pool import FUNCTIONS, Row, blind_row, copied, drawn, spoilt, write_pool
 from experiments.selection.taught import taught
-from vfl.models.boxes import PIXEL, pixel_text
+from vfl.models.boxes import PIXEL, UNIT, pixel_text
 from vfl.probes import micro_limits as style
 from vfl.probes.solids import PLURALS
 from vfl.testbeds.micro.scenes import Scene, cell_box, paint, plain_scene
@@ -37,6 +39,9 @@ SKEWED_JUNK = {"blind": 114, "repeats": 115, "wrong": 114}
 PHRASED = 300  # rows of each function
 DIRTY = dict(zip(FUNCTIONS, (400, 270, 180, 120), strict=True))
 DIRTY_JUNK = {"blind": 120, "repeats": 80, "wrong": 120}
+TAUGHT = dict(zip(DIRTY, (80, 120, 180, 320), strict=True))
+TAUGHT_JUNK = {"blind": 80, "repeats": 60, "wrong": 80}
+MIXED, KNOWN = dict.fromkeys(FUNCTIONS, 190), 0.6  # rows of each function, and the share of them that the model knows
 HELD_OUT, FEW_HELD_OUT = 60, 40  # questions of each function
 
 
@@ -139,30 +144,51 @@ def _write_phrased_dirty(out: Path, seed: int, counts: dict[str, int]) -> None:
     _finish(folder, out)
 
 
+def write_mixed(out: Path, seed: int) -> None:
+    """Three fifths of what the model knows already, two of what it does not, and junk of both."""
+    folder = _fresh(out)
+
+    def made(name: str, count: int) -> list[Row]:
+        known = round(count * KNOWN)
+        images, part = folder / "images", f"pool/{seed}"
+        rows = [*_known(name, known, part, images), *taught(name, count - known, part, images)]
+        return Random(f"mixed/{seed}/{name}").sample(rows, count)  # those that get wrong answers come from both
+
+    _write_dirty(folder, Random(f"mixed/{seed}"), MIXED, TAUGHT_JUNK, made)
+    asked = _asked_anew(folder / "images", FUNCTIONS, seed)
+    known = [row for name in FUNCTIONS for row in _known(name, FEW_HELD_OUT // 4, f"test/{seed}", folder / "images")]
+    _add_test(folder, [*asked, *(replace(row, truth="known") for row in known)])
+    _finish(folder, out)
+
+
 def write_taught(out: Path, seed: int) -> None:
     """What the model around a pretrained decoder can't do yet: most rows to read, fewest to name, and junk."""
-    _write_taught(
-        out, seed, dict(zip(DIRTY, (80, 120, 180, 320), strict=True)), {"blind": 80, "repeats": 60, "wrong": 80}
-    )
-
-
-def write_even_taught(out: Path, seed: int) -> None:
-    """The same as many rows of each function, and clean."""
-    _write_taught(out, seed, dict.fromkeys(FUNCTIONS, 220), {"blind": 0, "repeats": 0, "wrong": 0})
-
-
-def _write_taught(out: Path, seed: int, counts: dict[str, int], junk: dict[str, int]) -> None:
     folder = _fresh(out)
 
     def made(name: str, count: int) -> list[Row]:
         return taught(name, count, f"pool/{seed}", folder / "images")
 
-    _write_dirty(folder, Random(f"taught/{seed}"), counts, junk, made)
-    images = folder / "images"
-    shown = {Image.open(path).tobytes() for path in images.iterdir()}
-    asked = [row for name in counts for row in taught(name, FEW_HELD_OUT, f"test/{seed}", images, shown)]
-    _add_test(folder, asked)
+    _write_dirty(folder, Random(f"taught/{seed}"), TAUGHT, TAUGHT_JUNK, made)
+    _add_test(folder, _asked_anew(folder / "images", tuple(TAUGHT), seed))
     _finish(folder, out)
+
+
+def _asked_anew(images: Path, functions: tuple[str, ...], seed: int) -> list[Row]:
+    """Held-out questions of what is taught; no picture is one of the pool's."""
+    shown = {Image.open(path).tobytes() for path in images.iterdir()}
+    return [row for name in functions for row in taught(name, FEW_HELD_OUT, f"test/{seed}", images, shown)]
+
+
+def _known(function: str, count: int, seed: str, folder: Path) -> list[Row]:
+    """What the model around a pretrained decoder was taught, in the probes' wording."""
+    rng = np.random.default_rng(Random(f"known/{seed}/{function}").randrange(2**32))
+    rows = []
+    for n in range(count):
+        asked = plain(rng, function, UNIT)
+        name = f"known-{function}-{seed.split('/')[0]}-{n:04d}"
+        asked.picture.save(folder / f"{name}.png")
+        rows.append(Row(name, function, asked.question, asked.answer, f"{name}.png"))
+    return rows
 
 
 def _told(function: str, count: int, seed: str, folder: Path) -> list[Row]:

@@ -7,7 +7,7 @@ import pytest
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
-from vfl.select.score.ablations import ablations_of
+from vfl.select.score.ablations import ablations_of, sharing_layers
 from vfl.select.settings import ScoreConfig
 
 MAP = Path(__file__).parents[2] / "recipes" / "micro" / "map.json"
@@ -73,3 +73,15 @@ def test_nothing_to_ablate_says_what_to_give(fmap):
         ablations_of(settings(), None, fmap.model)
     with pytest.raises(InputError, match="ocr"):
         ablations_of(settings(functions="ocr"), None, fmap.model)
+
+
+def test_functions_with_the_same_layers_are_scored_as_one(caplog):
+    """A pretrained decoder may read two functions in one layer: two columns of the same numbers would tell nothing."""
+    layers = {"counting": [26], "grounding": [23], "colour": [2, 3], "ocr": [23]}
+    with caplog.at_level(logging.WARNING):
+        together = sharing_layers(layers)
+    assert together == {"counting": ["counting"], "grounding and ocr": ["grounding", "ocr"], "colour": ["colour"]}
+    assert "grounding, ocr have the same layers (23)" in caplog.text
+    caplog.clear()
+    assert list(sharing_layers({"a": [1], "b": [1, 2]})) == ["a", "b"]
+    assert not caplog.text

@@ -76,9 +76,10 @@ def test_a_rule_may_name_an_arm(written, same):
 def test_auto_trains_all_layers_at_a_part_of_the_rank():
     assert read_choice("auto") == read_choice({"rule": "auto"})
     assert chosen_layers(read_choice("auto"), MODEL) == chosen_layers(read_choice("full"), MODEL)
-    assert thinned({"r": 16}, 64, None) == {"r": 5, "lora_alpha": 5}
-    assert thinned({"r": 16, "lora_alpha": 32}, 64, 0.5) == {"r": 8, "lora_alpha": 16}
-    assert thinned({"use_dora": True}, 64, None) == {"use_dora": True, "r": 19, "lora_alpha": 19}
+    assert thinned({"r": 16}, 64, None) == {"r": 5, "lora_alpha": 16}
+    assert thinned({"r": 16, "lora_alpha": 32}, 64, 0.5) == {"r": 8, "lora_alpha": 32}
+    assert thinned({"use_dora": True}, 64, None) == {"use_dora": True, "r": 19, "lora_alpha": 64}
+    assert thinned({"r": 16, "use_rslora": True}, 64, 0.25) == {"r": 4, "use_rslora": True, "lora_alpha": 32}
     assert thinned({"r": 1}, 64, None)["r"] == 1
     for wrong in ({"rule": "auto", "count": 2}, {"rule": "auto", "functions": ["ocr"], "map": "map.json"}):
         with pytest.raises(InputError, match="takes share alone"):

@@ -5,7 +5,7 @@ import logging
 import pytest
 import tiny
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen3VLMoeConfig
 
@@ -13,7 +13,7 @@ from vfl.errors import InputError
 from vfl.functionmap import ModelId
 from vfl.models.discover import discover
 from vfl.train.adapter.lora import build_lora
-from vfl.train.adapter.lora_rank import count_parameters, scale
+from vfl.train.adapter.lora_rank import alpha_at, count_parameters
 from vfl.train.adapter.towers import target_names, tower_of
 from vfl.train.export.meta_model import identify_model, meta_model, meta_model_of
 from vfl.train.layers.choice import chosen_layers, read_choice
@@ -153,7 +153,7 @@ def test_the_papers_counts():
     assert count_parameters(model, build_lora(model, range(28))) == 161_480_704
     assert count_parameters(model, build_lora(model, fourteen)) == 80_740_352
     matched = build_lora(model, fourteen, match_rank=True)
-    assert (matched.r, matched.lora_alpha) == (128, 128)
+    assert (matched.r, matched.lora_alpha) == (128, 64)
     assert count_parameters(model, matched) == 161_480_704
     matched = build_lora(model, twelve, match_rank=True)
     assert matched.r == 149  # 64 * 28 / 12 = 149.3
@@ -195,7 +195,6 @@ def test_matched_arms_are_as_close_as_whole_ranks_allow(empty, layers, options):
     target = count_parameters(model, build_lora(model, range(5), options_of_both))
     plain = build_lora(model, layers, options_of_both)
     matched = build_lora(model, layers, options_of_both, match_rank=True)
-    assert scale(matched) == pytest.approx(scale(plain))
     assert plain.r == 6
     if len(layers) == 5:
         assert matched == plain
@@ -204,6 +203,29 @@ def test_matched_arms_are_as_close_as_whole_ranks_allow(empty, layers, options):
         for rank in range(max(1, matched.r - 2), matched.r + 3)
     }
     assert distances[matched.r] == min(distances.values())
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_another_rank_learns_as_fast_at_the_same_rate(rslora):
+    """A step of Adam on a row changes what the layer puts out for it as much at ranks 8 to 128; at alpha = r not."""
+
+    def moved(rank, alpha):
+        return sum(step(rank, alpha, seed) for seed in range(8))
+
+    def step(rank, alpha, seed):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=rank, lora_alpha=alpha, use_rslora=rslora, target_modules=["0"])
+        model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(256, 256)), config)
+        x, wanted = torch.randn(1, 256), torch.randn(1, 256)
+        before = model(x).detach()
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.0)
+        torch.nn.functional.mse_loss(model(x), wanted).backward()
+        optimizer.step()
+        return float((model(x) - before).norm())
+
+    reached = [moved(rank, alpha_at(rank, 16, 16, rslora=rslora)) for rank in (8, 32, 128)]
+    assert max(reached) < 1.25 * min(reached), reached
+    assert moved(128, 128) > (3 if rslora else 10) * moved(8, 8)
 
 
 def test_fields_of_peft_pass_through(empty):

@@ -4,11 +4,12 @@
    text gives. Probably wrong answers (suspects.py) come last, when nothing else is left.
 2. A function's share is n^(1 - LEVEL) * (LEAST + (1 - LEAST) * u): n its rows, u the part of them that the model does
    not answer yet, of those that the commonest answer of their cluster would not get right either: half of yes and no
-   is nothing known. Between the data's proportions and equal parts, and moved to what is left to learn. Rows without
-   an image, and clusters that need one and that the model does not look at yet, have the share that they have in the
-   data.
+   is nothing known. Between the data's proportions and equal parts, and moved to what is left to learn. k functions
+   with the same layers are one class with k shares, each of n / k rows. Rows without an image, and clusters that need
+   one and that the model does not look at yet, have the share that they have in the data.
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
-   look; each the more often the more rows it has, but less than in proportion. What a row scores plays no part: of
+   look; each the more often the more rows it has, but less than in proportion. A cluster's turns, too, go by LEAST + (1
+   - LEAST) * u, its own u: a kind of question that is known is asked less. What a row scores plays no part: of
    equal rows those that the model does not answer are wrong ones too often. Among rows of one answer looks are no guide
    either: a picture that is rare for its answer is often a wrong answer.
 4. A tenth of the budget is drawn from all rows that are not left out: what the rest is wrong about stays in.
@@ -17,6 +18,7 @@ Turns are numbers: the j-th row of a group of weight w comes at (j + chance) / w
 draw in these proportions, and one sort of all rows fills any budget.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,6 +34,12 @@ NATURAL = (TEXT, UNREAD)
 """Strata with the share that they have in the data: nothing is known of what they need."""
 RARE = 5
 """Rows with the same answer in a cluster, under which an answer is no group of its own."""
+GUESSED = """guessed AS (
+    SELECT cluster, max(rows) / sum(rows) AS share
+    FROM (SELECT cluster, count(*) AS rows FROM strata GROUP BY cluster, answer) GROUP BY cluster)"""
+"""Of each cluster the part of its rows that its commonest answer gets right."""
+UNSOLVED = "least(1, sum((NOT solved)::INT) / greatest(sum(1 - coalesce(share, 0)), 1e-9))"
+"""The part of rows that the model does not answer yet, of those that the commonest answer would not get right."""
 Junk = Literal["blind", "repeats", "suspects"]
 
 
@@ -42,7 +50,7 @@ class BalanceConfig(BaseModel):
 
     clusters: By = Field(default="both", description="made of words of questions, of effects, or of both")
     level: float = Field(default=0.75, ge=0, le=1, description="0: shares as in the data; 1: equal ones")
-    least: float = Field(default=0.2, ge=0, le=1, description="share of a solved function beside an unsolved one")
+    least: float = Field(default=0.2, ge=0, le=1, description="share of what is solved, beside the unsolved")
     answers: float = Field(default=0.5, ge=0, le=1, description="0: answers as often as in the data; 1: equally often")
     spread: bool = Field(default=True, description="take turns over clusters, answers and looks")
     drop: tuple[Junk, ...] = Field(default=("blind", "repeats", "suspects"), description="what is left out")
@@ -90,14 +98,22 @@ def balance(
         LEFT JOIN profiled USING (position) LEFT JOIN suspect USING (position)""")
     (left_out["blind"],) = connection.execute(f"SELECT count(*) FROM strata WHERE stratum = {text(BLIND)}").fetchone()
     _take_turns(connection, config)
-    return Balance(_tiers(connection, config), clusters, left_out)
+    return Balance(_tiers(connection, config, folder.standing_for), clusters, left_out)
 
 
-def shares(counts: dict[str, tuple[int, float]], config: BalanceConfig) -> dict[str, float]:
-    """Each function's share of what is not drawn at random, from its rows and the part of them that is unsolved."""
+def shares(
+    counts: dict[str, tuple[int, float]], config: BalanceConfig, standing_for: Callable[[str], int] = lambda name: 1
+) -> dict[str, float]:
+    """Each class's share of what is not drawn at random, from its rows and the part of them that is unsolved.
+
+    Args:
+        standing_for: how many functions a class is of.
+    """
     total = sum(rows for rows, _ in counts.values())
     weights = {
-        name: (rows / total) ** (1 - config.level) * (config.least + (1 - config.least) * unsolved)
+        name: standing_for(name) ** config.level
+        * (rows / total) ** (1 - config.level)
+        * (config.least + (1 - config.least) * unsolved)
         for name, (rows, unsolved) in counts.items()
     }
     whole = sum(weights.values())
@@ -106,12 +122,10 @@ def shares(counts: dict[str, tuple[int, float]], config: BalanceConfig) -> dict[
     return {name: weight / whole for name, weight in weights.items()}
 
 
-def _tiers(connection: Any, config: BalanceConfig) -> list[Tier]:
-    rows = connection.execute("""
-        WITH guessed AS (
-            SELECT cluster, max(rows) / sum(rows) AS share
-            FROM (SELECT cluster, count(*) AS rows FROM strata GROUP BY cluster, answer) GROUP BY cluster)
-        SELECT stratum, count(*), least(1, sum((NOT solved)::INT) / greatest(sum(1 - coalesce(share, 0)), 1e-9))
+def _tiers(connection: Any, config: BalanceConfig, standing_for: Callable[[str], int]) -> list[Tier]:
+    rows = connection.execute(f"""
+        WITH {GUESSED}
+        SELECT stratum, count(*), {UNSOLVED}
         FROM strata LEFT JOIN guessed USING (cluster) GROUP BY stratum ORDER BY stratum""").fetchall()
     counted = {name: (int(count), float(unsolved)) for name, count, unsolved in rows}
     functions = {name: seen for name, seen in counted.items() if name not in (RANDOM, SUSPECT, BLIND, *NATURAL)}
@@ -119,7 +133,8 @@ def _tiers(connection: Any, config: BalanceConfig) -> list[Tier]:
     looking = sum(count for count, _ in functions.values())
     whole = looking + sum(natural.values())
     left = 1 - config.random
-    weights = {name: left * share * looking / whole for name, share in shares(functions, config).items()}
+    own = shares(functions, config, standing_for)
+    weights = {name: left * share * looking / whole for name, share in own.items()}
     weights |= {name: left * rows / whole for name, rows in natural.items()}
     weights[RANDOM] = config.random
     return [Tier(weights), Tier({SUSPECT: 1.0})]
@@ -156,7 +171,12 @@ def _take_turns(connection: Any, config: BalanceConfig) -> None:
                 count(*) OVER (PARTITION BY stratum, cluster) AS near
             FROM celled),
         groups AS (SELECT DISTINCT stratum, cluster, answer, alike FROM placed),
-        sums AS (SELECT stratum, cluster, sum(alike ** {evened!r}) AS evened FROM groups GROUP BY stratum, cluster)
+        sums AS (SELECT stratum, cluster, sum(alike ** {evened!r}) AS evened FROM groups GROUP BY stratum, cluster),
+        {GUESSED},
+        kinds AS (
+            SELECT cluster, {config.least!r} + {1 - config.least!r} * {UNSOLVED} AS unknown
+            FROM strata LEFT JOIN guessed USING (cluster) WHERE stratum <> {text(SUSPECT)} GROUP BY cluster)
         SELECT position, placed.stratum AS stratum,
-            (place - drawn) / (sqrt(near) * alike ** {evened!r} / evened) AS turn
-        FROM placed JOIN sums ON placed.stratum = sums.stratum AND placed.cluster IS NOT DISTINCT FROM sums.cluster""")
+            (place - drawn) / (sqrt(near) * greatest(coalesce(unknown, 1), 1e-6) * alike ** {evened!r} / evened) AS turn
+        FROM placed JOIN sums ON placed.stratum = sums.stratum AND placed.cluster IS NOT DISTINCT FROM sums.cluster
+        LEFT JOIN kinds ON placed.cluster IS NOT DISTINCT FROM kinds.cluster""")

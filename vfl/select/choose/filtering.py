@@ -124,7 +124,7 @@ def choose(connection: Any, folder: ScoreFolder, config: ChoiceConfig, data: Dat
     totals = {name: cost for name, (_, cost, _, _) in strata.items()}
     rows_of = {name: rows for name, (rows, *_) in strata.items()}
     if tiers is None:
-        tiers = tiers_of(config, folder.functions, rows_of, classes=ranking.classes)
+        tiers = tiers_of(config, folder.functions, rows_of, classes=ranking.classes, standing_for=folder.standing_for)
     taken = take(limit, totals, tiers, prefix)
     chosen = [(strata[name][2], strata[name][2] + count - 1) for name, count in taken.items() if count]
     if not chosen:

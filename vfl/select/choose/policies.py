@@ -28,7 +28,7 @@ Rows that are wrong before anything is taken away (unsolved) stay in their class
 Equal rows are ordered by uid. What is drawn depends on the seed and the uid alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -151,12 +151,18 @@ def eligible(config: PolicyConfig, functions: tuple[str, ...]) -> tuple[str, ...
 
 
 def tiers_of(
-    config: PolicyConfig, functions: tuple[str, ...], counts: Mapping[str, int], *, classes: bool
+    config: PolicyConfig,
+    functions: tuple[str, ...],
+    counts: Mapping[str, int],
+    *,
+    classes: bool,
+    standing_for: Callable[[str], int],
 ) -> list[Tier]:
     """The strata and their weights in the budget; strata of a later tier get what is left.
 
     Args:
         counts: of the rows in each stratum, for proportional shares.
+        standing_for: how many functions a stratum is of, which has a share for each.
     """
     names = sorted(counts)
     first = [name for name in names if not classes or name not in config.fill or name in config.include]
@@ -169,7 +175,8 @@ def tiers_of(
         named = {name: share for name, share in config.shares.items() if share > 0}
         return [Tier(named), Tier({name: 1.0 for name in (*first, *rest) if name not in config.shares})]
     proportional = config.shares == "proportional" or (config.policy == "stratified-random" and not classes)
-    return [Tier({name: float(counts[name]) if proportional else 1.0 for name in tier}) for tier in (first, rest)]
+    weights = {name: float(counts[name] if proportional else standing_for(name)) for name in names}
+    return [Tier({name: weights[name] for name in tier}) for tier in (first, rest)]
 
 
 def uniform(seed: int) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 
 from vfl.errors import InputError
 from vfl.functionmap import FunctionMap, ModelId
@@ -11,6 +12,8 @@ logger = logging.getLogger(__name__)
 
 CLASSES = ("text", "none", "blind", "unsolved")
 """Classes that are no function; see vfl.select.choose.classes."""
+AND = " and "
+"""Between functions that are scored together."""
 _NAME = re.compile(r"[\w.-]+( [\w.-]+)*")
 
 
@@ -51,3 +54,20 @@ def ablations_of(config: ScoreConfig, fmap: FunctionMap | None, model: ModelId) 
         if name in CLASSES or not _NAME.fullmatch(name):
             raise InputError(f"A function can't be called {name!r} here: it names a class or a column. Rename it.")
     return found
+
+
+def sharing_layers(functions: Mapping[str, list[int]]) -> dict[str, list[str]]:
+    """The functions that are scored together because no ablation tells them apart: a name of theirs -> them.
+
+    A function whose layers are its own stands alone, under its own name. Order: of each group's first function.
+    """
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, layers in functions.items():
+        groups.setdefault(tuple(layers), []).append(name)
+    for shared, names in groups.items():
+        if len(names) > 1:
+            logger.warning(
+                "%s have the same layers (%s), and no score tells them apart: scored once, as %r",
+                ", ".join(names), ", ".join(map(str, shared)), AND.join(names),
+            )  # fmt: skip
+    return {AND.join(names): names for names in groups.values()}

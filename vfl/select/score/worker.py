@@ -25,7 +25,7 @@ from vfl.io.run_folder import write_settings
 from vfl.launching.own_device import on_own_device
 from vfl.loading.config import identify, load_from
 from vfl.models.vlm import VLM
-from vfl.select.score.ablations import ablations_of
+from vfl.select.score.ablations import ablations_of, sharing_layers
 from vfl.select.score.scorer import Scorer, mean_of_rows
 from vfl.select.settings import NOT_MEASURED, ScoreConfig
 from vfl.select.shards.claims import Claims
@@ -117,7 +117,8 @@ class Worker:
     def _agree(self, source: Any, fmap: FunctionMap | None) -> Plan:
         """The folder's plan if there is one, which then has to be this run's; else this process or another makes it."""
         model = identify(self.vlm)
-        functions = ablations_of(self.config, fmap, model)
+        ablated = ablations_of(self.config, fmap, model)
+        together = sharing_layers(ablated)
         image_processor, template = self.vlm.processor.image_processor, self.vlm.chat_template
         encoding = f"{image_processor.to_json_string()}\n{template or self.vlm.processor.chat_template}"
         settings = self.config.model_dump(mode="json", exclude_none=True)
@@ -135,7 +136,8 @@ class Worker:
                 "sha256": map_hash,
                 **fmap.model.model_dump(include=set(PIXELS), exclude_none=True),
             },
-            functions=functions,
+            functions={name: ablated[names[0]] for name, names in together.items()},
+            together={name: names for name, names in together.items() if len(names) > 1},
             measured={key: value for key, value in settings.items() if key not in NOT_MEASURED}
             | {"encoding": sha256(encoding.encode()).hexdigest()},
             sources=[],

@@ -57,6 +57,7 @@ class Plan(BaseModel):
         model: which model, in which type, and its number of parameters.
         map: path and hash of the function map, or None.
         functions: function -> layers that are ablated.
+        together: of functions with the same layers, the name that they share -> the functions.
         measured: all else that the scores depend on.
         sources: path, size, time and hash of each file of the data.
         rows: of the data, bad ones included.
@@ -69,6 +70,7 @@ class Plan(BaseModel):
     model: dict[str, Any]
     map: dict[str, Any] | None
     functions: dict[str, list[int]]
+    together: dict[str, list[str]] = {}
     measured: dict[str, Any]
     sources: list[dict[str, Any]]
     rows: int

@@ -47,6 +47,11 @@ class ScoreFolder:
                 " `vfl select score --overwrite`, or choose another policy, such as --policy quota."
             )
 
+    def standing_for(self, name: str) -> int:
+        """How many functions a class is of: those with the same layers have one together."""
+        together = self.manifest.get("together")
+        return len(together.get(name, [name])) if isinstance(together, dict) else 1
+
     @property
     def errors(self) -> Path | None:
         """The rows that couldn't be scored, where there are any."""

@@ -51,8 +51,8 @@ def build_lora(
         options: fields of `LoraConfig`, verbatim, over the paper's defaults (alpha is r where only r is given);
             `target_modules` and `target_parameters` are names inside a layer ("q_proj"), or "all-linear".
         also: "vision" and "projector" adapt these too.
-        match_rank: scale the rank, and alpha with it, so that the arm has as many trainable parameters as all layers
-            would have with the rank given.
+        match_rank: scale the rank, at the alpha that learns as fast, so that the arm has as many trainable parameters
+            as all layers would have with the rank given.
 
     Raises:
         InputError: for unknown or conflicting options, and for modules that may not or cannot be adapted.

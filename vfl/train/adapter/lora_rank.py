@@ -1,4 +1,4 @@
-"""Trainable parameters of a configuration, and the rank at which an arm has as many as full LoRA."""
+"""Trainable parameters of a configuration; the rank at which an arm has as many as full LoRA, and alpha there."""
 
 import logging
 import math
@@ -44,7 +44,7 @@ def count_parameters(model: PreTrainedModel, config: LoraConfig) -> int:
 
 
 def matched_rank(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -> LoraConfig:
-    """`config` with the rank whose count comes closest to that of `full`, at the same scale.
+    """`config` with the rank whose count comes closest to that of `full`, and the alpha at which it learns as fast.
 
     The count is a * r + b (b: what has no rank, such as DoRA's magnitudes).
     """
@@ -57,8 +57,8 @@ def matched_rank(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -
     now = count_parameters(model, config)
     slope = count_parameters(model, replace(config, r=config.r + 1)) - now
     rank = max(1, config.r + round((target - now) / slope))
-    alpha = scale(config) * (math.sqrt(rank) if config.use_rslora else rank)
-    matched = replace(config, r=rank, lora_alpha=int(alpha) if alpha == int(alpha) else alpha)
+    alpha = alpha_at(rank, config.lora_alpha, config.r, rslora=config.use_rslora)
+    matched = replace(config, r=rank, lora_alpha=alpha)
     logger.info(
         "match_rank: rank %d -> %d, %s trainable parameters (all layers at rank %d: %s)",
         config.r,
@@ -70,9 +70,14 @@ def matched_rank(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -
     return matched
 
 
-def scale(config: LoraConfig) -> float:
-    """What the product of the two factors is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA."""
-    return float(config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r))
+def alpha_at(rank: int, alpha: float, r: float, *, rslora: bool) -> float:
+    """The alpha at which LoRA of another rank learns as fast as one of rank `r` and `alpha`, at one learning rate.
+
+    Adam moves each entry of B by about the learning rate, whatever its gradient. For one row all r columns pull one
+    way, and the product moves by r times its scale. With the scale alpha / r this is alpha itself, which therefore
+    stays (Hu et al. 2021, section 4.1); with rsLoRA's alpha / sqrt(r) it is alpha * sqrt(r).
+    """
+    return alpha * math.sqrt(r / rank) if rslora else alpha
 
 
 def as_list(names: Any) -> list[str]:
