@@ -137,6 +137,19 @@ def test_the_lock_of_a_dead_process_is_taken_over(folder, holder):
         assert str(os.getpid()) in (folder.path / LOCK).read_text()
 
 
+def test_killed_while_it_took_over_a_dead_process_s_lock_its_own_is_taken_over(folder, holder):
+    """It left a mark that names nobody, and beside it the dead one's lock."""
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    lock = folder.path / LOCK
+    lock.rename(lock.with_name(f"{LOCK}.break.77.0123456789abcdef"))
+    lock.write_text("filelock/break\n77\n")
+    folder.save({})
+    with folder.held(overwrite=False, resume=True):
+        assert str(os.getpid()) in lock.read_text()
+    assert [path.name for path in folder.path.iterdir()] == [SETTINGS]
+
+
 def test_settings_of_a_json_kind_are_yaml(folder):
     folder.save(json.loads('{"a": [1, 2], "b": {"c": null}}'))
     assert yaml.safe_load((folder.path / SETTINGS).read_text()) == {"a": [1, 2], "b": {"c": None}}

@@ -7,7 +7,6 @@
 Every job refuses and claims its folder here.
 """
 
-import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import SoftFileLock, Timeout
+from filelock import SoftFileLock
 
 from vfl.errors import InputError
 from vfl.io.atomic import clear_temporary
@@ -24,7 +23,7 @@ from vfl.io.config import read_yaml
 from vfl.io.disk import explained
 from vfl.io.folders import take_up
 from vfl.io.json_files import write_text
-from vfl.io.lock_holder import holder
+from vfl.io.lock_holder import holder, take
 
 SETTINGS = "settings.yaml"
 LOCK = ".lock"
@@ -207,14 +206,11 @@ class RunFolder:
         made = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
         file.parent.mkdir(parents=True, exist_ok=True)
         held = SoftFileLock(file)
-        try:
-            held.acquire(timeout=0.5, poll_interval=0.1)  # a dead process's lock is seen at the second look
-        except Timeout:
-            _try_to_write(file)
+        if not take(held):
             raise InputError(
                 f"{self.path} is being written by {holder(file)}. Wait for it, or use {self.another}. If that process "
                 f"is gone, remove {file}."
-            ) from None
+            )
         try:
             yield
         finally:
@@ -223,15 +219,6 @@ class RunFolder:
                 if any(folder.iterdir()):
                     break
                 folder.rmdir()
-
-
-def _try_to_write(lock: Path) -> None:
-    """Raises the system's error on a full disk, where the lock of a dead process can't be taken over."""
-    attempt = lock.with_name(f"{lock.name}.{os.getpid()}.tmp")
-    try:
-        attempt.write_bytes(b"0" * 4096)
-    finally:
-        attempt.unlink(missing_ok=True)
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
