@@ -3,7 +3,7 @@
 python faulted.py JOB.json
 
     {"start": [...], "again": [...], "result": NAME, "folder": DIR, "seed": N,
-     "imports": [...], "others": N, "kills": N, "full": N, "tensors": bool, "embedded": bool}
+     "imports": [...], "others": N, "kills": N, "full": N, "kinds": [...], "tensors": bool, "embedded": bool}
 
 `start` and `again` are the words of a command, in which {out} stands for the run's folder; `again` is for a folder that
 has settings. First, one run goes to its end as DIR/whole. Then the faults come, one a process, in folders DIR/0, DIR/1,
@@ -16,8 +16,8 @@ has settings. First, one run goes to its end as DIR/whole. Then the faults come,
     torn    killed when half of a file of tensors is written (`tensors`)
     full    from a write on, no file can grow, as on a full disk
 
-Prints a JSON object: `ends`, the folders that came to their end, and `met`, a row for each process, with its exit code,
-what it printed, and what was wrong with the files that it left.
+`kinds` are the ways to kill; without it, all in turn. Prints a JSON object: `ends`, the folders that came to their end,
+and `met`, a row for each process, with its exit code, what it printed, and what was wrong with the files that it left.
 """
 
 import importlib
@@ -315,7 +315,7 @@ def main(job: dict[str, Any]) -> None:
         share_model()
     runs, draw = Runs(job), random.Random(job["seed"])
     runs.meet_often(["second"], job["others"], lambda row: "second" in row, draw, 0.9)
-    kills = ["time", "write", *(["torn"] if job.get("tensors") else [])]
+    kills = job.get("kinds") or ["time", "write", *(["torn"] if job.get("tensors") else [])]
     # A run that goes on has less to write than a whole one, and little is killed behind its end.
     runs.meet_often(kills, job["kills"], lambda row: row["code"] == -signal.SIGKILL, draw, 0.5)
     runs.meet_often(["full"], job["full"], lambda row: row["code"] == 2, draw, 0.5)
