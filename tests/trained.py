@@ -22,6 +22,20 @@ QUESTION = "How many cats?"
 STEADY = {"adam_epsilon": 0.1, "learning_rate": 1.0}
 # Relative difference of weights trained with it in float32 on two ways that are equal but for the order of sums.
 ROUNDING = 1e-4
+# A run that can be interrupted anywhere: three steps an epoch, of which the last is short; dropout, shuffling and
+# accumulation all draw or count.
+SHORT_KINDS = ("image", "text", "turns", "image", "images", "image", "text", "image", "image", "image")
+SHORT: dict[str, Any] = {
+    "lora": {"r": 4, "lora_alpha": 4, "lora_dropout": 0.2},
+    "trainer": {
+        "max_steps": -1,
+        "num_train_epochs": 2,
+        "gradient_accumulation_steps": 2,
+        "save_steps": 2,
+        "save_total_limit": 2,
+    },
+}
+TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "num_tokens"}
 ANSWERS = ("3", "two cats and one dog", "red", "there are 2 small cubes left of the ball", "no", "one two three")
 
 
@@ -125,6 +139,32 @@ def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Whether all tensors are equal, bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def metric_lines(out: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl says, less how long this process and its steps took."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        {key: row[key] for key in row.keys() - TIMES}
+        for row in rows
+        if not row.keys() & {"train_runtime", "step_seconds"}
+    ]
+
+
+def check_equal(out: Path, whole: Path) -> None:
+    """A run of SHORT ended like one that nobody interrupted, and left nothing else."""
+    assert same(weights(out), weights(whole))
+    assert metric_lines(out) == metric_lines(whole)
+    for name in ("settings.yaml", "preflight.json", "report.html", "adapter/README.md", "evaluation.json"):
+        assert (out / name).is_file(), name
+    assert [path.name for path in sorted((out / "answers").iterdir())] == [
+        path.name for path in sorted((whole / "answers").iterdir())
+    ]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    assert not [path for path in out.rglob(".*") if path.name not in {".gitattributes"}], "leftovers"
+    first, second = (torch.load(folder / "checkpoints/checkpoint-6/optimizer.pt") for folder in (out, whole))
+    for name, state in first["state"].items():
+        assert all(torch.equal(value, second["state"][name][key]) for key, value in state.items())
 
 
 def losses(out: Path) -> list[float]:

@@ -8,9 +8,29 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mkdocs.structure.files import File, Files
-from pages_from_code import api, commands, errors, estimates, families, floors, metrics, policies, repository, settings
+from pages_from_code import (
+    api,
+    commands,
+    errors,
+    estimates,
+    families,
+    faults,
+    floors,
+    metrics,
+    policies,
+    repository,
+    settings,
+)
 
-_MARK = re.compile(r"\{\{ (\w+)(?:: (.*?))? \}\}")
+_MARK = re.compile(r"\{\{ (\w+(?: \w+)?)(?:: (.*?))? \}\}")
+
+MADE = {
+    "estimates": estimates.table,
+    "faults": faults.table,
+    "fault counts": faults.counts,
+    "rooms": floors.table,
+}
+"""Marks, and what makes the text that takes their place."""
 
 
 def pages() -> dict[str, str]:
@@ -29,15 +49,13 @@ def pages() -> dict[str, str]:
 
 
 def filled(text: str) -> str:
-    """A written page with its marks filled: `{{ error: FRAGMENT }}`, `{{ estimates }}` and `{{ rooms }}`."""
+    """A written page with its marks filled: `{{ error: FRAGMENT }}` and those that tables are made for."""
 
     def fill(mark: re.Match[str]) -> str:
         if mark[1] == "error":
             return f'!!! failure ""\n    {commands.escaped(errors.quoted(mark[2]))}'
-        if mark[1] == "estimates":
-            return estimates.table()
-        if mark[1] == "rooms":
-            return floors.table()
+        if mark[1] in MADE:
+            return MADE[mark[1]]()
         raise ValueError(f"{mark[0]} is no mark that pages know")
 
     return _MARK.sub(fill, text)

@@ -4,8 +4,9 @@ import ast
 import re
 
 import pytest
+from fault_jobs import JOBS
 from pages import DOCS, ROOT, blocks_of
-from pages_from_code import api, commands, errors, floors, metrics, policies, settings, sources
+from pages_from_code import api, commands, errors, faults, floors, hook, metrics, policies, settings, sources
 from pydantic import BaseModel
 
 import vfl
@@ -108,6 +109,21 @@ def test_every_room_is_in_the_picture_and_the_contract_is_kept():
     heights = {name: len(stacked) - number for number, floor in enumerate(stacked) for name in floor}
     for name in placed:
         assert all(heights[other] < heights[name] for other in made[name].imports & heights.keys()), name
+
+
+def test_the_page_on_faults_holds_what_the_tests_do():
+    page = hook.filled((DOCS / "faults.md").read_text(encoding="utf-8"))
+    assert "{{" not in page
+    for name, job in JOBS.items():
+        killed, full, other = (line for line in page.splitlines() if line.startswith(f"| `vfl {name}` |"))
+        assert re.search(rf"\| {job.kills} kills?, slow {job.slow_kills} \|", killed)
+        assert f"| {job.full} place" in full
+        assert job.again in killed
+        assert job.again in full
+        assert ("refused" in other) is not job.shared
+    assert "20 times, the slow suite 200 times" in page
+    assert "full at 20 places" in page
+    assert faults.table() in page
 
 
 def test_errors_are_quoted_whole():

@@ -2,10 +2,13 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import yaml
@@ -134,6 +137,119 @@ def test_the_lock_of_a_dead_process_is_taken_over(folder, holder):
         assert str(os.getpid()) in (folder.path / LOCK).read_text()
 
 
+def test_killed_while_it_took_over_a_dead_process_s_lock_its_own_is_taken_over(folder, holder):
+    """It left a mark that names nobody, and beside it the dead one's lock."""
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    lock = folder.path / LOCK
+    lock.rename(lock.with_name(f"{LOCK}.break.77.0123456789abcdef"))
+    lock.write_text("filelock/break\n77\n")
+    folder.save({})
+    with folder.held(overwrite=False, resume=True):
+        assert str(os.getpid()) in lock.read_text()
+    assert [path.name for path in folder.path.iterdir()] == [SETTINGS]
+
+
 def test_settings_of_a_json_kind_are_yaml(folder):
     folder.save(json.loads('{"a": [1, 2], "b": {"c": null}}'))
     assert yaml.safe_load((folder.path / SETTINGS).read_text()) == {"a": [1, 2], "b": {"c": None}}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("removals", range(5))
+def test_killed_while_it_clears_a_folder_says_whose_the_rest_is(folder, monkeypatch, removals):
+    """Results without settings would be taken for those of the next run, whatever its settings."""
+    finish(folder)
+    for name in ("a", "b"):
+        (folder.path / f"{name}.parquet").touch()
+    unlink, done = Path.unlink, 0
+
+    def counted(path, missing_ok=False):
+        nonlocal done
+        if done == removals:
+            raise Killed
+        done += path.exists()
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patched, suppress(Killed):  # at the last moment, all was removed before
+        patched.setattr(Path, "unlink", counted)
+        folder.clear(["*.parquet"])
+    left = [path.name for path in folder.path.iterdir()]
+    assert SETTINGS in left or not left
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(folder):
+    folder.save({})
+    ours = folder.path / "figures" / ".curves.png.77.tmp"
+    others = folder.path / "run-1" / ".report.html.78.tmp"
+    named = folder.path / ".notes.tmp"
+    for path in (ours, others, named):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (others.parent / SETTINGS).touch()
+    with folder.held(overwrite=False, resume=True):
+        assert (ours.exists(), others.exists(), named.exists()) == (False, True, True)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_killed_in_the_moment_of_the_exchange_a_folder_comes_back(tmp_path, before):
+    folder = RunFolder(tmp_path / "out", "manifest.json", holds="a subset", whole=True)
+    aside, half, other = (tmp_path / name for name in (".out.77.old", ".out.77.tmp", ".out-2.77.tmp"))
+    for path in (half, other, *([aside] if before else [])):
+        path.mkdir()
+    if before:
+        (aside / "manifest.json").write_text("before")
+        with pytest.raises(InputError, match="holds a subset"):
+            folder.held(overwrite=False).__enter__()
+        assert (folder.path / "manifest.json").read_text() == "before"
+    else:
+        folder.look(overwrite=False)
+        assert not folder.path.exists()
+    assert not half.exists()
+    assert not aside.exists()
+    assert other.exists()
+
+
+@pytest.fixture
+def full_disk():
+    """No file of this process grows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_the_lock_of_a_dead_process_is_not_blamed_for_a_full_disk(folder, holder, request):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    request.getfixturevalue("full_disk")
+    with pytest.raises(InputError, match="is full"):
+        folder.look(overwrite=True)
+
+
+def test_looking_says_who_works_there(folder, holder):
+    folder.save({})
+    with pytest.raises(InputError, match=f"being written by process {holder.pid}"):
+        folder.look(overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "can_resume", "said"),
+    [
+        ("none", True, r"Nothing is lost: make room and give the same command again, or another --out folder\.$"),
+        ("started", True, r"What was finished is kept: make room and go on with --resume, or give another"),
+        ("started", False, r"make room and run it again with --overwrite, or give another"),
+        ("finished", True, r"Nothing is lost"),
+    ],
+)
+def test_how_to_go_on_after_a_full_disk_depends_on_what_is_there(folder, state, can_resume, said):
+    if state != "none":
+        folder.save({})
+    if state == "finished":
+        finish(folder)
+    said = rf"The disk of .*out is full\. .*{said}"
+    with pytest.raises(InputError, match=said), folder.explained(can_resume=can_resume):
+        raise OSError(28, "No space left on device")

@@ -363,3 +363,17 @@ def test_a_pair_whose_vision_tokens_differ_is_named(vlm, tmp_path):
     pair = pair.model_copy(update={"source_image": "b.png"})
     with pytest.raises(InputError, match=r"Pair 'odd'.*same size in pixels"):
         sweep_pair(Asker(vlm), pair, [(0, 0)])
+
+
+def test_killed_behind_its_sweep_a_run_asks_no_pair_again(finished, vlm, suite, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    for name in ("map.json", "report.html"):
+        (out / name).unlink()
+
+    def asked(*_, **__):
+        raise AssertionError("a pair was asked again")
+
+    monkeypatch.setattr(sweeping, "sweep_pair", asked)
+    assert comparable(vfl.locate(vlm, out=out, probes=str(suite), resume=True, **QUIET)) == comparable(finished[1])
+    assert same_files(out, finished[0])

@@ -82,6 +82,12 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
     run(config("cosine", pairs=1), vlm=vlm, overwrite=True, progress=False)
     assert not (out / "figures" / "lens.png").exists()
 
+    # Killed while it overwrote: parts without what they were measured on may be anybody's.
+    measured.clear()
+    (out / "parts" / "measured_on.json").unlink()
+    assert run(config("cosine"), vlm=vlm, resume=True, progress=False).metrics["cosine"] == first.metrics["cosine"]
+    assert measured == ["cosine"]
+
 
 def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_name(vlm, tmp_path, monkeypatch):
     image = tiny.picture(seed=1)

@@ -122,3 +122,13 @@ def test_a_checkpoint_that_is_not_what_its_name_says_is_refused(out, qwen, data_
     (out / "checkpoints" / "checkpoint-2").rename(out / "checkpoints" / "checkpoint-3")
     with pytest.raises(InputError, match=r"begin at step 3.*began at step 2"):
         run(qwen, data_of(*KINDS), out, how={"resume": True})
+
+
+def test_an_empty_folder_of_checkpoints_is_no_run_before(tmp_path):
+    """Trainer makes it; a run that failed before its first checkpoint would else lose its settings with it."""
+    previous = PreviousRun(tmp_path, (*RESULTS, "checkpoints"))
+    (tmp_path / "checkpoints").mkdir()
+    previous.move_aside()
+    (tmp_path / "settings.yaml").write_text("new")
+    previous.put_back()
+    assert (tmp_path / "settings.yaml").read_text() == "new"

@@ -1,15 +1,10 @@
-"""A run that is killed at any moment ends with the weights of one that was never interrupted."""
+"""A run that was interrupted ends with the weights of one that was not; tests/faults kills it at any moment."""
 
 import json
-import random
 import shutil
-from pathlib import Path
 
-import killed
 import pytest
-import torch
 import trained
-import warm
 
 from vfl.errors import InputError
 from vfl.train.checkpoints import WRITING
@@ -17,19 +12,7 @@ from vfl.train.resumed_settings import as_before, goes_on
 
 pytestmark = pytest.mark.long
 
-KINDS = ("image", "text", "turns", "image", "images", "image", "text", "image", "image", "image")
-# Three steps an epoch, of which the last is short; dropout, shuffling and accumulation all draw or count.
-SETTINGS = {
-    "lora": {"r": 4, "lora_alpha": 4, "lora_dropout": 0.2},
-    "trainer": {
-        "max_steps": -1,
-        "num_train_epochs": 2,
-        "gradient_accumulation_steps": 2,
-        "save_steps": 2,
-        "save_total_limit": 2,
-    },
-}
-TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "num_tokens"}
+KINDS, SETTINGS = trained.SHORT_KINDS, trained.SHORT
 
 
 @pytest.fixture(scope="module")
@@ -44,57 +27,6 @@ def whole(qwen, data_of, run, settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     run(qwen, data_of(*KINDS), out, **settings)
     return out
-
-
-def lines(out):
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    # Lines that tell how long this process and its steps took.
-    return [
-        {key: row[key] for key in row.keys() - TIMES}
-        for row in rows
-        if not row.keys() & {"train_runtime", "step_seconds"}
-    ]
-
-
-def check_equal(out, whole):
-    assert trained.same(trained.weights(out), trained.weights(whole))
-    assert lines(out) == lines(whole)
-    for name in ("settings.yaml", "preflight.json", "report.html", "adapter/README.md", "evaluation.json"):
-        assert (out / name).is_file(), name
-    assert [path.name for path in sorted((out / "answers").iterdir())] == [
-        path.name for path in sorted((whole / "answers").iterdir())
-    ]
-    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
-    assert not [path for path in out.rglob(".*") if path.name not in {".gitattributes"}], "leftovers"
-    first, second = (torch.load(folder / "checkpoints/checkpoint-6/optimizer.pt") for folder in (out, whole))
-    for name, state in first["state"].items():
-        assert all(torch.equal(value, second["state"][name][key]) for key, value in state.items())
-
-
-def killed_at(moments, qwen, rows, settings, folder):
-    """Kill one run at each of the moments; the folder in which it ended at last, and what was said."""
-    out = folder / "run"
-    recipe = trained.write_recipe(folder / "recipe.yaml", trained.settings(qwen, rows, out, **settings))
-    done = warm.finished([str(Path(killed.__file__)), str(recipe), str(out), *map(str, moments)], trained.environment())
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return out, done.stdout
-
-
-def test_killed_while_it_writes(whole, qwen, data_of, settings, tmp_path):
-    """While rows, checkpoints, tensors, the adapter and the report are written, one after another."""
-    moments = [4, 40, "save:1", 60, "save:2", 33]
-    out, said = killed_at(moments, qwen, data_of(*KINDS), settings, tmp_path)
-    assert "not killed" not in said
-    check_equal(out, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
-def test_killed_at_random_writes(whole, qwen, data_of, settings, tmp_path, seed):
-    draw = random.Random(seed)
-    moments = [draw.choice([draw.randrange(1, 170), f"save:{draw.randrange(1, 9)}"]) for _ in range(12)]
-    out, _ = killed_at(moments, qwen, data_of(*KINDS), settings, tmp_path)
-    check_equal(out, whole)
 
 
 @pytest.fixture
@@ -118,7 +50,7 @@ def test_leftovers_are_cleaned_and_another_folder_is_no_matter(whole, interrupte
     moved = interrupted.with_name("moved")
     interrupted.rename(moved)
     run(qwen, data_of(*KINDS), moved, how={"resume": True}, **settings)
-    check_equal(moved, whole)
+    trained.check_equal(moved, whole)
 
 
 def test_killed_behind_the_adapter_it_still_ends(whole, qwen, data_of, run, settings, tmp_path):
@@ -127,7 +59,7 @@ def test_killed_behind_the_adapter_it_still_ends(whole, qwen, data_of, run, sett
     (out / "report.html").unlink()
     (out / "adapter" / "README.md").unlink()
     run(qwen, data_of(*KINDS), out, how={"resume": True}, **settings)
-    check_equal(out, whole)
+    trained.check_equal(out, whole)
     with pytest.raises(InputError, match="finished run"):
         run(qwen, data_of(*KINDS), out, how={"resume": True}, **settings)
 

@@ -1,9 +1,8 @@
 """Token weights in training: the loss is a mean over the tokens of weight 1, from scores to a resumed run."""
 
 import json
-from pathlib import Path
 
-import killed
+import faulted
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -157,13 +156,17 @@ def test_from_scores_to_a_run_that_is_killed_and_resumed(qwen, data_of, run, tmp
         "lora": {"r": 4, "lora_alpha": 4, "lora_dropout": 0.2},
         "trainer": {"max_steps": 4, "gradient_accumulation_steps": 2, "save_steps": 2},
     }
-    run(qwen, rows, tmp_path / "whole", **settings)
-    out = tmp_path / "killed"
-    recipe = trained.write_recipe(tmp_path / "recipe.yaml", trained.settings(qwen, rows, out, **settings))
-    done = warm.finished([str(Path(killed.__file__)), str(recipe), str(out), "save:3"])
+    recipe = trained.write_recipe(
+        tmp_path / "recipe.yaml", trained.settings(qwen, rows, tmp_path / "unused", **settings)
+    )
+    start = ["train", str(recipe), "out={out}"]
+    job = {"start": start, "again": [*start, "--resume"], "result": "report.html", "imports": ["vfl.train.run"]}
+    job |= {"folder": str(tmp_path), "seed": 0, "tensors": True, "kinds": ["torn"], "kills": 1, "others": 0, "full": 0}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    done = warm.finished([faulted.__file__, str(tmp_path / "job.json")])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert "not killed" not in done.stdout
-    assert trained.same(trained.weights(out), trained.weights(tmp_path / "whole"))
+    assert [row["code"] for row in json.loads(done.stdout.splitlines()[-1])["met"]] == [-9, 0]
+    assert trained.same(trained.weights(tmp_path / "0"), trained.weights(tmp_path / "whole"))
     warn_of_unused(DataConfig(train=(rows,), token_weights=subset / TOKEN_WEIGHTS))
     assert "is not used" not in caplog.text
     warn_of_unused(DataConfig(train=(rows,)))

@@ -70,9 +70,7 @@ def command(
     and answers.jsonl into the folder --out.
     """
     from vfl.evaluate.config import EvaluateConfig
-    from vfl.evaluate.result import read_evaluation
-    from vfl.evaluate.run import folder_of, run
-    from vfl.loading.config import load_from
+    from vfl.evaluate.run import run
 
     reading = {"images": images, "column": column, "format": format, "match": match, "on_bad_row": on_bad_row}
     settings = read_settings(
@@ -91,10 +89,7 @@ def command(
         baseline=baseline,
         batch=batch,
     )
-    folder_of(settings).refuse_if_taken(overwrite=overwrite, can_resume=False)
-    if settings.baseline is not None:
-        read_evaluation(settings.baseline)  # before the model is loaded
-    result = run(settings, load_from(settings), overwrite=overwrite, progress=True)
+    result = run(settings, overwrite=overwrite, progress=True)
     console = Console()
     console.print(table_of(result))
     for note in result.notes:

@@ -95,6 +95,16 @@ def run() -> None:
             raise
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+    except OSError as error:  # of commands that write a file or two; those with a folder say more
+        from vfl.io.disk import is_full
+
+        if "--debug" in arguments or not is_full(error):
+            raise
+        message = (
+            f"Error: The disk{f' of {error.filename}' if error.filename else ''} is full. Make room and try again."
+        )
+        Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
     except (RuntimeError, MemoryError) as error:
         from vfl.engine.memory import is_out_of_memory, not_enough_memory
 

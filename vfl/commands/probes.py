@@ -31,6 +31,7 @@ from vfl.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from vfl.probes.config import SuiteConfig
     from vfl.probes.pair import Pair
     from vfl.probes.style import Style
 
@@ -80,13 +81,9 @@ def make_command(
     Writes DIR/probes.jsonl and its images. By default, the paper's four functions are drawn: recognition, counting,
     grounding and ocr. There are others; a wrong name lists them.
     """
-    from vfl.errors import InputError
-    from vfl.probes.coco import FUNCTIONS as COCO_FUNCTIONS
-    from vfl.probes.coco import coco_pairs
+    from vfl.io.run_folder import RunFolder
     from vfl.probes.config import SuiteConfig
-    from vfl.probes.functions import PAPER_FUNCTIONS
-    from vfl.probes.make import make
-    from vfl.probes.pair import write_suite
+    from vfl.probes.pair import PROBES_FILE
 
     settings = read_settings(
         SuiteConfig,
@@ -100,6 +97,21 @@ def make_command(
         objects=objects,
         coco=coco,
     )
+    # Two processes in one folder would mix their images.
+    with RunFolder(settings.out, PROBES_FILE, another="another folder").alone():
+        made = _made(settings)
+    _describe(settings.out, made)
+
+
+def _made(settings: "SuiteConfig") -> "list[Pair]":
+    """The suite that was asked for, written."""
+    from vfl.errors import InputError
+    from vfl.probes.coco import FUNCTIONS as COCO_FUNCTIONS
+    from vfl.probes.coco import coco_pairs
+    from vfl.probes.functions import PAPER_FUNCTIONS
+    from vfl.probes.make import make
+    from vfl.probes.pair import write_suite
+
     names, count = settings.functions, settings.pairs
     if settings.coco is not None:
         if settings.size is not None or settings.objects is not None or settings.style != "standard":
@@ -109,10 +121,9 @@ def make_command(
         for function, reasons in left_out.items():
             listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
             typer.echo(f"{function}: annotations left out: {listed}")
-    else:
-        style_used = _style(settings.style, settings.size, settings.objects)
-        made = make(settings.out, names or PAPER_FUNCTIONS, count, settings.seed, style_used)
-    _describe(settings.out, made)
+        return made
+    style_used = _style(settings.style, settings.size, settings.objects)
+    return make(settings.out, names or PAPER_FUNCTIONS, count, settings.seed, style_used)
 
 
 @app.command("check", cls=Command, epilog=examples(__doc__, "probes check"))
@@ -142,12 +153,13 @@ def show_command(
 
     The sheet is a PNG with pairs of each function. The suite is checked first.
     """
+    from vfl.io.atomic import replacing
     from vfl.probes.pair import read_suite
     from vfl.probes.sheet import contact_sheet
 
     pairs = read_suite(folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(pairs, rows).save(out, format="PNG")
+    with replacing(out) as temporary:
+        contact_sheet(pairs, rows).save(temporary, format="PNG")
     _describe(folder, pairs)
     typer.echo(f"wrote {out}")
 

@@ -157,10 +157,12 @@ def run_command(
     selection = validated(
         FilterConfig, {**recipe.filter, "scores": recipe.scores_folder, "out": recipe.out}, source="filter"
     )
-    folder_of(selection).refuse_if_taken(overwrite=overwrite, can_resume=False)
+    selects = not int(os.environ.get("RANK", "0"))  # one of several processes
+    if selects:
+        folder_of(selection).look(overwrite=overwrite, can_resume=False)
     finish_scores(score_with(settings, overwrite=False))
-    if int(os.environ.get("RANK", "0")):
-        return  # of several processes, one selects
+    if not selects:
+        return
     show_subset(filter_scores(selection, overwrite=overwrite), selection.out)
     say(f"Report: {write_selection_report(settings.out, selection.out / 'report.html', subset=selection.out)}")
 

@@ -49,8 +49,7 @@ def evaluate(
         InputError: for settings, probes, data or models that can't be used.
     """
     config, loaded = configured(EvaluateConfig, model, {"out": out, **settings})
-    folder_of(config).refuse_if_taken(overwrite=overwrite, can_resume=False)
-    return run(config, loaded or load_from(config), overwrite=overwrite, progress=progress)
+    return run(config, loaded, overwrite=overwrite, progress=progress)
 
 
 def folder_of(config: EvaluateConfig) -> RunFolder:
@@ -60,7 +59,7 @@ def folder_of(config: EvaluateConfig) -> RunFolder:
 
 def run(
     config: EvaluateConfig,
-    vlm: VLM,
+    vlm: VLM | None = None,
     *,
     overwrite: bool = False,
     progress: bool = False,
@@ -69,7 +68,7 @@ def run(
 
     Args:
         config: what to ask, and where results go.
-        vlm: the model; the configuration's adapter is on it meanwhile.
+        vlm: the model, if it is loaded already; the configuration's adapter is on it meanwhile.
         overwrite: replace another evaluation.
         progress: show a progress bar.
 
@@ -77,8 +76,11 @@ def run(
         InputError: for an adapter, probes, data or a baseline that can't be used, or a folder that is taken.
     """
     folder = folder_of(config)
-    with folder.held(overwrite=overwrite, can_resume=False), _adapted(config, vlm) as adapter:
-        evaluation, answered = _evaluated(config, vlm, adapter, progress)
+    with folder.held(overwrite=overwrite, can_resume=False):
+        baseline = read_evaluation(config.baseline) if config.baseline else None  # before the slow part
+        vlm = vlm or load_from(config)
+        with _adapted(config, vlm) as adapter:
+            evaluation, answered = _evaluated(config, vlm, adapter, baseline, progress)
         folder.save(evaluation.settings)
         return evaluation.save(config.out, answered)
 
@@ -98,9 +100,12 @@ def _adapted(config: EvaluateConfig, vlm: VLM) -> Iterator[AdapterId | None]:
 
 
 def _evaluated(
-    config: EvaluateConfig, vlm: VLM, adapter: AdapterId | None, progress: bool
+    config: EvaluateConfig,
+    vlm: VLM,
+    adapter: AdapterId | None,
+    baseline: tuple[Evaluation, list[Answered]] | None,
+    progress: bool,
 ) -> tuple[Evaluation, list[Answered]]:
-    baseline = read_evaluation(config.baseline) if config.baseline else None
     items, notes = items_of(config, vlm)
     if baseline:
         check_ids((answered.id for answered in baseline[1]), (item.id for item in items))  # before the slow part

@@ -1,9 +1,12 @@
 """Files appear whole or not at all: an interrupted command leaves no half-written result."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 @contextmanager
@@ -19,3 +22,20 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear_temporary(folder: Path, *, without: str) -> None:
+    """Remove the temporary files that killed processes left in a folder and below; none may be at work there.
+
+    Args:
+        folder: where they wrote.
+        without: a file whose folder is left alone, with all below it: somebody else's.
+    """
+    for place, inner, files in os.walk(folder):
+        if Path(place) != folder and without in files:
+            inner.clear()
+            continue
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in files:
+            if _TEMPORARY.fullmatch(name):
+                Path(place, name).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from huggingface_hub.constants import HF_HOME
 
 from vfl.io.disk import explained
 from vfl.io.folders import replacing_folder
-from vfl.io.lock_holder import holder
+from vfl.io.lock_holder import holder, take
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,7 @@ def entries() -> dict[Path, int]:
 def clear_entry(folder: Path) -> bool:
     """Remove an entry, unless a process is at work on it; whether it was removed."""
     lock = _lock_of(folder)
-    try:
-        lock.acquire(timeout=0.5, poll_interval=0.1)  # a dead process's lock is seen at the second look
-    except Timeout:
+    if not take(lock):
         return False
     try:
         if folder.exists():  # gone in one piece: if this is killed, no part of an entry stays

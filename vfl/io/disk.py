@@ -1,7 +1,7 @@
 """A disk that is full, or a place where nothing may be written: one paragraph that says where, and what to do."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,13 +18,13 @@ _FULL_TEXTS = (
 
 @contextmanager
 def explained(
-    path: Path, *, full: str, barred: str = "Give another --out, or the rights to write there."
+    path: Path, *, full: str | Callable[[], str], barred: str = "Give another --out, or the rights to write there."
 ) -> Iterator[None]:
     """Within it, a lack of room or of rights to write at `path` is an InputError; other errors pass.
 
     Args:
         path: the folder or file that is written.
-        full: what became of the results, and what to do, where the disk is full.
+        full: what became of the results, and what to do, where the disk is full; or what says it when that happens.
         barred: what to do where nothing may be written.
     """
     try:
@@ -33,7 +33,7 @@ def explained(
         raise
     except Exception as error:
         if is_full(error):
-            raise InputError(f"The disk of {path} is full. {full}") from error
+            raise InputError(f"The disk of {path} is full. {full if isinstance(full, str) else full()}") from error
         if isinstance(error, OSError) and is_barred(error, path):
             raise InputError(f"{error.filename} can't be written ({error.strerror}). {barred}") from error
         raise

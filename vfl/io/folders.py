@@ -1,6 +1,7 @@
 """A folder appears whole or not at all, like the files of `vfl.io.atomic`."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,23 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_up(folder: Path) -> None:
+    """What killed processes left of replacing `folder`; no other may be at work on it.
+
+    One that was killed in the moment of the exchange left what stood there before under its other name: it is put back.
+    What was not finished is removed.
+    """
+    if not folder.parent.is_dir():
+        return
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(tmp|old)")
+    left = [path for path in folder.parent.iterdir() if ours.fullmatch(path.name) and path.is_dir()]
+    before = [path for path in left if path.suffix == ".old"]
+    if before and not folder.exists():
+        os.rename(before[0], folder)
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -9,18 +9,21 @@ Every job refuses and claims its folder here.
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import SoftFileLock, Timeout
+from filelock import SoftFileLock
 
 from vfl.errors import InputError
+from vfl.io.atomic import clear_temporary
 from vfl.io.config import read_yaml
+from vfl.io.disk import explained
+from vfl.io.folders import take_up
 from vfl.io.json_files import write_text
-from vfl.io.lock_holder import holder
+from vfl.io.lock_holder import holder, take
 
 SETTINGS = "settings.yaml"
 LOCK = ".lock"
@@ -39,6 +42,7 @@ class RunFolder:
         another: how another folder is named, as messages say it.
         grows: whether a finished run can be resumed too, to add to it.
         whole: results appear as one folder that takes this one's place, so its lock lies beside it.
+        smaller: what makes a run need less room on the disk, as messages say it: "keep fewer checkpoints".
     """
 
     path: Path
@@ -47,6 +51,7 @@ class RunFolder:
     another: str = "another --out folder"
     grows: bool = False
     whole: bool = False
+    smaller: str = ""
 
     @property
     def finished(self) -> bool:
@@ -126,16 +131,17 @@ class RunFolder:
             )
 
     def clear(self, results: Collection[str]) -> None:
-        """Remove an earlier run's settings, then its `results` (patterns); other files stay."""
-        # The settings first: a folder without them holds no run, whatever else a kill leaves in it.
-        for name in (SETTINGS, *OLD_SETTINGS, self.result):
-            (self.path / name).unlink(missing_ok=True)
+        """Remove an earlier run's `results` (patterns), then its settings; other files stay."""
+        # The settings last: what a kill leaves is an interrupted run of those settings, and nobody else's rows.
+        (self.path / self.result).unlink(missing_ok=True)
         for pattern in results:
             for path in self.path.glob(pattern):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+        for name in (*OLD_SETTINGS, SETTINGS):
+            (self.path / name).unlink(missing_ok=True)
 
     def save(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, whole or not at all."""
@@ -145,13 +151,49 @@ class RunFolder:
     def held(self, *, overwrite: bool, resume: bool = False, can_resume: bool = True) -> Iterator[None]:
         """Keep the folder for this process until the end, if this run may use it; arguments and errors as above.
 
-        The lock of a process that died is taken over. A run that is refused leaves the folder as it was.
+        The lock of a process that died is taken over, and what it was writing is removed. A run that is refused leaves
+        the folder as it was. Within, a disk without room is an InputError, too.
         """
-        if not self.lock_file.exists():  # else say who works there, rather than what is there so far
-            self.refuse_if_taken(overwrite=overwrite, resume=resume, can_resume=can_resume)
-        with self._lock():
-            self.refuse_if_taken(overwrite=overwrite, resume=resume, can_resume=can_resume)
+        with self.explained(can_resume=can_resume):
+            if not self.lock_file.exists():  # else say who works there, rather than what is there so far
+                self.refuse_if_taken(overwrite=overwrite, resume=resume, can_resume=can_resume)
+            with self._lock():
+                if self.whole:
+                    take_up(self.path)
+                self.refuse_if_taken(overwrite=overwrite, resume=resume, can_resume=can_resume)
+                if self.started and not self.whole:
+                    clear_temporary(self.path, without=SETTINGS)
+                yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the folder for this process, whatever it holds; errors as of `held`, less those of `refuse_if_taken`."""
+        with self.explained(can_resume=False), self._lock():
             yield
+
+    def look(self, *, overwrite: bool, can_resume: bool = True) -> None:
+        """Raise what `held` would, before slow steps that end with it."""
+        with self.held(overwrite=overwrite, can_resume=can_resume):
+            pass
+
+    def explained(self, *, can_resume: bool = True) -> AbstractContextManager[None]:
+        """Within it, a lack of room or of rights to write is an InputError that says how to go on.
+
+        Args:
+            can_resume: whether this job knows `--resume`.
+        """
+
+        def full() -> str:
+            room = f"make room{f', {self.smaller}' if self.smaller else ''}"
+            if self.whole:
+                return f"Nothing was written there: {room}, or give {self.another}."
+            if not self.started or self.finished:
+                return f"Nothing is lost: {room} and give the same command again, or {self.another}."
+            if not can_resume:
+                return f"Nothing else is lost: {room} and run it again with --overwrite, or give {self.another}."
+            return f"What was finished is kept: {room} and go on with --resume, or give {self.another}."
+
+        return explained(self.path, full=full, barred=f"Give {self.another}, or the rights to write there.")
 
     @property
     def lock_file(self) -> Path:
@@ -164,13 +206,11 @@ class RunFolder:
         made = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
         file.parent.mkdir(parents=True, exist_ok=True)
         held = SoftFileLock(file)
-        try:
-            held.acquire(timeout=0.5, poll_interval=0.1)  # a dead process's lock is seen at the second look
-        except Timeout:
+        if not take(held):
             raise InputError(
                 f"{self.path} is being written by {holder(file)}. Wait for it, or use {self.another}. If that process "
                 f"is gone, remove {file}."
-            ) from None
+            )
         try:
             yield
         finally:

@@ -69,6 +69,12 @@ def read_parts(folder: Path) -> pa.Table:
     return joined([read_records(path) for path in _parts(folder)])
 
 
+def read_saved(parts: Path, united: Path | None = None) -> pa.Table:
+    """All rows that an interrupted run saved: those of its parts, and of the file into which it had united them."""
+    there = [] if united is None or not united.exists() else [read_records(united)]
+    return joined([*there, read_parts(parts)])
+
+
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
     """Records in one table, each key once and sorted by key, so that how they were cut into parts does not show."""
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])

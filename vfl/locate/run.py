@@ -38,7 +38,7 @@ from vfl.probes.style import STYLES, Style
 
 logger = logging.getLogger(__name__)
 
-PARTS, MAP = "parts", "map.json"
+PARTS, RECORDS, MAP = "parts", "pairs.parquet", "map.json"
 # These say where and how to run, not what is measured: a run may be resumed with others.
 _NOT_MEASURED = {"out", "device", "device_map", "part_pairs", "choice", "layers"}
 TEST_BED = "The embedded model is a test bed with planted function layers; it says nothing about large models."
@@ -119,7 +119,9 @@ def _run(
         vlm = vlm or load_from(config if ranks.size == 1 else on_own_device(config))
     config = with_limits_of(config, vlm)
     suite, pairs = ranks.first(partial(_begin, config, folder, vlm, own, overwrite=overwrite))
-    records = sweep_all(Asker(vlm), pairs, config, config.out / PARTS, progress=progress, ranks=ranks)
+    records = sweep_all(
+        Asker(vlm), pairs, config, config.out / PARTS, united=config.out / RECORDS, progress=progress, ranks=ranks
+    )
     return ranks.first(partial(_finish, config, vlm, suite, pairs, records))
 
 
@@ -143,7 +145,7 @@ def _begin(
         folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED)
     _check_layers(config, {pair.function for pair in own} or set(config.functions or PAPER_FUNCTIONS), vlm)
     if overwrite:
-        folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", "pairs.parquet"])
+        folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", RECORDS])
     if not folder.started:
         folder.save(settings_of(config))
     if (suite := _own_suite(config)) is not None:
@@ -166,7 +168,7 @@ def _finish(config: LocateConfig, vlm: VLM, suite: Path, pairs: list[Pair], reco
         probes_sha256=suite_sha256(suite),
         versions=versions(),
     )
-    unite(records, out / PARTS, out / "pairs.parquet")
+    unite(records, out / PARTS, out / RECORDS)
     embedded = model.id == EMBEDDED_ID
     notes = [TEST_BED] if embedded else []
     notes += [f"No pair of {name} was answered correctly on both images: it has no layers here." for name in unanswered]

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vfl.io.disk import explained
 from vfl.io.progress import progress_bar, say
 from vfl.launching.ranks import ALONE, Ranks
 from vfl.locate.config import LocateConfig
@@ -17,7 +18,7 @@ from vfl.locate.curves import LayerSpan
 from vfl.locate.forecast import Forecast
 from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
 from vfl.locate.pairs import sweep_pair
-from vfl.locate.records import joined, pending, read_parts, table_of, write_part
+from vfl.locate.records import joined, pending, read_saved, table_of, write_part
 from vfl.locate.schedule import next_blocks
 from vfl.probes.asking import Asker, question_of
 from vfl.probes.match import is_thinking
@@ -25,19 +26,30 @@ from vfl.probes.pair import Pair
 
 logger = logging.getLogger(__name__)
 
+KEPT = "What was finished is kept: make room and go on with --resume, or give another --out folder."
 FIRST = 10  # pairs that are asked at most before anything is swept
 
 
 def sweep_all(
-    asker: Asker, pairs: list[Pair], config: LocateConfig, parts: Path, *, progress: bool, ranks: Ranks = ALONE
+    asker: Asker,
+    pairs: list[Pair],
+    config: LocateConfig,
+    parts: Path,
+    *,
+    united: Path | None = None,
+    progress: bool,
+    ranks: Ranks = ALONE,
 ) -> pa.Table:
     """Sweep every function in stages until nothing is left to ask; parts are saved as they finish.
 
     The pairs of a stage are dealt among the processes. All of them have its records before the first decides, from all
     of these, what is swept next.
+
+    Args:
+        united: the file of all records, which an interrupted run may have come to.
     """
     num_layers = asker.vlm.num_layers
-    records = ranks.first(partial(read_parts, parts))
+    records = ranks.first(partial(read_saved, parts, united))
     swept = set(records["function"].to_pylist())
     names = dict.fromkeys(pair.function for pair in pairs)
     of_functions = {name: [pair for pair in pairs if pair.function == name] for name in names}
@@ -134,7 +146,8 @@ def _sweep_stage(
 
     def save() -> None:
         saved.append(table_of(rows))
-        write_part(parts, saved[-1], rank=ranks.rank, ranks=ranks.size)
+        with explained(parts.parent, full=KEPT):  # here too, for processes that do not hold the folder
+            write_part(parts, saved[-1], rank=ranks.rank, ranks=ranks.size)
         rows.clear()
 
     with progress_bar(total=len(pairs), desc=title, unit="pair", disable=not progress) as bar:

@@ -257,7 +257,8 @@ def _base(config: MeasureConfig, vlm: VLM, measured_on: MeasuredOn) -> dict[str,
 def _claim(folder: RunFolder, config: MeasureConfig, base: dict[str, Any], *, overwrite: bool) -> None:
     """Make the folder this run's; raises InputError when its parts were measured on something else."""
     path = folder.path / PARTS / BASE
-    if overwrite:
+    # Parts that nothing says the origin of are what a kill left of an earlier run.
+    if overwrite or not path.exists():
         folder.clear([f"{PARTS}/*.json", f"{FIGURES}/*.png", REPORT])
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))

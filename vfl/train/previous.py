@@ -95,7 +95,8 @@ class DropPrevious(TrainerCallback):
 
 
 def _move(source: Path, target: Path) -> None:
-    if source.exists():
+    empty = source.is_dir() and not any(source.iterdir())  # which Trainer makes; it is no result
+    if source.exists() and not empty:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
 

@@ -108,7 +108,7 @@ def train(
         InputError: for what can't be used; nothing is trained then.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
-    with explained(recipe):
+    with explained(recipe, folder_of(recipe)):
         return _in_folder(recipe, resume=resume, check=check, overwrite=overwrite, progress=progress)
 
 
@@ -134,7 +134,8 @@ def _in_folder(recipe: Recipe, *, resume: bool, check: bool, overwrite: bool, pr
 
 def folder_of(recipe: Recipe) -> RunFolder:
     """The folder of a run. The report is written last: without it, the run can still be brought to its end."""
-    return RunFolder(recipe.out, REPORT, another="another folder with out=")
+    smaller = "keep fewer checkpoints with trainer.save_total_limit"
+    return RunFolder(recipe.out, REPORT, another="another folder with out=", smaller=smaller)
 
 
 def _looked_at(folder: RunFolder) -> Any:
@@ -150,11 +151,17 @@ def _looked_at(folder: RunFolder) -> Any:
 
 def _check_beside(recipe: Recipe, *, progress: bool) -> Outcome:
     """The preflight where the folder holds a run: what it writes lies beside that for as long as it takes."""
-    beside = recipe.out.absolute().with_name(f".{recipe.out.absolute().name}.check")
-    try:
-        outcome = _train(recipe.model_copy(update={"out": beside}), None, resume=False, check=True, progress=progress)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    place = recipe.out.absolute().with_name(f".{recipe.out.absolute().name}.check")
+    folder = RunFolder(place, PREFLIGHT, another="another folder with out=", whole=True)  # the lock beside it, too
+    main = int(os.environ.get("RANK", "0")) == 0
+    with folder.alone() if main else nullcontext():
+        try:
+            outcome = _train(
+                recipe.model_copy(update={"out": place}), None, resume=False, check=True, progress=progress
+            )
+        finally:
+            if main:
+                shutil.rmtree(place, ignore_errors=True)
     return Outcome(recipe.out, outcome.flight)
 
 

@@ -146,9 +146,19 @@ def _score(
         plan = score_on_ray(config, progress=progress)
         return _finished(config, plan)
     shown = progress and int(os.environ.get("RANK", "0")) == 0
-    with Worker(config, data=data, vlm=vlm, fmap=fmap, progress=shown) as worker:
-        _work(worker, shown)
-        return _finished(config, worker.plan)
+
+    def share() -> Path:
+        with Worker(config, data=data, vlm=vlm, fmap=fmap, progress=shown) as worker:
+            _work(worker, shown)
+            return _finished(config, worker.plan)
+
+    try:
+        return share()
+    except FileNotFoundError:
+        # Another process that took this one for dead has ended the run, and removed what this one was writing.
+        if not (config.out / MANIFEST).exists():
+            raise
+        return share()  # it finds nothing left to do, once it has seen that the run was of the same settings
 
 
 def _work(worker: Worker, progress: bool) -> None:

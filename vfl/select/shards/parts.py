@@ -214,10 +214,13 @@ def clear(out: Path) -> None:
     if any(out.iterdir()) and not any((out / name).exists() for name in (PLAN, MANIFEST, CLAIMS)):
         raise InputError(f"{out} holds other files; name another folder.")
     made = ("classes.parquet", "mean.safetensors", "image-hashes.parquet")
-    for name in (INDEX, MANIFEST, PLAN, ALL_ERRORS, SETTINGS, *made):
+    for name in (MANIFEST, INDEX, ALL_ERRORS, *made):
         (out / name).unlink(missing_ok=True)
     for name in (PARTS, FAILED, CLAIMS):
         shutil.rmtree(out / name, ignore_errors=True)
+    # Last, since they say what the parts are of: what a kill leaves is an unfinished run.
+    for name in (SETTINGS, PLAN):
+        (out / name).unlink(missing_ok=True)
 
 
 def is_done(out: Path, part: int) -> bool:

@@ -27,7 +27,6 @@ from vfl.data.writearrow import select_rows
 from vfl.data.writing import flags, write_part
 from vfl.errors import InputError
 from vfl.io.config import validated
-from vfl.io.disk import explained
 from vfl.io.fields import Paths, SomeNames, several
 from vfl.io.folders import replacing_folder
 from vfl.io.json_files import write_json
@@ -69,10 +68,7 @@ def filter_scores(config: FilterConfig, *, overwrite: bool = False) -> dict[str,
     Raises:
         InputError: for settings, scores or data that don't go together, or where `out` is taken.
     """
-    with (
-        explained(config.out, full="Nothing was written there: make room, or give another --out."),
-        folder_of(config).held(overwrite=overwrite, can_resume=False),
-    ):
+    with folder_of(config).held(overwrite=overwrite, can_resume=False):
         return _filtered(config)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from vfl.engine.operations import relative_step
 from vfl.functionmap import FunctionMap
+from vfl.io.atomic import replacing
 from vfl.io.layers import layer_list
 from vfl.train.layers.rules import evenly_spaced, highest, shares
 
@@ -83,8 +84,8 @@ def draw(scores: Mapping[str, Sequence[float]], num_layers: int, fmap: FunctionM
     axes.set(xlabel="decoder layer", ylabel="% of the rule's sum", xlim=(-0.5, num_layers - 0.5))
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def _places(scores: Sequence[float]) -> list[int]:
