@@ -171,6 +171,7 @@ def main() -> None:
     before = {row["run"]: {name: share(digits) for name, digits in row["after"].items()}
               for row in results if not row["run"].startswith("{")}  # fmt: skip
     name = path.with_suffix("").name.replace("results", "tables")
+    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{name}.md").write_text("\n".join(texts), encoding="utf-8")
     content = {"before": before, "cells": [vars(cell) for cell in found]}
     (options.out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
