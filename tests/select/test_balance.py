@@ -154,23 +154,3 @@ def test_settings_of_other_policies_are_refused(folder, setting):
     (name,) = setting
     with pytest.raises(InputError, match=rf"{name} is a setting.*--policy quota"):
         choice_of(folder, **setting)
-
-
-def test_a_kind_of_question_that_is_known_takes_fewer_turns(tmp_path):
-    """Two ways of asking for one function, as many rows of each: the one that the model can't answer comes first."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for n in range(400):
-        known = n % 2 == 0
-        effects = {f"js_{name}": 0.3 if name == "ocr" else 1e-3 for name in FUNCTIONS}
-        scored = row(n, **effects, no_image_js=0.3, solved=known and n % 20 > 0)
-        rows.append(
-            scored | {"uid": f"{'known' if known else 'new'}-{n}", "answer": f"word {n}"}
-            | {"question_terms": [10, 11] if known else [20, 21]}
-            | {"image_state": rng.standard_normal(STATES).astype(np.float16)}
-        )  # fmt: skip
-    folder = write_scores(tmp_path / "s", rows)
-    taken = functions_of(choice_of(folder, budget=100)[1])
-    assert taken["new"] > 2 * taken["known"] > 20
-    even = functions_of(choice_of(folder, budget=100, balance={"least": 1})[1])
-    assert abs(even["new"] - even["known"]) < 12

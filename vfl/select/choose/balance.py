@@ -8,8 +8,7 @@
    with the same layers are one class with k shares, each of n / k rows. Rows without an image, and clusters that need
    one and that the model does not look at yet, have the share that they have in the data.
 3. Inside a function clusters take turns, inside a cluster its answers, and rows whose answers don't repeat by how they
-   look; each the more often the more rows it has, but less than in proportion. A cluster's turns, too, go by LEAST + (1
-   - LEAST) * u, its own u: a kind of question that is known is asked less. What a row scores plays no part: of
+   look; each the more often the more rows it has, but less than in proportion. What a row scores plays no part: of
    equal rows those that the model does not answer are wrong ones too often. Among rows of one answer looks are no guide
    either: a picture that is rare for its answer is often a wrong answer.
 4. A tenth of the budget is drawn from all rows that are not left out: what the rest is wrong about stays in.
@@ -34,12 +33,6 @@ NATURAL = (TEXT, UNREAD)
 """Strata with the share that they have in the data: nothing is known of what they need."""
 RARE = 5
 """Rows with the same answer in a cluster, under which an answer is no group of its own."""
-GUESSED = """guessed AS (
-    SELECT cluster, max(rows) / sum(rows) AS share
-    FROM (SELECT cluster, count(*) AS rows FROM strata GROUP BY cluster, answer) GROUP BY cluster)"""
-"""Of each cluster the part of its rows that its commonest answer gets right."""
-UNSOLVED = "least(1, sum((NOT solved)::INT) / greatest(sum(1 - coalesce(share, 0)), 1e-9))"
-"""The part of rows that the model does not answer yet, of those that the commonest answer would not get right."""
 Junk = Literal["blind", "repeats", "suspects"]
 
 
@@ -50,7 +43,7 @@ class BalanceConfig(BaseModel):
 
     clusters: By = Field(default="both", description="made of words of questions, of effects, or of both")
     level: float = Field(default=0.75, ge=0, le=1, description="0: shares as in the data; 1: equal ones")
-    least: float = Field(default=0.2, ge=0, le=1, description="share of what is solved, beside the unsolved")
+    least: float = Field(default=0.2, ge=0, le=1, description="share of a solved function beside an unsolved one")
     answers: float = Field(default=0.5, ge=0, le=1, description="0: answers as often as in the data; 1: equally often")
     spread: bool = Field(default=True, description="take turns over clusters, answers and looks")
     drop: tuple[Junk, ...] = Field(default=("blind", "repeats", "suspects"), description="what is left out")
@@ -123,9 +116,11 @@ def shares(
 
 
 def _tiers(connection: Any, config: BalanceConfig, standing_for: Callable[[str], int]) -> list[Tier]:
-    rows = connection.execute(f"""
-        WITH {GUESSED}
-        SELECT stratum, count(*), {UNSOLVED}
+    rows = connection.execute("""
+        WITH guessed AS (
+            SELECT cluster, max(rows) / sum(rows) AS share
+            FROM (SELECT cluster, count(*) AS rows FROM strata GROUP BY cluster, answer) GROUP BY cluster)
+        SELECT stratum, count(*), least(1, sum((NOT solved)::INT) / greatest(sum(1 - coalesce(share, 0)), 1e-9))
         FROM strata LEFT JOIN guessed USING (cluster) GROUP BY stratum ORDER BY stratum""").fetchall()
     counted = {name: (int(count), float(unsolved)) for name, count, unsolved in rows}
     functions = {name: seen for name, seen in counted.items() if name not in (RANDOM, SUSPECT, BLIND, *NATURAL)}
@@ -171,12 +166,7 @@ def _take_turns(connection: Any, config: BalanceConfig) -> None:
                 count(*) OVER (PARTITION BY stratum, cluster) AS near
             FROM celled),
         groups AS (SELECT DISTINCT stratum, cluster, answer, alike FROM placed),
-        sums AS (SELECT stratum, cluster, sum(alike ** {evened!r}) AS evened FROM groups GROUP BY stratum, cluster),
-        {GUESSED},
-        kinds AS (
-            SELECT cluster, {config.least!r} + {1 - config.least!r} * {UNSOLVED} AS unknown
-            FROM strata LEFT JOIN guessed USING (cluster) WHERE stratum <> {text(SUSPECT)} GROUP BY cluster)
+        sums AS (SELECT stratum, cluster, sum(alike ** {evened!r}) AS evened FROM groups GROUP BY stratum, cluster)
         SELECT position, placed.stratum AS stratum,
-            (place - drawn) / (sqrt(near) * greatest(coalesce(unknown, 1), 1e-6) * alike ** {evened!r} / evened) AS turn
-        FROM placed JOIN sums ON placed.stratum = sums.stratum AND placed.cluster IS NOT DISTINCT FROM sums.cluster
-        LEFT JOIN kinds ON placed.cluster IS NOT DISTINCT FROM kinds.cluster""")
+            (place - drawn) / (sqrt(near) * alike ** {evened!r} / evened) AS turn
+        FROM placed JOIN sums ON placed.stratum = sums.stratum AND placed.cluster IS NOT DISTINCT FROM sums.cluster""")
