@@ -18,7 +18,7 @@ SECOND = ("half", "reversed", "attention", "warmup", "similarity", "mlp", "lowes
 REPLAYED = ("full", "half", "function")
 SHARE, FIFTH = 0.1, 0.2
 STEPS, BATCH = 120, 6
-ALL_TASKS, PRETRAINED_STEPS = ("cells", "letters", "dark", "counts", "poster", "roman"), 80
+ALL_TASKS, PRETRAINED_STEPS = ("cells", "letters", "roman", "counts", "poster", "dark"), 80
 # The second look: twice the steps and the other rate, on a task that no arm had learned and where forgetting was large.
 LONG_STEPS, LONG_RATE, LONG_TASKS = 240, 5e-3, ("cells", "poster")
 FINAL = ("full", "thin", "half")
