@@ -92,7 +92,7 @@ def test_arms(vfl_command, model, map_file, options, expected):
 def test_layers_without_a_map_and_equal_parameters(vfl_command, model):
     code, output, _ = vfl_command("lora-config", "--layers", "1,3", "--model", model, "--match-rank", "--lora", "r=4")
     assert code == 0
-    assert "14 modules, r 10, alpha 10" in output
+    assert "14 modules, r 10, alpha 4" in output
     assert all(tool in output for tool in ("Plain PEFT", "LLaMA-Factory", "ms-swift", "Axolotl", "Unsloth"))
     code, output, _ = vfl_command("lora-config", "--layers", "full", "--model", model, "--tool", "peft")
     assert code == 0
