@@ -1,7 +1,6 @@
-"""The arms: which layers and modules each trains, at which rank, all with as many parameters as
-three tenths of the layers.
+"""The arms: which layers and modules each trains, at which rank; all have the parameters of three tenths of the layers.
 
-`full` alone has more: all ten layers at rank 16. `half` and `auto` may have half of that.
+`full` alone has more, all layers at rank 16, and `half` half of that.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import torch
 
 from experiments.layers.loop import ROWS_AT_ONCE, Row, Schedule, adapted, encode_conversations, fit, reading
-from experiments.selection.trials import Settings, epochs_of
+from experiments.selection.trials import Settings, all_hit, asked_in_turn, epochs_of
 from vfl.data import Message
 from vfl.models.vlm import VLM
 from vfl.train.adapter.lora import build_lora
@@ -18,8 +18,8 @@ from vfl.train.adapter.lora import build_lora
 class DeepTrials:
     """Runs on one base. Args: the model, settings."""
 
-    def __init__(self, vlm: VLM, settings: Settings) -> None:
-        self.vlm, self.settings = vlm, settings
+    def __init__(self, vlm: VLM, settings: Settings | None = None) -> None:
+        self.vlm, self.settings = vlm, settings or Settings()
         self._adapter = ExitStack()
         for weight in vlm.model.parameters():
             weight.requires_grad_(False)
@@ -42,14 +42,9 @@ class DeepTrials:
     @torch.no_grad()
     def right(self, rows: Sequence[Row]) -> list[bool]:
         """Whether each row's answer is what the model says, token by token."""
-        order = sorted(range(len(rows)), key=lambda n: len(rows[n].labels))
-        found = [True] * len(rows)
-        for start in range(0, len(order), ROWS_AT_ONCE):
-            part = order[start : start + ROWS_AT_ONCE]
-            hidden, following = reading(self.vlm, [rows[n] for n in part])
-            answers = following >= 0
-            hits = torch.ones_like(answers)
-            hits[answers] = self.vlm.parts.head(hidden[answers]).argmax(-1) == following[answers]
-            for n, right in zip(part, hits.all(1).tolist(), strict=True):
-                found[n] = right
-        return found
+        return asked_in_turn(rows, ROWS_AT_ONCE, self._right)
+
+    def _right(self, rows: Sequence[Row]) -> list[bool]:
+        hidden, following = reading(self.vlm, rows)
+        answers = following >= 0
+        return all_hit(self.vlm.parts.head(hidden[answers]).argmax(-1), following[answers], answers.sum(1).tolist())

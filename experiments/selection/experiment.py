@@ -43,7 +43,7 @@ from experiments.selection.pools import (
     write_turned,
 )
 from experiments.selection.table import ALL, ORACLE, write_tables
-from experiments.selection.trials import Settings, Trials
+from experiments.selection.trials import Trials
 from experiments.selection.worn import wear
 from vfl.data import Sample, read
 from vfl.io.config import validated
@@ -54,10 +54,7 @@ from vfl.train.rows.table import conversation, write_rows
 HERE = Path(__file__).resolve().parent
 PLANTED = HERE.parents[1] / "recipes" / "micro" / "map.json"
 TWIN = HERE.parent / "twin"
-SMOL_MAP = HERE.parents[1] / "recipes" / "smol" / "map.json"
-
-
-SMOL = "smol"
+SMOL = HERE.parents[1] / "recipes" / "smol" / "map.json"
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,17 @@ class Base:
     """A model with head-room (worn.py).
 
     Attributes:
-        model: folder of the weights before; None for the embedded model.
+        noise: in its decoder; 0 leaves it as it is, for pools that ask what it does not know.
+        model: folder of the weights before, or a name; None for the embedded model.
         map: of its function layers.
+        fused: whether its decoder is one that fused.py knows.
     """
 
     noise: float
     seed: int
-    model: Path | None = None
+    model: Path | str | None = None
     map: Path = PLANTED
+    fused: bool = True
 
 
 BASES = {
@@ -84,7 +84,7 @@ BASES = {
     "third-less-worn": Base(0.9, 5),
     "twin-worn": Base(1.2, 0, TWIN / "weights", TWIN / "map.json"),
     "twin-less-worn": Base(0.9, 1, TWIN / "weights", TWIN / "map.json"),
-    SMOL: Base(0.0, 0, None, SMOL_MAP),  # the model as it is: its pools ask what it does not know
+    "smol": Base(0.0, 0, "smol", SMOL, fused=False),
 }
 WEAR_STEPS = 80
 
@@ -105,8 +105,8 @@ SETTINGS = {
     "phrased, turned": Setting(write_phrased_turned, "phrased-turned", 2, "third-less-worn"),
     "seeing, twin": Setting(write_seeing, "seeing", 1, "twin-worn"),
     "even seeing, twin": Setting(write_even_seeing, "even-seeing", 1, "twin-less-worn"),
-    "taught, smol": Setting(write_taught, "taught", 1, SMOL),
-    "mixed, smol": Setting(write_mixed, "mixed", 2, SMOL),
+    "taught, smol": Setting(write_taught, "taught", 1, "smol"),
+    "mixed, smol": Setting(write_mixed, "mixed", 2, "smol"),
     # on these constants were set, or faults of the method found
     "turned": Setting(write_turned, "turned", 1, "other-worn"),
     "phrased and dirty": Setting(write_phrased_dirty, "phrased-dirty", 1, "other-less-worn"),
@@ -259,8 +259,7 @@ def stand_of(out: Path, name: str) -> Stand:
         _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", BASES[setting.base].map,
              "--out", scores, "--set", "allow_other_model=true")  # fmt: skip
         (scores / "seconds").write_text(f"{_children() - before}")
-    vlm = vfl.load(base, attention="eager") if setting.base == SMOL else vfl.load(base)
-    trials = DeepTrials(vlm, Settings()) if setting.base == SMOL else Trials(vlm)
+    trials = Trials(vfl.load(base)) if BASES[setting.base].fused else DeepTrials(vfl.load(base, attention="eager"))
     uids, rows = _encoded(trials, folder / "pool.jsonl", out / "rows.arrow")
     _, questions = _encoded(trials, folder / "test.jsonl", out / "rows.arrow")
     asked = [row["truth"] for row in _lines(folder / "test.jsonl")]
@@ -271,11 +270,11 @@ def stand_of(out: Path, name: str) -> Stand:
     return Stand(scores, pool, trials, dict(zip(uids, rows, strict=True)), questions, asked, before, seconds)
 
 
-def base_of(out: Path, name: str) -> Path | str:
-    """The worn model, made if it isn't there; or the name of one that needs no wear."""
-    if name == SMOL:
-        return SMOL
+def base_of(out: Path, name: str) -> Path | str | None:
+    """The worn model, made if it isn't there; one without noise as it is."""
     folder, base = out / f"base-{name}", BASES[name]
+    if not base.noise:
+        return base.model
     if not folder.exists():
         lessons = out / "lessons"
         if not lessons.exists():

@@ -4,8 +4,9 @@ Rows are encoded once, the frozen vision tower sees each picture once, and the d
 question counts as right if each token of its answer is the likeliest one, so that greedy decoding would give it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -42,6 +43,17 @@ class Row:
     labels: torch.Tensor  # (T,), -100 outside of answers
 
 
+class Labelled(Protocol):
+    """A row of any kind of trials."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """(T,) answer tokens, -100 elsewhere."""
+
+
+AnyRow = TypeVar("AnyRow", bound=Labelled)
+
+
 def epochs_of(count: int, size: int, epochs: int, seed: int) -> list[list[int]]:
     """Batches of so many epochs, each a new order of all rows."""
     generator = torch.Generator().manual_seed(seed)
@@ -50,6 +62,22 @@ def epochs_of(count: int, size: int, epochs: int, seed: int) -> list[list[int]]:
         order = torch.randperm(count, generator=generator).tolist()
         batches += [order[start : start + size] for start in range(0, count, size)]
     return batches
+
+
+def asked_in_turn(rows: Sequence[AnyRow], size: int, right: Callable[[list[AnyRow]], list[bool]]) -> list[bool]:
+    """What `right` says of each row, asked `size` at a time, rows of like length together."""
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n].labels))
+    found = [False] * len(rows)
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        for n, hit in zip(part, right([rows[n] for n in part]), strict=True):
+            found[n] = hit
+    return found
+
+
+def all_hit(predicted: torch.Tensor, following: torch.Tensor, counts: list[int]) -> list[bool]:
+    """Of rows with so many answer tokens each, whether all are the predicted ones. Shapes: (N,), (N,)."""
+    return [bool(hits.all()) for hits in (predicted == following).split(counts)]
 
 
 class Trials:
@@ -107,16 +135,12 @@ class Trials:
     @torch.no_grad()
     def right(self, rows: Sequence[Row]) -> list[bool]:
         """Whether each row's answer is what the model says, token by token."""
-        order = sorted(range(len(rows)), key=lambda n: len(rows[n].labels))
-        found = [True] * len(rows)
-        for start in range(0, len(order), BATCH):
-            part = order[start : start + BATCH]
-            hidden, following = self._forward([rows[n] for n in part])
-            hits = (self.lora.head(hidden).argmax(-1) == following).tolist()
-            owners = [n for n in part for label in rows[n].labels[1:].tolist() if label >= 0]
-            for owner, hit in zip(owners, hits, strict=True):
-                found[owner] &= hit
-        return found
+        return asked_in_turn(rows, BATCH, self._right)
+
+    def _right(self, rows: Sequence[Row]) -> list[bool]:
+        hidden, following = self._forward(rows)
+        counts = [int((row.labels[1:] >= 0).sum()) for row in rows]
+        return all_hit(self.lora.head(hidden).argmax(-1), following, counts)
 
     def _forward(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs (N, d) that predict the N answer tokens, and these."""

@@ -15,7 +15,7 @@ from vfl.models.conversation import encoder_of
 from vfl.train.rows.table import conversation, write_rows
 
 
-def wear(out: Path, lessons: Path, *, model: Path | None, noise: float, steps: int, seed: int) -> None:
+def wear(out: Path, lessons: Path, *, model: Path | str | None, noise: float, steps: int, seed: int) -> None:
     """Write the worn model.
 
     Args:

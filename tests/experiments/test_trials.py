@@ -128,7 +128,7 @@ def test_trials_of_any_architecture_ask_and_train_as_the_fused_ones(pool, tmp_pa
     rows = write_rows(list(read(pool / "pool.jsonl")), tmp_path / "rows.arrow")
     told = [conversation(rows[n]) for n in range(len(rows))]
     vlm = vfl.load(None, attention="eager")
-    deep = DeepTrials(vlm, Settings())
+    deep = DeepTrials(vlm)
     encoded = deep.encode(told)
     right, first = deep.right(encoded), deep.train(encoded, seed=2)
     again = deep.train(encoded, seed=2)

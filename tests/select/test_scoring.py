@@ -18,6 +18,7 @@ from vfl.select.score.run import main, score
 from vfl.select.score.worker import rows_of_parts
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.parts import Walker, clear
+from vfl.select.shards.score_folder import open_scores
 
 pytestmark = pytest.mark.long
 
@@ -120,6 +121,18 @@ def test_the_manifest_says_what_was_scored(whole, data):
         "parts",
     }
     assert len(score_rows.errors(whole)) == 1
+
+
+def test_functions_with_the_same_layers_are_one_class_of_two(config, embedded, whole, tmp_path, caplog):
+    """The shared name has the columns and the layers, and counts for both; its numbers are those of either alone."""
+    shared = {"counting": [5], "ocr": [5]}
+    scores = open_scores(score(config(tmp_path / "scores", layers=shared), vlm=embedded, progress=False))
+    assert "counting, ocr have the same layers (5)" in caplog.text
+    assert scores.functions == ("counting and ocr",)
+    assert scores.manifest["functions"] == {"counting and ocr": [5]}
+    assert [scores.standing_for(name) for name in ("counting and ocr", "counting")] == [2, 1]
+    found, alone = score_rows.table(scores.path), score_rows.table(whole)
+    assert [row["drop_counting and ocr"] for row in found] == [row["drop_counting"] for row in alone]
 
 
 def test_a_dead_process_s_part_is_picked_up_by_the_others(start, whole, tmp_path):
