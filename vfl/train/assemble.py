@@ -25,6 +25,9 @@ from vfl.train.arguments import trainer_arguments
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
 from vfl.train.field_values import checked
+from vfl.train.grpo.arguments import sampled_together
+from vfl.train.grpo.config import GrpoConfig
+from vfl.train.grpo.rewards import reward_functions
 from vfl.train.in_turn import in_turn
 from vfl.train.layers.choice import chosen_layers
 from vfl.train.layers.freeze import Freezing, check_freezing
@@ -38,6 +41,7 @@ from vfl.train.recipe import DataConfig, Recipe, TrainingSet
 from vfl.train.rows.collate import Collator, PreferenceCollator
 from vfl.train.rows.prepare import check_paths, prepare
 from vfl.train.rows.prepared import Prepared
+from vfl.train.rows.questions import QuestionCollator, check_encoder
 from vfl.train.rows.replay import with_old_rows
 from vfl.train.rows.table import ANCHOR
 from vfl.train.rows.weights import warn_of_unused
@@ -105,6 +109,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     stage = _zero_stage(args)
     if stage == 3 and recipe.adapter is not None:
         raise InputError("An adapter can't be trained further under ZeRO-3, which spreads it: use deepspeed: zero2.")
+    if stage == 3 and recipe.method == "grpo":
+        raise InputError("grpo samples answers from whole weights, and ZeRO-3 spreads them: use deepspeed: zero2.")
     model, processor, name = read_pretrained(
         recipe.model,
         dtype=_name_of(dtype),
@@ -127,6 +133,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         identity = identity.model_copy(update=limits._asdict())
     protection = protection_of(recipe.protect, identity, choice.functions)
     options = with_modules(recipe.lora, choice.modules, vlm)
+    if recipe.method == "grpo":
+        options = {**options, "lora_dropout": 0.0}  # what is sampled is what is trained
     if choice.rule == "auto":
         options = thinned(options, DEFAULTS["r"], choice.share)
     if choice.by_data:
@@ -139,6 +147,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         else:
             lora = continued_lora(model, recipe.adapter, layers, recipe.also_adapt)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
+    if recipe.method == "grpo":
+        check_encoder(encoder)
     prepared = _prepared(recipe, vlm, encoder, args, progress)
     heldout = _held_out(recipe, encoder, args, progress) if recipe.evaluation.heldout else None
     decision = None
@@ -154,7 +164,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             f"{blind} rows have no image, and under ZeRO-3 a batch without one would leave the "
             "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
         )
-    collator = Collator(encoder, show_always=mixed) if recipe.method == "sft" else PreferenceCollator(encoder)
+    if recipe.method == "grpo":
+        _check_questions(prepared, args)
     if mixed:
         logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
     try:
@@ -162,14 +173,15 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             model=model if recipe.adapter is None else with_weights(model, recipe.adapter),
             args=args,
             train_dataset=prepared.rows,
-            data_collator=collator,
-            processing_class=processor,
             peft_config=lora if recipe.adapter is None else None,
+            **_of_method(recipe, encoder, processor, show_always=mixed),
         )
     except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise InputError(f"TRL or PEFT refuses these settings: {' '.join(str(error).split())}") from error
+    if recipe.method == "grpo":
+        trainer.data_collator = QuestionCollator(encoder)  # GRPOTrainer takes none
     for name, parameter in trainer.model.named_parameters():
         if ".ref." in name:  # the copy of the adapter that preferences are measured from
             parameter.requires_grad = False
@@ -190,6 +202,37 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         steps = launch_facts(args, len(prepared.rows)).total_steps
         trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
+
+
+def _of_method(recipe: Recipe, encoder: ConversationEncoder, processor: Any, *, show_always: bool) -> dict[str, Any]:
+    """What the trainer of the recipe's method reads rows with, and what it is told besides."""
+    if recipe.method == "sft":
+        return {"processing_class": processor, "data_collator": Collator(encoder, show_always=show_always)}
+    if recipe.method == "dpo":
+        return {"processing_class": processor, "data_collator": PreferenceCollator(encoder)}
+    # It writes its questions itself, and pads them on the side that answers do not grow on.
+    processor.tokenizer.padding_side = "left"
+    if encoder.template is not None:
+        processor.chat_template = encoder.template
+    rewards = (recipe.grpo or GrpoConfig()).rewards
+    return {"processing_class": processor, "reward_funcs": reward_functions(list(rewards), encoder.family)}
+
+
+def _check_questions(prepared: Prepared, args: Any) -> None:
+    """Raise InputError for rows that no round of sampled answers can be made of."""
+    together, rows = sampled_together(args), len(prepared.rows)
+    if rows < together:
+        raise InputError(
+            f"Answers to {together} questions are sampled at a time, and the data has {rows} rows: take a smaller "
+            "trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps, or a larger "
+            "grpo.num_generations."
+        )
+    blind = prepared.image.count(0)
+    if 0 < blind < rows:
+        raise InputError(
+            f"{blind} of {rows} rows have no image, and TRL's GRPO takes batches with images or without, not mixed "
+            "ones: leave these rows out, or train on them alone."
+        )
 
 
 def _limits(recipe: Recipe) -> dict[str, int | None]:

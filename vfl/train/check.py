@@ -22,6 +22,9 @@ from vfl.train.backward.memory import (
 )
 from vfl.train.backward.truncate import truncate
 from vfl.train.callback.evaluation import EvaluationCallback
+from vfl.train.grpo.arguments import rounds
+from vfl.train.grpo.config import GrpoConfig
+from vfl.train.grpo.probe import Round, forget_round, sample_round
 from vfl.train.layers.thin import thin_reason
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
@@ -37,6 +40,7 @@ from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
 from vfl.train.recipe import Recipe
 from vfl.train.rows.table import answers_of
+from vfl.train.trainers import LayerGRPOTrainer
 
 
 def preflight_of(
@@ -53,8 +57,9 @@ def preflight_of(
         InputError: when the loss is not on the answers.
     """
     trainer = parts.trainer
-    audit = audit_first_batch(recipe, parts)
-    choice, memory, seconds = _probe(recipe, parts)
+    sampled = _sampled(recipe, parts) if recipe.method == "grpo" else None
+    audit = audit_first_batch(recipe, parts) if sampled is None else None
+    choice, memory, seconds = _probe(recipe, parts, sampled)
     launch = launch_facts(trainer.args, len(parts.prepared.rows))
     lengths = length_histogram(
         parts.prepared.text, parts.prepared.image, recipe.data.max_length, parts.prepared.rows["where"]
@@ -91,6 +96,7 @@ def preflight_of(
         checkpointing=choice.reason,
         versions=versions(*TRAINING),
         audit=audit,
+        grpo=None if sampled is None else sampled.facts,
         lengths=lengths,
         memory=memory,
         time=estimate,
@@ -120,7 +126,19 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
     )
 
 
-def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None]:
+def _sampled(recipe: Recipe, parts: Assembly) -> Round:
+    """A round of answers, sampled from the model as it is."""
+    rows = parts.prepared.rows
+    longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])
+    rewards = (recipe.grpo or GrpoConfig()).rewards
+    sampled = sample_round(parts.trainer, parts.vlm, rows, longest, {**rewards})
+    _forget(parts.trainer)
+    return sampled
+
+
+def _probe(
+    recipe: Recipe, parts: Assembly, sampled: Round | None
+) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None]:
     """One step on the longest batch: its memory and time, and what they say about checkpointing."""
     asked = recipe.checkpointing
     if parts.zero_stage == 3:
@@ -136,8 +154,10 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     anchors = range(len(rows) - parts.prepared.facts.anchors, len(rows))
     if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
         longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
-    batch = trainer.data_collator([rows[n] for n in longest])
-    step = probe_step(trainer, batch)
+    if sampled is None:
+        step = probe_step(trainer, trainer.data_collator([rows[n] for n in longest]))
+    else:
+        step = probe_step(trainer, sampled.batch, sampled=True)
     if asked == "auto":
         choice = choose_checkpointing(parts.peft_model, step, device, reserve=optimizer_bytes(parts.peft_model))
     else:
@@ -152,22 +172,32 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
     _forget(trainer)
+    peak, tokens = memory.peak_bytes, rows[longest[0]]["length"]
+    if sampled is not None:
+        peak, tokens = max(peak, sampled.memory.peak_bytes), tokens + trainer.args.max_completion_length
+        seconds += sampled.seconds / rounds(trainer.args)
     facts = MemoryFacts(
-        peak_bytes=memory.peak_bytes,
+        peak_bytes=peak,
         device_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
         how=memory.how,
         rows=len(longest),
-        tokens=rows[longest[0]]["length"],
+        tokens=tokens,
     )
     return choice, facts, seconds
 
 
-def probe_step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
-    """One forward and backward pass, as in training."""
+def probe_step(trainer: Any, batch: dict[str, torch.Tensor], *, sampled: bool = False) -> Callable[[], None]:
+    """One forward and backward pass, as in training.
+
+    Args:
+        sampled: whether the batch is one of sampled answers, which is on its device already.
+    """
+    if sampled:  # Trainer sets it when training begins
+        trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
 
     def step() -> None:
         trainer.model.train()
-        inputs = trainer._prepare_inputs(dict(batch))
+        inputs = batch if sampled else trainer._prepare_inputs(dict(batch))
         with trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(trainer.model, inputs)
         loss.backward()
@@ -180,6 +210,8 @@ def _forget(trainer: Any) -> None:
     """TRL averages what its loss measured since the last log, and counts tokens: not those of the probe."""
     trainer._metrics["train"].clear()
     trainer._total_train_tokens = 0
+    if isinstance(trainer, LayerGRPOTrainer):
+        forget_round(trainer)
 
 
 def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:

@@ -92,6 +92,7 @@ class DataFacts(_Facts):
     sets: tuple[SetFacts, ...] = ()  # of several sets, each
     replay: int = 0  # old rows mixed into each epoch, besides the new ones
     anchors: int = 0  # rows of each epoch that hold the model to its old answers, besides both
+    matches: dict[str, int] = {}  # under grpo, rows of each match kind
     text_only: int = 0
     multi_turn: int = 0
     multi_image: int = 0
@@ -115,11 +116,37 @@ class TimeEstimate(_Facts):
     how: str
 
 
+class SampledQuestion(_Facts):
+    """A question, and what the model said to it before training."""
+
+    where: str
+    prompt_tail: str
+    expected: str
+    match: str
+    sampled: tuple[str, ...]
+    rewards: tuple[float, ...]
+
+
+class GrpoFacts(_Facts):
+    """What is sampled and rewarded, and a round of it from the model as it was."""
+
+    generations: int  # answers to a question
+    together: int  # answers that are sampled at a time, over all processes
+    longest: int  # most tokens of one
+    temperature: float
+    beta: float  # weight of the KL term
+    loss: str
+    rewards: dict[str, float]  # weights of the parts
+    sampled: int  # answers in this round
+    reward: float  # their mean
+    questions: tuple[SampledQuestion, ...]
+
+
 class Preflight(_Facts):
     """Everything that is known before the first step; what was not measured is None."""
 
     schema_version: Literal[1] = 1
-    method: Literal["sft", "dpo"]
+    method: Literal["sft", "dpo", "grpo"]
     model: ModelFacts
     arm: ArmFacts
     adapted: tuple[TowerModules, ...]
@@ -128,6 +155,7 @@ class Preflight(_Facts):
     checkpointing: str  # a sentence: whether layers are recomputed, and why
     versions: dict[str, str]
     audit: LossAudit | None = None
+    grpo: GrpoFacts | None = None
     lengths: LengthHistogram | None = None
     memory: MemoryFacts | None = None
     time: TimeEstimate | None = None

@@ -28,17 +28,19 @@ from torch.utils.data import DataLoader
 from vfl.data import BadRow, Sample, read
 from vfl.data.token_weights import TokenWeights
 from vfl.errors import InputError
+from vfl.evaluate.right_answers import right_answer
 from vfl.io.cache import cached_folder
 from vfl.io.progress import progress_bar
 from vfl.io.versions import versions
 from vfl.models.conversation import ConversationEncoder
 from vfl.train.recipe import DataConfig, TrainingSet
 from vfl.train.rows.audited import audited
+from vfl.train.rows.questions import measured
 from vfl.train.rows.table import write_rows
 from vfl.train.rows.weights import OtherTokensError
 
 KIND, ROWS, CHECKED = "rows", "rows.arrow", "checked.json"
-CHECKS = "audited, weighed, images by place"  # what is done with rows; changed with it, so that all are checked again
+CHECKS = "audited, weighed, matched, images by place"  # what is done with rows; changed with it, so that all are checked again
 BATCH = 16  # rows that a worker encodes at a time
 FEW = 8  # batches that are no work for one more process
 LOOKING = 16  # threads that look at files: a shared disk takes its time
@@ -117,7 +119,7 @@ def set_on_disk(
         source: one of `config.sets`.
         config: the recipe's `data`.
         encoder: of the model; its tokens are counted.
-        method: "sft" or "dpo": rows of preference pairs are for the latter alone.
+        method: of training; rows of preference pairs are for "dpo" alone.
         progress: show bars.
         verify: look whether image files have changed; not needed where another process has just done so.
 
@@ -181,6 +183,7 @@ def _key(
         "allow_remote": config.allow_remote,
         "token_weights": None if config.token_weights is None else file_hash(config.token_weights),
         "method": method,
+        "match": source.match if method == "grpo" else None,
         "encoder": encoder.fingerprint(),
         "code": code(),
     }
@@ -201,7 +204,7 @@ def _check(
     samples = progress_bar(
         _usable(source, config, method, reading, weights), "reading rows", unit="row", disable=not progress, leave=False
     )
-    rows = write_rows(samples, folder / ROWS, weights)
+    rows = write_rows(samples, folder / ROWS, weights, source.match if method == "grpo" else None)
     checked = list(_check_all(rows, encoder, method, config.workers, progress)) if len(rows) else []
     refused = {number: row.reason for number, row in enumerate(checked) if row.reason}
     absent = [json.dumps(str(row.missing)) for row in reading.bad if row.missing is not None]
@@ -247,10 +250,22 @@ def _usable(
         counts["text_only"] += not sample.images
         counts["multi_image"] += len(sample.images) > 1
         counts["multi_turn"] += sum(m["role"] == "assistant" for m in sample.messages[sample.prompt :]) > 1
+        if method == "grpo" and (reason := _no_answer(sample, source)):
+            bad.append(BadRow(sample.where, sample.uid, reason))
+            continue
         if weights is not None and sample not in weights:
             bad.append(BadRow(sample.where, sample.uid, f"{weights.path} has no token weights for it"))
             continue
         yield sample
+
+
+def _no_answer(sample: Sample, source: TrainingSet) -> str | None:
+    """Why sampled answers can't be compared with a row's own."""
+    try:
+        right_answer(sample.messages, source.match or "auto", len(sample.images))
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _check_all(
@@ -283,6 +298,8 @@ def _check_rows(rows: Sequence[dict[str, Any]], encoder: ConversationEncoder, me
 def _check_row(row: dict[str, Any], encoder: ConversationEncoder, method: str) -> _Row:
     longest = _Row()
     try:
+        if method == "grpo":
+            return _Row(*measured(row, encoder))
         for rejected in (False, True) if method == "dpo" else (False,):
             longest = max(longest, _Row(*audited(row, encoder, rejected=rejected)), key=lambda side: side.text)
     except InputError as error:

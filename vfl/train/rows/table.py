@@ -12,6 +12,7 @@ from datasets.arrow_writer import ArrowWriter
 from vfl.data.imageref import ImageRef, Span
 from vfl.data.sample import Message, Sample
 from vfl.data.token_weights import RowWeights, TokenWeights
+from vfl.evaluate.right_answers import RowMatch, right_answer
 from vfl.io.atomic import replacing
 
 ANCHOR = "anchor"
@@ -25,6 +26,8 @@ FEATURES = Features(
         "messages": Value("large_string"),
         "rejected": Value("large_string"),
         "prompt": Value("int32"),
+        # how sampled answers are compared with the row's own; null where none are sampled
+        "match": Value("string"),
         # of the answers' tokens: a byte each, and the hash of those that they belong to; null where all count
         "weights": Value("binary"),
         "weighed": Value("string"),
@@ -43,14 +46,20 @@ FEATURES = Features(
 )
 
 
-def write_rows(samples: Iterable[Sample], path: Path, weights: TokenWeights | None = None) -> Dataset:
-    """Write samples and their tokens' weights to an Arrow file as they come, in constant memory, and open it."""
+def write_rows(
+    samples: Iterable[Sample], path: Path, weights: TokenWeights | None = None, match: RowMatch | None = None
+) -> Dataset:
+    """Write samples and their tokens' weights to an Arrow file as they come, in constant memory, and open it.
+
+    Args:
+        match: where answers are sampled, how they are compared with a row's last one; all before it is then the prompt.
+    """
     count = 0
     # Beside the old file, which another process may have mapped into its memory.
     with replacing(path) as temporary:
         writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=100)
         for sample in samples:
-            writer.write(_row(sample, None if weights is None else weights.of(sample)))
+            writer.write(_row(sample, None if weights is None else weights.of(sample), match))
             count += 1
         if count:
             writer.finalize()
@@ -83,7 +92,7 @@ def answers_of(row: dict[str, Any], *, rejected: bool = False) -> list[str]:
     ]
 
 
-def _row(sample: Sample, weights: RowWeights | None) -> dict[str, Any]:
+def _row(sample: Sample, weights: RowWeights | None, match: RowMatch | None) -> dict[str, Any]:
     def text(messages: Sequence[Message] | None) -> str | None:
         return None if messages is None else json.dumps(list(messages), ensure_ascii=False)
 
@@ -92,7 +101,8 @@ def _row(sample: Sample, weights: RowWeights | None) -> dict[str, Any]:
         "where": sample.where,
         "messages": text(sample.messages),
         "rejected": text(sample.rejected),
-        "prompt": sample.prompt,
+        "prompt": sample.prompt if match is None else len(sample.messages) - 1,
+        "match": None if match is None else right_answer(sample.messages, match, len(sample.images)).match,
         "weights": None if weights is None else weights.weights,
         "weighed": None if weights is None else weights.tokens,
         "images": [_stored(image) for image in sample.images],
