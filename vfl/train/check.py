@@ -24,7 +24,6 @@ from vfl.train.backward.truncate import truncate
 from vfl.train.callback.evaluation import EvaluationCallback
 from vfl.train.grpo.arguments import rounds
 from vfl.train.grpo.config import GrpoConfig
-from vfl.train.grpo.probe import Round, forget_round, sample_round
 from vfl.train.layers.thin import thin_reason
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
@@ -38,6 +37,7 @@ from vfl.train.preflight.facts import (
 )
 from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
+from vfl.train.preflight.sampled_round import Round, forget_round, sample_round
 from vfl.train.recipe import Recipe
 from vfl.train.rows.table import answers_of
 from vfl.train.trainers import LayerGRPOTrainer
@@ -131,7 +131,7 @@ def _sampled(recipe: Recipe, parts: Assembly) -> Round:
     rows = parts.prepared.rows
     longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])
     rewards = (recipe.grpo or GrpoConfig()).rewards
-    sampled = sample_round(parts.trainer, parts.vlm, rows, longest, {**rewards})
+    sampled = sample_round(parts.trainer, parts.vlm, rows, longest, rewards)
     _forget(parts.trainer)
     return sampled
 

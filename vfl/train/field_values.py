@@ -49,7 +49,7 @@ RANGES: dict[str, dict[str, Check]] = {
         "num_generations": _FROM_2,
         "max_completion_length": _FROM_1,
         "temperature": _POSITIVE,
-        "top_p": _SHARE,
+        "top_p": (lambda value: 0 < value <= 1, "more than 0, at most 1"),
         "top_k": _FROM_0,
         "min_p": _SHARE,
         "repetition_penalty": _POSITIVE,

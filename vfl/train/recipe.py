@@ -104,7 +104,7 @@ class DataConfig(_Strict):
     )
     match: RowMatch = Field(
         default="auto",
-        description="under grpo, how sampled answers are compared with a row's own; box and point: in pixels of the file",
+        description="under grpo, how sampled answers are compared with a row's own; places are in pixels of the file",
     )
     workers: int | None = Field(
         default=None, ge=0, description="processes that encode rows once before the first step; default: one a core"

@@ -80,7 +80,7 @@ def check_rounds(values: Mapping[str, Any]) -> None:
     Args:
         values: keyword arguments of GRPOConfig.
     """
-    defaults = {field.name: field.default for field in fields(GRPOConfig)} | dict(values)
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(GRPOConfig)} | dict(values)
     accumulated = int(defaults["gradient_accumulation_steps"])
     batches = int(defaults["steps_per_generation"] or accumulated)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -97,6 +97,20 @@ def check_rounds(values: Mapping[str, Any]) -> None:
         raise InputError(
             f"A round of sampled answers lasts {every} steps, and trainer.save_steps {defaults['save_steps']:g} would "
             f"write a checkpoint in the middle of it, from which no run can be resumed: give a multiple of {every}."
+        )
+
+
+def check_resumed(args: GRPOConfig, step: int, steps_per_epoch: int) -> None:
+    """Raise InputError where a checkpoint lies in the middle of a round, whose other answers are gone.
+
+    Args:
+        step: at which it was written.
+        steps_per_epoch: of the run.
+    """
+    if step % steps_per_epoch * args.gradient_accumulation_steps % rounds(args):
+        raise InputError(
+            f"The checkpoint after step {step} lies in the middle of a round of sampled answers, which are not kept: "
+            "use --overwrite to begin again, with trainer.save_steps at the ends of rounds."
         )
 
 

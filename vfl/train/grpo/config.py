@@ -8,7 +8,7 @@ RewardPart = Literal["right", "readable", "iou"]
 
 
 class GrpoConfig(BaseModel):
-    """Rewards, and any field of TRL's GRPOConfig about sampling and loss (`vfl.train.grpo.arguments` has their names)."""
+    """Rewards, and fields of TRL's GRPOConfig about sampling and loss (vfl/train/grpo/arguments.py names them)."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from trl.trainer.utils import RepeatSampler
 
+from vfl.errors import InputError
 from vfl.train.grpo.arguments import rounds, sampled_together
 
 
@@ -33,6 +35,21 @@ class SampledAnswers:
             batch_size=sampled_together(args),
             repeat_count=rounds(args),
             seed=args.seed,
+        )
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, *others: Any, **inputs: Any
+    ) -> Any:
+        """As TRL's, with what it gets wrong of some families' inputs put right."""
+        # LLaVA-OneVision's processor counts the images of each row, which only matters where there are several.
+        if any(count != 1 for count in inputs.pop("batch_num_images", ())):
+            raise InputError("TRL's GRPO takes one image a row of this family: leave rows with several out.")
+        # Their processors write the first token anew in front of a prompt that has it (Gemma 3): one kind too many.
+        for name in ("token_type_ids", "mm_token_type_ids"):
+            if inputs.get(name) is not None:
+                inputs[name] = inputs[name][:, -input_ids.shape[1] :]
+        return super()._get_per_token_logps_and_entropies(  # type: ignore[misc]
+            model, input_ids, attention_mask, *others, **inputs
         )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -74,7 +74,12 @@ def measured(row: Row, encoder: ConversationEncoder) -> tuple[int, int]:
 
 
 def check_encoder(encoder: ConversationEncoder) -> None:
-    """Raise InputError for a model whose questions TRL can't write."""
+    """Raise InputError for a model that GRPO can't ask."""
+    if encoder.family.prefix_lm:
+        raise InputError(
+            f"{encoder.family.name} reads its question in both directions, and TRL's GRPO does not tell it where a "
+            "sampled answer begins: use method: sft or dpo."
+        )
     if encoder.template is None and encoder.processor.chat_template is None:
         raise InputError(
             f"method: grpo writes questions by a chat template, and {encoder.family.name} has none: give one with "

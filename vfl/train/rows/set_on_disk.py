@@ -40,7 +40,7 @@ from vfl.train.rows.table import write_rows
 from vfl.train.rows.weights import OtherTokensError
 
 KIND, ROWS, CHECKED = "rows", "rows.arrow", "checked.json"
-CHECKS = "audited, weighed, matched, images by place"  # what is done with rows; changed with it, so that all are checked again
+CHECKS = "audited, weighed, matched, images by place"  # changed with what is done, so that all rows are checked again
 BATCH = 16  # rows that a worker encodes at a time
 FEW = 8  # batches that are no work for one more process
 LOOKING = 16  # threads that look at files: a shared disk takes its time
