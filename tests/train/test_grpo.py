@@ -30,18 +30,18 @@ TIMES = {"step_time", "num_tokens"}
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Four pictures of two things to be counted; the embedded model says so, unless it is made to say anything."""
+    """Two pictures of two things to be counted, twice; the embedded model says so, unless it is made to say anything."""
     folder = tmp_path_factory.mktemp("counting")
     pairs = make(folder, ("counting",), pairs=12, seed=5, style=MICRO_STYLE)
     asked = [(p, name) for p in pairs for name in ("image", "source_image")]
-    twos = [(p, name) for p, name in asked if (p.answer if name == "image" else p.source_answer) == "2"][:4]
+    twos = [(p, name) for p, name in asked if (p.answer if name == "image" else p.source_answer) == "2"][:2]
     path = folder / "train.jsonl"
     lines = [
         {
             "images": [str(pair.path(name).relative_to(folder))],
             "messages": trained.turns(pair.question, "2", images=1),
         }
-        for pair, name in twos
+        for pair, name in twos * 2
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -56,14 +56,15 @@ def settings(rows, out):
         "data": {"train": str(rows)},
         "layers": [5, 6, 7],
         "lora": {"r": 8},
-        "grpo": {"max_completion_length": 2, "temperature": 4, "rewards": {"right": 1, "readable": 0.5}, "beta": 0.01},
+        "grpo": {"max_completion_length": 2, "temperature": 4, "rewards": {"right": 1, "readable": 0.1}, "beta": 0.01},
         "freeze": {"below": 0.6, "after": 0.8},
         "trainer": {
             "max_steps": 9,
             "per_device_train_batch_size": 16,
-            "learning_rate": 0.02,
+            "learning_rate": 0.015,
             "lr_scheduler_type": "constant",
             "warmup_steps": 0,
+            "weight_decay": 0,
             "logging_steps": 1,
             "save_steps": 5,
             "disable_tqdm": True,
@@ -86,9 +87,11 @@ def logged(out):
 def test_the_reward_goes_up_and_its_parts_are_logged(whole):
     lines = logged(whole)
     rewards = [line["reward"] for line in lines]
-    assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.5
+    assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.3
     for line in lines:
-        assert line["reward"] == pytest.approx(line["rewards/right/mean"] + line["rewards/readable/mean"] / 2, abs=1e-5)
+        assert line["reward"] == pytest.approx(
+            line["rewards/right/mean"] + line["rewards/readable/mean"] / 10, abs=1e-5
+        )
     assert "<h2>Reward</h2>" in (whole / "report.html").read_text()
 
 
@@ -102,10 +105,10 @@ def test_preflight_and_card_say_what_is_sampled_and_rewarded(whole):
     assert first["prompt_tail"].endswith("assistant\n")
     assert len(first["sampled"]) == 8
     for said, earned in zip(first["sampled"], first["rewards"], strict=True):
-        assert earned == pytest.approx(1.5 if said.strip() == "2" else earned)
+        assert earned == pytest.approx(1.1 if said.strip() == "2" else earned)
     card = (whole / "adapter" / "README.md").read_text()
     assert "8 to each question" in card
-    assert "1 x right, 0.5 x readable" in card
+    assert "1 x right, 0.1 x readable" in card
     assert json.loads((whole / "adapter" / "adapter_config.json").read_text())["lora_dropout"] == 0
 
 
