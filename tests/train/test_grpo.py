@@ -30,7 +30,7 @@ TIMES = {"step_time", "num_tokens"}
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Two pictures of two things to be counted, twice; the embedded model says so, unless it is made to say anything."""
+    """Two pictures of two things to be counted, twice; the embedded model says so, unless it is made to guess."""
     folder = tmp_path_factory.mktemp("counting")
     pairs = make(folder, ("counting",), pairs=12, seed=5, style=MICRO_STYLE)
     asked = [(p, name) for p in pairs for name in ("image", "source_image")]

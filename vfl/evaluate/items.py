@@ -6,7 +6,7 @@ until they are needed.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from PIL import Image
 from vfl.errors import InputError
 from vfl.evaluate.right_answers import AnswerKind, RightAnswer, RowMatch, right_answer
 from vfl.models.encode import Message
+from vfl.models.system_turn import check_system, with_system
 from vfl.models.vlm import VLM
 from vfl.probes.asking import answer_limit, question_of, token_limit
 from vfl.probes.pair import Pair, Which
@@ -141,6 +142,18 @@ def items_of_data(
             )
         )
     return items
+
+
+def under_system(items: list[EvalItem], prompt: str | None, vlm: VLM) -> list[EvalItem]:
+    """The items asked under a system prompt, in place of their own; None leaves them as they are.
+
+    Raises:
+        InputError: for a model whose chat template has no system role.
+    """
+    if prompt is None:
+        return items
+    check_system(vlm.processor, vlm.chat_template)
+    return [replace(item, messages=with_system(item.messages, prompt)) for item in items]
 
 
 def check_items(items: Sequence[EvalItem]) -> None:

@@ -17,6 +17,7 @@ from vfl.loading.load import describe, read_pretrained
 from vfl.models.conversation import ConversationEncoder
 from vfl.models.pixel_limits import limits_of, take_over
 from vfl.models.precision import DTYPES, dtype_of
+from vfl.models.system_turn import check_system
 from vfl.models.vlm import VLM
 from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
 from vfl.train.adapter.lora import DEFAULTS, build_lora
@@ -147,6 +148,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         else:
             lora = continued_lora(model, recipe.adapter, layers, recipe.also_adapt)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
+    if recipe.data.system_prompt is not None:
+        check_system(processor, template)
     if recipe.method == "grpo":
         check_encoder(encoder)
     prepared = _prepared(recipe, vlm, encoder, args, progress)

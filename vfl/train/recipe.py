@@ -19,7 +19,19 @@ from vfl.data import Kind
 from vfl.evaluate.right_answers import RowMatch
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
-from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, Quantize, SomeNames, several, split, switch
+from vfl.io.fields import (
+    MaxPixels,
+    MinPixels,
+    Names,
+    OnBadRow,
+    Paths,
+    Quantize,
+    SomeNames,
+    SystemPrompt,
+    several,
+    split,
+    switch,
+)
 from vfl.loading.beds import EMBEDDED_ID
 from vfl.train.grpo.config import GrpoConfig
 from vfl.train.layers.choice import LayerChoice
@@ -95,6 +107,10 @@ class DataConfig(_Strict):
     format: Kind | Literal["auto"] = Field(default="auto", description="the kind of rows: see docs/data-formats.md")
     max_length: int | None = Field(
         default=None, ge=1, description="most tokens of a row, image tokens included; under grpo, of its question"
+    )
+    system_prompt: SystemPrompt | None = Field(
+        default=None,
+        description="the system turn of every row, in place of its own; the run's evaluations ask under it",
     )
     on_bad_row: OnBadRow = "error"
     on_long_row: OnBadRow = "error"

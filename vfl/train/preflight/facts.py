@@ -92,6 +92,9 @@ class DataFacts(_Facts):
     sets: tuple[SetFacts, ...] = ()  # of several sets, each
     replay: int = 0  # old rows mixed into each epoch, besides the new ones
     anchors: int = 0  # rows of each epoch that hold the model to its old answers, besides both
+    system_prompt: str | None = None  # of every row
+    system_added: int = 0  # rows that had none
+    system_replaced: int = 0  # rows that had one of their own
     matches: dict[str, int] = {}  # under grpo, rows of each match kind
     text_only: int = 0
     multi_turn: int = 0

@@ -85,6 +85,13 @@ def data_text(data: DataFacts) -> str:
     return text
 
 
+def system_text(data: DataFacts) -> str:
+    """The system prompt of every row, and what it took the place of."""
+    return (
+        f"“{data.system_prompt}”, added to {data.system_added:,} rows, in place of {data.system_replaced:,} rows' own"
+    )
+
+
 def _set_text(each: SetFacts, epoch: int) -> str:
     """What an epoch has of one of several sets."""
     times = "once each" if each.drawn == each.used else f"{each.drawn / each.used:.3g} times its {each.used:,}"
@@ -203,6 +210,8 @@ def _model(flight: Preflight) -> RenderableType:
     rows += [("Why", flight.arm.reason)] if flight.arm.reason else []
     rows += [("Protected", flight.arm.protected)] if flight.arm.protected else []
     rows += [("Frozen", flight.arm.frozen)] if flight.arm.frozen else []
+    if flight.data.system_prompt is not None:
+        rows.append(("System", system_text(flight.data)))
     if flight.grpo is not None:
         rows += [("Answers", sampling_text(flight.grpo)), ("Reward", reward_text(flight.grpo, flight.data.matches))]
     return _pairs([*rows, ("Backward", backward_text(flight)), ("Data", data_text(flight.data))])

@@ -157,6 +157,7 @@ def _facts(flight: Preflight) -> list[tuple[str, str]]:
         *([("protected", flight.arm.protected)] if flight.arm.protected else []),
         ("backward pass", words.backward_text(flight)),
         ("data", words.data_text(flight.data)),
+        *([("system prompt", words.system_text(flight.data))] if flight.data.system_prompt is not None else []),
         *(_sampling(flight) if flight.grpo else []),
         ("processes", words.processes_text(launch)),
         ("device", words.device_text(launch)),

@@ -14,7 +14,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +33,7 @@ from vfl.io.cache import cached_folder
 from vfl.io.progress import progress_bar
 from vfl.io.versions import versions
 from vfl.models.conversation import ConversationEncoder
+from vfl.models.system_turn import has_system, with_system
 from vfl.train.recipe import DataConfig, TrainingSet
 from vfl.train.rows.audited import audited
 from vfl.train.rows.questions import measured
@@ -75,6 +76,8 @@ class Checked(BaseModel):
     text_only: int
     multi_turn: int
     multi_image: int
+    system_added: int = 0
+    system_replaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ def _key(
         "allow_remote": config.allow_remote,
         "token_weights": None if config.token_weights is None else file_hash(config.token_weights),
         "method": method,
+        "system_prompt": config.system_prompt,
         "match": source.match if method == "grpo" else None,
         "encoder": encoder.fingerprint(),
         "code": code(),
@@ -221,6 +225,8 @@ def _check(
         text_only=reading.counts["text_only"],
         multi_turn=reading.counts["multi_turn"],
         multi_image=reading.counts["multi_image"],
+        system_added=reading.counts["system_added"],
+        system_replaced=reading.counts["system_replaced"],
     )
 
 
@@ -247,6 +253,9 @@ def _usable(
                 BadRow(sample.where, sample.uid, f"{kind}, and the method is {method}; it fits method: {wanted}")
             )
             continue
+        if config.system_prompt is not None:
+            counts["system_replaced" if has_system(sample.messages) else "system_added"] += 1
+            sample = _under_system(sample, config.system_prompt)
         counts["text_only"] += not sample.images
         counts["multi_image"] += len(sample.images) > 1
         counts["multi_turn"] += sum(m["role"] == "assistant" for m in sample.messages[sample.prompt :]) > 1
@@ -257,6 +266,17 @@ def _usable(
             bad.append(BadRow(sample.where, sample.uid, f"{weights.path} has no token weights for it"))
             continue
         yield sample
+
+
+def _under_system(sample: Sample, prompt: str) -> Sample:
+    """The row under another system prompt than its own."""
+    added = bool(sample.prompt) and not has_system(sample.messages)
+    return replace(
+        sample,
+        messages=with_system(sample.messages, prompt),
+        rejected=None if sample.rejected is None else with_system(sample.rejected, prompt),
+        prompt=sample.prompt + added,
+    )
 
 
 def _no_answer(sample: Sample, source: TrainingSet) -> str | None:
