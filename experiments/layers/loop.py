@@ -24,10 +24,11 @@ from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.arguments import DEFAULTS
-from vfl.train.backward.after_image import after_image, starts_of
+from vfl.train.backward.after_image import after_image
 from vfl.train.backward.truncate import truncate
 from vfl.train.layers.freeze import FreezeConfig, Freezing
 from vfl.train.layers.learning_rates import own_rates, parameter_groups
+from vfl.train.rows.starts import starts_of
 from vfl.train.rows.table import conversation
 
 ROWS_AT_ONCE = 32
