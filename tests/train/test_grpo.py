@@ -217,6 +217,7 @@ BASE = {"out": "run", "layers": [1], "data": {"train": "rows.json"}, "method": "
         ({"data": {"train": "rows.json", "replay": {"probes": "micro"}}}, r"data\.replay\.data instead"),
         ({"protect": {"how": "kl", "functions": ["ocr"], "anchors": {"probes": "micro"}}}, r"grpo\.beta"),
         ({"layers": {"rule": "gradient", "count": 2}}, "vfl layers"),
+        ({"backward": "after_image"}, "for method: sft and dpo, not grpo"),
     ],
 )
 def test_what_grpo_can_not_do_is_refused_in_a_sentence(changed, named, tmp_path):

@@ -15,7 +15,7 @@ from vfl.train.adapter.card import card
 from vfl.train.assemble import assemble
 from vfl.train.callback.of_recipe import evaluation_callback_of
 from vfl.train.preflight.tables import system_text
-from vfl.train.recipe import Recipe
+from vfl.train.recipe import Recipe, read_recipe
 
 PROMPT = 'Answer "in one word".\nDo {not} explain.'
 
@@ -92,7 +92,7 @@ def test_a_model_without_the_role_is_refused_before_its_rows_are_read(tiny_folde
     with pytest.raises(InputError, match="has no system role"):
         assemble(Recipe.model_validate(values), progress=False)
     with pytest.raises(InputError, match="system_prompt"):
-        Recipe.model_validate({**values, "data": {**values["data"], "system_prompt": " "}})
+        read_recipe({**values, "data": {**values["data"], "system_prompt": " "}})
 
 
 def test_the_card_says_it_and_asks_under_it():

@@ -23,6 +23,7 @@ from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_we
 from vfl.train.adapter.lora import DEFAULTS, build_lora
 from vfl.train.anchors import Anchors
 from vfl.train.arguments import trainer_arguments
+from vfl.train.backward.after_image import Shortened
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
 from vfl.train.field_values import checked
@@ -108,6 +109,12 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if args.process_index == 0:
         warn_of_unused(recipe.data)
     stage = _zero_stage(args)
+    short = recipe.backward is not None
+    if stage == 3 and short:
+        raise InputError(
+            "backward: after_image runs the layers twice a step, and under ZeRO-3 that is not supported: use "
+            "deepspeed: zero2, or set backward: whole."
+        )
     if stage == 3 and recipe.adapter is not None:
         raise InputError("An adapter can't be trained further under ZeRO-3, which spreads it: use deepspeed: zero2.")
     if stage == 3 and recipe.method == "grpo":
@@ -177,7 +184,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             args=args,
             train_dataset=prepared.rows,
             peft_config=lora if recipe.adapter is None else None,
-            **_of_method(recipe, encoder, processor, show_always=mixed),
+            **_of_method(recipe, encoder, processor, show_always=mixed, starts=short),
         )
     except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -204,15 +211,17 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if recipe.freeze is not None:
         steps = launch_facts(args, len(prepared.rows)).total_steps
         trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
+    if recipe.backward is not None:
+        trainer.shortened = Shortened(vlm.parts.decoder, recipe.backward.whole_every)
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
 
 
-def _of_method(recipe: Recipe, encoder: ConversationEncoder, processor: Any, *, show_always: bool) -> dict[str, Any]:
+def _of_method(recipe: Recipe, encoder: ConversationEncoder, processor: Any, **how: bool) -> dict[str, Any]:
     """What the trainer of the recipe's method reads rows with, and what it is told besides."""
     if recipe.method == "sft":
-        return {"processing_class": processor, "data_collator": Collator(encoder, show_always=show_always)}
+        return {"processing_class": processor, "data_collator": Collator(encoder, **how)}
     if recipe.method == "dpo":
-        return {"processing_class": processor, "data_collator": PreferenceCollator(encoder)}
+        return {"processing_class": processor, "data_collator": PreferenceCollator(encoder, **how)}
     # It writes its questions itself, and pads them on the side that answers do not grow on.
     processor.tokenizer.padding_side = "left"
     if encoder.template is not None:
