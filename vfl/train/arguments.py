@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl import DPOConfig, GRPOConfig, SFTConfig
+from trl import DPOConfig, GRPOConfig, KTOConfig, SFTConfig
 
 from vfl.errors import InputError
 from vfl.io.did_you_mean import did_you_mean
@@ -18,7 +18,7 @@ from vfl.train.recipe import Recipe
 
 ZERO = Path(__file__).parent / "deepspeed"
 CHECKPOINTS = "checkpoints"
-CONFIGS = {"sft": SFTConfig, "dpo": DPOConfig, "grpo": GRPOConfig}
+CONFIGS = {"sft": SFTConfig, "dpo": DPOConfig, "kto": KTOConfig, "grpo": GRPOConfig}
 
 # The recipe of the paper (arXiv 2509.24791), as far as it is known.
 DEFAULTS: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,9 @@ from vfl.train.layers.rules import check_count
 from vfl.train.layers.thin import thinned
 from vfl.train.preflight.processes import launch_facts
 from vfl.train.recipe import DataConfig, Recipe, TrainingSet
-from vfl.train.rows.collate import Collator, PreferenceCollator
+from vfl.train.rows.collate import Collator, LabelCollator, PreferenceCollator
 from vfl.train.rows.prepare import check_paths, prepare
-from vfl.train.rows.prepared import Prepared
+from vfl.train.rows.prepared import Prepared, shuffled
 from vfl.train.rows.questions import QuestionCollator, check_encoder
 from vfl.train.rows.replay import with_old_rows
 from vfl.train.rows.table import ANCHOR
@@ -169,13 +169,18 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
     blind = prepared.image.count(0)  # old rows too
     mixed = blind > 0 and stage == 3
-    if mixed and recipe.method == "dpo":
+    if mixed and recipe.method in ("dpo", "kto"):
         raise InputError(
             f"{blind} rows have no image, and under ZeRO-3 a batch without one would leave the "
             "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
         )
     if recipe.method == "grpo":
         _check_questions(prepared, args)
+    if recipe.method == "kto":
+        _check_labels(prepared, args)
+        prepared = shuffled(prepared, recipe.seed)  # TRL reads them in one order, epoch after epoch
+        # By this column it takes rows for pairs.
+        prepared = replace(prepared, rows=prepared.rows.remove_columns("rejected"))
     if mixed:
         logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
     try:
@@ -222,12 +227,30 @@ def _of_method(recipe: Recipe, encoder: ConversationEncoder, processor: Any, **h
         return {"processing_class": processor, "data_collator": Collator(encoder, **how)}
     if recipe.method == "dpo":
         return {"processing_class": processor, "data_collator": PreferenceCollator(encoder, **how)}
+    if recipe.method == "kto":
+        return {"processing_class": processor, "data_collator": LabelCollator(encoder)}
     # It writes its questions itself, and pads them on the side that answers do not grow on.
     processor.tokenizer.padding_side = "left"
     if encoder.template is not None:
         processor.chat_template = encoder.template
     rewards = (recipe.grpo or GrpoConfig()).rewards
     return {"processing_class": processor, "reward_funcs": reward_functions(list(rewards), encoder.family)}
+
+
+def _check_labels(prepared: Prepared, args: Any) -> None:
+    """Raise InputError for rows that have nothing to be compared with."""
+    good, rows = sum(prepared.rows["label"]), len(prepared.rows)
+    if good in (0, rows):
+        raise InputError(
+            f"All {rows} answers are {'good' if good else 'bad'}, and kto tells good ones from bad ones: add rows of "
+            "the other kind" + (", or use method: sft." if good else ".")
+        )
+    size = args.per_device_train_batch_size
+    if size == 1 or (args.world_size == 1 and rows % size == 1 and not args.dataloader_drop_last):
+        raise InputError(
+            f"{rows} rows in batches of {size} leave a row alone in its batch, and kto measures how far the model has "
+            "moved by the answers of the others: take another trainer.per_device_train_batch_size."
+        )
 
 
 def _check_questions(prepared: Prepared, args: Any) -> None:

@@ -117,7 +117,7 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
     # whole answers: which of their tokens count is another matter
     batch = parts.trainer.data_collator([{**row, "weights": None} for row in first])
     mask = batch["labels"] != -100 if recipe.method == "sft" else batch["completion_mask"] > 0
-    sides = (False,) if recipe.method == "sft" else (False, True)
+    sides = (False, True) if recipe.method == "dpo" else (False,)
     checked_sides = [(row, rejected) for rejected in sides for row in first]
     count = len(checked_sides)  # a blank row that was added has no answers to expect
     return audit_loss(

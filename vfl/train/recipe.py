@@ -210,7 +210,7 @@ class Recipe(_Strict):
     trust_remote_code: bool = False
     adapter: Path | None = Field(default=None, description="folder of an adapter of this model, to train it further")
     out: Path
-    method: Literal["sft", "dpo", "grpo"] = "sft"
+    method: Literal["sft", "dpo", "kto", "grpo"] = "sft"
     grpo: GrpoConfig | None = Field(
         default=None, description="with method: grpo: rewards, and fields of TRL's GRPOConfig about sampling and loss"
     )
@@ -296,8 +296,28 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _weighs_single_answers(self) -> Self:
         if self.method != "sft" and self.data.token_weights is not None:
-            what = {"dpo": "dpo compares two", "grpo": "grpo learns from answers that it samples"}[self.method]
+            what = {
+                "dpo": "dpo compares two",
+                "kto": "kto takes good and bad ones",
+                "grpo": "grpo learns from answers that it samples",
+            }[self.method]
             raise ValueError(f"data.token_weights weigh the tokens of one answer, and {what}: use method: sft")
+        return self
+
+    @model_validator(mode="after")
+    def _takes_labels(self) -> Self:
+        if self.method != "kto":
+            return self
+        if self.evaluation.heldout:
+            raise ValueError(
+                "kto's loss of a row depends on those beside it, so held-out rows have none of their own: measure "
+                "accuracy with evaluation.data"
+            )
+        if self.layers.by_data:
+            raise ValueError(
+                f"layers.rule {self.layers.rule} reads the loss of all answers, and kto's rows hold bad ones: rank the "
+                "layers by the good ones with `vfl layers`, and write the list"
+            )
         return self
 
     @model_validator(mode="after")
@@ -327,7 +347,7 @@ class Recipe(_Strict):
         if self.protect is None or self.protect.how != "kl":
             return self
         if self.method != "sft":
-            own = {"dpo": "trainer.beta", "grpo": "grpo.beta"}[self.method]
+            own = "grpo.beta" if self.method == "grpo" else "trainer.beta"
             raise ValueError(f"protect.how: kl is for method: sft; {self.method} has a KL term of its own ({own})")
         start, bias = self.lora.get("init_lora_weights", True), self.lora.get("bias", "none")
         if start not in (True, False, "gaussian") or bias != "none":

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from trl import DPOTrainer, GRPOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, SFTTrainer
 
 from vfl.errors import InputError
 from vfl.train.adapter.files import readable
@@ -146,8 +146,12 @@ class LayerDPOTrainer(_Adapted, DPOTrainer):
     """`DPOTrainer` for `vfl train`."""
 
 
+class LayerKTOTrainer(_Adapted, KTOTrainer):
+    """`KTOTrainer` for `vfl train`."""
+
+
 class LayerGRPOTrainer(_Adapted, SampledAnswers, GRPOTrainer):
     """`GRPOTrainer` for `vfl train`."""
 
 
-TRAINERS = {"sft": LayerSFTTrainer, "dpo": LayerDPOTrainer, "grpo": LayerGRPOTrainer}
+TRAINERS = {"sft": LayerSFTTrainer, "dpo": LayerDPOTrainer, "kto": LayerKTOTrainer, "grpo": LayerGRPOTrainer}

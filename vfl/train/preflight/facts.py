@@ -108,6 +108,7 @@ class DataFacts(_Facts):
     system_prompt: str | None = None  # of every row
     system_added: int = 0  # rows that had none
     system_replaced: int = 0  # rows that had one of their own
+    desirable: int | None = None  # under kto, rows whose answer is good
     matches: dict[str, int] = {}  # under grpo, rows of each match kind
     text_only: int = 0
     multi_turn: int = 0
@@ -162,7 +163,7 @@ class Preflight(_Facts):
     """Everything that is known before the first step; what was not measured is None."""
 
     schema_version: Literal[1] = 1
-    method: Literal["sft", "dpo", "grpo"]
+    method: Literal["sft", "dpo", "kto", "grpo"]
     model: ModelFacts
     arm: ArmFacts
     adapted: tuple[TowerModules, ...]

@@ -102,7 +102,7 @@ def sample_round(
         temperature=args.temperature,
         beta=args.beta,
         loss=args.loss_type,
-        rewards={**rewards},
+        rewards={str(part): weight for part, weight in rewards.items()},
         sampled=len(said),
         reward=sum(earned) / len(earned),
         questions=tuple(

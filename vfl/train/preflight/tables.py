@@ -78,6 +78,8 @@ def data_text(data: DataFacts) -> str:
     text += f", skipped: {', '.join(left)}" if left else ""
     text += f"; {', '.join(kinds)}" if kinds else ""
     text += f"; {data.weighed:.1%} of the answer tokens have a weight" if data.weighed is not None else ""
+    if data.desirable is not None:
+        text += f"; {data.desirable:,} with a good answer, {data.used - data.desirable:,} with a bad one"
     epoch = data.new + data.replay + data.anchors
     text += "".join(f"; {_set_text(each, epoch)}" for each in data.sets)
     for count, what in ((data.replay, "old rows replayed"), (data.anchors, "anchor rows")):

@@ -115,6 +115,7 @@ def _mixed(config: DataConfig, parts: list[Prepared], seed: int) -> Prepared:
         system_added=sum(each.system_added for each in facts),
         system_replaced=sum(each.system_replaced for each in facts),
         weighed=weighed,
+        desirable=_desirable(parts),
         matches=dict(sum((Counter(each.matches) for each in facts), Counter())),
         files={name: digest for each in facts for name, digest in each.files.items()},
         sets=tuple(
@@ -123,6 +124,11 @@ def _mixed(config: DataConfig, parts: list[Prepared], seed: int) -> Prepared:
         ),
     )
     return joined(list(zip(parts, chosen, strict=True)), together)
+
+
+def _desirable(parts: list[Prepared]) -> int | None:
+    counts = [part.facts.desirable for part in parts]
+    return None if None in counts else sum(count for count in counts if count is not None)
 
 
 def _usable(each: SetOnDisk, config: DataConfig, bad: int, too_long: int, errors: Path | None) -> Prepared:
@@ -146,6 +152,7 @@ def _usable(each: SetOnDisk, config: DataConfig, bad: int, too_long: int, errors
         system_added=checked.system_added,
         system_replaced=checked.system_replaced,
         weighed=None if config.token_weights is None else _share(rows["weights"]),
+        desirable=sum(rows["label"]) if rows["label"][0] is not None else None,
         matches=dict(Counter(kind for kind in rows["match"] if kind is not None)),
         files=each.files,
     )

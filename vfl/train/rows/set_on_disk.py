@@ -37,11 +37,11 @@ from vfl.models.system_turn import has_system, with_system
 from vfl.train.recipe import DataConfig, TrainingSet
 from vfl.train.rows.audited import audited
 from vfl.train.rows.questions import measured
-from vfl.train.rows.table import write_rows
+from vfl.train.rows.table import label_of, write_rows
 from vfl.train.rows.weights import OtherTokensError
 
 KIND, ROWS, CHECKED = "rows", "rows.arrow", "checked.json"
-CHECKS = "audited, weighed, matched, images by place"  # changed with what is done, so that all rows are checked again
+CHECKS = "audited, weighed, matched, labelled, images by place"  # changed with it, so that rows are checked again
 BATCH = 16  # rows that a worker encodes at a time
 FEW = 8  # batches that are no work for one more process
 LOOKING = 16  # threads that look at files: a shared disk takes its time
@@ -208,7 +208,8 @@ def _check(
     samples = progress_bar(
         _usable(source, config, method, reading, weights), "reading rows", unit="row", disable=not progress, leave=False
     )
-    rows = write_rows(samples, folder / ROWS, weights, source.match if method == "grpo" else None)
+    match = source.match if method == "grpo" else None
+    rows = write_rows(samples, folder / ROWS, weights, match, labelled=method == "kto")
     checked = list(_check_all(rows, encoder, method, config.workers, progress)) if len(rows) else []
     refused = {number: row.reason for number, row in enumerate(checked) if row.reason}
     absent = [json.dumps(str(row.missing)) for row in reading.bad if row.missing is not None]
@@ -259,7 +260,7 @@ def _usable(
         counts["text_only"] += not sample.images
         counts["multi_image"] += len(sample.images) > 1
         counts["multi_turn"] += sum(m["role"] == "assistant" for m in sample.messages[sample.prompt :]) > 1
-        if method == "grpo" and (reason := _no_answer(sample, source)):
+        if reason := _no_signal(sample, source, method):
             bad.append(BadRow(sample.where, sample.uid, reason))
             continue
         if weights is not None and sample not in weights:
@@ -279,10 +280,13 @@ def _under_system(sample: Sample, prompt: str) -> Sample:
     )
 
 
-def _no_answer(sample: Sample, source: TrainingSet) -> str | None:
-    """Why sampled answers can't be compared with a row's own."""
+def _no_signal(sample: Sample, source: TrainingSet, method: str) -> str | None:
+    """Why a row can't be learned from by its method: answers that can't be judged, or a label that is not there."""
     try:
-        right_answer(sample.messages, source.match or "auto", len(sample.images))
+        if method == "grpo":
+            right_answer(sample.messages, source.match or "auto", len(sample.images))
+        if method == "kto":
+            label_of(sample)
     except InputError as error:
         return str(error)
     return None
