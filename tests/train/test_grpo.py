@@ -18,6 +18,7 @@ from vfl.train.check import preflight_of
 from vfl.train.grpo.arguments import check_resumed, period
 from vfl.train.grpo.rewards import Asked, Shown, reward_of
 from vfl.train.grpo.sampling import QuestionSampler, SampledAnswers, trained_as_before
+from vfl.train.preflight.facts import Preflight
 from vfl.train.preflight.processes import launch_facts
 from vfl.train.preflight.sampled_round import asked_alone, log_probs, log_probs_of_loss
 from vfl.train.recipe import Recipe, read_recipe
@@ -101,6 +102,10 @@ def test_preflight_and_card_say_what_is_sampled_and_rewarded(whole):
     assert (flight["launch"]["generations"], flight["launch"]["global_batch"]) == (8, 16)
     assert flight["launch"]["steps_per_epoch"] == 2
     first = flight["grpo"]["questions"][0]
+    known = Preflight.load(whole / "preflight.json")
+    assert not [text for text in known.warnings if "earned" in text]
+    nothing = known.model_copy(update={"grpo": known.grpo.model_copy(update={"reward": 0.0})})
+    assert any("None of 16 sampled answers earned anything" in text for text in nothing.warnings)
     assert first["expected"] == "2"
     assert first["prompt_tail"].endswith("assistant\n")
     assert len(first["sampled"]) == 8

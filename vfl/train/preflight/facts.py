@@ -196,6 +196,12 @@ class Preflight(_Facts):
     @property
     def warnings(self) -> tuple[str, ...]:
         warnings = self.launch.warnings + self.notes
+        if self.grpo is not None and self.grpo.reward == 0:
+            warnings += (
+                f"None of {self.grpo.sampled} sampled answers earned anything, and nothing is learned from such: see "
+                "above what they say and how it is compared (data.match), raise grpo.num_generations, or train with "
+                "method: sft first.",
+            )
         if self.audit is not None and self.audit.unclosed:
             warnings += (
                 f"{self.audit.unclosed} answers have no end token in the loss, so the model would not learn to stop: "
