@@ -36,6 +36,7 @@ from vfl.train.preflight.facts import (
 from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
 from vfl.train.recipe import Recipe
+from vfl.train.rows.packs import PackedCollator
 from vfl.train.rows.table import answers_of
 
 
@@ -55,7 +56,7 @@ def preflight_of(
     trainer = parts.trainer
     audit = audit_first_batch(recipe, parts)
     choice, memory, seconds = _probe(recipe, parts)
-    launch = launch_facts(trainer.args, len(parts.prepared.rows))
+    launch = launch_facts(trainer.args, len(parts.prepared.rows), len(parts.packs or ()))
     lengths = length_histogram(
         parts.prepared.text, parts.prepared.image, recipe.data.max_length, parts.prepared.rows["where"]
     )
@@ -89,11 +90,13 @@ def preflight_of(
         launch=launch,
         data=parts.prepared.facts,
         checkpointing=choice.reason,
+        packing=None if parts.packs is None else parts.packs.sentence(),
         versions=versions(*TRAINING),
         audit=audit,
         lengths=lengths,
         memory=memory,
         time=estimate,
+        notes=() if parts.packs is None else parts.packs.warnings(),
     )
     return flight, choice.checkpointing
 
@@ -130,13 +133,9 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
             ": no step can be tried under ZeRO-3 before the run begins." if asked == "auto" else ", as asked."
         )
         return CheckpointingChoice(on, reason, None), None, None
-    trainer, rows = parts.trainer, parts.prepared.rows
+    trainer = parts.trainer
     device = trainer.args.device
-    longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])[: trainer.args.per_device_train_batch_size]
-    anchors = range(len(rows) - parts.prepared.facts.anchors, len(rows))
-    if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
-        longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
-    batch = trainer.data_collator([rows[n] for n in longest])
+    batch, count, longest = _longest_batch(parts)
     step = probe_step(trainer, batch)
     if asked == "auto":
         choice = choose_checkpointing(parts.peft_model, step, device, reserve=optimizer_bytes(parts.peft_model))
@@ -156,10 +155,27 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
         peak_bytes=memory.peak_bytes,
         device_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
         how=memory.how,
-        rows=len(longest),
-        tokens=rows[longest[0]]["length"],
+        rows=count,
+        tokens=longest,
+        packed=parts.packs is not None,
     )
     return choice, facts, seconds
+
+
+def _longest_batch(parts: Assembly) -> tuple[dict[str, torch.Tensor], int, int]:
+    """The batch of a process that takes most memory; its rows or packs, and the tokens of the longest."""
+    trainer, rows, packs = parts.trainer, parts.prepared.rows, parts.packs
+    size = trainer.args.per_device_train_batch_size
+    if packs is not None:
+        numbers = packs.longest(size)
+        collate = PackedCollator(trainer.data_collator)
+        return collate([packs[number] for number in numbers]), len(numbers), packs.tokens[numbers[0]]
+    lengths = rows["length"][:]
+    longest = sorted(range(len(rows)), key=lambda n: -lengths[n])[:size]
+    anchors = range(len(rows) - parts.prepared.facts.anchors, len(rows))
+    if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
+        longest[-1] = max(anchors, key=lambda n: lengths[n])
+    return trainer.data_collator([rows[n] for n in longest]), len(longest), lengths[longest[0]]
 
 
 def probe_step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:

@@ -198,6 +198,10 @@ class Recipe(_Strict):
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
+    packing: bool = Field(
+        default=False,
+        description="several short rows in one sequence of at most data.max_length tokens, where none sees another",
+    )
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
@@ -239,6 +243,16 @@ class Recipe(_Strict):
     def _weighs_single_answers(self) -> Self:
         if self.method == "dpo" and self.data.token_weights is not None:
             raise ValueError("data.token_weights weigh the tokens of one answer, and dpo compares two: use method: sft")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_up_to_a_length(self) -> Self:
+        if not self.packing:
+            return self
+        if self.method == "dpo":
+            raise ValueError("packing is for method: sft; dpo compares two answers, each of which is a row by itself")
+        if self.data.max_length is None:
+            raise ValueError("packing fills sequences up to data.max_length: give that many tokens, such as 4096")
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from vfl.train.checkpoints import WholeCheckpoints
 from vfl.train.layers.freeze import Freezing
 from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.nonfinite import FiniteSteps
+from vfl.train.packed import PackedLoss
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
         """TRL reports model and machine to the hub; nothing leaves this one unasked."""
 
 
-class LayerSFTTrainer(_Adapted, AnchoredLoss, SFTTrainer):
+class LayerSFTTrainer(_Adapted, AnchoredLoss, PackedLoss, SFTTrainer):
     """`SFTTrainer` for `vfl train`: a step's loss is the mean over its answer tokens, however they are batched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -71,6 +71,7 @@ class MemoryFacts(_Facts):
     how: str  # how it was measured, in words
     rows: int
     tokens: int  # of the longest row
+    packed: bool = False  # the rows are packs of rows
 
 
 class SetFacts(_Facts):
@@ -127,6 +128,7 @@ class Preflight(_Facts):
     data: DataFacts
     checkpointing: str  # a sentence: whether layers are recomputed, and why
     versions: dict[str, str]
+    packing: str | None = None  # a sentence: how many packs the rows lie in, and how full these are
     audit: LossAudit | None = None
     lengths: LengthHistogram | None = None
     memory: MemoryFacts | None = None

@@ -81,7 +81,8 @@ def _set_text(each: SetFacts, epoch: int) -> str:
 
 def memory_text(memory: MemoryFacts) -> str:
     device = "" if memory.device_bytes is None else f" of {size_text(memory.device_bytes)}"
-    rows = "1 row" if memory.rows == 1 else f"{memory.rows} rows"
+    what = "pack" if memory.packed else "row"
+    rows = f"1 {what}" if memory.rows == 1 else f"{memory.rows} {what}s"
     return f"{size_text(memory.peak_bytes)}{device} at the peak of {rows} of {memory.tokens:,} tokens ({memory.how})"
 
 
@@ -94,13 +95,15 @@ def time_text(time: TimeEstimate) -> str:
 
 def batch_text(launch: LaunchFacts) -> str:
     return (
-        f"{launch.global_batch:,} rows a step = {launch.micro_batch} a process x {launch.accumulation} accumulated "
-        f"x {launch.world_size} process{'' if launch.world_size == 1 else 'es'}"
+        f"{launch.global_batch:,} {launch.unit} a step = {launch.micro_batch} a process x {launch.accumulation} "
+        f"accumulated x {launch.world_size} process{'' if launch.world_size == 1 else 'es'}"
     )
 
 
 def steps_text(launch: LaunchFacts) -> str:
-    return f"{launch.total_steps:,} = {launch.epochs:g} epochs of {launch.steps_per_epoch:,} over {launch.rows:,} rows"
+    packs = f" in {launch.packs:,} packs" if launch.packs else ""
+    steps = f"{launch.total_steps:,} = {launch.epochs:g} epochs of {launch.steps_per_epoch:,}"
+    return f"{steps} over {launch.rows:,} rows{packs}"
 
 
 def processes_text(launch: LaunchFacts) -> str:
@@ -169,7 +172,8 @@ def _model(flight: Preflight) -> RenderableType:
     rows += [("Why", flight.arm.reason)] if flight.arm.reason else []
     rows += [("Protected", flight.arm.protected)] if flight.arm.protected else []
     rows += [("Frozen", flight.arm.frozen)] if flight.arm.frozen else []
-    return _pairs([*rows, ("Backward", backward_text(flight)), ("Data", data_text(flight.data))])
+    rows += [("Backward", backward_text(flight)), ("Data", data_text(flight.data))]
+    return _pairs([*rows, ("Packing", flight.packing)] if flight.packing else rows)
 
 
 def _modules(flight: Preflight) -> RenderableType:
