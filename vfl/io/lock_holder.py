@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 from filelock import SoftFileLock, Timeout
 
+from vfl.io.disk import try_to_write
+
 AT_ONCE, UNSURE = 0.5, 5.0
 """Seconds for a lock whose holder lives, and for one whose holder does not, or can't be read: a process that was killed
 while it took a dead one's lock over leaves what is seen to stand still for two seconds before it is taken over, too."""
@@ -31,7 +33,7 @@ def take(lock: SoftFileLock) -> bool:
         except Timeout:
             if _may_live(file):
                 return False
-            _try_to_write(file)
+            try_to_write(file)  # on a full disk, the lock of a dead process can't be taken over
             if seconds == UNSURE and before is not None:
                 _disown(file, before)
         else:
@@ -78,15 +80,6 @@ def _is_open(file: Path) -> bool:
             if any(opened.path == path for opened in process.open_files()):
                 return True
     return False
-
-
-def _try_to_write(lock: Path) -> None:
-    """Raises the system's error on a full disk, where the lock of a dead process can't be taken over."""
-    attempt = lock.with_name(f"{lock.name}.{os.getpid()}.tmp")
-    try:
-        attempt.write_bytes(b"0" * 4096)
-    finally:
-        attempt.unlink(missing_ok=True)
 
 
 def _may_live(file: Path) -> bool:
