@@ -95,6 +95,13 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
             self.optimizer = kind(groups, **options)
         return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer does, unless the run resumes behind its last step: in mid-epoch Trainer would take another."""
+        if self.state.global_step < self.state.max_steps:  # type: ignore[attr-defined]
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+        else:
+            self.control.should_training_stop = True  # type: ignore[attr-defined]
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Forward and backward pass of one batch, without the layers that are frozen by now."""
         if self.freezing is None:
