@@ -136,7 +136,7 @@ class PackedLoss:
 
 @contextmanager
 def states_of(norm: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """What the final norm returns, call by call; the hook is gone afterwards."""
+    """What the final norm returns, call by call, which are parts of one sequence; the hook is gone afterwards."""
     seen: list[torch.Tensor] = []
     handle = norm.register_forward_hook(lambda module, args, output: seen.append(output))
     try:

@@ -20,6 +20,7 @@ from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, Quantize, SomeNames, several, split, switch
 from vfl.loading.beds import EMBEDDED_ID
+from vfl.train.backward.config import BackwardConfig, in_short
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
@@ -202,6 +203,9 @@ class Recipe(_Strict):
         default=False,
         description="several short rows in one sequence of at most data.max_length tokens, where none sees another",
     )
+    backward: Annotated[BackwardConfig | None, BeforeValidator(in_short)] = Field(
+        default=None, description="after_image: most steps' backward pass ends at the image; or whole"
+    )
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
@@ -240,6 +244,28 @@ class Recipe(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _trains_what_the_backward_pass_reaches(self) -> Self:
+        if self.backward is None:
+            return self
+        if self.also_adapt:
+            raise ValueError(
+                "backward: after_image gives nothing before the decoder a gradient, and also_adapt: "
+                f"{', '.join(self.also_adapt)} trains what is there: leave one of the two out"
+            )
+        if self.checkpointing == "on" and not self.backward.whole_every:
+            raise ValueError(
+                "backward: after_image reads the image's keys from a cache, which checkpointed layers don't have, and "
+                "with whole_every: 0 every step does: leave checkpointing out, or set backward: whole"
+            )
+        for key in ("modules_to_save", "trainable_token_indices"):
+            if self.lora.get(key):
+                raise ValueError(
+                    f"backward: after_image is for LoRA in the decoder's layers, and lora.{key} trains other weights: "
+                    "leave one of the two out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _weighs_single_answers(self) -> Self:
         if self.method == "dpo" and self.data.token_weights is not None:
             raise ValueError("data.token_weights weigh the tokens of one answer, and dpo compares two: use method: sft")
@@ -251,6 +277,11 @@ class Recipe(_Strict):
             return self
         if self.method == "dpo":
             raise ValueError("packing is for method: sft; dpo compares two answers, each of which is a row by itself")
+        if self.backward is not None:
+            raise ValueError(
+                "packing lays rows behind each other, and backward: after_image runs everything up to the image first, "
+                "which in a pack would be the other rows' answers: leave one of the two out"
+            )
         if self.data.max_length is None:
             raise ValueError("packing fills sequences up to data.max_length: give that many tokens, such as 4096")
         return self
