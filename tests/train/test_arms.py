@@ -338,7 +338,7 @@ def test_runs_of_other_lengths_or_items_are_not_compared(plan):
     finish(study.runs[1], right(0.5), steps=11)
     with pytest.raises(InputError, match=r"full.* took 11 steps of 16 rows, function.* took 10"):
         summarise(study)
-    (study.runs[1].folder / "evaluation.json").unlink()
+    (study.runs[1].folder / "report.html").unlink()
     finish(study.runs[2], right(0.5, items=ITEMS[1:]))
     with pytest.raises(InputError, match="not asked the same items"):
         summarise(study)
