@@ -59,6 +59,9 @@ OURS = {
     "model_init_kwargs": "model, dtype, attention, revision",
     "chat_template_path": "chat_template",
     "eos_token": "chat_template",
+    "packing": "packing",
+    "packing_strategy": "packing",
+    "padding_free": "packing",
     # Rows are read, encoded and batched here, not by TRL.
     **dict.fromkeys(
         (
@@ -68,11 +71,8 @@ OURS = {
             "dataset_num_proc",
             "dataset_text_field",
             "eval_packing",
-            "packing",
-            "packing_strategy",
             "pad_to_multiple_of",
             "pad_token",
-            "padding_free",
             "precompute_ref_batch_size",
             "precompute_ref_log_probs",
             "remove_unused_columns",

@@ -38,9 +38,11 @@ from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
 from vfl.train.layers.rules import check_count
 from vfl.train.layers.thin import thinned
-from vfl.train.preflight.processes import launch_facts
+from vfl.train.packed import Packing
+from vfl.train.preflight.processes import LaunchFacts, launch_facts
 from vfl.train.recipe import DataConfig, Recipe, TrainingSet
 from vfl.train.rows.collate import Collator, LabelCollator, PreferenceCollator
+from vfl.train.rows.packs import Packs
 from vfl.train.rows.prepare import check_paths, prepare
 from vfl.train.rows.prepared import Prepared, shuffled
 from vfl.train.rows.questions import QuestionCollator, check_encoder
@@ -48,6 +50,7 @@ from vfl.train.rows.replay import with_old_rows
 from vfl.train.rows.table import ANCHOR
 from vfl.train.rows.weights import warn_of_unused
 from vfl.train.trainers import TRAINERS
+from vfl.train.try_packing import check_packing, packs_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class Assembly:
         prepared: the training rows.
         trainer: a TRL trainer; its `model` is the PEFT model.
         zero_stage: DeepSpeed's ZeRO stage, 0 without.
+        packs: the training rows in packs; None where each is a sequence by itself.
         heldout: rows whose loss is measured.
     """
 
@@ -79,6 +83,7 @@ class Assembly:
     prepared: Prepared
     trainer: Any
     zero_stage: int
+    packs: Packs | None = None
     decision: LayerDecision | None = None
     protection: Protection | None = None
     heldout: Prepared | None = None
@@ -109,6 +114,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if args.process_index == 0:
         warn_of_unused(recipe.data)
     stage = _zero_stage(args)
+    if recipe.packing:
+        check_packing(recipe, args, stage)
     short = recipe.backward is not None
     if stage == 3 and short:
         raise InputError(
@@ -161,9 +168,11 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         check_encoder(encoder)
     prepared = _prepared(recipe, vlm, encoder, args, progress)
     heldout = _held_out(recipe, encoder, args, progress) if recipe.evaluation.heldout else None
+    packs = packs_of(recipe, vlm, encoder, prepared) if recipe.packing else None
+    launch = launch_facts(args, len(prepared.rows), len(packs or ()))
     decision = None
     if choice.by_data:
-        decision = _decided(recipe, vlm, identity, prepared, encoder, args, options, protection)
+        decision = _decided(recipe, vlm, identity, prepared, encoder, args, launch, options, protection)
         layers = list(decision.layers)
         _check_freeze(recipe, layers, vlm)
         lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
@@ -214,11 +223,12 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if recipe.protect is not None and recipe.protect.how == "kl":
         trainer.anchors = Anchors(vlm, prepared.rows, recipe.protect.beta)
     if recipe.freeze is not None:
-        steps = launch_facts(args, len(prepared.rows)).total_steps
-        trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
+        trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, launch.total_steps)
+    if packs is not None:
+        trainer.packs, trainer.packing = packs, Packing(vlm, encoder.pad)
     if recipe.backward is not None:
         trainer.shortened = Shortened(vlm.parts.decoder, recipe.backward.whole_every)
-    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
+    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, packs, decision, protection, heldout)
 
 
 def _of_method(recipe: Recipe, encoder: ConversationEncoder, processor: Any, **how: bool) -> dict[str, Any]:
@@ -297,12 +307,13 @@ def _decided(
     prepared: Prepared,
     encoder: ConversationEncoder,
     args: Any,
+    launch: LaunchFacts,
     options: dict[str, Any],
     protection: Protection | None,
 ) -> LayerDecision:
     """The first process' choice, by its own rows, for all: rounding must not part the ranks."""
     decision = None
-    launch = launch_facts(args, len(prepared.rows))
+    rows_a_pack = round(launch.rows / launch.packs) if launch.packs else 1
     if args.process_index == 0:
         new = prepared.rows.select(range(prepared.facts.new))  # old rows ask for no change
         new = new.remove_columns([name for name in (ANCHOR,) if name in new.column_names])
@@ -316,7 +327,7 @@ def _decided(
             lora=options,
             steps=launch.total_steps,
             learning_rate=args.learning_rate,
-            batch=args.per_device_train_batch_size,
+            batch=args.per_device_train_batch_size * rows_a_pack,
             seed=recipe.seed,
             barred=protection.barred if protection else (),
         )

@@ -44,6 +44,7 @@ from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
 from vfl.train.preflight.sampled_round import Round, forget_round, sample_round
 from vfl.train.recipe import Recipe
+from vfl.train.rows.packs import PackedCollator
 from vfl.train.rows.table import answers_of
 from vfl.train.trainers import LayerGRPOTrainer
 
@@ -65,7 +66,7 @@ def preflight_of(
     sampled = _sampled(recipe, parts) if recipe.method == "grpo" else None
     audit = audit_first_batch(recipe, parts) if sampled is None else None
     choice, memory, seconds, short = _probe(recipe, parts, sampled)
-    launch = launch_facts(trainer.args, len(parts.prepared.rows))
+    launch = launch_facts(trainer.args, len(parts.prepared.rows), len(parts.packs or ()))
     lengths = length_histogram(
         parts.prepared.text, parts.prepared.image, recipe.data.max_length, parts.prepared.rows["where"]
     )
@@ -99,6 +100,7 @@ def preflight_of(
         launch=launch,
         data=parts.prepared.facts,
         checkpointing=choice.reason,
+        packing=None if parts.packs is None else parts.packs.sentence(),
         after_image=short,
         versions=versions(*TRAINING),
         audit=audit,
@@ -106,6 +108,7 @@ def preflight_of(
         lengths=lengths,
         memory=memory,
         time=estimate,
+        notes=() if parts.packs is None else parts.packs.warnings(),
     )
     return flight, choice.checkpointing
 
@@ -154,13 +157,9 @@ def _probe(
             ": no step can be tried under ZeRO-3 before the run begins." if asked == "auto" else ", as asked."
         )
         return CheckpointingChoice(on, reason, None), None, None, None
-    trainer, rows = parts.trainer, parts.prepared.rows
+    trainer = parts.trainer
     device = trainer.args.device
-    longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])[: trainer.args.per_device_train_batch_size]
-    anchors = range(len(rows) - parts.prepared.facts.anchors, len(rows))
-    if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
-        longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
-    batch = trainer.data_collator([rows[n] for n in longest]) if sampled is None else sampled.batch
+    batch, count, longest = _longest_batch(parts, sampled)
     shortened = trainer.shortened
     share = None if shortened is None else share_after_image(trainer, parts.vlm, batch)
     step = probe_step(trainer, batch, sampled=sampled is not None)
@@ -178,16 +177,17 @@ def _probe(
             part = 1 / shortened.whole_every
             seconds = part * seconds + (1 - part) * short_seconds
     _forget(trainer)
-    peak, tokens = memory.peak_bytes, rows[longest[0]]["length"]
+    peak = memory.peak_bytes
     if sampled is not None:
-        peak, tokens = max(peak, sampled.memory.peak_bytes), tokens + trainer.args.max_completion_length
+        peak, longest = max(peak, sampled.memory.peak_bytes), longest + trainer.args.max_completion_length
         seconds += sampled.seconds / rounds(trainer.args)
     facts = MemoryFacts(
         peak_bytes=peak,
         device_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
         how=memory.how,
-        rows=len(longest),
-        tokens=tokens,
+        rows=count,
+        tokens=longest,
+        packed=parts.packs is not None,
     )
     return (
         choice,
@@ -195,6 +195,27 @@ def _probe(
         seconds,
         None if share is None else AfterImageFacts(whole_every=shortened.whole_every, tokens=share),
     )
+
+
+def _longest_batch(parts: Assembly, sampled: Round | None) -> tuple[dict[str, torch.Tensor], int, int]:
+    """The batch of a process that takes most memory; its rows or packs, and the tokens of the longest.
+
+    Args:
+        sampled: a round of answers, whose questions are the longest; the length is then that of the question.
+    """
+    trainer, rows, packs = parts.trainer, parts.prepared.rows, parts.packs
+    size = trainer.args.per_device_train_batch_size
+    if packs is not None:
+        numbers = packs.longest(size)
+        collate = PackedCollator(trainer.data_collator)
+        return collate([packs[number] for number in numbers]), len(numbers), packs.tokens[numbers[0]]
+    lengths = rows["length"][:]
+    longest = sorted(range(len(rows)), key=lambda n: -lengths[n])[:size]
+    anchors = range(len(rows) - parts.prepared.facts.anchors, len(rows))
+    if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
+        longest[-1] = max(anchors, key=lambda n: lengths[n])
+    batch = trainer.data_collator([rows[n] for n in longest]) if sampled is None else sampled.batch
+    return batch, len(longest), lengths[longest[0]]
 
 
 _NO_ROOM = (

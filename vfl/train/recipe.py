@@ -227,6 +227,10 @@ class Recipe(_Strict):
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
+    packing: bool = Field(
+        default=False,
+        description="several short rows in one sequence of at most data.max_length tokens, where none sees another",
+    )
     backward: Annotated[BackwardConfig | None, BeforeValidator(in_short)] = Field(
         default=None, description="after_image: most steps' backward pass ends at the image; or whole"
     )
@@ -339,6 +343,24 @@ class Recipe(_Strict):
             raise ValueError("grpo trains the model that it samples from, and dropout makes two of it: leave it out")
         if self.data.replay is not None and self.data.replay.probes is not None:
             raise ValueError("data.replay.probes are not asked under grpo: replay rows with data.replay.data instead")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_up_to_a_length(self) -> Self:
+        if not self.packing:
+            return self
+        if self.method != "sft":
+            raise ValueError(
+                f"packing is for method: sft; the loss of {self.method} looks at whole answers, each of which is a row "
+                "by itself"
+            )
+        if self.backward is not None:
+            raise ValueError(
+                "packing lays rows behind each other, and backward: after_image runs everything up to the image first, "
+                "which in a pack would be the other rows' answers: leave one of the two out"
+            )
+        if self.data.max_length is None:
+            raise ValueError("packing fills sequences up to data.max_length: give that many tokens, such as 4096")
         return self
 
     @model_validator(mode="after")

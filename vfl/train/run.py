@@ -247,9 +247,9 @@ def _refuse_other_batch(out: Path, flight: Preflight) -> None:
     before = json.loads((out / PREFLIGHT).read_text(encoding="utf-8"))["launch"]
     if before["global_batch"] != flight.launch.global_batch:
         raise InputError(
-            f"The interrupted run in {out} took {before['global_batch']} rows a step with {before['world_size']} "
-            f"processes, this one would take {flight.launch.global_batch} with {flight.launch.world_size}. Start as "
-            "many processes as before, or use --overwrite to begin again."
+            f"The interrupted run in {out} took {before['global_batch']} {flight.launch.unit} a step with "
+            f"{before['world_size']} processes, this one would take {flight.launch.global_batch} with "
+            f"{flight.launch.world_size}. Start as many processes as before, or use --overwrite to begin again."
         )
 
 

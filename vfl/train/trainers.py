@@ -19,6 +19,7 @@ from vfl.train.grpo.sampling import SampledAnswers
 from vfl.train.layers.freeze import Freezing
 from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.nonfinite import FiniteSteps
+from vfl.train.packed import PackedLoss
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,13 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
             self.optimizer = kind(groups, **options)
         return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer does, unless the run resumes behind its last step: in mid-epoch Trainer would take another."""
+        if self.state.global_step < self.state.max_steps:  # type: ignore[attr-defined]
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+        else:
+            self.control.should_training_stop = True  # type: ignore[attr-defined]
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Forward and backward pass of one batch, without the layers that are frozen by now."""
         if self.freezing is None:
@@ -132,7 +140,7 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
         """TRL reports model and machine to the hub; nothing leaves this one unasked."""
 
 
-class LayerSFTTrainer(_Adapted, AnchoredLoss, SFTTrainer):
+class LayerSFTTrainer(_Adapted, AnchoredLoss, PackedLoss, SFTTrainer):
     """`SFTTrainer` for `vfl train`: a step's loss is the mean over its answer tokens, however they are batched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -84,6 +84,7 @@ class MemoryFacts(_Facts):
     how: str  # how it was measured, in words
     rows: int
     tokens: int  # of the longest row
+    packed: bool = False  # the rows are packs of rows
 
 
 class SetFacts(_Facts):
@@ -172,6 +173,7 @@ class Preflight(_Facts):
     checkpointing: str  # a sentence: whether layers are recomputed, and why
     after_image: AfterImageFacts | None = None  # where the backward pass of most steps ends at the image
     versions: dict[str, str]
+    packing: str | None = None  # a sentence: how many packs the rows lie in, and how full these are
     audit: LossAudit | None = None
     grpo: GrpoFacts | None = None
     lengths: LengthHistogram | None = None

@@ -102,7 +102,8 @@ def _set_text(each: SetFacts, epoch: int) -> str:
 
 def memory_text(memory: MemoryFacts) -> str:
     device = "" if memory.device_bytes is None else f" of {size_text(memory.device_bytes)}"
-    rows = "1 row" if memory.rows == 1 else f"{memory.rows} rows"
+    what = "pack" if memory.packed else "row"
+    rows = f"1 {what}" if memory.rows == 1 else f"{memory.rows} {what}s"
     return f"{size_text(memory.peak_bytes)}{device} at the peak of {rows} of {memory.tokens:,} tokens ({memory.how})"
 
 
@@ -114,9 +115,9 @@ def time_text(time: TimeEstimate) -> str:
 
 
 def batch_text(launch: LaunchFacts) -> str:
-    rows = f"{launch.global_batch:,} rows"
+    rows = f"{launch.global_batch:,} {launch.unit}"
     if launch.generations > 1:
-        rows = f"{launch.global_batch:,} answers ({launch.generations} to a question)"
+        rows += f" ({launch.generations} to a question)"
     return (
         f"{rows} a step = {launch.micro_batch} a process x {launch.accumulation} accumulated "
         f"x {launch.world_size} process{'' if launch.world_size == 1 else 'es'}"
@@ -124,7 +125,9 @@ def batch_text(launch: LaunchFacts) -> str:
 
 
 def steps_text(launch: LaunchFacts) -> str:
-    return f"{launch.total_steps:,} = {launch.epochs:g} epochs of {launch.steps_per_epoch:,} over {launch.rows:,} rows"
+    packs = f" in {launch.packs:,} packs" if launch.packs else ""
+    steps = f"{launch.total_steps:,} = {launch.epochs:g} epochs of {launch.steps_per_epoch:,}"
+    return f"{steps} over {launch.rows:,} rows{packs}"
 
 
 def processes_text(launch: LaunchFacts) -> str:
@@ -216,7 +219,8 @@ def _model(flight: Preflight) -> RenderableType:
         rows.append(("System", system_text(flight.data)))
     if flight.grpo is not None:
         rows += [("Answers", sampling_text(flight.grpo)), ("Reward", reward_text(flight.grpo, flight.data.matches))]
-    return _pairs([*rows, ("Backward", backward_text(flight)), ("Data", data_text(flight.data))])
+    rows += [("Backward", backward_text(flight)), ("Data", data_text(flight.data))]
+    return _pairs([*rows, ("Packing", flight.packing)] if flight.packing else rows)
 
 
 def _modules(flight: Preflight) -> RenderableType:

@@ -164,6 +164,7 @@ def _facts(flight: Preflight) -> list[tuple[str, str]]:
         ("batch", words.batch_text(launch)),
         ("steps", words.steps_text(launch)),
     ]
+    rows += [("packing", flight.packing)] if flight.packing else []
     rows += [("memory", words.memory_text(flight.memory))] if flight.memory else []
     rows += [("time", words.time_text(flight.time))] if flight.time else []
     rows += [("model revision", flight.model.revision)] if flight.model.revision else []
