@@ -54,10 +54,16 @@ def task(tmp_path_factory):
     return folder / "train.jsonl"
 
 
+@pytest.fixture(scope="module")
+def embedded():
+    """The model that is not trained itself: adapters come and go."""
+    return vfl.load(None, attention="eager", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("layers", "freeze", "beta"), [("full", {"below": 0.6, "after": 0.5}, None), ([4, 6], None, 2.0)]
 )
-def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path):
+def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, embedded, tmp_path):
     """Losses of six steps, over the end of an epoch, from the same adapter; with some rows as anchors too."""
     recipe = {
         "out": str(tmp_path / "run"),
@@ -80,7 +86,7 @@ def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path)
         recipe["protect"] = {"how": "kl", "beta": beta, "anchors": {"data": str(task), "share": 0.3}}
     parts = assemble(Recipe.model_validate(recipe), progress=False)
     start = trained_state(parts.peft_model)
-    vlm = vfl.load(None, attention="eager", device="cpu")
+    vlm = embedded
     rows = encode(vlm, [parts.prepared.rows[n] for n in range(len(parts.prepared.rows))])
     new = parts.prepared.facts.used
     rows = rows[:new] + as_anchors(vlm, rows[new:])
@@ -99,7 +105,7 @@ def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "sigmoid_sft"])
-def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
+def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, embedded, tmp_path):
     """Losses of four steps, over the end of an epoch, from the same adapter and reference."""
     answers = ("I", "II", "III")
     (tmp_path / "pairs").mkdir()
@@ -132,7 +138,7 @@ def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
     }
     parts = assemble(Recipe.model_validate(recipe), progress=False)
     start = trained_state(parts.peft_model)
-    vlm = vfl.load(None, attention="eager", device="cpu")
+    vlm = embedded
     pairs = pairs_of(vlm, tmp_path / "pairs")
     parts.trainer.train()
     expected = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
@@ -144,8 +150,8 @@ def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
     assert losses[-1] < losses[0] - 0.01
 
 
-def test_rows_enter_as_the_model_lets_them(task):
-    vlm = vfl.load(None, attention="eager", device="cpu")
+def test_rows_enter_as_the_model_lets_them(task, embedded):
+    vlm = embedded
     rows = write_rows(read([task]), task.parent / "rows.arrow")
     some = [rows[n] for n in range(5)]
     batch = encoder_of(vlm).encode([conversation(row) for row in some], [row["prompt"] for row in some])
@@ -157,8 +163,8 @@ def test_rows_enter_as_the_model_lets_them(task):
 
 @pytest.mark.parametrize("name", [name for name in (*FIRST, *SECOND) if name not in ("full", "half")])
 @pytest.mark.parametrize("task_name", ["roman", "cells"])
-def test_arms_have_equal_parameters(name, task_name):
-    fmap, model = FunctionMap.load(MAP), vfl.load(None, device="cpu").model
+def test_arms_have_equal_parameters(name, task_name, embedded):
+    fmap, model = FunctionMap.load(MAP), embedded.model
     arm = arm_of(name, TASKS[task_name], SCORES, fmap, seed=0)
     assert arm is not None
     count = count_parameters(model, build_lora(model, arm.layers, arm.lora()))

@@ -137,7 +137,7 @@ def test_trials_of_any_architecture_ask_and_train_as_the_fused_ones(pool, tmp_pa
     assert again == first, "the adapter before is gone"
     assert first[0] == pytest.approx(fused.train(fused.encode(told), seed=2)[0], rel=1e-3)
     assert len(first) == -(-len(rows) // Settings().batch)
-    longer = deep.train(encoded, seed=2, epochs=12)
+    longer = deep.train(encoded, seed=2, epochs=6)
     assert sum(longer[-len(first) :]) < sum(longer[: len(first)]) / 2
     assert sum(deep.right(encoded)) > sum(right)
 
