@@ -301,6 +301,7 @@ def imported() -> None:
     if deepspeed := sys.modules.get("deepspeed"):
         # Its own sum over the processes of one machine is compiled where it is first used; gloo's gives the same.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.utils.nvtx.enable_nvtx = False  # marks for a GPU's profiler, at hundreds of thousands of calls
     gc.collect()
     gc.freeze()  # a fork that looks for garbage leaves all this alone, and so goes on sharing its memory
 

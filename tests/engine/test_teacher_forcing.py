@@ -5,7 +5,7 @@ import logging
 import pytest
 import tiny
 import torch
-from full_passes import tapped
+from full_passes import Towers, tapped
 from tiny.pictures import picture
 
 import vfl
@@ -71,6 +71,7 @@ class Reference:
         (spans,) = find_all_spans(vlm, self.inputs["input_ids"])
         self.slots = torch.cat([torch.arange(s.start, s.end) for s in spans]) if spans else None
         self.source = None
+        self.towers = Towers(vlm)
         if other is not None and spans:
             with tapped(vlm) as tap:
                 other(self.inputs)
@@ -79,7 +80,7 @@ class Reference:
     @torch.no_grad()
     def logits(self, layers):
         """(M, vocabulary) logits that predict the answer tokens."""
-        with tapped(self.vlm) as tap:
+        with tapped(self.vlm) as tap, self.towers.once():
             if self.slots is not None:
                 tap.slots = self.slots
                 tap.readers = torch.ones(len(self.ids), dtype=torch.bool)
