@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from vfl.engine.memory import is_out_of_memory
+from vfl.errors import InputError
 from vfl.io.versions import versions
 from vfl.loading.beds import bed_of
 from vfl.train.adapter.files import adapted_modules
@@ -15,6 +17,7 @@ from vfl.train.adapter.lora import DEFAULTS
 from vfl.train.assemble import Assembly
 from vfl.train.backward.memory import (
     CheckpointingChoice,
+    StepMemory,
     choose_checkpointing,
     optimizer_bytes,
     step_memory,
@@ -22,10 +25,12 @@ from vfl.train.backward.memory import (
 )
 from vfl.train.backward.truncate import truncate
 from vfl.train.callback.evaluation import EvaluationCallback
+from vfl.train.check_split import share_after_image
 from vfl.train.layers.thin import thin_reason
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
     TRAINING,
+    AfterImageFacts,
     ArmFacts,
     MemoryFacts,
     ModelFacts,
@@ -54,7 +59,7 @@ def preflight_of(
     """
     trainer = parts.trainer
     audit = audit_first_batch(recipe, parts)
-    choice, memory, seconds = _probe(recipe, parts)
+    choice, memory, seconds, short = _probe(recipe, parts)
     launch = launch_facts(trainer.args, len(parts.prepared.rows))
     lengths = length_histogram(
         parts.prepared.text, parts.prepared.image, recipe.data.max_length, parts.prepared.rows["where"]
@@ -89,6 +94,7 @@ def preflight_of(
         launch=launch,
         data=parts.prepared.facts,
         checkpointing=choice.reason,
+        after_image=short,
         versions=versions(*TRAINING),
         audit=audit,
         lengths=lengths,
@@ -120,8 +126,10 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
     )
 
 
-def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None]:
-    """One step on the longest batch: its memory and time, and what they say about checkpointing."""
+def _probe(
+    recipe: Recipe, parts: Assembly
+) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None, AfterImageFacts | None]:
+    """One step on the longest batch: its memory and time, what they say about checkpointing, and how short it gets."""
     asked = recipe.checkpointing
     if parts.zero_stage == 3:
         # The weights are in pieces until DeepSpeed's engine is up, so no step can be tried before.
@@ -129,7 +137,7 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
         reason = f"Checkpointing {'on' if on else 'off'}" + (
             ": no step can be tried under ZeRO-3 before the run begins." if asked == "auto" else ", as asked."
         )
-        return CheckpointingChoice(on, reason, None), None, None
+        return CheckpointingChoice(on, reason, None), None, None, None
     trainer, rows = parts.trainer, parts.prepared.rows
     device = trainer.args.device
     longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])[: trainer.args.per_device_train_batch_size]
@@ -137,20 +145,22 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
         longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
     batch = trainer.data_collator([rows[n] for n in longest])
+    shortened = trainer.shortened
+    share = None if shortened is None else share_after_image(trainer, parts.vlm, batch)
     step = probe_step(trainer, batch)
     if asked == "auto":
         choice = choose_checkpointing(parts.peft_model, step, device, reserve=optimizer_bytes(parts.peft_model))
+        if choice.checkpointing and shortened is not None and not shortened.whole_every:
+            raise InputError(f"{choice.reason} {_NO_ROOM}")
     else:
         choice = CheckpointingChoice(asked == "on", f"Checkpointing {asked}, as asked.", None)
-    memory = choice.memory
     with untouched_by_step(parts.peft_model), truncate(parts.peft_model, choice.checkpointing):
-        if memory is None or choice.checkpointing:
-            memory = step_memory(step, device)
-        start = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
+        memory, seconds = _measured(step, device, None if choice.checkpointing else choice.memory)
+        if shortened is not None and shortened.whole_every > 1:
+            short_memory, short_seconds = _short_step(trainer, batch)
+            memory = max(memory, short_memory, key=lambda each: each.peak_bytes)
+            part = 1 / shortened.whole_every
+            seconds = part * seconds + (1 - part) * short_seconds
     _forget(trainer)
     facts = MemoryFacts(
         peak_bytes=memory.peak_bytes,
@@ -159,17 +169,53 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
         rows=len(longest),
         tokens=rows[longest[0]]["length"],
     )
-    return choice, facts, seconds
+    return (
+        choice,
+        facts,
+        seconds,
+        None if share is None else AfterImageFacts(whole_every=shortened.whole_every, tokens=share),
+    )
 
 
-def probe_step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
-    """One forward and backward pass, as in training."""
+_NO_ROOM = (
+    "A step whose backward pass ends at the image goes without checkpointing: lower "
+    "trainer.per_device_train_batch_size, or set backward: whole."
+)
+
+
+def _measured(step: Callable[[], None], device: torch.device, memory: StepMemory | None) -> tuple[StepMemory, float]:
+    """Memory of a step, unless it is known, and its seconds."""
+    if memory is None:
+        memory = step_memory(step, device)
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return memory, time.perf_counter() - start
+
+
+def _short_step(trainer: Any, batch: dict[str, torch.Tensor]) -> tuple[StepMemory, float]:
+    """Memory and seconds of a step whose backward pass ends at the image."""
+    try:
+        return _measured(probe_step(trainer, batch, number=1), trainer.args.device, None)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    raise InputError(f"A step on the longest batch runs out of memory. {_NO_ROOM}")
+
+
+def probe_step(trainer: Any, batch: dict[str, torch.Tensor], number: int = 0) -> Callable[[], None]:
+    """One forward and backward pass, as in the training step of this number."""
 
     def step() -> None:
         trainer.model.train()
         inputs = trainer._prepare_inputs(dict(batch))
-        with trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(trainer.model, inputs)
+        before, trainer.state.global_step = trainer.state.global_step, number
+        try:
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(trainer.model, inputs)
+        finally:
+            trainer.state.global_step = before
         loss.backward()
         trainer.model.zero_grad(set_to_none=True)
 

@@ -20,6 +20,7 @@ from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, Quantize, SomeNames, several, split, switch
 from vfl.loading.beds import EMBEDDED_ID
+from vfl.train.backward.config import BackwardConfig, in_short
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
@@ -198,6 +199,9 @@ class Recipe(_Strict):
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
+    backward: Annotated[BackwardConfig | None, BeforeValidator(in_short)] = Field(
+        default=None, description="after_image: most steps' backward pass ends at the image; or whole"
+    )
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
@@ -233,6 +237,28 @@ class Recipe(_Strict):
                 f"freeze ends the backward pass above the lower layers, and also_adapt: {', '.join(self.also_adapt)} "
                 "leads it through all of them: leave one of the two out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_what_the_backward_pass_reaches(self) -> Self:
+        if self.backward is None:
+            return self
+        if self.also_adapt:
+            raise ValueError(
+                "backward: after_image gives nothing before the decoder a gradient, and also_adapt: "
+                f"{', '.join(self.also_adapt)} trains what is there: leave one of the two out"
+            )
+        if self.checkpointing == "on" and not self.backward.whole_every:
+            raise ValueError(
+                "backward: after_image reads the image's keys from a cache, which checkpointed layers don't have, and "
+                "with whole_every: 0 every step does: leave checkpointing out, or set backward: whole"
+            )
+        for key in ("modules_to_save", "trainable_token_indices"):
+            if self.lora.get(key):
+                raise ValueError(
+                    f"backward: after_image is for LoRA in the decoder's layers, and lora.{key} trains other weights: "
+                    "leave one of the two out"
+                )
         return self
 
     @model_validator(mode="after")
