@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import vfl
 from vfl.probes.make import make
 from vfl.probes.pair import read_suite
 from vfl.probes.style import STYLES
@@ -16,8 +15,8 @@ BENCH = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "estimate.py"))
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
-def test_operations_are_those_that_are_counted(family, tiny_folder, tmp_path):
-    vlm = vfl.load(tiny_folder(family))
+def test_operations_are_those_that_are_counted(family, loaded, tmp_path):
+    vlm = loaded(family)
     make(tmp_path / "pairs", ["counting"], pairs=1, seed=1, style=STYLES["micro"])
     (pair,) = read_suite(tmp_path / "pairs")
     for line in (BENCH["scored"](vlm, pair, 1e9), BENCH["located"](vlm, pair, 1e9, 1)):

@@ -247,9 +247,9 @@ def test_the_rows_of_a_known_task(tmp_path):
     assert {json.loads(line)["function"] for line in lines} == {"ocr"}
 
 
-def test_tasks_and_rows_of_a_model_with_plain_positions(tiny_folder, tmp_path):
+def test_tasks_and_rows_of_a_model_with_plain_positions(loaded, tmp_path):
     """A model whose images have no rows and columns, and whose boxes are shares of the image: its own loss."""
-    vlm, taken = vfl.load(tiny_folder("smolvlm"), attention="eager", device="cpu"), set()
+    vlm, taken = loaded("smolvlm", attention="eager", device="cpu"), set()
     assert vlm.family.boxes is UNIT
     write(tmp_path / "poster", "train", rows_of("poster", 3, seed=0, test=False, boxes=vlm.family.boxes), taken)
     rows = write_rows(list(read(tmp_path / "poster" / "train.jsonl")), tmp_path / "rows.arrow")
