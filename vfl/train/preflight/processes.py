@@ -9,6 +9,9 @@ import psutil
 import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import TrainingArguments
+from trl import GRPOConfig
+
+from vfl.train.grpo.arguments import rounds, sampled_together
 
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 
@@ -51,6 +54,7 @@ class LaunchFacts(BaseModel):
     micro_batch: int  # rows a process takes at once
     accumulation: int
     global_batch: int
+    generations: int = 1  # sampled answers to a question, which a step counts as its rows
     rows: int
     epochs: float
     steps_per_epoch: int
@@ -72,7 +76,12 @@ def launch_facts(
     device, world = args.device, args.world_size  # `device` sets up torch.distributed: ask it first
     accumulation = args.gradient_accumulation_steps
     global_batch = args.train_batch_size * accumulation * world
-    steps = steps_per_epoch(rows, args.train_batch_size, world, accumulation, args.dataloader_drop_last)
+    samples = isinstance(args, GRPOConfig)
+    if samples:
+        batches = rows // sampled_together(args) * rounds(args)  # the last questions of an epoch fill no round
+        steps = max(math.ceil(batches / accumulation), 1)
+    else:
+        steps = steps_per_epoch(rows, args.train_batch_size, world, accumulation, args.dataloader_drop_last)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     zero = _zero(args)
     return LaunchFacts(
@@ -88,6 +97,7 @@ def launch_facts(
         micro_batch=args.train_batch_size,
         accumulation=accumulation,
         global_batch=global_batch,
+        generations=args.num_generations if samples else 1,
         rows=rows,
         epochs=float(args.num_train_epochs) if args.max_steps <= 0 else round(args.max_steps / steps, 3),
         steps_per_epoch=steps,
@@ -151,7 +161,7 @@ def _warnings(
             f"One process drives {args.n_gpu} GPUs by DataParallel, which is slow and unsupported here: start with "
             f"`torchrun --nproc-per-node {args.n_gpu}`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)."
         )
-    if global_batch > rows:
+    if global_batch > rows and not isinstance(args, GRPOConfig):
         warnings.append(
             f"A step takes {global_batch} rows but the data has {rows}, so each epoch is one incomplete step: lower "
             "gradient_accumulation_steps."
