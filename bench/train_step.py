@@ -10,7 +10,6 @@ Then an epoch of short rows of different lengths, as `vfl train` runs it: one by
 """
 
 import argparse
-import gc
 import json
 import os
 import platform
@@ -36,7 +35,7 @@ from bench.training.packing import measure_packing
 from bench.training.table import table
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
-from vfl.train.backward.memory import step_memory
+from vfl.train.backward.memory import StepMemory, step_memory
 
 # Of the norm of the gradients; the two passes do the same operations, so only their order may differ.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 0.02}
@@ -70,10 +69,7 @@ def measure(steps: dict[str, Step], arguments: argparse.Namespace) -> dict[str, 
     expected: dict[str, dict[str, torch.Tensor]] = {}
     largest, how = 0.0, ""
     for name, step in steps.items():
-        _, flops = count_flops(step)
-        gc.collect()  # the counter leaves reference cycles behind, which would be freed within the next step
-        step.trainer.model.zero_grad()
-        memory = step_memory(step, device)
+        flops, memory = cost_of(step, device)
         gradients = step.gradients()
         reference = expected.setdefault(step.arm.layers, gradients)
         difference = largest_difference(gradients, reference)
@@ -99,6 +95,13 @@ def measure(steps: dict[str, Step], arguments: argparse.Namespace) -> dict[str, 
 def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
     """What tells seconds."""
     return time.process_time if arguments.cpu_time else time.perf_counter
+
+
+def cost_of(step: Step, device: torch.device) -> tuple[int, StepMemory]:
+    """Operations and memory of a step, from one run of it."""
+    counts: list[int] = []
+    memory = step_memory(lambda: counts.append(count_flops(step)[1]), device)
+    return counts[0], memory
 
 
 def settings(arguments: argparse.Namespace, shape: Shape, step: Step) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import tiny
 
-import vfl
 from vfl.data import read
 from vfl.errors import InputError
 from vfl.evaluate.items import LONGEST, items_of_data, items_of_probes
@@ -16,8 +15,8 @@ from vfl.probes.style import MICRO_STYLE
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_5_vl"))
+def vlm(loaded):
+    return loaded("qwen2_5_vl")
 
 
 def turns(answer, question="how many?", image=False):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -244,20 +244,21 @@ def test_killed_in_the_moment_of_the_exchange_a_folder_comes_back(tmp_path, befo
     assert other.exists()
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file of this process grows."""
+    """Inside, no file of this process grows; pytest's own report may be one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_the_lock_of_a_dead_process_is_not_blamed_for_a_full_disk(folder, holder, request):
+def test_the_lock_of_a_dead_process_is_not_blamed_for_a_full_disk(folder, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    request.getfixturevalue("full_disk")
-    with pytest.raises(InputError, match="is full"):
+    with full_disk(), pytest.raises(InputError, match="is full"):
         folder.look(overwrite=True)
 
 
