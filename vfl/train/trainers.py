@@ -8,13 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from trl import DPOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, SFTTrainer
 
 from vfl.errors import InputError
 from vfl.train.adapter.files import readable
 from vfl.train.anchors import AnchoredLoss
 from vfl.train.backward.after_image import Shortened
 from vfl.train.checkpoints import WholeCheckpoints
+from vfl.train.grpo.sampling import SampledAnswers
 from vfl.train.layers.freeze import Freezing
 from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.nonfinite import FiniteSteps
@@ -51,7 +52,7 @@ def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
 
 
 class _Adapted(WholeCheckpoints, FiniteSteps):
-    """What both trainers share.
+    """What all trainers share.
 
     Attributes:
         rates: learning rates of weights that have one of their own, by name; set before training.
@@ -153,4 +154,12 @@ class LayerDPOTrainer(_Adapted, DPOTrainer):
     """`DPOTrainer` for `vfl train`."""
 
 
-TRAINERS = {"sft": LayerSFTTrainer, "dpo": LayerDPOTrainer}
+class LayerKTOTrainer(_Adapted, KTOTrainer):
+    """`KTOTrainer` for `vfl train`."""
+
+
+class LayerGRPOTrainer(_Adapted, SampledAnswers, GRPOTrainer):
+    """`GRPOTrainer` for `vfl train`."""
+
+
+TRAINERS = {"sft": LayerSFTTrainer, "dpo": LayerDPOTrainer, "kto": LayerKTOTrainer, "grpo": LayerGRPOTrainer}

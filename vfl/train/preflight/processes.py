@@ -9,6 +9,9 @@ import psutil
 import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import TrainingArguments
+from trl import GRPOConfig
+
+from vfl.train.grpo.arguments import rounds, sampled_together
 
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 
@@ -51,6 +54,7 @@ class LaunchFacts(BaseModel):
     micro_batch: int  # rows, or packs of them, that a process takes at once
     accumulation: int
     global_batch: int
+    generations: int = 1  # sampled answers to a question, which a step counts as its rows
     rows: int
     packs: int = 0  # sequences that the rows lie in; 0 where each row is one by itself
     epochs: float
@@ -61,7 +65,9 @@ class LaunchFacts(BaseModel):
     @property
     def unit(self) -> str:
         """What a batch is counted in."""
-        return "packs" if self.packs else "rows"
+        if self.packs:
+            return "packs"
+        return "answers" if self.generations > 1 else "rows"
 
 
 def launch_facts(
@@ -80,7 +86,12 @@ def launch_facts(
     device, world = args.device, args.world_size  # `device` sets up torch.distributed: ask it first
     accumulation = args.gradient_accumulation_steps
     global_batch = args.train_batch_size * accumulation * world
-    steps = steps_per_epoch(packs or rows, args.train_batch_size, world, accumulation, args.dataloader_drop_last)
+    samples = isinstance(args, GRPOConfig)
+    if samples:
+        batches = rows // sampled_together(args) * rounds(args)  # the last questions of an epoch fill no round
+        steps = max(math.ceil(batches / accumulation), 1)
+    else:
+        steps = steps_per_epoch(packs or rows, args.train_batch_size, world, accumulation, args.dataloader_drop_last)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     zero = _zero(args)
     return LaunchFacts(
@@ -96,6 +107,7 @@ def launch_facts(
         micro_batch=args.train_batch_size,
         accumulation=accumulation,
         global_batch=global_batch,
+        generations=args.num_generations if samples else 1,
         rows=rows,
         packs=packs,
         epochs=float(args.num_train_epochs) if args.max_steps <= 0 else round(args.max_steps / steps, 3),
@@ -161,7 +173,7 @@ def _warnings(
             f"One process drives {args.n_gpu} GPUs by DataParallel, which is slow and unsupported here: start with "
             f"`torchrun --nproc-per-node {args.n_gpu}`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)."
         )
-    if global_batch > (packs or rows):
+    if global_batch > (packs or rows) and not isinstance(args, GRPOConfig):
         what = (
             f"{global_batch} packs but the data fills {packs}"
             if packs
