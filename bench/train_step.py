@@ -71,7 +71,7 @@ def measure(steps: dict[str, Step], arguments: argparse.Namespace) -> dict[str, 
     for name, step in steps.items():
         flops, memory = cost_of(step, device)
         gradients = step.gradients()
-        reference = expected.setdefault(step.arm.layers, gradients)
+        reference = expected.setdefault(f"{step.arm.layers} {step.arm.after_image}", gradients)
         difference = largest_difference(gradients, reference)
         if not difference <= TOLERANCE[arguments.dtype]:
             raise UnequalError(f"The gradients of {name!r} differ from TRL's by {difference:.2g} of their norm.")

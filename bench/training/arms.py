@@ -14,8 +14,11 @@ from trl import SFTConfig, SFTTrainer
 
 from bench.training.model import Shape, processor, row
 from vfl.io.layers import parse_layers
+from vfl.models.discover import discover
 from vfl.train.adapter.lora import build_lora
+from vfl.train.backward.after_image import after_image
 from vfl.train.backward.truncate import truncate
+from vfl.train.rows.starts import starts_of
 
 NUM_LAYERS = 28
 # "all", the paper's preset for this model, its upper half, and the last four.
@@ -31,17 +34,21 @@ class Arm:
         truncated: by this package; otherwise as TRL does it, which with checkpointing (its default) has inputs require
             grad. Without, autograd itself ends at the lowest trained layer, and the two are the same.
         checkpointing: whether activations are recomputed.
+        after_image: whether the backward pass goes through the tokens after the image alone, as in two steps of three
+            with `backward: after_image`. Its gradients are others.
     """
 
     layers: str
     truncated: bool
     checkpointing: bool = True
+    after_image: bool = False
 
     @property
     def name(self) -> str:
         """As in the table."""
         whose = "here" if self.truncated else "TRL"
-        return f"{whose}, {self.layers}" + ("" if self.checkpointing else ", no checkpointing")
+        short = ", after the image" if self.after_image else ""
+        return f"{whose}, {self.layers}{short}" + ("" if self.checkpointing else ", no checkpointing")
 
 
 REFERENCE = Arm("all", truncated=False)
@@ -50,6 +57,7 @@ ARMS = [
     *(Arm(layers, truncated=False, checkpointing=False) for layers in LAYERS),
     *(Arm(layers, truncated=True) for layers in LAYERS),
     *(Arm(layers, truncated=True, checkpointing=False) for layers in LAYERS),
+    Arm("all", truncated=True, checkpointing=False, after_image=True),
 ]
 
 
@@ -70,8 +78,20 @@ class Step:
     def __call__(self) -> torch.Tensor:
         """The loss of one training step without the optimizer, gradients of the step before dropped."""
         self.trainer.model.zero_grad()
-        loss: torch.Tensor = self.trainer.training_step(self.trainer.model_wrapped, dict(self.batch))
+        with after_image(self.decoder, self.starts) if self.arm.after_image else contextlib.nullcontext():
+            loss: torch.Tensor = self.trainer.training_step(self.trainer.model_wrapped, dict(self.batch))
         return loss
+
+    @property
+    def decoder(self) -> torch.nn.Module:
+        """Of the model."""
+        return discover(self.trainer.model.get_base_model()).decoder
+
+    @property
+    def starts(self) -> torch.Tensor:
+        """(B,) the token after each row's image."""
+        image = discover(self.trainer.model.get_base_model()).image_token_id
+        return starts_of(self.batch["input_ids"], self.batch["labels"] != -100, image)
 
     def gradients(self) -> dict[str, torch.Tensor]:
         """Of the last step."""

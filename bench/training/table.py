@@ -54,7 +54,8 @@ def verdicts(run: Found) -> list[str]:
             verdict = "reached" if share <= target else "MISSED"
             lines.append(f"- {full}: {share:.3f} of the operations (target {target:.2f}: {verdict})")
     off = {name: arms[name]["flops"] for name in arms if name.endswith(NO_CHECKPOINTING)}
-    pairs = [(flops, off[name.replace("here", "TRL", 1)]) for name, flops in off.items() if name.startswith("here")]
+    theirs = {name: off.get(name.replace("here", "TRL", 1)) for name in off if name.startswith("here")}
+    pairs = [(off[name], flops) for name, flops in theirs.items() if flops is not None]
     equal = "as many" if all(ours == theirs for ours, theirs in pairs) else "NOT as many"
     lines.append(f"- without checkpointing: {equal} operations here as by TRL, with the same layers")
     return lines

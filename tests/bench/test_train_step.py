@@ -48,7 +48,7 @@ def test_the_table_names_every_arm_and_every_target(ran: tuple[str, dict[str, An
 
 
 def test_gradients_are_those_of_the_trainer_alone(arms: dict[str, Any]) -> None:
-    assert len(arms) == 16
+    assert len(arms) == 17
     assert all(arm["gradient_difference"] < 1e-4 for arm in arms.values())
 
 
@@ -65,6 +65,13 @@ def test_checkpointing_trades_operations_for_memory(layers: str, arms: dict[str,
     on, off = arms[f"here, {layers}"], arms[f"here, {layers}, no checkpointing"]
     assert on["flops"] > off["flops"]
     assert on["peak_bytes"] < off["peak_bytes"]
+
+
+def test_a_pass_after_the_image_is_short(arms: dict[str, Any]) -> None:
+    """V + 2 S in place of 2 (V + S), for V tokens up to the image and S after it."""
+    short, whole = arms["here, all, after the image, no checkpointing"], arms["here, all, no checkpointing"]
+    assert short["flops"] < 0.75 * whole["flops"]
+    assert short["peak_bytes"] < 0.6 * whole["peak_bytes"]
 
 
 @pytest.mark.parametrize("kind", ["", ", no checkpointing"])
