@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import tiny
 import torch
 import trained
 import warm
+from figures import drawn, lines_of
 from safetensors.torch import load_file
 
 import vfl
@@ -76,6 +78,17 @@ def test_what_a_run_leaves(done, qwen):
     assert not torch.equal(plain, adapted)
     last = load_file(out / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
     assert trained.same(weights, last)
+
+
+def test_a_run_draws_what_it_logged(done, tmp_path):
+    out, outcome = done
+    (axes,) = drawn(outcome.plot()).axes
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines_of(axes) == [[line["loss"] for line in logged if "loss" in line]]
+    with pytest.raises(InputError, match="logs no step"):
+        replace(outcome, folder=tmp_path).plot()
+    with pytest.raises(InputError, match="only checked"):
+        replace(outcome, adapter=None).plot()
 
 
 def test_the_loss_is_recorded_and_drawn_without_an_evaluation(done):
