@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -226,3 +227,14 @@ def test_an_unknown_deepspeed_configuration_is_refused(qwen, data_of, tmp_path):
     with pytest.raises(InputError, match=r"zero2-offload.*nor a file"):
         train(recipe_of(qwen, data_of(*KINDS), tmp_path, deepspeed="zero4"), progress=False)
     assert not os.listdir(tmp_path)
+
+
+def test_without_deepspeed_its_setting_is_refused_and_others_train(qwen, data_of, run, tmp_path, monkeypatch):
+    """As where the extra is not installed: any import of it fails."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "deepspeed"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(InputError, match=r'deepspeed=\'zero2\' needs DeepSpeed.*pip install "vfl\[train,deepspeed\]"'):
+        train(recipe_of(qwen, data_of(*KINDS), tmp_path, deepspeed="zero2"), progress=False)
+    assert not os.listdir(tmp_path)
+    assert run(qwen, data_of("text"), tmp_path / "plain", trainer={"max_steps": 1}).adapter.is_dir()
