@@ -2,6 +2,7 @@
 # make test   run the tests                                  (likewise)
 # make docs   build the documentation site into site/; a broken link fails
 # make smol   build the small model around a pretrained language model: the name smol in every command (a minute)
+# make newcomer   run the commands of the README, one by one, in a fresh clone; NEWCOMER='--environment .venv' uses this one
 # make lock   write constraints.txt anew from pyproject.toml, which needs uv; UPGRADE=1 takes the newest versions
 # make arms   train the arms of the controlled experiment on the embedded model (about 20 minutes)
 # make select-experiment   the selection experiment on the embedded model (hours; it can be stopped and goes on)
@@ -17,7 +18,7 @@ INSTALL ?= $(if $(UV),'$(UV)' pip install --quiet --python $(BIN)/python,$(BIN)/
 # Every process that a test starts would compile the library anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo smol docs arms select-experiment test test-slow quality style bench lock clean
+.PHONY: demo smol docs arms select-experiment test test-slow quality style bench newcomer lock clean
 
 demo: $(STAMP)
 	$(BIN)/vfl locate --out demo --pairs 60 --overwrite
@@ -58,6 +59,9 @@ bench: $(STAMP)
 	$(BIN)/python bench/locate.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/train_step.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/score.py
+
+newcomer:
+	$(PYTHON) bench/newcomer.py $(NEWCOMER)
 
 # Of every Python and system that is supported. What is pinned stays as it is where that is possible.
 lock:
