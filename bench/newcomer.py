@@ -4,7 +4,7 @@
 
 A clone is made of what is committed. The first `make` sets up its environment, which installs PyTorch; `--environment`
 names one that has all that already, and is left as it is. Commands that need a GPU, the hub or hours are run with what
-is at hand, or not: the table says which (bench/newcoming/verdicts.py). It needs no package itself; the exit code is 1 if a
+is at hand, or not: the table says which (bench/newcoming/verdicts.py). No package is needed. The exit code is 1 if a
 command failed.
 """
 

@@ -8,7 +8,7 @@ PROGRAMS = ("accelerate", "bash", "deepspeed", "docker", "git", "make", "pip", "
 """What a code span in the text begins with to be a command."""
 _FENCE = re.compile(r"^ *```(\w*)$")
 _SPAN = re.compile(r"`([^`]+)`")
-_COMMENT = re.compile(r"\s+#\s.*$")
+_COMMENT = re.compile(r'\s+#\s[^"]*$')
 
 
 @dataclass(frozen=True)
