@@ -77,7 +77,7 @@ def picture(
                 "fontsize": 6.5,
             }
             drawn.legend(list(marks.values()), list(marks), **how)
-        drawn.suptitle(title, fontsize=9, x=0.02, ha="left")
+        drawn.suptitle(shortened(title, 2 * LONGEST_NAME), fontsize=9, x=0.02, ha="left")
     return drawn
 
 
