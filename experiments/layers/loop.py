@@ -24,6 +24,7 @@ from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.arguments import DEFAULTS
+from vfl.train.backward.after_image import after_image, starts_of
 from vfl.train.backward.truncate import truncate
 from vfl.train.layers.freeze import FreezeConfig, Freezing
 from vfl.train.layers.learning_rates import own_rates, parameter_groups
@@ -42,12 +43,14 @@ class Row:
         labels: (T,) the answer's tokens, -100 elsewhere.
         base: (N, W) what the output head reads of an anchor in the base model, before its N answer tokens; None where
             the answer is learned.
+        start: the token after the image, from which on the backward pass may go.
     """
 
     states: torch.Tensor
     positions: torch.Tensor
     labels: torch.Tensor
     base: torch.Tensor | None = None
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,12 @@ def encode_conversations(
         part = slice(start, start + ROWS_AT_ONCE)
         batch = encoder.encode(conversations[part], None if prompts is None else prompts[part])
         states, positions = entering(vlm, batch.inputs)
-        labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
+        ids = batch.inputs["input_ids"]
+        labels = ids.masked_fill(~batch.answers, -100)
+        starts = starts_of(ids, batch.answers, vlm.parts.image_token_id).tolist()
         for n, length in enumerate(batch.lengths.tolist()):
-            encoded.append(
-                Row(states[n, :length].clone(), positions[:, n, :length].T.clone(), labels[n, :length].clone())
-            )
+            row = Row(states[n, :length].clone(), positions[:, n, :length].T.clone(), labels[n, :length].clone())
+            encoded.append(replace(row, start=starts[n]))
     return encoded
 
 
@@ -121,9 +125,15 @@ def reading(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     return hidden[:, :-1], labels[:, 1:]
 
 
-def loss_of(vlm: VLM, rows: Sequence[Row], beta: float = 0.0) -> torch.Tensor:
-    """Mean loss over the rows' answer tokens, as `vfl train` has it, anchors with their KL term of weight `beta`."""
-    hidden, following = reading(vlm, rows)
+def loss_of(vlm: VLM, rows: Sequence[Row], beta: float = 0.0, backward: str | None = None) -> torch.Tensor:
+    """Mean loss over the rows' answer tokens, as `vfl train` has it, anchors with their KL term of weight `beta`.
+
+    Args:
+        backward: after_image, or None for the whole pass.
+    """
+    starts = torch.tensor([row.start for row in rows])
+    with nullcontext() if backward is None else after_image(vlm.parts.decoder, starts):
+        hidden, following = reading(vlm, rows)
     answers = following >= 0
     anchors = [row for row in rows if row.base is not None]
     if not anchors:

@@ -51,6 +51,7 @@ class Run:
     replay: float
     beta: float | None = None  # of the KL term that holds the old rows; None: they are learned again
     favour: bool | None = None  # half of the old rows are of the task's own function; None: as the pool has them
+    backward: str | None = None  # after_image; None: the whole pass
 
     def key(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value is not None})

@@ -73,10 +73,11 @@ class Anchors:
                 batch = trainer.data_collator([self.rows[n] for n in range(start, min(start + size, len(self.rows)))])
                 inputs = trainer._prepare_inputs(batch)
                 numbers = inputs.pop("anchors")
+                inputs.pop("starts", None)  # no gradient is taken here
                 with states_of(self.vlm.parts.norm) as seen:
                     output = model(**inputs, use_cache=False, fused_lm_head=True)
                 answers = inputs["labels"] != -100
-                states = before(seen[0], answers)
+                states = before(torch.cat(seen, dim=1), answers)
                 self._check_predictions(states, inputs["labels"][answers], output.log_probs[answers[:, 1:]])
                 counts = answers[numbers >= 0].sum(1).tolist()
                 parts = states.cpu().split(counts)
@@ -146,7 +147,7 @@ class AnchoredLoss:
         inputs = {**inputs, "labels": inputs["labels"].masked_fill(held, -100)}
         with states_of(self.anchors.vlm.parts.norm) as seen:
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)  # type: ignore[misc]
-        divergence = self.anchors.divergence(numbers, before(seen[0], held))
+        divergence = self.anchors.divergence(numbers, before(torch.cat(seen, dim=1), held))
         # As TRL has it: Trainer counts the labels of both kinds of rows, over all ranks, and DDP averages over these.
         tokens = answers[:, 1:].sum() if num_items_in_batch is None else num_items_in_batch
         term = self.anchors.beta * divergence / torch.as_tensor(tokens).clamp(min=1)
@@ -183,7 +184,7 @@ def _disabled(model: PeftModel) -> Iterator[None]:
 
 @contextmanager
 def states_of(norm: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """What the final norm returns, call by call; the hook is gone afterwards."""
+    """What the final norm returns, call by call, which are parts of one sequence; the hook is gone afterwards."""
     seen: list[torch.Tensor] = []
     handle = norm.register_forward_hook(lambda module, args, output: seen.append(output))
     try:

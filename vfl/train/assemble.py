@@ -103,6 +103,11 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if args.process_index == 0:
         warn_of_unused(recipe.data)
     stage = _zero_stage(args)
+    short = recipe.backward == "after_image"
+    if stage == 3 and short:
+        raise InputError(
+            "backward: after_image runs the decoder twice a step, which ZeRO-3 can't: use deepspeed: zero2."
+        )
     if stage == 3 and recipe.adapter is not None:
         raise InputError("An adapter can't be trained further under ZeRO-3, which spreads it: use deepspeed: zero2.")
     model, processor, name = read_pretrained(
@@ -154,7 +159,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             f"{blind} rows have no image, and under ZeRO-3 a batch without one would leave the "
             "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
         )
-    collator = Collator(encoder, show_always=mixed) if recipe.method == "sft" else PreferenceCollator(encoder)
+    kind = Collator if recipe.method == "sft" else PreferenceCollator
+    collator = kind(encoder, show_always=mixed, starts=short)
     if mixed:
         logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
     try:
@@ -174,6 +180,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         if ".ref." in name:  # the copy of the adapter that preferences are measured from
             parameter.requires_grad = False
     trainer.on_nan = recipe.on_nan
+    trainer.decoder = vlm.parts.decoder
     if recipe.deepspeed and not trainer.is_deepspeed_enabled:
         raise InputError(
             f"deepspeed={recipe.deepspeed!r} was asked for, but accelerate has not taken it up. Look for ACCELERATE_ "

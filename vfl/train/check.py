@@ -8,11 +8,16 @@ from typing import Any
 
 import torch
 
+from vfl.engine.untouched import untouched
+from vfl.errors import InputError
 from vfl.io.versions import versions
 from vfl.loading.beds import bed_of
+from vfl.models.vlm import VLM
 from vfl.train.adapter.files import adapted_modules
 from vfl.train.adapter.lora import DEFAULTS
+from vfl.train.anchors import before
 from vfl.train.assemble import Assembly
+from vfl.train.backward.after_image import after_image
 from vfl.train.backward.memory import (
     CheckpointingChoice,
     choose_checkpointing,
@@ -54,7 +59,7 @@ def preflight_of(
     """
     trainer = parts.trainer
     audit = audit_first_batch(recipe, parts)
-    choice, memory, seconds = _probe(recipe, parts)
+    choice, memory, seconds, short = _probe(recipe, parts)
     launch = launch_facts(trainer.args, len(parts.prepared.rows))
     lengths = length_histogram(
         parts.prepared.text, parts.prepared.image, recipe.data.max_length, parts.prepared.rows["where"]
@@ -89,6 +94,7 @@ def preflight_of(
         launch=launch,
         data=parts.prepared.facts,
         checkpointing=choice.reason,
+        after_image=short,
         versions=versions(*TRAINING),
         audit=audit,
         lengths=lengths,
@@ -120,8 +126,10 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
     )
 
 
-def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None]:
-    """One step on the longest batch: its memory and time, and what they say about checkpointing."""
+def _probe(
+    recipe: Recipe, parts: Assembly
+) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None, float | None]:
+    """One step on the longest batch: its memory and time, what they say about checkpointing, and how short it is."""
     asked = recipe.checkpointing
     if parts.zero_stage == 3:
         # The weights are in pieces until DeepSpeed's engine is up, so no step can be tried before.
@@ -129,7 +137,7 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
         reason = f"Checkpointing {'on' if on else 'off'}" + (
             ": no step can be tried under ZeRO-3 before the run begins." if asked == "auto" else ", as asked."
         )
-        return CheckpointingChoice(on, reason, None), None, None
+        return CheckpointingChoice(on, reason, None), None, None, None
     trainer, rows = parts.trainer, parts.prepared.rows
     device = trainer.args.device
     longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])[: trainer.args.per_device_train_batch_size]
@@ -137,9 +145,15 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
     if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
         longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
     batch = trainer.data_collator([rows[n] for n in longest])
+    short = share_after_image(trainer, parts.vlm, batch) if recipe.backward == "after_image" else None
     step = probe_step(trainer, batch)
     if asked == "auto":
         choice = choose_checkpointing(parts.peft_model, step, device, reserve=optimizer_bytes(parts.peft_model))
+        if choice.checkpointing and short is not None:
+            raise InputError(
+                f"backward: after_image goes without checkpointing, and the step does not fit so. {choice.reason} "
+                "Lower trainer.per_device_train_batch_size, or set backward: whole."
+            )
     else:
         choice = CheckpointingChoice(asked == "on", f"Checkpointing {asked}, as asked.", None)
     memory = choice.memory
@@ -159,7 +173,7 @@ def _probe(recipe: Recipe, parts: Assembly) -> tuple[CheckpointingChoice, Memory
         rows=len(longest),
         tokens=rows[longest[0]]["length"],
     )
-    return choice, facts, seconds
+    return choice, facts, seconds, short
 
 
 def probe_step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
@@ -174,6 +188,48 @@ def probe_step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], Non
         trainer.model.zero_grad(set_to_none=True)
 
     return step
+
+
+def share_after_image(trainer: Any, vlm: VLM, batch: dict[str, torch.Tensor]) -> float:
+    """The share of a batch's tokens that the backward pass goes through, for a model that can be split there.
+
+    Raises:
+        InputError: for a model of which the states of the answers change with it.
+    """
+    inputs = trainer._prepare_inputs(dict(batch))
+    starts, kept = inputs.pop("starts"), inputs["attention_mask"].sum()
+    inputs.pop("anchors", None)
+    learned = inputs.pop("labels") != -100 if "labels" in inputs else inputs.pop("completion_mask") > 0
+    whole, split = (before(states, learned).float() for states in _states_both_ways(trainer, vlm, inputs, starts))
+    difference = float(((whole - split).norm(dim=1) / whole.norm(dim=1)).max())
+    half = vlm.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(vlm.device.type)
+    if not difference < (0.1 if half else 1e-3):
+        raise InputError(
+            f"What {type(vlm.model).__name__} says of the answers changes by {difference:.2g} when the image is run "
+            "before them: it sees what follows it. backward: after_image can't be had for this model; set backward: "
+            "whole."
+        )
+    return float((kept - starts.sum()) / kept)
+
+
+def _states_both_ways(
+    trainer: Any, vlm: VLM, inputs: dict[str, torch.Tensor], starts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, T, d) each: the last layer's states as the model has them, and with the tokens before `starts` run first."""
+    with untouched(vlm), trainer.compute_loss_context_manager():
+        with torch.no_grad():
+            whole = vlm.parts.body(**inputs, use_cache=False).last_hidden_state
+        try:
+            with torch.enable_grad(), after_image(vlm.parts.decoder, starts):
+                split = vlm.parts.body(**inputs, use_cache=False).last_hidden_state.detach()
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
+            if isinstance(error, InputError | torch.OutOfMemoryError):
+                raise
+            raise InputError(
+                f"{type(vlm.model).__name__} can't go on after the image from a cache "
+                f"({type(error).__name__}: {' '.join(str(error).split())}). Set backward: whole."
+            ) from error
+    return whole, split
 
 
 def _forget(trainer: Any) -> None:

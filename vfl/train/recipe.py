@@ -198,6 +198,9 @@ class Recipe(_Strict):
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
+    backward: Literal["whole", "after_image"] = Field(
+        default="whole", description="after_image: through the tokens after the image alone, at half the cost"
+    )
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(default=0, ge=0)
@@ -233,6 +236,28 @@ class Recipe(_Strict):
                 f"freeze ends the backward pass above the lower layers, and also_adapt: {', '.join(self.also_adapt)} "
                 "leads it through all of them: leave one of the two out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_what_the_backward_pass_reaches(self) -> Self:
+        if self.backward == "whole":
+            return self
+        if self.also_adapt:
+            raise ValueError(
+                "backward: after_image gives nothing before the decoder a gradient, and also_adapt: "
+                f"{', '.join(self.also_adapt)} trains what is there: leave one of the two out"
+            )
+        if self.checkpointing == "on":
+            raise ValueError(
+                "backward: after_image reads the image's keys from a cache, which checkpointed layers don't have: "
+                "leave checkpointing out, or set backward: whole"
+            )
+        for key in ("modules_to_save", "trainable_token_indices"):
+            if self.lora.get(key):
+                raise ValueError(
+                    f"backward: after_image is for LoRA in the decoder's layers, and lora.{key} trains other weights: "
+                    "leave one of the two out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -126,6 +126,7 @@ class Preflight(_Facts):
     launch: LaunchFacts
     data: DataFacts
     checkpointing: str  # a sentence: whether layers are recomputed, and why
+    after_image: float | None = None  # share of the longest batch's tokens in a backward pass after the image
     versions: dict[str, str]
     audit: LossAudit | None = None
     lengths: LengthHistogram | None = None
@@ -144,7 +145,10 @@ class Preflight(_Facts):
     @property
     def cost(self) -> str:
         """Which lowest layer decides what the backward pass costs."""
-        return backward_cost(self.arm.layers, [tower.tower for tower in self.adapted if tower.modules])
+        cost = backward_cost(self.arm.layers, [tower.tower for tower in self.adapted if tower.modules])
+        if self.after_image is None:
+            return cost
+        return f"{cost}, for the tokens after the image alone ({self.after_image:.0%} of the longest batch's)"
 
     @property
     def warnings(self) -> tuple[str, ...]:

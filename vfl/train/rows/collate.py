@@ -8,6 +8,7 @@ from PIL import Image
 
 from vfl.data.sample import Message
 from vfl.models.conversation import ConversationBatch, ConversationEncoder
+from vfl.train.backward.after_image import starts_of
 from vfl.train.rows.table import ANCHOR, conversation
 from vfl.train.rows.weights import learned
 
@@ -21,22 +22,30 @@ class Collator:
 
     Args:
         encoder: of the model.
+        starts: add `starts` (B,), the token after the image, for a backward pass from there (`backward: after_image`).
         show_always: give a batch without any image a further row with a blank one, outside the loss, so that the vision
             tower runs on every rank (under ZeRO-3 all ranks gather its weights together, or wait for ever).
     """
 
-    def __init__(self, encoder: ConversationEncoder, *, show_always: bool = False) -> None:
+    def __init__(self, encoder: ConversationEncoder, *, show_always: bool = False, starts: bool = False) -> None:
         self.encoder = encoder
         self.show_always = show_always
+        self.starts = starts
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         batch = self._encode([conversation(row) for row in rows], [row["prompt"] for row in rows])
         labels = batch.inputs["input_ids"].masked_fill(~learned(batch, rows), -100)
+        tensors = {**batch.inputs, "labels": labels} | self._starts(batch)
         if ANCHOR not in rows[0]:
-            return {**batch.inputs, "labels": labels}
+            return tensors
         anchors = torch.full((len(labels),), -1)  # a blank row that was added is none
         anchors[: len(rows)] = torch.tensor([row[ANCHOR] for row in rows])
-        return {**batch.inputs, "labels": labels, "anchors": anchors}
+        return tensors | {"anchors": anchors}
+
+    def _starts(self, batch: ConversationBatch) -> dict[str, torch.Tensor]:
+        if not self.starts:
+            return {}
+        return {"starts": starts_of(batch.inputs["input_ids"], batch.answers, self.encoder.image_token_id)}
 
     def _encode(self, conversations: list[list[Message]], prompts: list[int]) -> ConversationBatch:
         added = self.show_always and not any(map(_shows, conversations))
@@ -58,7 +67,7 @@ class PreferenceCollator(Collator):
         turns = [conversation(row, rejected=which) for which in (False, True) for row in rows]
         prompts = [row["prompt"] for row in rows] * 2
         batch = self.encoder.encode(turns, prompts)
-        return {**batch.inputs, "completion_mask": batch.answers.long()}
+        return {**batch.inputs, "completion_mask": batch.answers.long()} | self._starts(batch)
 
 
 def _shows(messages: list[Message]) -> bool:
