@@ -47,7 +47,7 @@ PREPARED = (
     "vfl probes make images --style micro --functions counting,ocr,recognition --pairs 4",
     "python bench/newcoming/rows.py images data.json",
     "cp images/images/counting-0000.png a.png && cp images/images/counting-0000.source.png b.png",
-    "cp demo/map.json map.json",
+    "cp recipes/micro/map.json map.json",
 )
 """What the README takes for granted: a data set, two pictures, a map. Made behind `make demo`."""
 

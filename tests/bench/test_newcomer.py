@@ -80,6 +80,12 @@ def test_what_is_said_of_commands_is_said_of_some_that_there_are():
     assert [beginning for beginning, there in used(commands_of(README)).items() if not there] == []
 
 
+def test_what_is_skipped_stays_in_the_table():
+    skipped, *others = verdicts_of(README, skip=["make demo"])
+    assert (skipped.command.text, skipped.runs, skipped.says) == ("make demo", None, "skipped")
+    assert others == verdicts_of(README)[1:]
+
+
 def test_what_is_unknown_is_run_as_it_stands():
     command = Command("vfl brand-new --option", "shell", 1, 1)
     assert verdict_of(command) == Verdict(command, command.text)
