@@ -3,6 +3,7 @@
 import json
 
 import datasets
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -275,3 +276,25 @@ def test_token_weights_need_scores_that_have_them_and_a_file(scores, data, tmp_p
     with pytest.raises(InputError, match=r"no column no_image_token_drops.*Score again"):
         vfl.filter(scores, budget="20%", out=tmp_path / "subset", token_weights=0.1)
     assert not (tmp_path / "subset").exists()
+
+
+def test_a_notebook_without_widgets_has_no_bar_to_turn_off(monkeypatch):
+    connect = duckdb.connect
+
+    class InANotebook:
+        def __init__(self, *arguments, **options):
+            self.connection = connect(*arguments, **options)
+
+        def execute(self, statement):
+            if "progress_bar" in statement:
+                raise duckdb.InvalidInputException("required package 'ipywidgets' is missing")
+            return self.connection.execute(statement)
+
+        def close(self):
+            self.connection.close()
+
+    monkeypatch.setattr(duckdb, "connect", InANotebook)
+    with database() as connection:
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+    with pytest.raises(duckdb.InvalidInputException), database() as connection:
+        raise duckdb.InvalidInputException("of something else")
