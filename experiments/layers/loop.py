@@ -9,7 +9,7 @@ Legend: B rows, T tokens of the longest row, W the model's width, P rotary posit
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,10 +24,11 @@ from vfl.engine.decoder_inputs import decoder_inputs
 from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.arguments import DEFAULTS
-from vfl.train.backward.after_image import after_image, starts_of
+from vfl.train.backward.after_image import Shortened
 from vfl.train.backward.truncate import truncate
 from vfl.train.layers.freeze import FreezeConfig, Freezing
 from vfl.train.layers.learning_rates import own_rates, parameter_groups
+from vfl.train.rows.starts import starts_of
 from vfl.train.rows.table import conversation
 
 ROWS_AT_ONCE = 32
@@ -125,15 +126,9 @@ def reading(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     return hidden[:, :-1], labels[:, 1:]
 
 
-def loss_of(vlm: VLM, rows: Sequence[Row], beta: float = 0.0, backward: str | None = None) -> torch.Tensor:
-    """Mean loss over the rows' answer tokens, as `vfl train` has it, anchors with their KL term of weight `beta`.
-
-    Args:
-        backward: after_image, or None for the whole pass.
-    """
-    starts = torch.tensor([row.start for row in rows])
-    with nullcontext() if backward is None else after_image(vlm.parts.decoder, starts):
-        hidden, following = reading(vlm, rows)
+def loss_of(vlm: VLM, rows: Sequence[Row], beta: float = 0.0) -> torch.Tensor:
+    """Mean loss over the rows' answer tokens, as `vfl train` has it, anchors with their KL term of weight `beta`."""
+    hidden, following = reading(vlm, rows)
     answers = following >= 0
     anchors = [row for row in rows if row.base is not None]
     if not anchors:
@@ -179,6 +174,7 @@ def fit(
     multipliers: Mapping[int, float] | None = None,
     freeze: FreezeConfig | None = None,
     loss: Callable[[VLM, Sequence[Any]], torch.Tensor] = loss_of,
+    whole_every: int | None = None,
 ) -> list[float]:
     """Train the adapter; the losses of all steps.
 
@@ -187,7 +183,10 @@ def fit(
         multipliers: of the learning rate, by decoder layer; 1 where none is given.
         freeze: which layers are trained in the first steps alone.
         loss: of some rows.
+        whole_every: one step in so many has a backward pass through all tokens (0: none), the others through those
+            after the image, as `backward: after_image` has it; None: all steps.
     """
+    shortened = None if whole_every is None else Shortened(vlm.parts.decoder, whole_every)
     rates = own_rates(model, vlm.model, vlm.parts, schedule.learning_rate, multipliers or {}, {})
     groups = parameter_groups(model, rates, schedule.learning_rate, DEFAULTS["weight_decay"])
     freezing = None if freeze is None else Freezing.of(freeze, vlm.num_layers, schedule.steps)
@@ -199,8 +198,13 @@ def fit(
     model.train()
     with truncate(model, checkpointing=False):
         for step, chosen in enumerate(order):
-            with nullcontext() if freezing is None else freezing.at(step, model):
-                of_step = loss(vlm, [rows[n] for n in chosen])
+            some = [rows[n] for n in chosen]
+            with ExitStack() as around:
+                if freezing is not None:
+                    around.enter_context(freezing.at(step, model))
+                if shortened is not None:
+                    around.enter_context(shortened.at(step, torch.tensor([row.start for row in some])))
+                of_step = loss(vlm, some)
                 of_step.backward()
             torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], 1.0)
             optimizer.step()

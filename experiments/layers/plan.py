@@ -35,6 +35,7 @@ KEPT: tuple[Way, ...] = (
 KEPT_ON = (("cells", 0), ("poster", 0), ("dark", 0), ("dark", 1), ("cells", 1))
 CHOSEN = (SHARE, 3.0, True)  # by `best_kept`
 AUTO = "thin, alpha kept"  # `layers: auto` as it is
+SPARED = 3  # of so many steps, all but one have a backward pass that ends at the image
 FEW = ("gradient", "half", "protect", "random 0")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
@@ -51,7 +52,7 @@ class Run:
     replay: float
     beta: float | None = None  # of the KL term that holds the old rows; None: they are learned again
     favour: bool | None = None  # half of the old rows are of the task's own function; None: as the pool has them
-    backward: str | None = None  # after_image; None: the whole pass
+    whole_every: int | None = None  # steps, one of which goes back through the image too (0: none); None: all do
 
     def key(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
@@ -162,6 +163,9 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
         yield from (Run(model, "counts", "thin", LONG_RATE, seed, *kept) for kept in KEPT[:3])
     for seed in range(seeds):
         yield from (Run(model, task, "function", LONG_RATE, seed, *CHOSEN) for task in judged)
+    for every in (SPARED, 0):  # the backward pass ends at the image, but for one step in so many
+        for seed in range(seeds):
+            yield from (Run(model, task, AUTO, RATES[0], seed, *CHOSEN, whole_every=every) for task in judged)
 
 
 def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:
@@ -174,6 +178,7 @@ def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:
         for task in ALL_TASKS:
             yield Run(model, task, "full", RATES[0], seed, SHARE)
             yield Run(model, task, AUTO, RATES[0], seed, *CHOSEN)
+            yield Run(model, task, AUTO, RATES[0], seed, *CHOSEN, whole_every=SPARED)
             if task == ALL_TASKS[0]:
                 yield from (Run(model, task, arm, RATES[0], seed, *CHOSEN) for arm in few)
         yield from (

@@ -56,6 +56,7 @@ def cells(results: Sequence[dict[str, Any]], model: str) -> list[Cell]:
         if run["model"] == model:
             arm = run["arm"] + (f", KL {run['beta']:g}" if "beta" in run else "")
             arm += ", favour" if run.get("favour") else ""
+            arm += _backward(run.get("whole_every"))
             runs.setdefault((run["task"], arm, run["rate"], run["replay"]), []).append(row)
     return [_cell(*key, rows) for key, rows in runs.items()]
 
@@ -129,6 +130,13 @@ def shift_table(found: Sequence[Cell], scores: Path, model: str, fmap: FunctionM
         reads = layer_list(shift.reading)
         lines.append(_line([name, task.shift, reads, *parts, shift.densest, f"{best}: {100 * most:.0f}"]))
     return "\n".join(lines)
+
+
+def _backward(whole_every: int | None) -> str:
+    """What an arm is called for where its backward pass ends."""
+    if whole_every is None:
+        return ""
+    return ", after the image" + (f", one step in {whole_every} whole" if whole_every else "")
 
 
 def _numbers(cell: Cell | None) -> str:

@@ -65,8 +65,8 @@ def train(bed: Bed, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         start = time.process_time()
         order = batches(len(rows), schedule, run.seed)
-        loss = partial(loss_of, beta=run.beta or 0.0, backward=run.backward)
-        losses = fit(bed.vlm, model, rows, order, schedule, arm.multipliers, arm.freeze, loss)
+        loss = partial(loss_of, beta=run.beta or 0.0)
+        losses = fit(bed.vlm, model, rows, order, schedule, arm.multipliers, arm.freeze, loss, run.whole_every)
         seconds = time.process_time() - start
         after = bed.correct(run.task)
     return {
@@ -140,7 +140,7 @@ def main() -> None:
         else:
             held: list[Any] = [] if run.beta is None else [run.beta]
             held += ["favour"] if run.favour else []
-            held += [run.backward] if run.backward else []
+            held += [] if run.whole_every is None else [f"whole every {run.whole_every}"]
             same = json.dumps([run.model, run.task, arm.key(), run.rate, run.seed, run.replay, *held])
             result = next((row for row in results if row.get("same") == same), None) or train(bed, run, arm, steps)
             result = result | {"same": same}

@@ -55,10 +55,11 @@ def task(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("layers", "freeze", "beta"), [("full", {"below": 0.6, "after": 0.5}, None), ([4, 6], None, 2.0)]
+    ("layers", "freeze", "beta", "whole_every"),
+    [("full", {"below": 0.6, "after": 0.5}, None, None), ([4, 6], None, 2.0, 3)],
 )
-def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path):
-    """Losses of six steps, over the end of an epoch, from the same adapter; with some rows as anchors too."""
+def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, whole_every, task, tmp_path):
+    """Losses of six steps, over the end of an epoch, from the same adapter; with anchors and a short backward pass."""
     recipe = {
         "out": str(tmp_path / "run"),
         "data": {"train": str(task)},
@@ -76,6 +77,8 @@ def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path)
         "checkpointing": "off",
         "seed": 0,
     }
+    if whole_every is not None:
+        recipe["backward"] = {"tokens": "after_image", "whole_every": whole_every}
     if beta is not None:
         recipe["protect"] = {"how": "kl", "beta": beta, "anchors": {"data": str(task), "share": 0.3}}
     parts = assemble(Recipe.model_validate(recipe), progress=False)
@@ -93,7 +96,7 @@ def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, task, tmp_path)
         order = batches(len(rows), schedule, seed=0)
         freezing = freeze and FreezeConfig(**freeze)
         loss = partial(loss_of, beta=beta or 0.0)
-        losses = fit(vlm, model, rows, order, schedule, freeze=freezing, loss=loss)
+        losses = fit(vlm, model, rows, order, schedule, freeze=freezing, loss=loss, whole_every=whole_every)
     assert losses == pytest.approx(expected, rel=2e-3)
     assert losses[0] != pytest.approx(losses[-1], rel=0.05)
 

@@ -17,9 +17,10 @@ from vfl.errors import InputError
 from vfl.models.discover import discover
 from vfl.train.adapter.lora import build_lora
 from vfl.train.assemble import assemble
-from vfl.train.backward.after_image import after_image, starts_of
+from vfl.train.backward.after_image import Shortened, after_image
 from vfl.train.preflight.facts import Preflight
 from vfl.train.recipe import Recipe, read_recipe
+from vfl.train.rows.starts import starts_of
 
 Folder = Callable[[str], Path]
 SEES_BOTH_WAYS = ("paligemma",)
@@ -113,6 +114,7 @@ def gradients(parts, loss):
     return {name: p.grad.clone() for name, p in parts.peft_model.named_parameters() if p.grad is not None}
 
 
+FROM_THE_FIRST = {"tokens": "after_image", "whole_every": 0}
 KINDS = [("image", "image"), ("image", "turns", "images"), ("image", "text", "turns"), ("pair", "pair")]
 
 
@@ -121,7 +123,7 @@ def test_a_training_step(kinds, qwen, data_of, tmp_path) -> None:
     """Rows of any kind in a batch: with images that end at other tokens, with several, and with none."""
     pairs = "pair" in kinds
     changed = {"method": "dpo"} if pairs else {"protect": held(data_of("image", "image"))}
-    values = trained.settings(qwen, data_of(*kinds), tmp_path, dtype="float64", backward="after_image", **changed)
+    values = trained.settings(qwen, data_of(*kinds), tmp_path, dtype="float64", backward=FROM_THE_FIRST, **changed)
     parts = assemble(Recipe.model_validate(values | {"layers": "full"}), progress=False)
     with torch.no_grad():
         for name, parameter in parts.peft_model.named_parameters():
@@ -153,11 +155,21 @@ def held(old: Path) -> dict:
 
 def test_a_run(qwen, data_of, run, tmp_path) -> None:
     """It trains, says how much of a batch the backward pass goes through, and leaves a plain adapter."""
-    outcome = run(qwen, data_of("image", "turns", "images"), tmp_path / "run", backward="after_image", layers="auto")
-    share = outcome.flight.after_image
-    assert share is not None
-    assert 0.05 < share < 0.8
-    assert f"for the tokens after the image alone ({share:.0%} of the longest batch's)" in outcome.flight.cost
+    outcome = run(
+        qwen,
+        data_of("image", "turns", "images"),
+        tmp_path / "run",
+        backward="after_image",
+        layers="auto",
+        trainer={"max_steps": 3},
+    )
+    facts = outcome.flight.after_image
+    assert facts is not None
+    assert facts.whole_every == 3
+    assert 0.05 < facts.tokens < 0.8
+    assert (
+        f"after the image alone ({facts.tokens:.0%} of the longest batch's), but one step in 3" in outcome.flight.cost
+    )
     assert Preflight.load(outcome.preflight) == outcome.flight
     assert outcome.flight.cost in (outcome.adapter / "README.md").read_text(encoding="utf-8")
     assert all(bool(tensor.any()) for name, tensor in trained.weights(tmp_path / "run").items() if "lora_B" in name)
@@ -172,7 +184,7 @@ def test_an_image_that_sees_the_question_is_refused(tiny_folder, data_of, run, t
     ("changed", "words"),
     [
         ({"also_adapt": ["vision"]}, "also_adapt: vision trains what is there"),
-        ({"checkpointing": "on"}, "leave checkpointing out"),
+        ({"checkpointing": "on", "backward": {"tokens": "after_image", "whole_every": 0}}, "leave checkpointing out"),
         ({"lora": {"modules_to_save": ["embed_tokens"]}}, "lora.modules_to_save trains other weights"),
     ],
 )
@@ -180,3 +192,8 @@ def test_what_it_does_not_go_with(changed, words, qwen, tmp_path) -> None:
     values = trained.settings(qwen, tmp_path / "rows.jsonl", tmp_path / "run", backward="after_image")
     with pytest.raises(InputError, match=words):
         read_recipe(values | changed)
+
+
+def test_one_step_in_so_many_is_whole() -> None:
+    assert [Shortened(nn.Linear(1, 1), 3).is_whole(step) for step in range(7)] == [True, False, False] * 2 + [True]
+    assert not any(Shortened(nn.Linear(1, 1), 0).is_whole(step) for step in range(4))

@@ -22,6 +22,7 @@ from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_we
 from vfl.train.adapter.lora import DEFAULTS, build_lora
 from vfl.train.anchors import Anchors
 from vfl.train.arguments import trainer_arguments
+from vfl.train.backward.after_image import Shortened
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
 from vfl.train.field_values import checked
@@ -103,10 +104,11 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if args.process_index == 0:
         warn_of_unused(recipe.data)
     stage = _zero_stage(args)
-    short = recipe.backward == "after_image"
+    short = recipe.backward is not None
     if stage == 3 and short:
         raise InputError(
-            "backward: after_image runs the decoder twice a step, which ZeRO-3 can't: use deepspeed: zero2."
+            "backward: after_image runs the layers twice a step, and under ZeRO-3 that is not supported: use "
+            "deepspeed: zero2, or set backward: whole."
         )
     if stage == 3 and recipe.adapter is not None:
         raise InputError("An adapter can't be trained further under ZeRO-3, which spreads it: use deepspeed: zero2.")
@@ -180,7 +182,6 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         if ".ref." in name:  # the copy of the adapter that preferences are measured from
             parameter.requires_grad = False
     trainer.on_nan = recipe.on_nan
-    trainer.decoder = vlm.parts.decoder
     if recipe.deepspeed and not trainer.is_deepspeed_enabled:
         raise InputError(
             f"deepspeed={recipe.deepspeed!r} was asked for, but accelerate has not taken it up. Look for ACCELERATE_ "
@@ -196,6 +197,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if recipe.freeze is not None:
         steps = launch_facts(args, len(prepared.rows)).total_steps
         trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
+    if recipe.backward is not None:
+        trainer.shortened = Shortened(vlm.parts.decoder, recipe.backward.whole_every)
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
 
 

@@ -8,18 +8,16 @@ from typing import Any
 
 import torch
 
-from vfl.engine.untouched import untouched
+from vfl.engine.memory import is_out_of_memory
 from vfl.errors import InputError
 from vfl.io.versions import versions
 from vfl.loading.beds import bed_of
-from vfl.models.vlm import VLM
 from vfl.train.adapter.files import adapted_modules
 from vfl.train.adapter.lora import DEFAULTS
-from vfl.train.anchors import before
 from vfl.train.assemble import Assembly
-from vfl.train.backward.after_image import after_image
 from vfl.train.backward.memory import (
     CheckpointingChoice,
+    StepMemory,
     choose_checkpointing,
     optimizer_bytes,
     step_memory,
@@ -27,10 +25,12 @@ from vfl.train.backward.memory import (
 )
 from vfl.train.backward.truncate import truncate
 from vfl.train.callback.evaluation import EvaluationCallback
+from vfl.train.check_split import share_after_image
 from vfl.train.layers.thin import thin_reason
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
     TRAINING,
+    AfterImageFacts,
     ArmFacts,
     MemoryFacts,
     ModelFacts,
@@ -128,8 +128,8 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
 
 def _probe(
     recipe: Recipe, parts: Assembly
-) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None, float | None]:
-    """One step on the longest batch: its memory and time, what they say about checkpointing, and how short it is."""
+) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None, AfterImageFacts | None]:
+    """One step on the longest batch: its memory and time, what they say about checkpointing, and how short it gets."""
     asked = recipe.checkpointing
     if parts.zero_stage == 3:
         # The weights are in pieces until DeepSpeed's engine is up, so no step can be tried before.
@@ -145,26 +145,22 @@ def _probe(
     if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
         longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
     batch = trainer.data_collator([rows[n] for n in longest])
-    short = share_after_image(trainer, parts.vlm, batch) if recipe.backward == "after_image" else None
+    shortened = trainer.shortened
+    share = None if shortened is None else share_after_image(trainer, parts.vlm, batch)
     step = probe_step(trainer, batch)
     if asked == "auto":
         choice = choose_checkpointing(parts.peft_model, step, device, reserve=optimizer_bytes(parts.peft_model))
-        if choice.checkpointing and short is not None:
-            raise InputError(
-                f"backward: after_image goes without checkpointing, and the step does not fit so. {choice.reason} "
-                "Lower trainer.per_device_train_batch_size, or set backward: whole."
-            )
+        if choice.checkpointing and shortened is not None and not shortened.whole_every:
+            raise InputError(f"{choice.reason} {_NO_ROOM}")
     else:
         choice = CheckpointingChoice(asked == "on", f"Checkpointing {asked}, as asked.", None)
-    memory = choice.memory
     with untouched_by_step(parts.peft_model), truncate(parts.peft_model, choice.checkpointing):
-        if memory is None or choice.checkpointing:
-            memory = step_memory(step, device)
-        start = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
+        memory, seconds = _measured(step, device, None if choice.checkpointing else choice.memory)
+        if shortened is not None and shortened.whole_every > 1:
+            short_memory, short_seconds = _short_step(trainer, batch)
+            memory = max(memory, short_memory, key=lambda each: each.peak_bytes)
+            part = 1 / shortened.whole_every
+            seconds = part * seconds + (1 - part) * short_seconds
     _forget(trainer)
     facts = MemoryFacts(
         peak_bytes=memory.peak_bytes,
@@ -173,63 +169,57 @@ def _probe(
         rows=len(longest),
         tokens=rows[longest[0]]["length"],
     )
-    return choice, facts, seconds, short
+    return (
+        choice,
+        facts,
+        seconds,
+        None if share is None else AfterImageFacts(whole_every=shortened.whole_every, tokens=share),
+    )
 
 
-def probe_step(trainer: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
-    """One forward and backward pass, as in training."""
+_NO_ROOM = (
+    "A step whose backward pass ends at the image goes without checkpointing: lower "
+    "trainer.per_device_train_batch_size, or set backward: whole."
+)
+
+
+def _measured(step: Callable[[], None], device: torch.device, memory: StepMemory | None) -> tuple[StepMemory, float]:
+    """Memory of a step, unless it is known, and its seconds."""
+    if memory is None:
+        memory = step_memory(step, device)
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return memory, time.perf_counter() - start
+
+
+def _short_step(trainer: Any, batch: dict[str, torch.Tensor]) -> tuple[StepMemory, float]:
+    """Memory and seconds of a step whose backward pass ends at the image."""
+    try:
+        return _measured(probe_step(trainer, batch, number=1), trainer.args.device, None)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    raise InputError(f"A step on the longest batch runs out of memory. {_NO_ROOM}")
+
+
+def probe_step(trainer: Any, batch: dict[str, torch.Tensor], number: int = 0) -> Callable[[], None]:
+    """One forward and backward pass, as in the training step of this number."""
 
     def step() -> None:
         trainer.model.train()
         inputs = trainer._prepare_inputs(dict(batch))
-        with trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(trainer.model, inputs)
+        before, trainer.state.global_step = trainer.state.global_step, number
+        try:
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(trainer.model, inputs)
+        finally:
+            trainer.state.global_step = before
         loss.backward()
         trainer.model.zero_grad(set_to_none=True)
 
     return step
-
-
-def share_after_image(trainer: Any, vlm: VLM, batch: dict[str, torch.Tensor]) -> float:
-    """The share of a batch's tokens that the backward pass goes through, for a model that can be split there.
-
-    Raises:
-        InputError: for a model of which the states of the answers change with it.
-    """
-    inputs = trainer._prepare_inputs(dict(batch))
-    starts, kept = inputs.pop("starts"), inputs["attention_mask"].sum()
-    inputs.pop("anchors", None)
-    learned = inputs.pop("labels") != -100 if "labels" in inputs else inputs.pop("completion_mask") > 0
-    whole, split = (before(states, learned).float() for states in _states_both_ways(trainer, vlm, inputs, starts))
-    difference = float(((whole - split).norm(dim=1) / whole.norm(dim=1)).max())
-    half = vlm.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(vlm.device.type)
-    if not difference < (0.1 if half else 1e-3):
-        raise InputError(
-            f"What {type(vlm.model).__name__} says of the answers changes by {difference:.2g} when the image is run "
-            "before them: it sees what follows it. backward: after_image can't be had for this model; set backward: "
-            "whole."
-        )
-    return float((kept - starts.sum()) / kept)
-
-
-def _states_both_ways(
-    trainer: Any, vlm: VLM, inputs: dict[str, torch.Tensor], starts: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, T, d) each: the last layer's states as the model has them, and with the tokens before `starts` run first."""
-    with untouched(vlm), trainer.compute_loss_context_manager():
-        with torch.no_grad():
-            whole = vlm.parts.body(**inputs, use_cache=False).last_hidden_state
-        try:
-            with torch.enable_grad(), after_image(vlm.parts.decoder, starts):
-                split = vlm.parts.body(**inputs, use_cache=False).last_hidden_state.detach()
-        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
-            if isinstance(error, InputError | torch.OutOfMemoryError):
-                raise
-            raise InputError(
-                f"{type(vlm.model).__name__} can't go on after the image from a cache "
-                f"({type(error).__name__}: {' '.join(str(error).split())}). Set backward: whole."
-            ) from error
-    return whole, split
 
 
 def _forget(trainer: Any) -> None:

@@ -20,6 +20,7 @@ from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
 from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, Quantize, SomeNames, several, split, switch
 from vfl.loading.beds import EMBEDDED_ID
+from vfl.train.backward.config import BackwardConfig, in_short
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
@@ -198,8 +199,8 @@ class Recipe(_Strict):
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
-    backward: Literal["whole", "after_image"] = Field(
-        default="whole", description="after_image: through the tokens after the image alone, at half the cost"
+    backward: Annotated[BackwardConfig | None, BeforeValidator(in_short)] = Field(
+        default=None, description="after_image: most steps' backward pass ends at the image; or whole"
     )
     on_nan: OnNan = Field(default="stop", description="at a step whose gradient is not finite")
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -240,17 +241,17 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _trains_what_the_backward_pass_reaches(self) -> Self:
-        if self.backward == "whole":
+        if self.backward is None:
             return self
         if self.also_adapt:
             raise ValueError(
                 "backward: after_image gives nothing before the decoder a gradient, and also_adapt: "
                 f"{', '.join(self.also_adapt)} trains what is there: leave one of the two out"
             )
-        if self.checkpointing == "on":
+        if self.checkpointing == "on" and not self.backward.whole_every:
             raise ValueError(
-                "backward: after_image reads the image's keys from a cache, which checkpointed layers don't have: "
-                "leave checkpointing out, or set backward: whole"
+                "backward: after_image reads the image's keys from a cache, which checkpointed layers don't have, and "
+                "with whole_every: 0 every step does: leave checkpointing out, or set backward: whole"
             )
         for key in ("modules_to_save", "trainable_token_indices"):
             if self.lora.get(key):

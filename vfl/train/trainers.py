@@ -13,7 +13,7 @@ from trl import DPOTrainer, SFTTrainer
 from vfl.errors import InputError
 from vfl.train.adapter.files import readable
 from vfl.train.anchors import AnchoredLoss
-from vfl.train.backward.after_image import after_image
+from vfl.train.backward.after_image import Shortened
 from vfl.train.checkpoints import WholeCheckpoints
 from vfl.train.layers.freeze import Freezing
 from vfl.train.layers.learning_rates import parameter_groups
@@ -55,18 +55,19 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
     Attributes:
         rates: learning rates of weights that have one of their own, by name; set before training.
         freezing: which layers are frozen in later steps, and from which on; set before training.
-        decoder: set before training where batches have `starts`, from which on the backward pass goes.
+        shortened: in which steps the backward pass ends at the image; set before training.
     """
 
     rates: Mapping[str, float] = MappingProxyType({})
     freezing: Freezing | None = None
-    decoder: torch.nn.Module | None = None
+    shortened: Shortened | None = None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As TRL's, with a backward pass that goes from `starts` on where a batch has them."""
+        """As TRL's, with a backward pass that ends at the image in the steps that are to."""
         starts = inputs.pop("starts", None)
-        short = nullcontext() if starts is None or self.decoder is None else after_image(self.decoder, starts)
-        with short:
+        if self.shortened is None or starts is None:
+            return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        with self.shortened.at(self.state.global_step, starts):  # type: ignore[attr-defined]
             return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:

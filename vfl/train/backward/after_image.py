@@ -10,7 +10,8 @@ Shapes: B rows, T tokens, V of them before the backward pass, d the model's widt
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ def after_image(decoder: nn.Module, starts: torch.Tensor) -> Iterator[None]:
 
     Args:
         decoder: with its adapter, in a causal model: what stands before does not see what follows.
-        starts: (B,) of the batch's rows, as `starts_of` gives them; 0 for all of a row.
+        starts: (B,) of the batch's rows, as `vfl.train.rows.starts` gives them; 0 for all of a row.
 
     Raises:
         InputError: inside, for a decoder or an adapter that can't be split so.
@@ -124,17 +125,27 @@ def after_image(decoder: nn.Module, starts: torch.Tensor) -> Iterator[None]:
             handle.remove()
 
 
-def starts_of(ids: torch.Tensor, answers: torch.Tensor, image_token_id: int) -> torch.Tensor:
-    """(B,) the token after the last image that stands before a row's first answer; 0 where there is none.
+@dataclass(frozen=True)
+class Shortened:
+    """What `backward: after_image` means for one run.
 
-    Args:
-        ids: (B, T) tokens.
-        answers: (B, T) which of them are answers.
-        image_token_id: of every token of an image.
+    Attributes:
+        decoder: of the model.
+        whole_every: one step in so many, from step 0 on, goes through all tokens; 0: none.
     """
-    asked = answers.cumsum(dim=1) == 0
-    numbers = torch.arange(1, ids.shape[1] + 1, device=ids.device)
-    return ((ids == image_token_id) & asked).mul(numbers).amax(dim=1)
+
+    decoder: nn.Module
+    whole_every: int
+
+    def is_whole(self, step: int) -> bool:
+        """Whether the backward pass of a step, from 0, goes through all tokens."""
+        return self.whole_every > 0 and step % self.whole_every == 0
+
+    @contextmanager
+    def at(self, step: int, starts: torch.Tensor) -> Iterator[None]:
+        """The forward pass of a step, with the starts of its rows."""
+        with nullcontext() if self.is_whole(step) else after_image(self.decoder, starts):
+            yield
 
 
 def cut(arguments: Mapping[str, Any], start: int, length: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -179,7 +179,9 @@ def _checkpoint_calls(layer: nn.Module, function: Callable[..., Any], reentrant:
     """Transformers' own flag of a layer, up during its calls in a training step and down at all other times."""
     before = {name: vars(layer)[name] for name in (FLAG, FUNCTION) if name in vars(layer)}
 
-    def raise_flag(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def raise_flag(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs.get("past_key_values") is not None:
+            return None  # after the image (vfl.train.backward.after_image): a checkpointed layer would drop its cache
         reached = any(_requires_grad(value) for value in args)
         # Asked at each call: a run may freeze layers on its way.
         trained = reached or any(parameter.requires_grad for parameter in layer.parameters())
@@ -191,7 +193,7 @@ def _checkpoint_calls(layer: nn.Module, function: Callable[..., Any], reentrant:
             return None
         # The reentrant kind sees a graph only through its inputs: without one these weights would get no gradient.
         states, *rest = args
-        return states.detach().requires_grad_(), *rest
+        return (states.detach().requires_grad_(), *rest), kwargs
 
     def lower_flag(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         for name in (FLAG, FUNCTION):
@@ -199,7 +201,7 @@ def _checkpoint_calls(layer: nn.Module, function: Callable[..., Any], reentrant:
         vars(module).update(before)
 
     return [
-        layer.register_forward_pre_hook(raise_flag),
+        layer.register_forward_pre_hook(raise_flag, with_kwargs=True),
         layer.register_forward_hook(lower_flag, always_call=True),
     ]
 

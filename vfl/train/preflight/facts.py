@@ -52,6 +52,19 @@ class ArmFacts(_Facts):
     frozen: str | None = None  # which layers are frozen on the way, and when
 
 
+class AfterImageFacts(_Facts):
+    """What of a step's tokens the backward pass goes through where it ends at the image."""
+
+    whole_every: int  # steps, one of which goes through all tokens; 0: none does
+    tokens: float  # share of the longest batch's
+
+    @property
+    def sentence(self) -> str:
+        """To go on with from what the backward pass costs."""
+        steps = f", but one step in {self.whole_every}" if self.whole_every else ""
+        return f", for the tokens after the image alone ({self.tokens:.0%} of the longest batch's){steps}"
+
+
 class TowerModules(_Facts):
     """Adapted modules of one tower, and what training adds to them."""
 
@@ -126,7 +139,7 @@ class Preflight(_Facts):
     launch: LaunchFacts
     data: DataFacts
     checkpointing: str  # a sentence: whether layers are recomputed, and why
-    after_image: float | None = None  # share of the longest batch's tokens in a backward pass after the image
+    after_image: AfterImageFacts | None = None  # where the backward pass of most steps ends at the image
     versions: dict[str, str]
     audit: LossAudit | None = None
     lengths: LengthHistogram | None = None
@@ -146,9 +159,7 @@ class Preflight(_Facts):
     def cost(self) -> str:
         """Which lowest layer decides what the backward pass costs."""
         cost = backward_cost(self.arm.layers, [tower.tower for tower in self.adapted if tower.modules])
-        if self.after_image is None:
-            return cost
-        return f"{cost}, for the tokens after the image alone ({self.after_image:.0%} of the longest batch's)"
+        return cost if self.after_image is None else f"{cost}{self.after_image.sentence}"
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vfl.data.sample import Message
 from vfl.models.conversation import ConversationBatch, ConversationEncoder
-from vfl.train.backward.after_image import starts_of
+from vfl.train.rows.starts import starts_of
 from vfl.train.rows.table import ANCHOR, conversation
 from vfl.train.rows.weights import learned
 
