@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.newcoming.readme import Command, commands_of
-from bench.newcoming.running import OUTPUT_SHOWN, Tried, clone_of, table, try_all
+from bench.newcoming.running import OUTPUT_SHOWN, Tried, clone_of, shown, table, try_all
 from bench.newcoming.verdicts import PREPARED, Verdict, verdict_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ def main() -> int:
         for attempt in try_all(verdicts, clone, environment):
             tried.append(attempt)
             if attempt.code is not None:
-                print(f"{attempt.came_to}, {attempt.seconds:.1f} s: {attempt.verdict.runs}", flush=True)
+                print(f"{attempt.came_to}, {attempt.seconds:.1f} s: {shown(attempt.verdict)}", flush=True)
             if attempt.code:
                 print(attempt.output[-OUTPUT_SHOWN:], flush=True)
     failed = [attempt for attempt in tried if attempt.code]

@@ -93,17 +93,21 @@ def clone_of(repository: Path, folder: Path, installed: Path | None) -> tuple[Pa
     return clone, environment | {"PYTHONPATH": str(clone), "INSTALL": "true"}
 
 
+def shown(verdict: Verdict) -> str:
+    """What is run, or would be, on one line."""
+    return "a script of Python" if verdict.command.kind == "python" else verdict.runs or verdict.command.text
+
+
 def table(tried: Sequence[Tried]) -> str:
     """A row a command: its line, time, what it came to, what was run, and why that is not what is written."""
     rows = [("line", "seconds", "", "command", "")]
     for attempt in tried:
-        command, runs = attempt.verdict.command, attempt.verdict.runs
-        shown = "a script of Python" if command.kind == "python" else runs or command.text
-        line = str(command.line) if command.line else "–"
-        rows.append((line, f"{attempt.seconds:.1f}", attempt.came_to, shown, attempt.verdict.says))
+        verdict = attempt.verdict
+        line = str(verdict.command.line) if verdict.command.line else "–"
+        rows.append((line, f"{attempt.seconds:.1f}", attempt.came_to, shown(verdict), verdict.says))
     wide = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = []
-    for line, seconds, came_to, shown, says in rows:
-        start = f"{line:>{wide[0]}}  {seconds:>{wide[1]}}  {came_to:<{wide[2]}}  {shown}"
+    for line, seconds, came_to, runs, says in rows:
+        start = f"{line:>{wide[0]}}  {seconds:>{wide[1]}}  {came_to:<{wide[2]}}  {runs}"
         lines.append(start + (f"   ({says})" if says else ""))
     return "\n".join(lines)
