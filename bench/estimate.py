@@ -4,7 +4,7 @@
     python bench/estimate.py --model smol           # or a folder
     python bench/estimate.py --metrics swap,lens    # the forward passes of metrics, instead
 
-Operations are counted by PyTorch's FlopCounterMode. Seconds are foreseen from this machine's own rate, that of a plain
+Operations are counted by PyTorch's formulas. Seconds are foreseen from this machine's own rate, that of a plain
 forward pass over the same prompt: they say how well the passes of a work use the machine, and not what a GPU does.
 Training needs `pip install '.[train]'`.
 """

@@ -6,15 +6,17 @@
 
 It needs `pip install '.[train]'`. Every arm is TRL's own SFTTrainer with TRL's own loss on the same frozen weights;
 what differs is the layers and, for "here", `vfl.train.backward.truncate.truncate`. Their gradients are compared first.
+Then an epoch of short rows of different lengths, as `vfl train` runs it: one by one, in padded batches, and packed.
 """
 
 import argparse
-import gc
 import json
 import os
 import platform
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +31,11 @@ from bench.swapping.compare import UnequalError
 from bench.swapping.measure import count_flops, median_seconds
 from bench.training.arms import ARMS, NUM_LAYERS, REFERENCE, Step, largest_difference, prepare
 from bench.training.model import FULL_SHAPE, SHAPE, SMALL_SHAPE, Shape, build
+from bench.training.packing import measure_packing
 from bench.training.table import table
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
-from vfl.train.backward.memory import step_memory
+from vfl.train.backward.memory import StepMemory, step_memory
 
 # Of the norm of the gradients; the two passes do the same operations, so only their order may differ.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 0.02}
@@ -46,6 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         steps = {arm.name: prepare(arm, base, shape, arguments.batch, Path(folder)) for arm in ARMS}
         measured = measure(steps, arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        measured["packing"] = measure_packing(
+            base, shape, Path(folder), arguments.repeats, arguments.dtype, clock_of(arguments)
+        )
     measured["settings"] = settings(arguments, shape, steps[REFERENCE.name])
     print(table(measured))
     if arguments.out:
@@ -62,10 +69,7 @@ def measure(steps: dict[str, Step], arguments: argparse.Namespace) -> dict[str, 
     expected: dict[str, dict[str, torch.Tensor]] = {}
     largest, how = 0.0, ""
     for name, step in steps.items():
-        _, flops = count_flops(step)
-        gc.collect()  # the counter leaves reference cycles behind, which would be freed within the next step
-        step.trainer.model.zero_grad()
-        memory = step_memory(step, device)
+        flops, memory = cost_of(step, device)
         gradients = step.gradients()
         reference = expected.setdefault(step.arm.layers, gradients)
         difference = largest_difference(gradients, reference)
@@ -82,10 +86,22 @@ def measure(steps: dict[str, Step], arguments: argparse.Namespace) -> dict[str, 
             "gradient_difference": difference,
         }
         step.trainer.model.zero_grad()
-    seconds = median_seconds(steps, arguments.repeats, device)
+    seconds = median_seconds(steps, arguments.repeats, device, clock_of(arguments))
     for name, arm in arms.items():
         arm["seconds"] = seconds.get(name)
     return {"arms": arms, "memory": how, "largest_difference": largest}
+
+
+def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
+    """What tells seconds."""
+    return time.process_time if arguments.cpu_time else time.perf_counter
+
+
+def cost_of(step: Step, device: torch.device) -> tuple[int, StepMemory]:
+    """Operations and memory of a step, from one run of it."""
+    counts: list[int] = []
+    memory = step_memory(lambda: counts.append(count_flops(step)[1]), device)
+    return counts[0], memory
 
 
 def settings(arguments: argparse.Namespace, shape: Shape, step: Step) -> dict[str, Any]:
@@ -104,6 +120,7 @@ def settings(arguments: argparse.Namespace, shape: Shape, step: Step) -> dict[st
         "dtype": arguments.dtype,
         "device": torch.cuda.get_device_name(arguments.device) if gpu else f"CPU, {torch.get_num_threads()} threads",
         "repeats": arguments.repeats,
+        "clock": "of the processor" if arguments.cpu_time else "on the wall",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
     }
 
@@ -128,6 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="rows of the batch (1)")
     parser.add_argument("--device", help="default: the GPU with --full-shape, else the CPU")
     parser.add_argument("--dtype", choices=list(TOLERANCE), help="default: bfloat16 on a GPU, else float32")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, where others use the cores, too")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each arm; 0: count and compare only")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON")
     arguments = parser.parse_args()

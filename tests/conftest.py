@@ -1,12 +1,17 @@
 """Fixtures that several test folders share."""
 
+import copy
 import gc
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from vfl.models.vlm import VLM
 
 # Before transformers is imported: a test that reaches for the hub is wrong, and should fail rather than wait.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -43,6 +48,26 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return folders[family]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny_folder: Callable[[str], Path]) -> "Callable[..., VLM]":
+    """loaded(family, ...) -> `vfl.load` of a tiny family, None for the embedded model.
+
+    It is read and checked once a session; what each call gives is a copy of its own.
+    """
+    import vfl
+
+    known: dict[tuple[Any, ...], VLM] = {}
+
+    def load(family: str | None, **options: Any) -> "VLM":
+        key = (family, *sorted(options.items()))
+        if key not in known:
+            known[key] = vfl.load(None if family is None else tiny_folder(family), **options)
+        vlm = known[key]
+        return copy.deepcopy(vlm, {id(vlm.family): vlm.family})
+
+    return load
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,6 +63,11 @@ JOBS = {
             equal="evaluation.json and the answers, byte for byte",
         ),
         FaultJob(
+            *("arms", 1, 10, 1, "the same command"),
+            kept="finished runs, and of others complete checkpoints",
+            equal="the weights of every run, bit for bit, and arms.json but for seconds",
+        ),
+        FaultJob(
             *("select filter", 2, 10, 1, "the same command"),
             kept="nothing; a subset appears whole or not at all",
             equal="the rows, byte for byte",

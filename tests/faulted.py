@@ -3,7 +3,8 @@
 python faulted.py JOB.json
 
     {"start": [...], "again": [...], "result": NAME, "folder": DIR, "seed": N,
-     "imports": [...], "others": N, "kills": N, "full": N, "kinds": [...], "tensors": bool, "embedded": bool}
+     "imports": [...], "others": N, "kills": N, "full": N, "kinds": [...], "tensors": bool, "embedded": bool,
+     "runs": bool}
 
 `start` and `again` are the words of a command, in which {out} stands for the run's folder; `again` is for a folder that
 has settings. First, one run goes to its end as DIR/whole. Then the faults come, one a process, in folders DIR/0, DIR/1,
@@ -16,10 +17,13 @@ has settings. First, one run goes to its end as DIR/whole. Then the faults come,
     torn    killed when half of a file of tensors is written (`tensors`)
     full    from a write on, no file can grow, as on a full disk
 
-`kinds` are the ways to kill; without it, all in turn. Prints a JSON object: `ends`, the folders that came to their end,
-and `met`, a row for each process, with its exit code, what it printed, and what was wrong with the files that it left.
+`kinds` are the ways to kill; without it, all in turn. With `runs`, the command starts runs of `vfl train`, which are
+forks here: a fault comes in whichever process makes the write, and what kills or stops one kills or stops all. Prints a
+JSON object: `ends`, the folders that came to their end, and `met`, a row for each process, with its exit code, what it
+printed, and what was wrong with the files that it left.
 """
 
+import ctypes
 import importlib
 import json
 import mmap
@@ -33,8 +37,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -67,17 +73,23 @@ class Counter:
 
 def die() -> None:
     """As by `kill -9`: nothing is cleaned up."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.killpg(0, signal.SIGKILL)
 
 
 def stand_still() -> None:
     """Until the parent says to go on."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    os.killpg(0, signal.SIGSTOP)
 
 
 def fill_disk() -> None:
     """No file of this process grows any more; what there is can be renamed and removed."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def fill_disk_of_all() -> None:
+    """For the command that started this process, too."""
+    fill_disk()
+    resource.prlimit(os.getpgid(0), resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE))
 
 
 def at_write(out: Path, number: int | None, act: Callable[[], None], counter: Counter) -> None:
@@ -141,6 +153,7 @@ class Child:
         self.printed, self.code, self.ended, self.stands = b"", 0, False, False
         self._reading, writing = os.pipe()
         self.pid = os.fork()
+        os.setpgid(self.pid, self.pid)  # in both, whichever is first
         if self.pid == 0:
             os.dup2(writing, 1)
             os.dup2(writing, 2)
@@ -157,7 +170,7 @@ class Child:
         end = None if seconds is None else time.monotonic() + seconds
         while not (status := os.waitpid(self.pid, os.WNOHANG | (os.WUNTRACED if standing else 0)))[0]:
             if end is not None and time.monotonic() >= end:
-                os.kill(self.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
                 end = None
             self._read(0.005)
         self._read(0)
@@ -165,6 +178,9 @@ class Child:
         if not self.stands:
             self.code, self.ended = os.waitstatus_to_exitcode(status[1]), True
             os.close(self._reading)
+            with suppress(ChildProcessError):  # what it started, and did not wait for
+                while os.waitpid(-self.pid, 0):
+                    pass
         return self
 
     def _read(self, seconds: float) -> None:
@@ -212,8 +228,9 @@ def left_behind(out: Path) -> list[str]:
 
 
 def parts(out: Path) -> dict[str, tuple[int, int]]:
-    """Finished parts, each with what changes when it is written again."""
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (out / "parts").glob("[!.]*")}
+    """Finished parts, and runs within a run, each with what changes when it is written again."""
+    finished = [*out.glob("parts/[!.]*"), *out.glob("*/report.html")]
+    return {str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in finished}
 
 
 class Runs:
@@ -241,7 +258,7 @@ class Runs:
         return self._words(self.out, "again" if (self.out / "settings.yaml").exists() else "start")
 
     def _arm(self, out: Path, kind: str, number: int | None, counter: Counter) -> None:
-        acts = {"write": die, "full": fill_disk, "second": stand_still}
+        acts = {"write": die, "full": fill_disk_of_all, "second": stand_still}
         at_write(out, number if kind in acts else None, acts.get(kind, die), counter)
         if self.job.get("tensors"):
             at_tensors(number if kind == "torn" else None, counter)
@@ -258,7 +275,7 @@ class Runs:
             child.wait(standing=True)
             if child.stands:
                 other = Child(words).wait()
-                os.kill(child.pid, signal.SIGCONT)
+                os.killpg(child.pid, signal.SIGCONT)
                 row |= {"pid": child.pid, "second": {"code": other.code, "text": other.text}}
         if not child.ended:
             child.wait(seconds=seconds)
@@ -307,12 +324,42 @@ def share_model() -> None:
     vfl.loading.config.load_from(LocateConfig(out=Path()))
 
 
+def fork_runs() -> None:
+    """`vfl arms` starts its runs as forks of itself."""
+    import vfl.train.arms.run
+    import vfl.train.launch
+
+    def run(words: Sequence[str], *, stdout: Any, env: dict[str, str], **_: Any) -> Any:
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(stdout.fileno(), 1)
+            os.dup2(stdout.fileno(), 2)
+            os.environ.update(env)
+            code = 1
+            with suppress(BaseException):  # nor has a full disk room for what would be printed
+                code = vfl.train.launch.main(words[3:])
+                sys.stdout.flush()
+            os._exit(code)
+        return SimpleNamespace(returncode=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    vfl.train.arms.run.subprocess = SimpleNamespace(run=run, STDOUT=None)  # type: ignore[assignment]
+
+
+def become_their_parent() -> None:
+    """Processes whose own one was killed are waited for here."""
+    pr_set_child_subreaper = 36
+    ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
 def main(job: dict[str, Any]) -> None:
     """All faults of a job."""
     for name in ("vfl.commands.main", *job["imports"]):
         importlib.import_module(name)
     if job.get("embedded"):
         share_model()
+    if job.get("runs"):
+        fork_runs()
+        become_their_parent()
     runs, draw = Runs(job), random.Random(job["seed"])
     runs.meet_often(["second"], job["others"], lambda row: "second" in row, draw, 0.9)
     kills = job.get("kinds") or ["time", "write", *(["torn"] if job.get("tensors") else [])]

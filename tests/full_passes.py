@@ -6,8 +6,11 @@ who sees what is decided query by query.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from typing import Any
 
 import torch
+from torch.utils._pytree import tree_flatten
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
@@ -70,6 +73,42 @@ def tapped(vlm: VLM) -> Iterator[Tap]:
         config._attn_implementation = before
 
 
+class Towers:
+    """What a model's own tower made of each picture (or sound), so that many passes over the same run it once."""
+
+    def __init__(self, vlm: VLM) -> None:
+        self.tower = vlm.model.get_encoder(modality=vlm.family.modality)
+        assert self.tower not in (vlm.model, vlm.parts.body, vlm.parts.decoder), "no tower was found"
+        self.seen: list[tuple[Any, Any]] = []
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Inside, the tower is not run for what it was already given."""
+        run = self.tower.forward
+
+        def forward(*arguments: Any, **options: Any) -> Any:
+            inputs = tree_flatten((arguments, options))
+            for before, output in self.seen:
+                if _same(before, inputs):
+                    return copy(output)
+            output = run(*arguments, **options)
+            self.seen.append((inputs, copy(output)))  # Qwen's model puts other fields into what it is given
+            return output
+
+        self.tower.forward = forward
+        try:
+            yield
+        finally:
+            del self.tower.forward
+
+
+def _same(first: tuple[list[Any], Any], second: tuple[list[Any], Any]) -> bool:
+    return first[1] == second[1] and all(
+        a.dtype == b.dtype and torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b or a == b
+        for a, b in zip(first[0], second[0], strict=True)
+    )
+
+
 class FullPasses:
     """Rows by full forwards of one target, with edits from one source."""
 
@@ -77,6 +116,7 @@ class FullPasses:
         self.vlm, self.target, self.reading = vlm, target, reading
         self.known: dict[tuple[tuple[int, ...], ...], torch.Tensor] = {}
         self.slots = torch.cat([torch.arange(span.start, span.end) for span in target.spans])
+        self.towers = Towers(vlm)
         with tapped(vlm) as tap, torch.no_grad():
             vlm.model(**source.inputs, position_ids=source.positions, use_cache=False)
             self.source = {
@@ -108,7 +148,7 @@ class FullPasses:
             readers[self.slots] = False
         if self.reading == "answer":
             readers[: prompt_length - 1] = False
-        with tapped(self.vlm) as tap, torch.no_grad():
+        with tapped(self.vlm) as tap, self.towers.once(), torch.no_grad():
             tap.slots, tap.readers = self.slots, readers
             tap.edits = {layer: self.source[layer] for layer in swapped} | dict.fromkeys(hidden)
             return self.vlm.model(**inputs, position_ids=positions, use_cache=False).logits[0]

@@ -12,8 +12,10 @@ ends.
 """
 
 import atexit
+import functools
 import gc
 import importlib
+import importlib.metadata
 import json
 import os
 import runpy
@@ -29,7 +31,6 @@ import time
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -140,7 +141,7 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-@cache
+@functools.cache
 def start() -> "subprocess.Popen[bytes]":
     """Have a Python that forks listen, for this process and all that it starts; it ends with this process."""
     folder = tempfile.mkdtemp()
@@ -158,7 +159,7 @@ def start() -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, pass_fds=[number])
 
 
-@cache
+@functools.cache
 def _connection() -> socket.socket:
     if ADDRESS not in os.environ:
         start()
@@ -301,6 +302,9 @@ def imported() -> None:
     if deepspeed := sys.modules.get("deepspeed"):
         # Its own sum over the processes of one machine is compiled where it is first used; gloo's gives the same.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.utils.nvtx.enable_nvtx = False  # marks for a GPU's profiler, at hundreds of thousands of calls
+    # Accelerate asks whether packages are there by reading their metadata, a dozen times in each training run.
+    importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
     gc.collect()
     gc.freeze()  # a fork that looks for garbage leaves all this alone, and so goes on sharing its memory
 

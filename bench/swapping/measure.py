@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 T = TypeVar("T")
 # glibc keeps what is freed unless it was mapped on its own; with these, a child's resident size follows its tensors.
@@ -17,9 +17,32 @@ CHILD_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_"
 
 def count_flops(run: Callable[[], T]) -> tuple[T, int]:
     """The result of a run and the operations of its matrix products, convolutions and attentions."""
-    with FlopCounterMode(display=False) as counter:
+    with _Operations() as counter:
         result = run()
-    return result, int(counter.get_total_flops())
+    return result, counter.total
+
+
+class _Operations(TorchDispatchMode):
+    """PyTorch's own count of each operator (`FlopCounterMode`), without the module it belongs to, which takes long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self._whole: set[Any] = set()  # operators that are not made of others
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(function._overloadpacket)
+        if formula is None and function not in self._whole:
+            with self:
+                result = function.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+            self._whole.add(function)
+        result = function(*args, **kwargs)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result
 
 
 class _Launches(TorchDispatchMode):

@@ -28,7 +28,8 @@ class Arm:
 
     Attributes:
         layers: a key of LAYERS.
-        truncated: by this package; otherwise as TRL does it by default, which checkpoints and has inputs require grad.
+        truncated: by this package; otherwise as TRL does it, which with checkpointing (its default) has inputs require
+            grad. Without, autograd itself ends at the lowest trained layer, and the two are the same.
         checkpointing: whether activations are recomputed.
     """
 
@@ -46,6 +47,7 @@ class Arm:
 REFERENCE = Arm("all", truncated=False)
 ARMS = [
     *(Arm(layers, truncated=False) for layers in LAYERS),
+    *(Arm(layers, truncated=False, checkpointing=False) for layers in LAYERS),
     *(Arm(layers, truncated=True) for layers in LAYERS),
     *(Arm(layers, truncated=True, checkpointing=False) for layers in LAYERS),
 ]
@@ -81,7 +83,7 @@ def prepare(arm: Arm, base: PreTrainedModel, shape: Shape, batch: int, folder: P
     model = copy.deepcopy(base, {id(parameter): parameter for parameter in base.parameters()})
     on_cpu = base.device.type == "cpu"
     settings: dict[str, Any] = {"use_cpu": True, "bf16": False} if on_cpu else {}
-    if arm.truncated:
+    if arm.truncated or not arm.checkpointing:
         settings["gradient_checkpointing"] = False
     trainer = SFTTrainer(
         model=model,

@@ -32,10 +32,11 @@ def table(run: Found) -> str:
         [
             head,
             "\n".join(lines),
+            *([packing_table(run["packing"])] if "packing" in run else []),
             "\n".join(verdicts(run)),
             "Ratios are to the first line, of this run. Operations are matrix products, convolutions and attentions of "
             "the forward pass, the\nbackward pass and what is recomputed, counted; seconds are medians of whole "
-            "training steps without the optimizer;\npeak memory comes on top of the weights "
+            f"training steps without the optimizer, {settings['clock']};\npeak memory comes on top of the weights "
             f"({run['memory']}). The loss is TRL's in every line.\nEqual before timing: the gradients of the lines "
             f"with the same layers differ by {run['largest_difference']:.1g} of their norm at most.",
         ]
@@ -52,7 +53,24 @@ def verdicts(run: Found) -> list[str]:
             share = arms[full]["flops"] / whole
             verdict = "reached" if share <= target else "MISSED"
             lines.append(f"- {full}: {share:.3f} of the operations (target {target:.2f}: {verdict})")
+    off = {name: arms[name]["flops"] for name in arms if name.endswith(NO_CHECKPOINTING)}
+    pairs = [(flops, off[name.replace("here", "TRL", 1)]) for name, flops in off.items() if name.startswith("here")]
+    equal = "as many" if all(ours == theirs for ours, theirs in pairs) else "NOT as many"
+    lines.append(f"- without checkpointing: {equal} operations here as by TRL, with the same layers")
     return lines
+
+
+def packing_table(ways: Found) -> str:
+    """Tokens of training rows that a second takes, as ratios to padded batches."""
+    padded = next(way for name, way in ways.items() if "padded" in name)
+    lines = [
+        "| short rows | batches | operations a token, ratio | tokens a second, ratio |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, way in ways.items():
+        pace = "-" if way["seconds"] is None else f"{padded['seconds'] / way['seconds']:.3f}"
+        lines.append(f"| {name} | {way['batches']} | {way['flops'] / padded['flops']:.3f} | {pace} |")
+    return "\n".join(lines)
 
 
 def _line(name: str, arm: Found, reference: Found) -> str:

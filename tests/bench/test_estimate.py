@@ -4,8 +4,9 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-import vfl
 from vfl.probes.make import make
 from vfl.probes.pair import read_suite
 from vfl.probes.style import STYLES
@@ -14,9 +15,22 @@ BENCH = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "estimate.py"))
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
-def test_operations_are_those_that_are_counted(family, tiny_folder, tmp_path):
-    vlm = vfl.load(tiny_folder(family))
+def test_operations_are_those_that_are_counted(family, loaded, tmp_path):
+    vlm = loaded(family)
     make(tmp_path / "pairs", ["counting"], pairs=1, seed=1, style=STYLES["micro"])
     (pair,) = read_suite(tmp_path / "pairs")
     for line in (BENCH["scored"](vlm, pair, 1e9), BENCH["located"](vlm, pair, 1e9, 1)):
         assert line.estimated == pytest.approx(line.measured, rel=0.03), line.what
+
+
+def test_what_is_counted_is_pytorchs_count():
+    """Convolutions, products and attention, forward and backward."""
+    picture = torch.nn.Conv2d(3, 16, 4, 4)
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+
+    def step():
+        layer(picture(torch.ones(2, 3, 16, 16)).flatten(2).mT).sum().backward()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    assert BENCH["count_flops"](step)[1] == counter.get_total_flops() > 0

@@ -39,10 +39,16 @@ def test_the_table_names_every_arm_and_every_target(ran: tuple[str, dict[str, An
     assert all(f"| {name} |" in text for name in measured["arms"])
     assert text.count("of the operations (target") == 4
     assert "| 1.000 |" in text
+    assert "without checkpointing: as many operations here as by TRL" in text
+    one, padded, packed = measured["packing"].values()
+    assert one["tokens"] == padded["tokens"] == packed["tokens"]
+    assert one["flops"] < packed["flops"] < padded["flops"], (
+        "rows in a pack attend over all of it, and there is no padding"
+    )
 
 
 def test_gradients_are_those_of_the_trainer_alone(arms: dict[str, Any]) -> None:
-    assert len(arms) == 12
+    assert len(arms) == 16
     assert all(arm["gradient_difference"] < 1e-4 for arm in arms.values())
 
 

@@ -122,7 +122,7 @@ def test_the_page_on_faults_holds_what_the_tests_do():
         assert job.again in full
         assert ("refused" in other) is not job.shared
     assert "20 times, the slow suite 200 times" in page
-    assert "full at 20 places" in page
+    assert "full at 21 places" in page
     assert faults.table() in page
 
 

@@ -7,7 +7,6 @@ import tiny
 import torch
 from full_passes import FullPasses
 
-import vfl
 from vfl.engine.image_cache import prefill
 from vfl.engine.memory import guess_row_limit
 from vfl.engine.plan import Plan
@@ -17,8 +16,8 @@ from vfl.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_5_vl"), dtype="float64")
+def vlm(loaded):
+    return loaded("qwen2_5_vl", dtype="float64")
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +174,8 @@ def test_results_do_not_depend_on_the_order_of_plans(vlm, prompts):
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava", "smolvlm", "gemma3", "internvl"])
 @pytest.mark.parametrize("turns", [False, True])
-def test_text_between_images_uses_exact_full_passes(tiny_folder, family, turns):
-    vlm = vfl.load(tiny_folder(family), dtype="float64")
+def test_text_between_images_uses_exact_full_passes(loaded, family, turns):
+    vlm = loaded(family, dtype="float64")
     with torch.no_grad():
         vlm.parts.head.weight[vlm.parts.image_token_id] = 0
 
@@ -210,11 +209,11 @@ def test_text_between_images_uses_exact_full_passes(tiny_folder, family, turns):
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "paligemma"])
 @pytest.mark.parametrize("reading", ["text", "all"])
-def test_eager_attention_gives_the_same(tiny_folder, family, reading):
+def test_eager_attention_gives_the_same(loaded, family, reading):
     """Eager attention takes additive masks where sdpa takes boolean ones."""
     results = []
     for attention in ("sdpa", "eager"):
-        vlm = vfl.load(tiny_folder(family), dtype="float64", attention=attention)
+        vlm = loaded(family, dtype="float64", attention=attention)
         target, source = (vlm.ask("how many cats", tiny.picture(seed=seed)) for seed in (1, 2))
         plans = [Plan.own(), Plan.swap([1], prefill(vlm, source)), *([Plan.hide([2])] if reading == "text" else [])]
         results.append(sweep(vlm, target, plans, answers=["three cats"], reading=reading))

@@ -7,7 +7,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.decode import generate, greedy, greedy_answers, until_end
 from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.engine.memory import in_parts
@@ -48,8 +47,8 @@ def test_nothing_is_stepped_that_no_row_needs():
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "paligemma"])
-def test_generate_and_the_loop_give_the_same(tiny_folder, family):
-    vlm = vfl.load(tiny_folder(family), dtype="float64")
+def test_generate_and_the_loop_give_the_same(loaded, family):
+    vlm = loaded(family, dtype="float64")
     with torch.no_grad():  # an answer with the placeholder can't be fed
         vlm.parts.head.weight[vlm.parts.image_token_id] = 0
     encoded = vlm.ask("how many cats", tiny.picture())
@@ -57,17 +56,17 @@ def test_generate_and_the_loop_give_the_same(tiny_folder, family):
     assert len(generate(vlm, encoded.inputs, 5, exactly=True)[0]) == 5
 
 
-def test_the_generation_config_is_back_after_an_exception(tiny_folder):
-    vlm = vfl.load(tiny_folder("llava"))
+def test_the_generation_config_is_back_after_an_exception(loaded):
+    vlm = loaded("llava")
     before = vlm.model.generation_config
     with pytest.raises(RuntimeError, match="stop"), greedy(vlm):
         raise RuntimeError("stop")
     assert vlm.model.generation_config is before
 
 
-def test_rows_can_be_repeated_and_reordered(tiny_folder):
+def test_rows_can_be_repeated_and_reordered(loaded):
     """DeepStack's features have no batch axis of their own."""
-    vlm = vfl.load(tiny_folder("qwen3_vl"), dtype="float64")
+    vlm = loaded("qwen3_vl", dtype="float64")
     arguments = decoder_inputs(vlm, vlm.ask("how many cats", tiny.picture()).inputs)
     with torch.no_grad():
         (alone,) = vlm.parts.decoder(**arguments).last_hidden_state
@@ -100,9 +99,9 @@ def test_parts_are_halved_until_they_fit(caplog):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_model_is_as_it_was(tiny_folder, asked):
+def test_a_model_is_as_it_was(loaded, asked):
     """Modes, random states and the rope deltas that the next step of another prompt would read."""
-    vlm = vfl.load(tiny_folder("qwen2_5_vl"))
+    vlm = loaded("qwen2_5_vl")
     generate(vlm, vlm.ask("how many", tiny.picture(size=(96, 128))).inputs, 2)
     vlm.model.train()
     deltas = vlm.parts.body.rope_deltas.clone()

@@ -5,7 +5,6 @@ import tiny
 import torch
 from full_passes import tapped
 
-import vfl
 from vfl.engine.derived_caches import blind_to_text, each_alone, late_entry
 from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
@@ -14,8 +13,8 @@ from vfl.errors import InputError
 
 
 @pytest.fixture(scope="module", params=sorted({*tiny.FAMILIES, *tiny.AUDIO} - {"paligemma"}))
-def vlm(request, tiny_folder):
-    return vfl.load(tiny_folder(request.param), dtype="float64")
+def vlm(request, loaded):
+    return loaded(request.param, dtype="float64")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_layers_that_the_model_lacks_are_refused(vlm, target, make):
 
 
 @pytest.mark.parametrize("make", [late_entry, each_alone])
-def test_a_prefix_lm_has_no_such_caches(tiny_folder, make):
-    vlm = vfl.load(tiny_folder("paligemma"))
+def test_a_prefix_lm_has_no_such_caches(loaded, make):
+    vlm = loaded("paligemma")
     with pytest.raises(InputError, match="see the question"):
         make(vlm, vlm.ask("how many", tiny.picture()), 1)

@@ -4,7 +4,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.layer_inputs import cut_argument
 from vfl.engine.layer_trace import trace_prompt
@@ -13,8 +12,8 @@ from vfl.engine.states import forward
 
 
 @pytest.fixture(scope="module", params=["llava", "gemma3", "qwen3_vl"])
-def vlm(request, tiny_folder):
-    return vfl.load(tiny_folder(request.param), dtype="float64")
+def vlm(request, loaded):
+    return loaded(request.param, dtype="float64")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.attention_tap import tapped
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.layer_trace import trace_prompt
@@ -44,9 +43,9 @@ def test_rows_that_would_lose_a_bias_are_refused():
         plain_mask(additive(float("-inf"), bias=-2.5), 3, 5, CPU)
 
 
-def test_engine_and_tap_agree_on_a_models_biased_mask(tiny_folder):
+def test_engine_and_tap_agree_on_a_models_biased_mask(loaded):
     """The tap reads by the bias; the engine, which makes masks of its own, says that it can't."""
-    vlm = vfl.load(tiny_folder("llava"), dtype="float64")
+    vlm = loaded("llava", dtype="float64")
     encoded = vlm.ask("how many cats", tiny.picture())
     length = encoded.length
     mask = torch.zeros(1, 1, length, length, dtype=torch.float64)

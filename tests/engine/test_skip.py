@@ -6,7 +6,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.derived_caches import late_entry
 from vfl.engine.plan import Plan
 from vfl.engine.skip.running import cache_bytes, generate, skipping
@@ -20,8 +19,8 @@ FAMILIES = ["llava", "qwen2_5_vl", "smolvlm", "qwen3_vl", "gemma3"]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def vlm(request, tiny_folder):
-    return vfl.load(tiny_folder(request.param), dtype="float64")
+def vlm(request, loaded):
+    return loaded(request.param, dtype="float64")
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +94,10 @@ def test_fewer_tokens_are_computed(vlm, encoded):
     assert seen == {at: encoded.length if at in (1, 2) else text for at in range(vlm.num_layers)}
 
 
-def test_what_cannot_be_skipped_is_refused(tiny_folder):
+def test_what_cannot_be_skipped_is_refused(loaded):
     with pytest.raises(InputError, match="0 <= entry <= exit <= 5"):
         Skip(5, 3, 2)
-    paligemma = vfl.load(tiny_folder("paligemma"))
+    paligemma = loaded("paligemma")
     encoded = paligemma.ask("how many", tiny.picture())
     skip = Skip(paligemma.num_layers, 1, 2)
     with pytest.raises(InputError, match="see the question"), skipping(paligemma, encoded, skip):

@@ -5,7 +5,6 @@ import tiny
 import torch
 from full_passes import FullPasses
 
-import vfl
 from vfl.engine.image_cache import prefill
 from vfl.engine.joint_prefill import prefill_all
 from vfl.engine.plan import Plan
@@ -23,8 +22,8 @@ def pair(vlm, size=(48, 64)):
 
 
 @pytest.fixture(scope="module", params=sorted(tiny.FAMILIES | tiny.AUDIO))
-def vlm(request, tiny_folder):
-    vlm = vfl.load(tiny_folder(request.param), dtype="float64")
+def vlm(request, loaded):
+    vlm = loaded(request.param, dtype="float64")
     with torch.no_grad():  # random models may answer with the image placeholder, which a full forward can't be fed
         vlm.parts.head.weight[vlm.parts.image_token_id] = 0
     return vlm

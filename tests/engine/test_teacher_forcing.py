@@ -5,10 +5,9 @@ import logging
 import pytest
 import tiny
 import torch
-from full_passes import tapped
+from full_passes import Towers, tapped
 from tiny.pictures import picture
 
-import vfl
 from vfl.engine.ablated_rows import run_with_ablated
 from vfl.engine.decoder_inputs import decoder_inputs, on_device, take_rows
 from vfl.engine.shared_keys import PassingCache
@@ -21,8 +20,8 @@ ABLATIONS = {"late": [2, 3], "all": [0, 1, 2, 3], "none": [], "one": [1], "apart
 
 
 @pytest.fixture(scope="module", params=sorted(tiny.FAMILIES))
-def vlm(request, tiny_folder):
-    return vfl.load(tiny_folder(request.param), dtype="float64")
+def vlm(request, loaded):
+    return loaded(request.param, dtype="float64")
 
 
 def text(words):
@@ -71,6 +70,7 @@ class Reference:
         (spans,) = find_all_spans(vlm, self.inputs["input_ids"])
         self.slots = torch.cat([torch.arange(s.start, s.end) for s in spans]) if spans else None
         self.source = None
+        self.towers = Towers(vlm)
         if other is not None and spans:
             with tapped(vlm) as tap:
                 other(self.inputs)
@@ -79,7 +79,7 @@ class Reference:
     @torch.no_grad()
     def logits(self, layers):
         """(M, vocabulary) logits that predict the answer tokens."""
-        with tapped(self.vlm) as tap:
+        with tapped(self.vlm) as tap, self.towers.once():
             if self.slots is not None:
                 tap.slots = self.slots
                 tap.readers = torch.ones(len(self.ids), dtype=torch.bool)
@@ -197,9 +197,9 @@ def test_spans_are_those_of_single_prompts(vlm):
         assert find_all_spans(vlm, asked.input_ids) == [asked.spans]
 
 
-def test_crops_of_one_image_are_one_span(tiny_folder):
+def test_crops_of_one_image_are_one_span(loaded):
     """Gemma 3's processor writes a sentence between an image and its crops."""
-    vlm = vfl.load(tiny_folder("gemma3"), dtype="float64")
+    vlm = loaded("gemma3", dtype="float64")
     wide = picture(0, (128, 48))
     crops = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16, "pan_and_scan_min_ratio_to_activate": 1.2}
     inputs = vlm.processor.apply_chat_template(
@@ -216,8 +216,8 @@ def test_crops_of_one_image_are_one_span(tiny_folder):
 
 
 @pytest.fixture(scope="module")
-def deepstack(tiny_folder):
-    return vfl.load(tiny_folder("qwen3_vl"), dtype="float64")
+def deepstack(loaded):
+    return loaded("qwen3_vl", dtype="float64")
 
 
 def hooks(model):
@@ -288,9 +288,9 @@ def test_running_out_of_memory_halves_the_batch_and_says_so(deepstack, caplog):
 
 
 @pytest.mark.parametrize("family", ["gemma3", "llava_onevision", "idefics3"])
-def test_parts_of_a_batch_score_as_the_whole(tiny_folder, family):
+def test_parts_of_a_batch_score_as_the_whole(loaded, family):
     """Masks, positions and images of some conversations, as after running out of memory."""
-    vlm = vfl.load(tiny_folder(family), dtype="float64")
+    vlm = loaded(family, dtype="float64")
     batch = encoder_of(vlm).encode(conversations(vlm))
     inputs = decoder_inputs(vlm, on_device(vlm, batch.inputs))
     whole = run_with_ablated(vlm, inputs, None)
@@ -337,11 +337,11 @@ def test_what_cannot_be_scored_is_refused(deepstack, arguments, message):
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "paligemma"])
-def test_eager_attention_gives_the_same(tiny_folder, family):
+def test_eager_attention_gives_the_same(loaded, family):
     """Eager attention takes additive masks where sdpa takes boolean ones."""
     scores = []
     for attention in ("sdpa", "eager"):
         # Not float64: eager attention computes its softmax in float32, where padding's mask overflows to nan.
-        vlm = vfl.load(tiny_folder(family), dtype="float32", attention=attention)
+        vlm = loaded(family, dtype="float32", attention=attention)
         scores.append(teacher_forced(vlm, encoder_of(vlm).encode(conversations(vlm)), ABLATIONS))
     torch.testing.assert_close(scores[0].logprobs, scores[1].logprobs, rtol=0, atol=1e-3)

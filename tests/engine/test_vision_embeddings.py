@@ -4,15 +4,14 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
 
 
 @pytest.mark.parametrize("family", sorted(set(tiny.FAMILIES) | set(tiny.AUDIO)))
-def test_they_are_the_decoders_inputs_bit_by_bit(tiny_folder, family):
-    vlm = vfl.load(tiny_folder(family), dtype="float64")
+def test_they_are_the_decoders_inputs_bit_by_bit(loaded, family):
+    vlm = loaded(family, dtype="float64")
     encoded = vlm.ask("how many", tiny.sound(1) if vlm.medium.name == "audio" else tiny.picture())
     with torch.no_grad():
         states = trace_prompt(vlm, encoded).hidden[0][0]
@@ -21,8 +20,8 @@ def test_they_are_the_decoders_inputs_bit_by_bit(tiny_folder, family):
     assert len(ours) == int((encoded.input_ids == vlm.parts.image_token_id).sum())
 
 
-def test_a_large_image_counts_as_much_as_a_small_one(tiny_folder):
-    vlm = vfl.load(tiny_folder("qwen2_5_vl"), dtype="float64")
+def test_a_large_image_counts_as_much_as_a_small_one(loaded):
+    vlm = loaded("qwen2_5_vl", dtype="float64")
     images = [tiny.picture(seed=1), tiny.picture(seed=2, size=(96, 128))]
     embeddings = [vision_embeddings(vlm, vlm.ask("?", image)) for image in images]
     assert len(embeddings[0]) < len(embeddings[1])

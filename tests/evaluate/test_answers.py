@@ -37,8 +37,8 @@ def question(name, text, *images, bound=12, expected="3"):
     return EvalItem(name, "questions", messages, opened, expected, "number", bound)
 
 
-def image_questions(count=5):
-    return [question(f"q{i}", QUESTIONS[i % 3], tiny.picture(seed=i)) for i in range(count)]
+def image_questions(count=5, bound=12):
+    return [question(f"q{i}", QUESTIONS[i % 3], tiny.picture(seed=i), bound=bound) for i in range(count)]
 
 
 def swept(vlm, item, plan=None):
@@ -47,16 +47,16 @@ def swept(vlm, item, plan=None):
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_5_vl"), dtype="float64")
+def vlm(loaded):
+    return loaded("qwen2_5_vl", dtype="float64")
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "paligemma_plain"])
-def test_answers_in_batches_equal_those_of_the_sweep(tiny_folder, family):
-    model = vfl.load(tiny_folder(family), dtype="float64")
+def test_answers_in_batches_equal_those_of_the_sweep(loaded, family):
+    model = loaded(family, dtype="float64")
     notes = list(model.notes)
-    items = image_questions()
-    items[3] = question("q3", QUESTIONS[0], tiny.picture(seed=3, size=(96, 64)))  # its tokens may be more
+    items = image_questions(bound=6)
+    items[3] = question("q3", QUESTIONS[0], tiny.picture(seed=3, size=(96, 64)), bound=6)  # its tokens may be more
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "__array__ implementation")  # PaliGemma's processor
@@ -90,8 +90,8 @@ def test_text_only_rows_and_several_images_in_one_evaluation(vlm):
         assert text_of[item.id] == vlm.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-def test_a_family_that_needs_an_image_says_so(tiny_folder):
-    model = vfl.load(tiny_folder("paligemma"))
+def test_a_family_that_needs_an_image_says_so(loaded):
+    model = loaded("paligemma")
     with pytest.raises(InputError, match=r"'none' has no image, and PaliGemma takes only rows with one"):
         answer(model, [question("none", "how many")])
 
@@ -244,8 +244,8 @@ def same_state(first, second):
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")  # its successor is newer than 5.17
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "smolvlm"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_model_in_training_is_left_as_it_was(tiny_folder, family, fails, monkeypatch):
-    model = vfl.load(tiny_folder(family))
+def test_a_model_in_training_is_left_as_it_was(loaded, family, fails, monkeypatch):
+    model = loaded(family)
     items = image_questions()
     expected = answer(model, items)
     model.model.gradient_checkpointing_enable()

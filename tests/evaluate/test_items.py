@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import tiny
 
-import vfl
 from vfl.data import read
 from vfl.errors import InputError
 from vfl.evaluate.items import LONGEST, items_of_data, items_of_probes
@@ -16,8 +15,8 @@ from vfl.probes.style import MICRO_STYLE
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_5_vl"))
+def vlm(loaded):
+    return loaded("qwen2_5_vl")
 
 
 def turns(answer, question="how many?", image=False):
@@ -37,6 +36,21 @@ def data(tmp_path):
         return path
 
     return write
+
+
+def test_places_of_a_row_are_in_pixels_and_in_one_image(data, tmp_path):
+    tiny.picture(seed=1).save(tmp_path / "a.png")
+    row = {"messages": turns("[8, 8, 40, 40]", image=True), "images": ["a.png"]}
+    (box,) = items_of_data(read(data(row)), match="box")
+    assert [box.correct(text) for text in ("[10, 8, 40, 40]", "[8, 8, 20, 20]", "8")] == [True, False, False]
+    (point,) = items_of_data(read(data(row)), match="point")
+    assert [point.correct(text, (200, 100)) for text in ("[9, 39]", "[50, 50]")] == [True, False]
+    (near,) = items_of_data(read(data(row | {"messages": turns("[8, 8]", image=True)})), match="point")
+    assert [near.correct(text, (200, 100)) for text in ("[12, 12]", "[50, 50]")] == [True, False]
+    with pytest.raises(InputError, match="a box is a place in one image, and the row has 0"):
+        items_of_data(read(data({"messages": turns("[8, 8, 40, 40]")})), match="box")
+    with pytest.raises(InputError, match="in pixels of the file"):
+        items_of_data(read(data(row | {"messages": turns("3", image=True)})), match="box")
 
 
 def test_probes_ask_the_target_and_other_images_on_request(vlm, tmp_path):

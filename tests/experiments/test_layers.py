@@ -54,11 +54,17 @@ def task(tmp_path_factory):
     return folder / "train.jsonl"
 
 
+@pytest.fixture(scope="module")
+def embedded():
+    """The model that is not trained itself: adapters come and go."""
+    return vfl.load(None, attention="eager", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("layers", "freeze", "beta", "whole_every"),
     [("full", {"below": 0.6, "after": 0.5}, None, None), ([4, 6], None, 2.0, 3)],
 )
-def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, whole_every, task, tmp_path):
+def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, whole_every, task, embedded, tmp_path):
     """Losses of six steps, over the end of an epoch, from the same adapter; with anchors and a short backward pass."""
     recipe = {
         "out": str(tmp_path / "run"),
@@ -83,7 +89,7 @@ def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, whole_every, ta
         recipe["protect"] = {"how": "kl", "beta": beta, "anchors": {"data": str(task), "share": 0.3}}
     parts = assemble(Recipe.model_validate(recipe), progress=False)
     start = trained_state(parts.peft_model)
-    vlm = vfl.load(None, attention="eager", device="cpu")
+    vlm = embedded
     rows = encode(vlm, [parts.prepared.rows[n] for n in range(len(parts.prepared.rows))])
     new = parts.prepared.facts.used
     rows = rows[:new] + as_anchors(vlm, rows[new:])
@@ -102,7 +108,7 @@ def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, whole_every, ta
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "sigmoid_sft"])
-def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
+def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, embedded, tmp_path):
     """Losses of four steps, over the end of an epoch, from the same adapter and reference."""
     answers = ("I", "II", "III")
     (tmp_path / "pairs").mkdir()
@@ -135,7 +141,7 @@ def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
     }
     parts = assemble(Recipe.model_validate(recipe), progress=False)
     start = trained_state(parts.peft_model)
-    vlm = vfl.load(None, attention="eager", device="cpu")
+    vlm = embedded
     pairs = pairs_of(vlm, tmp_path / "pairs")
     parts.trainer.train()
     expected = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
@@ -147,8 +153,8 @@ def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, tmp_path):
     assert losses[-1] < losses[0] - 0.01
 
 
-def test_rows_enter_as_the_model_lets_them(task):
-    vlm = vfl.load(None, attention="eager", device="cpu")
+def test_rows_enter_as_the_model_lets_them(task, embedded):
+    vlm = embedded
     rows = write_rows(read([task]), task.parent / "rows.arrow")
     some = [rows[n] for n in range(5)]
     batch = encoder_of(vlm).encode([conversation(row) for row in some], [row["prompt"] for row in some])
@@ -160,8 +166,8 @@ def test_rows_enter_as_the_model_lets_them(task):
 
 @pytest.mark.parametrize("name", [name for name in (*FIRST, *SECOND) if name not in ("full", "half")])
 @pytest.mark.parametrize("task_name", ["roman", "cells"])
-def test_arms_have_equal_parameters(name, task_name):
-    fmap, model = FunctionMap.load(MAP), vfl.load(None, device="cpu").model
+def test_arms_have_equal_parameters(name, task_name, embedded):
+    fmap, model = FunctionMap.load(MAP), embedded.model
     arm = arm_of(name, TASKS[task_name], SCORES, fmap, seed=0)
     assert arm is not None
     count = count_parameters(model, build_lora(model, arm.layers, arm.lora()))
@@ -244,9 +250,9 @@ def test_the_rows_of_a_known_task(tmp_path):
     assert {json.loads(line)["function"] for line in lines} == {"ocr"}
 
 
-def test_tasks_and_rows_of_a_model_with_plain_positions(tiny_folder, tmp_path):
+def test_tasks_and_rows_of_a_model_with_plain_positions(loaded, tmp_path):
     """A model whose images have no rows and columns, and whose boxes are shares of the image: its own loss."""
-    vlm, taken = vfl.load(tiny_folder("smolvlm"), attention="eager", device="cpu"), set()
+    vlm, taken = loaded("smolvlm", attention="eager", device="cpu"), set()
     assert vlm.family.boxes is UNIT
     write(tmp_path / "poster", "train", rows_of("poster", 3, seed=0, test=False, boxes=vlm.family.boxes), taken)
     rows = write_rows(list(read(tmp_path / "poster" / "train.jsonl")), tmp_path / "rows.arrow")

@@ -12,7 +12,6 @@ from peft.utils import get_peft_model_state_dict
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-import vfl
 from experiments.selection.deep_trials import DeepTrials
 from experiments.selection.fused import MODULES
 from experiments.selection.pool import write_pool
@@ -38,7 +37,7 @@ def pool(tmp_path_factory):
     return folder
 
 
-def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
+def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path, loaded):
     recipe = trained.settings(
         Path("micro"), pool / "pool.jsonl", tmp_path / "run", layers="full", data={"images": str(pool)},
         lora={"r": 16, "lora_alpha": 16, "lora_dropout": 0.0},
@@ -65,7 +64,7 @@ def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
     after = get_peft_model_state_dict(parts.peft_model)
     logged = [entry["loss"] for entry in parts.trainer.state.log_history if "loss" in entry]
 
-    trials = Trials(vfl.load(None), Settings())
+    trials = Trials(loaded(None), Settings())
     encoded = trials.encode([conversation(row) for row in rows])
     keys = {
         (layer, name): [next(key for key in before if f"layers.{layer}.{name}.lora_{side}" in key) for side in "AB"]
@@ -89,8 +88,8 @@ def test_losses_and_adapters_equal_those_of_vfl_train(pool, tmp_path):
     assert float((ours - moved).norm() / moved.norm()) < 0.02
 
 
-def test_a_question_is_right_where_greedy_decoding_says_its_answer(tmp_path):
-    vlm = vfl.load(None)
+def test_a_question_is_right_where_greedy_decoding_says_its_answer(tmp_path, loaded):
+    vlm = loaded(None)
     with torch.no_grad():
         for layer in vlm.layers:
             for weight in layer.parameters():
@@ -112,8 +111,8 @@ def test_a_question_is_right_where_greedy_decoding_says_its_answer(tmp_path):
     assert 0 < sum(right) < len(right)
 
 
-def test_the_same_seed_trains_the_same(pool):
-    trials = Trials(vfl.load(None))
+def test_the_same_seed_trains_the_same(pool, loaded):
+    trials = Trials(loaded(None))
     first, again = (trials.order(9, seed) for seed in (4, 4))
     assert first == again
     assert sorted(n for batch in first for n in batch) == list(range(9))
@@ -123,21 +122,21 @@ def test_the_same_seed_trains_the_same(pool):
     assert all(torch.equal(a, b) for a, b in zip(before, trials.lora.parameters, strict=True))
 
 
-def test_trials_of_any_architecture_ask_and_train_as_the_fused_ones(pool, tmp_path):
+def test_trials_of_any_architecture_ask_and_train_as_the_fused_ones(pool, tmp_path, loaded):
     """The same answers before training, the same first loss, and adapters that learn the same rows."""
     rows = write_rows(list(read(pool / "pool.jsonl")), tmp_path / "rows.arrow")
     told = [conversation(rows[n]) for n in range(len(rows))]
-    vlm = vfl.load(None, attention="eager")
+    vlm = loaded(None, attention="eager")
     deep = DeepTrials(vlm)
     encoded = deep.encode(told)
     right, first = deep.right(encoded), deep.train(encoded, seed=2)
     again = deep.train(encoded, seed=2)
-    fused = Trials(vfl.load(None))
+    fused = Trials(loaded(None))
     assert right == fused.right(fused.encode(told))
     assert again == first, "the adapter before is gone"
     assert first[0] == pytest.approx(fused.train(fused.encode(told), seed=2)[0], rel=1e-3)
     assert len(first) == -(-len(rows) // Settings().batch)
-    longer = deep.train(encoded, seed=2, epochs=12)
+    longer = deep.train(encoded, seed=2, epochs=6)
     assert sum(longer[-len(first) :]) < sum(longer[: len(first)]) / 2
     assert sum(deep.right(encoded)) > sum(right)
 

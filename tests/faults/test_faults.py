@@ -21,6 +21,11 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.long
 
 
+# Two arms of two steps.
+STUDY = ("study.arms={three: {layers: '3'}, two: {layers: 2-3}}", "study.seeds=1", "trainer.max_steps=2",
+         "trainer.save_steps=1", "evaluation.at_start=false")  # fmt: skip
+
+
 def layers(which):
     return [word for name, some in which.items() for word in ("--set", f"layers.{name}={some}")]
 
@@ -78,6 +83,11 @@ def command(request, data, recipe, model):
             "vfl.negatives.run",
         ),
         "evaluate": lambda: (["evaluate", "--pairs", "4", *drawn], "evaluation.json", "vfl.evaluate.run"),
+        "arms": lambda: (
+            ["arms", str(recipe), "--out", "{out}", *STUDY],
+            "",  # tables are written after each failure, too
+            "vfl.commands.arms",
+        ),
         "select filter": lambda: (
             ["select", "filter", whole("select score"), "--budget", "50%", "--out", "{out}"],
             "manifest.json",
@@ -106,7 +116,8 @@ def meet(command, tmp_path_factory):
             "result": result or "nothing is written last",
             "folder": str(folder),
             "imports": [module],
-            "embedded": name not in ("train", "merge", "select filter"),
+            "embedded": name not in ("train", "arms", "merge", "select filter"),
+            "runs": name == "arms",
             "tensors": name == "train",
             "kills": kills,
             "full": full,
@@ -182,7 +193,9 @@ def check_ends(name, found):
 
 
 def names(out):
-    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if ".lock" not in path.name)
+    """How long a run took is only noted where nothing interrupted it."""
+    paths = [path for path in out.rglob("*") if ".lock" not in path.name and path.name != "times.jsonl"]
+    return sorted(str(path.relative_to(out)) for path in paths)
 
 
 def same_bytes(*files):
@@ -211,6 +224,17 @@ def same_metrics(out, whole):
     assert first | {"seconds": 0} == second | {"seconds": 0}
 
 
+def same_studies(out, whole):
+    first, second = (json.loads((folder / "arms.json").read_text()) for folder in (out, whole))
+    for content in (first, second):
+        for part in (*content["runs"], *content["arms"]):
+            del part["step_seconds"]
+    assert first == second
+    assert len(first["runs"]) == 2
+    for run in first["runs"]:
+        assert trained.same(*(trained.weights(folder / run["folder"]) for folder in (out, whole)))
+
+
 def same_weights(out, whole):
     assert trained.same(*(load_file(folder / "model.safetensors") for folder in (out, whole)))
 
@@ -222,6 +246,7 @@ SAME = {
     "measure": same_metrics,
     "negatives": same_bytes("negatives.jsonl", "answers.jsonl", "manifest.json"),
     "evaluate": same_bytes("evaluation.json", "answers.jsonl"),
+    "arms": same_studies,
     "select filter": same_bytes("data/data.json", "ids.txt", "scores.parquet"),
     "merge": same_weights,
 }
@@ -249,4 +274,4 @@ def test_many_kills_change_nothing(name, meet):
 def test_the_numbers_that_are_promised():
     assert sum(JOBS[name].kills for name in KILLED) == 20
     assert sum(JOBS[name].slow_kills for name in KILLED) == 200
-    assert sum(job.full for job in JOBS.values()) == 20
+    assert sum(job.full for job in JOBS.values()) == 21

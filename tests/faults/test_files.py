@@ -2,6 +2,7 @@
 
 import os
 import resource
+from contextlib import contextmanager
 
 import faulted
 import pytest
@@ -15,13 +16,15 @@ LORA = ["--model", "embedded", "--layers", "2"]
 SUITE = ["--style", "micro", "--functions", "counting", "--pairs", "1"]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file of this process grows."""
+    """Inside, no file of this process grows; pytest's own report may be one."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     faulted.fill_disk()
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture
@@ -59,10 +62,11 @@ def test_two_processes_do_not_mix_their_suites(tmp_path, capsys):
     ],
     ids=["probes make", "probes show", "lora-config"],
 )
-def test_a_full_disk_is_one_paragraph(suite, tmp_path, capsys, request, words, said):
+def test_a_full_disk_is_one_paragraph(suite, tmp_path, capsys, words, said):
     places = {"suite": suite, "folder": tmp_path}
-    request.getfixturevalue("full_disk")
-    assert said in refusal([word.format(**places) for word in words], capsys)
+    with full_disk():
+        message = refusal([word.format(**places) for word in words], capsys)
+    assert said in message
     written = [path for path in tmp_path.rglob("*") if path.is_file() and suite not in path.parents]
     assert not [path for path in written if path.stat().st_size]
     assert not [*tmp_path.rglob(".*")]

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import SoftFileLock
 
 from vfl.errors import InputError
+from vfl.io import lock_holder
 from vfl.io.run_folder import LOCK, SETTINGS, RunFolder
 
 HOLD = """
@@ -23,6 +26,13 @@ from vfl.io.run_folder import RunFolder
 with RunFolder(Path(sys.argv[1]), "result.json").held(overwrite=False):
     print("held", flush=True)
     time.sleep(600)
+"""
+
+# Stands still between the two steps in which a lock appears: its file is there, and says nothing yet.
+STAND = """
+import os, signal
+from filelock import SoftFileLock
+SoftFileLock._write_lock_info = lambda self, handle: os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
@@ -150,6 +160,27 @@ def test_killed_while_it_took_over_a_dead_process_s_lock_its_own_is_taken_over(f
     assert [path.name for path in folder.path.iterdir()] == [SETTINGS]
 
 
+def test_an_empty_lock_is_taken_over_once_its_process_is_gone(folder, monkeypatch):
+    monkeypatch.setattr(lock_holder, "UNSURE", 0.3)
+    lock = folder.path / LOCK
+    process = subprocess.Popen([sys.executable, "-c", STAND + HOLD, str(folder.path)])
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    with pytest.raises(InputError, match="being written by another process"):
+        folder.look(overwrite=False)
+    assert lock.read_bytes() == b"", "it may go on at any time"
+    process.kill()
+    process.wait()
+    # Of several that find it, one takes it over.
+    locks = [SoftFileLock(lock, thread_local=False) for _ in range(4)]
+    with ThreadPoolExecutor(len(locks)) as pool:
+        taken = list(pool.map(lock_holder.take, locks))
+    assert sorted(taken) == [False, False, False, True]
+    assert str(os.getpid()) in lock.read_text()
+    locks[taken.index(True)].release()
+    with folder.held(overwrite=False):
+        assert [path.name for path in folder.path.iterdir()] == [LOCK]
+
+
 def test_settings_of_a_json_kind_are_yaml(folder):
     folder.save(json.loads('{"a": [1, 2], "b": {"c": null}}'))
     assert yaml.safe_load((folder.path / SETTINGS).read_text()) == {"a": [1, 2], "b": {"c": None}}
@@ -213,20 +244,21 @@ def test_killed_in_the_moment_of_the_exchange_a_folder_comes_back(tmp_path, befo
     assert other.exists()
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file of this process grows."""
+    """Inside, no file of this process grows; pytest's own report may be one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_the_lock_of_a_dead_process_is_not_blamed_for_a_full_disk(folder, holder, request):
+def test_the_lock_of_a_dead_process_is_not_blamed_for_a_full_disk(folder, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    request.getfixturevalue("full_disk")
-    with pytest.raises(InputError, match="is full"):
+    with full_disk(), pytest.raises(InputError, match="is full"):
         folder.look(overwrite=True)
 
 

@@ -34,7 +34,7 @@ def scores(tmp_path_factory):
 
 def test_these_are_the_scripts():
     assert [str(path) for path in SCRIPTS] == [
-        "select/filter.py", "select/ray_score.py", "select/score.py", "train/dpo.py", "train/sft.py",
+        "select/filter.py", "select/ray_score.py", "select/score.py", "train/dpo.py", "train/grpo.py", "train/sft.py",
     ]  # fmt: skip
 
 

@@ -31,8 +31,8 @@ QUIET = {"progress": False, "part_pairs": 2, "max_new_tokens": ANSWER}
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_5_vl"))
+def vlm(loaded):
+    return loaded("qwen2_5_vl")
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_a_control_that_is_the_target_itself_changes_nothing(finished):
 
 
 def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(
-    finished, vlm, suite, tmp_path, monkeypatch, tiny_folder, capfd
+    finished, vlm, suite, tmp_path, monkeypatch, tiny_folder, capfd, loaded
 ):
     done, real = [], sweeping.sweep_pair
 
@@ -180,7 +180,7 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(
         vfl.locate(vlm, out=tmp_path, probes=str(suite), **QUIET)
     with pytest.raises(InputError, match=r"reading: 'text' then, 'answer' now"):
         vfl.locate(vlm, out=tmp_path, probes=str(suite), resume=True, reading="answer", **QUIET)
-    smaller = vfl.load(tiny_folder("qwen2_5_vl"), max_pixels=1024)
+    smaller = loaded("qwen2_5_vl", max_pixels=1024)
     for model, settings in ((smaller, {}), (tiny_folder("qwen2_5_vl"), {"max_pixels": 1024})):
         with pytest.raises(InputError, match=r"had other settings \(max_pixels: 9216 then, 1024 now\)"):
             vfl.locate(model, out=tmp_path, probes=str(suite), resume=True, **settings, **QUIET)

@@ -7,7 +7,6 @@ import pytest
 import tiny
 from own_suite import write_own_suite
 
-import vfl
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
@@ -23,8 +22,8 @@ from vfl.probes.pair import read_suite
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_5_vl"))
+def vlm(loaded):
+    return loaded("qwen2_5_vl")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def measured(monkeypatch):
     return names
 
 
-def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, measured, tiny_folder):
+def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, measured, loaded):
     out = tmp_path / "out"
 
     def config(metrics, **more):
@@ -74,7 +73,7 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
 
     with pytest.raises(InputError, match=r"measured with other settings \(data: "):
         run(config("cosine", pairs=1), vlm=vlm, resume=True, progress=False)
-    smaller = vfl.load(tiny_folder("qwen2_5_vl"), max_pixels=1024)
+    smaller = loaded("qwen2_5_vl", max_pixels=1024)
     with pytest.raises(InputError, match=r"other settings \(model.max_pixels: 9216 then, 1024 now\). Use the same"):
         run(config("cosine"), vlm=smaller, resume=True, progress=False)
     with pytest.raises(InputError, match=r"other settings \(letters: 'logits' then, 'text' now\)"):

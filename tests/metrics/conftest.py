@@ -5,7 +5,6 @@ import tiny
 import torch
 from own_suite import write_own_suite
 
-import vfl
 from vfl.probes.asking import MAX_NEW_TOKENS
 from vfl.probes.pair import read_suite
 
@@ -15,8 +14,8 @@ QUESTIONS = ("how many cats are there", "is there a red cube or a blue ball in t
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
-def vlm(request, tiny_folder):
-    return vfl.load(tiny_folder(request.param), dtype="float64")
+def vlm(request, loaded):
+    return loaded(request.param, dtype="float64")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
@@ -26,8 +25,8 @@ PAIRS = 2  # one of each function
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_audio"), dtype="float64")
+def vlm(loaded):
+    return loaded("qwen2_audio", dtype="float64")
 
 
 @pytest.fixture(scope="module")

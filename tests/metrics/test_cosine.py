@@ -7,7 +7,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.states import is_vision
 from vfl.errors import InputError
@@ -45,8 +44,8 @@ def test_the_last_pair_is_taken_before_the_final_norm(vlm, prompts):
     assert abs(ours[-1] - theirs[-1]) > 1e-4
 
 
-def test_added_deepstack_features_are_part_of_the_next_state(tiny_folder):
-    vlm = vfl.load(tiny_folder("qwen3_vl"), dtype="float64")
+def test_added_deepstack_features_are_part_of_the_next_state(loaded):
+    vlm = loaded("qwen3_vl", dtype="float64")
     encoded = vlm.ask("how many cats", tiny.picture())
     trace = trace_prompt(vlm, encoded)
     assert trace.between[0] is not None
@@ -55,8 +54,8 @@ def test_added_deepstack_features_are_part_of_the_next_state(tiny_folder):
     assert float(adjacent_distances(vlm, encoded)[0, 0, 0]) == pytest.approx(float(expected), abs=1e-12)
 
 
-def test_layers_that_add_nothing_copy_everything(tiny_folder):
-    vlm = vfl.load(tiny_folder("llava"))
+def test_layers_that_add_nothing_copy_everything(loaded):
+    vlm = loaded("llava")
     with torch.no_grad():
         for layer in list(vlm.layers)[1:3]:
             layer.self_attn.o_proj.weight.zero_()

@@ -6,7 +6,6 @@ from itertools import product
 import pytest
 import torch
 
-import vfl
 from vfl.engine.image_cache import prefill
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.plan import Plan
@@ -184,7 +183,7 @@ def test_similarity_needs_layers_on_both_sides(vlm, prompts, below):
         similarity(vlm, prompts, below=below)
 
 
-def test_a_prefix_lm_is_refused_where_its_vision_states_see_the_question(tiny_folder, pairs):
-    paligemma = vfl.load(tiny_folder("paligemma"))
+def test_a_prefix_lm_is_refused_where_its_vision_states_see_the_question(loaded, pairs):
+    paligemma = loaded("paligemma")
     with pytest.raises(InputError, match="see the question"):
         mask(paligemma, pairs[:1])

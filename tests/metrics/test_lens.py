@@ -6,7 +6,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.states import is_image_token, is_vision
 from vfl.errors import InputError
@@ -66,8 +65,8 @@ def test_persistence_is_the_share_of_unchanged_first_choices(vlm, prompts, untou
     assert result["curves"]["text"]["value"][-1] == pytest.approx(sum(text) / len(text))
 
 
-def test_layers_that_add_nothing_persist(tiny_folder):
-    vlm = vfl.load(tiny_folder("qwen2_5_vl"))
+def test_layers_that_add_nothing_persist(loaded):
+    vlm = loaded("qwen2_5_vl")
     with torch.no_grad():
         for layer in vlm.layers:
             layer.self_attn.o_proj.weight.zero_()

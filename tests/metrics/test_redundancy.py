@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.states import is_image_token
 from vfl.errors import InputError
 from vfl.metrics.cosine import cosine
@@ -63,8 +62,8 @@ def test_the_bounds_of_a_model_are_ordered(vlm, prompts, untouched):
         informational(vlm, prompts, radius=3)
 
 
-def test_layers_that_add_nothing_are_redundant(tiny_folder, pairs):
-    vlm = vfl.load(tiny_folder("qwen2_5_vl"))
+def test_layers_that_add_nothing_are_redundant(loaded, pairs):
+    vlm = loaded("qwen2_5_vl")
     with torch.no_grad():
         for layer in vlm.layers:
             layer.self_attn.o_proj.weight.zero_()
@@ -93,8 +92,8 @@ def copies(pair, folder, count):
     return made
 
 
-def test_alike_images_tell_the_answer_and_the_layers_not_looked_at_are_redundant(tiny_folder, pairs, tmp_path):
-    vlm = vfl.load(tiny_folder("qwen2_5_vl"))
+def test_alike_images_tell_the_answer_and_the_layers_not_looked_at_are_redundant(loaded, pairs, tmp_path):
+    vlm = loaded("qwen2_5_vl")
     with torch.no_grad():
         for layer in vlm.layers:
             layer.self_attn.o_proj.weight.zero_()

@@ -6,7 +6,6 @@ import tiny
 import torch
 from PIL import Image
 
-import vfl
 from vfl.engine.vision_embeddings import vision_embeddings
 from vfl.errors import InputError
 from vfl.metrics.regions import overlaps, token_regions
@@ -21,8 +20,8 @@ def family(request):
 
 
 @pytest.fixture(scope="module")
-def vlm(family, tiny_folder):
-    return vfl.load(tiny_folder(family), dtype="float64", device="cpu")
+def vlm(family, loaded):
+    return loaded(family, dtype="float64", device="cpu")
 
 
 @pytest.mark.parametrize("size", [(64, 48), (40, 96)])
@@ -64,8 +63,8 @@ def test_regions_cover_the_picture(vlm, family):
 
 
 @pytest.mark.parametrize("one_tile", ["qwen2_5_vl", "llava", "gemma3", "paligemma"])
-def test_reading_order_within_a_tile(tiny_folder, one_tile):
-    vlm = vfl.load(tiny_folder(one_tile))
+def test_reading_order_within_a_tile(loaded, one_tile):
+    vlm = loaded(one_tile)
     regions = token_regions(vlm, vlm.ask("how many", tiny.picture()))
     middle = ((regions[:, :2] + regions[:, 2:]) / 2).round()
     assert torch.equal(middle, middle[torch.from_numpy(np.lexsort((middle[:, 0], middle[:, 1])))])

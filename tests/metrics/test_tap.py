@@ -4,7 +4,6 @@ import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.engine.attention_tap import NAME, BlockedEdges, row_weights, tapped
 from vfl.engine.image_cache import prefill
 from vfl.engine.masks import blocked
@@ -50,8 +49,8 @@ def eager_weights(vlm, inputs):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("rows", [(-1,), (-3, -1), None])
-def test_tapped_weights_equal_eager_attention_on_left_padded_batches(tiny_folder, family, rows):
-    vlm = vfl.load(tiny_folder(family))  # eager attention of a padding row is NaN in float64
+def test_tapped_weights_equal_eager_attention_on_left_padded_batches(loaded, family, rows):
+    vlm = loaded(family)  # eager attention of a padding row is NaN in float64
     inputs = left_padded(vlm, ["cat", "is there a red cube or a blue ball in the image"])
     rows = range(inputs["input_ids"].shape[1]) if rows is None else rows
     expected, logits = eager_weights(vlm, inputs)
@@ -215,8 +214,8 @@ def test_a_model_has_one_tap_and_the_vision_tower_none(vlm, prompts, untouched):
         assert vlm.parts.decoder.config._attn_implementation == NAME
 
 
-def test_eager_models_get_their_implementation_back(tiny_folder):
-    vlm = vfl.load(tiny_folder("llava"), dtype="float64", attention="eager")
+def test_eager_models_get_their_implementation_back(loaded):
+    vlm = loaded("llava", dtype="float64", attention="eager")
     encoded = vlm.ask("how many", tiny.picture())
     with tapped(vlm):
         forward(vlm, encoded)
@@ -225,9 +224,9 @@ def test_eager_models_get_their_implementation_back(tiny_folder):
 
 
 @pytest.mark.parametrize("family", ["gemma3", "paligemma", "qwen3_vl", "internvl"])
-def test_other_families_rows_add_up_to_one_and_logits_stay(tiny_folder, family):
+def test_other_families_rows_add_up_to_one_and_logits_stay(loaded, family):
     """Sliding windows, bidirectional vision tokens, prefix-LM, DeepStack."""
-    vlm = vfl.load(tiny_folder(family), dtype="float64")
+    vlm = loaded(family, dtype="float64")
     encoded = vlm.ask("how many cats are there", tiny.picture())
     inputs = dict(encoded.inputs, position_ids=encoded.positions)
     expected, _ = eager_weights(vlm, inputs)

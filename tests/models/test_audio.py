@@ -6,7 +6,6 @@ import tiny
 import torch
 from scipy.io import wavfile
 
-import vfl
 from vfl.errors import InputError
 from vfl.io.audio import read_sound, sound_size
 from vfl.models.conversation import encoder_of
@@ -16,8 +15,8 @@ QUESTION = "What is in the sound?"
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_audio"), dtype="float64")
+def vlm(loaded):
+    return loaded("qwen2_audio", dtype="float64")
 
 
 def entry(sound):
@@ -113,7 +112,7 @@ def test_what_is_no_sound_is_refused(vlm, tmp_path):
         encoder_of(vlm)
 
 
-def test_a_model_of_images_takes_no_sound(tiny_folder):
-    vlm = vfl.load(tiny_folder("llava"))
+def test_a_model_of_images_takes_no_sound(loaded):
+    vlm = loaded("llava")
     with pytest.raises(InputError, match="type 'audio'; expected 'text' or 'image'"):
         ask(vlm, entry(tiny.sound()))

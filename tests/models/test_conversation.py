@@ -15,8 +15,8 @@ FAMILIES = [
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def vlm(request, tiny_folder):
-    return vfl.load(tiny_folder(request.param), dtype="float64")
+def vlm(request, loaded):
+    return loaded(request.param, dtype="float64")
 
 
 def user(text, image=None):

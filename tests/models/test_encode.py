@@ -5,7 +5,6 @@ import tiny
 import torch
 from PIL import Image
 
-import vfl
 from vfl.errors import InputError
 from vfl.models.medium import read_image
 
@@ -13,13 +12,13 @@ TEXT = {"type": "text", "text": "how many cats"}
 
 
 @pytest.fixture(scope="module", params=sorted(tiny.FAMILIES))
-def vlm(request, tiny_folder):
-    return vfl.load(tiny_folder(request.param))
+def vlm(request, loaded):
+    return loaded(request.param)
 
 
 @pytest.fixture(scope="module")
-def qwen(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_5_vl"))
+def qwen(loaded):
+    return loaded("qwen2_5_vl")
 
 
 def test_the_span_runs_from_the_first_to_the_last_image_token(vlm):

@@ -27,8 +27,8 @@ def test_a_script_without_spaces_is_counted_by_tokens() -> None:
     assert answer_limit("text", ["c" * 30], list) == MAX_NEW_TOKENS["text"]
 
 
-def test_everything_that_asks_a_pair_has_the_same_limit(tiny_folder, tmp_path) -> None:
-    vlm = vfl.load(tiny_folder("qwen2_5_vl"))
+def test_everything_that_asks_a_pair_has_the_same_limit(loaded, tmp_path) -> None:
+    vlm = loaded("qwen2_5_vl")
     short = write_own_suite(vlm, tmp_path / "probes", 1)
     (pair, *_) = vfl.probes.pair.read_suite(short)
     long = pair.model_copy(update={"answer": "one two three " * 20})

@@ -16,13 +16,13 @@ from vfl.select.shards.same_scores import check_subset, size_notes
 SIZE = {"min_pixels": 256, "max_pixels": 9216}
 
 
-def test_scoring_is_not_resumed_on_pictures_of_another_size(tiny_folder, tmp_path):
+def test_scoring_is_not_resumed_on_pictures_of_another_size(loaded, tmp_path):
     tiny.picture(seed=1).save(tmp_path / "a.png")
     turns = [{"from": "human", "value": "<image>\nhow many"}, {"from": "gpt", "value": "two"}]
     (tmp_path / "data.json").write_text(json.dumps([{"id": "a", "image": "a.png", "conversations": turns}]))
     config = ScoreConfig(data=tmp_path / "data.json", layers={"counting": [1]}, out=tmp_path / "scores")
-    score(config, vlm=vfl.load(tiny_folder("qwen2_5_vl")), progress=False)
-    smaller = vfl.load(tiny_folder("qwen2_5_vl"), max_pixels=1024)
+    score(config, vlm=loaded("qwen2_5_vl"), progress=False)
+    smaller = loaded("qwen2_5_vl", max_pixels=1024)
     with pytest.raises(InputError, match=r"of another run \(max_pixels: 9216 then, 1024 now\). Use the same settings"):
         score(config, vlm=smaller, progress=False)
     for name in ("plan.json", "manifest.json"):

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from tiny.pictures import picture
 
-import vfl
 from vfl.data import read
 from vfl.data.token_weights import answer_hash
 from vfl.engine.teacher_forcing import teacher_forced
@@ -24,13 +23,13 @@ LAYERS = {"early": [0], "late": [2, 3]}
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "llava"])
-def vlm(request, tiny_folder):
-    return vfl.load(tiny_folder(request.param), dtype="float64")
+def vlm(request, loaded):
+    return loaded(request.param, dtype="float64")
 
 
 @pytest.fixture(scope="module")
-def qwen(tiny_folder):
-    return vfl.load(tiny_folder("qwen2_5_vl"), dtype="float64")
+def qwen(loaded):
+    return loaded("qwen2_5_vl", dtype="float64")
 
 
 @pytest.fixture(scope="module")

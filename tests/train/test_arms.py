@@ -61,7 +61,7 @@ def plan(recipe, tmp_path):
 
 def finish(run, after: Mapping[str, bool], *, seconds=1.0, steps=10, before=True):
     """What a finished run leaves; it can count before, and read nothing."""
-    (run.folder / "adapter").mkdir(parents=True)
+    run.folder.mkdir(parents=True)
     answers = [Answered(name, name.partition("/")[0], "", right, "", "") for name, right in after.items()]
     Evaluation(model=ModelId(id="m", family="f", num_layers=10), groups=accuracies(answers)).save(run.folder, answers)
     if before:
@@ -73,6 +73,7 @@ def finish(run, after: Mapping[str, bool], *, seconds=1.0, steps=10, before=True
     flight.model_copy(update={"launch": launch}).save(run.folder / "preflight.json")
     line = {"step": steps, "epoch": 1.0, "kind": "train", STEP_SECONDS: seconds}
     (run.folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (run.folder / "report.html").touch()
 
 
 def right(share, seed=0, items=ITEMS):
@@ -232,7 +233,7 @@ def test_runs_are_processes_whose_end_is_noted_and_a_failed_one_is_named(plan, t
         "out = pathlib.Path(yaml.safe_load(open(sys.argv[3]))['out'])\n"
         "print(sys.argv[1:3], sys.argv[4:], os.environ['CUDA_VISIBLE_DEVICES'])\n"
         "if out.name == 'full-0': sys.exit('Error: the disk is full')\n"
-        "(out / 'adapter').mkdir(); (out / 'evaluation.json').touch()\n"
+        "(out / 'report.html').touch()\n"
     )
     study = plan("study.seeds=1", names=["function", "full"])
     write_recipes(study)
@@ -244,7 +245,6 @@ def test_runs_are_processes_whose_end_is_noted_and_a_failed_one_is_named(plan, t
     assert log == "['--module', 'vfl.train.launch'] ['--overwrite'] 5\n"
     assert [run.finished for run in study.runs] == [True, False]
     assert [json.loads(line)["arm"] for line in (study.out / TIMES).read_text().splitlines()] == ["function"]
-    assert not (study.out / ".lock").exists()
 
 
 def test_what_is_left_is_estimated_from_what_was_run(plan):
@@ -338,7 +338,7 @@ def test_runs_of_other_lengths_or_items_are_not_compared(plan):
     finish(study.runs[1], right(0.5), steps=11)
     with pytest.raises(InputError, match=r"full.* took 11 steps of 16 rows, function.* took 10"):
         summarise(study)
-    (study.runs[1].folder / "evaluation.json").unlink()
+    (study.runs[1].folder / "report.html").unlink()
     finish(study.runs[2], right(0.5, items=ITEMS[1:]))
     with pytest.raises(InputError, match="not asked the same items"):
         summarise(study)

@@ -1,14 +1,11 @@
 """The audit lets answers through, all of them, and nothing else, whatever the family's template and tokenizer."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
 
-import vfl
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
 from vfl.train.preflight.audit import LossAudit, audit_loss, visible
@@ -36,14 +33,14 @@ def conversations() -> list[list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def encoded(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) -> tuple[Any, Any]:
-    vlm = vfl.load(tiny_folder(request.param))
+def encoded(request: pytest.FixtureRequest, loaded) -> tuple[Any, Any]:
+    vlm = loaded(request.param)
     return vlm, encoder_of(vlm).encode(conversations())
 
 
 @pytest.fixture(scope="module")
-def qwen(tiny_folder: Callable[[str], Path]) -> tuple[Any, Any]:
-    vlm = vfl.load(tiny_folder("qwen2_5_vl"))
+def qwen(loaded) -> tuple[Any, Any]:
+    vlm = loaded("qwen2_5_vl")
     return vlm, encoder_of(vlm).encode(conversations())
 
 

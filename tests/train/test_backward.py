@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,15 @@ families = pytest.mark.parametrize("family", tiny.FAMILIES)
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
+@cache
+def base(folder: Path) -> PreTrainedModel:
+    """The model of a folder, read once; what is done to it is done to a copy."""
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float64)
+
+
 def adapted(folder: Path, layers: Iterable[int] = LAYERS, also: Iterable[str] = (), **options: Any) -> PeftModel:
     """LoRA with random A and B on the linear modules of some decoder layers, and of modules under the names `also`."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float64)
+    model = deepcopy(base(folder))
     prefixes = tuple([f"{discover(model).decoder_name}.layers.{layer}." for layer in layers] + list(also))
     names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name.startswith(prefixes)]
     settings = {"r": 4, "target_modules": names, "init_lora_weights": False} | options

@@ -10,7 +10,7 @@ import pytest
 from peft import LoraConfig
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, GRPOConfig, SFTConfig
 
 from vfl.errors import InputError
 from vfl.train.field_values import RANGES, checked
@@ -100,7 +100,7 @@ def test_every_number_of_a_recipe_has_a_range():
     assert [key for key in numbers if not list(out_of_range(FIELDS[key]))] == []
 
 
-KINDS = {"trainer": DPOConfig, "lora": LoraConfig}
+KINDS = {"trainer": DPOConfig, "grpo": GRPOConfig, "lora": LoraConfig}
 LIMITED = [(block, name) for block, limits in RANGES.items() for name in limits]
 
 
@@ -117,7 +117,7 @@ def test_numbers_of_trl_and_peft(block, name):
 
 SIMPLE = [
     (block, kind, field.name, field.default)
-    for block, kind in (("trainer", SFTConfig), ("trainer", DPOConfig), ("lora", LoraConfig))
+    for block, kind in (("trainer", SFTConfig), ("trainer", DPOConfig), ("grpo", GRPOConfig), ("lora", LoraConfig))
     for field in dataclasses.fields(kind)
     if field.init and isinstance(field.default, bool | int | float)
 ]

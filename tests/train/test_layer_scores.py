@@ -40,8 +40,8 @@ def gradients(vlm, batch):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "paligemma", "llava"])
-def test_scores_equal_plain_loops(family, tiny_folder, data_of, tmp_path):
-    vlm = vfl.load(tiny_folder(family), dtype="float64", device="cpu")
+def test_scores_equal_plain_loops(family, loaded, data_of, tmp_path):
+    vlm = loaded(family, dtype="float64", device="cpu")
     batches = batches_of(vlm, data_of(*ONE), tmp_path, 2)
     scored = score_layers(vlm.model, batches)
     rows = batches_of(vlm, data_of(*ONE), tmp_path, 1)

@@ -64,6 +64,18 @@ def test_killed_behind_the_adapter_it_still_ends(whole, qwen, data_of, run, sett
         run(qwen, data_of(*KINDS), out, how={"resume": True}, **settings)
 
 
+def test_killed_behind_its_last_step_it_takes_no_other(qwen, data_of, run, tmp_path):
+    """A step that is not the last of its epoch."""
+    settings = SETTINGS | {"trainer": SETTINGS["trainer"] | {"max_steps": 2, "save_steps": 1}}
+    out = tmp_path / "run"
+    run(qwen, data_of(*KINDS), out, **settings)
+    whole, lines = trained.weights(out), trained.metric_lines(out)
+    (out / "report.html").unlink()
+    run(qwen, data_of(*KINDS), out, how={"resume": True}, **settings)
+    assert trained.same(trained.weights(out), whole)
+    assert trained.metric_lines(out) == lines
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [

@@ -76,7 +76,7 @@ def command(
     try:
         from vfl.train.arms.dry import show_plan
         from vfl.train.arms.plan import plan_study, write_recipes
-        from vfl.train.arms.run import run_all
+        from vfl.train.arms.run import holding, run_all
     except ImportError as error:
         raise InputError(f'Training needs {error.name}, which is not installed: pip install "vfl[train]"') from error
     study = plan_study(file, [*flags, *settings], out or Path("runs/arms"), split(arms or ""))
@@ -84,14 +84,15 @@ def command(
     if dry:
         show_plan(study, jobs, console, spread=launcher is not None)
         return
-    write_recipes(study)
-    try:
-        run_all(study, jobs=jobs, launcher=shlex.split(launcher or ""))
-    except InputError:
-        with suppress(InputError):  # why runs failed is what has to be said; what is finished is shown if it can be
-            _show_results(study, console)
-        raise
-    _show_results(study, console)
+    with holding(study):
+        write_recipes(study)
+        try:
+            run_all(study, jobs=jobs, launcher=shlex.split(launcher or ""))
+        except InputError:
+            with suppress(InputError):  # why runs failed is what has to be said; what is finished is shown if it can be
+                _show_results(study, console)
+            raise
+        _show_results(study, console)
 
 
 def _show_results(study: "Study", console: "Console") -> None:

@@ -16,7 +16,7 @@ from vfl.evaluate.items import EvalItem, check_items
 from vfl.evaluate.padding import pads_left
 from vfl.io.progress import progress_bar
 from vfl.models.vlm import VLM
-from vfl.probes.asking import is_cut, read_answer
+from vfl.probes.asking import in_pixels, is_cut
 
 KEPT_BYTES = 1 << 30
 
@@ -117,6 +117,6 @@ def ids_of(vlm: VLM, batch: ItemBatch, hide: Collection[int] = ()) -> list[list[
 
 def _judged(vlm: VLM, item: EvalItem, shown: Shown, key: str, ids: Sequence[int]) -> Answered:
     text, cut = text_of(vlm, ids), is_cut(ids, item.max_new_tokens)
-    if item.pair is not None:
-        text = read_answer(vlm, item.pair, text, shown)
-    return Answered(item.id, item.group, text, item.correct(text), item.expected, key, cut)
+    text = in_pixels(vlm.family, item.match, text, shown)
+    right = item.correct(text, shown.image_sizes[0] if shown.image_sizes else None)
+    return Answered(item.id, item.group, text, right, item.expected, key, cut)

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from vfl.evaluate.sources import DataSet
-from vfl.io.fields import SomeNames, split
+from vfl.io.fields import SomeNames, SystemPrompt, split
 from vfl.loading.config import ModelConfig
 from vfl.probes.pair import Which
 
@@ -25,6 +25,9 @@ class EvaluateConfig(ModelConfig):
         default=("image",), min_length=1, description="images of a pair that are asked"
     )
     data: dict[str, DataSet] = Field(default_factory=dict, description="name -> data set")
+    system_prompt: SystemPrompt | None = Field(
+        default=None, description="the system turn of every question, in place of its own"
+    )
     max_new_tokens: int | None = Field(
         default=None, ge=1, description="most tokens of an answer; default: by the right answer's kind and length"
     )

@@ -4,27 +4,23 @@ Items come from probe pairs (`items_of_probes`) or from the rows of a data set (
 until they are needed.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
 from vfl.errors import InputError
+from vfl.evaluate.right_answers import AnswerKind, RightAnswer, RowMatch, right_answer
 from vfl.models.encode import Message
+from vfl.models.system_turn import check_system, with_system
 from vfl.models.vlm import VLM
-from vfl.probes import match
 from vfl.probes.asking import answer_limit, question_of, token_limit
-from vfl.probes.match import NUMBER_WORDS, MatchKind
 from vfl.probes.pair import Pair, Which
 
-DataMatch = Literal["auto", "number", "yesno", "text", "letter", "exact"]
-DATA_MATCHES: tuple[DataMatch, ...] = ("auto", "number", "yesno", "text", "letter", "exact")
 LONGEST = 256  # tokens of an answer, unless the caller says otherwise
-_WHOLE_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -48,18 +44,20 @@ class EvalItem:
     messages: tuple[Message, ...]
     images: tuple[Callable[[], Image.Image], ...]
     expected: str
-    match: MatchKind | Literal["exact"]
+    match: AnswerKind
     max_new_tokens: int
     pair: Pair | None = None
     which: Which = "image"
 
-    def correct(self, answer: str) -> bool:
-        """Whether an answer (boxes and points in pixels of the file) is right."""
+    def correct(self, answer: str, image_size: tuple[int, int] | None = None) -> bool:
+        """Whether an answer (boxes and points in pixels of the file) is right.
+
+        Args:
+            image_size: (width, height) of a row's image, where its right answer is a point.
+        """
         if self.pair is not None:
             return self.pair.correct(answer, self.which)
-        if self.match == "exact":
-            return answer.strip() == self.expected.strip()
-        return match.same(self.match, answer, self.expected)
+        return RightAnswer(self.expected, self.match).correct(answer, image_size)
 
 
 class Row(Protocol):
@@ -108,7 +106,7 @@ def items_of_data(
     column: str | None = None,
     *,
     name: str = "data",
-    match: DataMatch = "auto",
+    match: RowMatch = "auto",
     max_new_tokens: int | None = None,
 ) -> list[EvalItem]:
     """An item for each row: its last assistant turn is the right answer, the turns before it are asked.
@@ -117,9 +115,7 @@ def items_of_data(
         samples: rows, such as the samples of `vfl.data.read`; rows without images are asked as text.
         column: groups are `name/value of this column`; without it all rows are the group `name`.
         name: of the data set; ids are `name/uid`.
-        match: how answers are compared. "auto" reads each right answer: a number is compared as one, yes and no too,
-            the letter of a choice that the question lists as one, everything else by its words
-            (vfl/probes/match.py), and what has no words by equality.
+        match: how answers are compared, as `right_answer` has it; boxes and points are pixels of the file.
         max_new_tokens: bound on the answers; by default what the kind of answer needs, and room for the right one.
 
     Raises:
@@ -127,34 +123,37 @@ def items_of_data(
     """
     items = []
     for sample in samples:
-        if len(sample.messages) < 2 or sample.messages[-1]["role"] != "assistant":
-            raise InputError(
-                f"{sample.where}: the last turn must be the assistant's right answer, after a user's turn; got "
-                f"{', '.join(turn['role'] for turn in sample.messages) or 'no turns'}. Leave such rows out."
-            )
+        try:
+            answer = right_answer(sample.messages, match, len(sample.images))
+        except InputError as error:
+            raise InputError(f"{sample.where}: {error}") from error
         if column is not None and sample.columns.get(column) is None:
             known = ", ".join(sample.columns) or "none"
             raise InputError(f"{sample.where}: the row has no column {column!r} to group by; it has: {known}.")
-        expected = _text_of(sample.messages[-1]).strip()
-        if not expected:
-            raise InputError(f"{sample.where}: the last assistant turn is empty, so no answer can be right.")
-        kind = _kind_of(expected, _text_of(sample.messages[-2])) if match == "auto" else match
-        if kind != "exact" and _unreadable(kind, expected):
-            raise InputError(
-                f"{sample.where}: the right answer {expected!r} can't be read as {kind!r}. Use match: auto, or exact."
-            )
         items.append(
             EvalItem(
                 id=f"{name}/{sample.uid}",
                 group=name if column is None else f"{name}/{sample.columns[column]}",
                 messages=tuple(sample.messages[:-1]),
                 images=tuple(image.open for image in sample.images),
-                expected=expected,
-                match=kind,
-                max_new_tokens=max_new_tokens or min(LONGEST, answer_limit(kind, [expected])),
+                expected=answer.text,
+                match=answer.match,
+                max_new_tokens=max_new_tokens or min(LONGEST, answer_limit(answer.match, [answer.text])),
             )
         )
     return items
+
+
+def under_system(items: list[EvalItem], prompt: str | None, vlm: VLM) -> list[EvalItem]:
+    """The items asked under a system prompt, in place of their own; None leaves them as they are.
+
+    Raises:
+        InputError: for a model whose chat template has no system role.
+    """
+    if prompt is None:
+        return items
+    check_system(vlm.processor, vlm.chat_template)
+    return [replace(item, messages=with_system(item.messages, prompt)) for item in items]
 
 
 def check_items(items: Sequence[EvalItem]) -> None:
@@ -164,25 +163,3 @@ def check_items(items: Sequence[EvalItem]) -> None:
     repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if repeated:
         raise InputError(f"Ids of items must be unique; {repeated[0]!r} repeats. Give the data sets different names.")
-
-
-def _text_of(message: Message) -> str:
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(entry["text"] for entry in content if entry["type"] == "text")
-
-
-def _kind_of(expected: str, asked: str) -> MatchKind | Literal["exact"]:
-    if expected.strip(" .()") in match.listed_letters(asked):
-        return "letter"
-    spoken = match.words(expected)
-    if spoken in (("yes",), ("no",)):
-        return "yesno"
-    if _WHOLE_NUMBER.fullmatch(expected.removesuffix(".")) or " ".join(spoken) in NUMBER_WORDS:
-        return "number"
-    return "text" if spoken else "exact"
-
-
-def _unreadable(kind: MatchKind, expected: str) -> bool:
-    return match.read(kind, expected) is None

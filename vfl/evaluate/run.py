@@ -12,7 +12,7 @@ from typing import Any
 from vfl.errors import InputError
 from vfl.evaluate.answers import Answered, Evaluator
 from vfl.evaluate.config import EvaluateConfig
-from vfl.evaluate.items import EvalItem, items_of_probes
+from vfl.evaluate.items import EvalItem, items_of_probes, under_system
 from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
 from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.evaluate.summary import check_ids, cut_shares, summarise
@@ -150,4 +150,4 @@ def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str
         items += items_of_data
         if left_out:
             notes.append(f"{len(left_out)} rows of {name} were left out, such as: {left_out[0]}")
-    return items, notes
+    return under_system(items, config.system_prompt, vlm), notes

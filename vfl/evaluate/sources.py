@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vfl.data import BadRow, Kind, Sample, read
 from vfl.errors import InputError
-from vfl.evaluate.items import DataMatch, EvalItem, items_of_data
+from vfl.evaluate.items import EvalItem, items_of_data
+from vfl.evaluate.right_answers import RowMatch
 from vfl.io.fields import OnBadRow, Paths, SomeNames
 from vfl.probes.functions import PAPER_FUNCTIONS
 from vfl.probes.make import make
@@ -28,7 +29,9 @@ class DataSet(BaseModel):
         default=None, description="column, or columns in order, with the images; default: images or image"
     )
     column: str | None = Field(default=None, description="accuracy is given for each value of this column")
-    match: DataMatch = Field(default="auto", description="how answers are compared")
+    match: RowMatch = Field(
+        default="auto", description="how answers are compared; box and point: in pixels of the file, never guessed"
+    )
     max_new_tokens: int | None = Field(default=None, ge=1)
     rows: int | None = Field(default=None, ge=1, description="only the first so many")
     on_bad_row: OnBadRow = "error"

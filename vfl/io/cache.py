@@ -105,7 +105,8 @@ def _alone(folder: Path, doing: str) -> Iterator[None]:
             lock.acquire(timeout=EVERY, poll_interval=0.1)
         except Timeout:
             file = Path(lock.lock_file)
-            logger.warning("waiting for %s, which %s. If it is gone, remove %s", holder(file), doing, file)
+            if not take(lock):
+                logger.warning("waiting for %s, which %s. If it is gone, remove %s", holder(file), doing, file)
     try:
         yield
     finally:

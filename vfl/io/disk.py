@@ -1,6 +1,7 @@
 """A disk that is full, or a place where nothing may be written: one paragraph that says where, and what to do."""
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,19 @@ def explained(
         if isinstance(error, OSError) and is_barred(error, path):
             raise InputError(f"{error.filename} can't be written ({error.strerror}). {barred}") from error
         raise
+
+
+def try_to_write(beside: Path) -> None:
+    """Write a little next to a file, and remove it again.
+
+    Raises:
+        OSError: the system's, where the disk is full.
+    """
+    attempt = beside.with_name(f".{beside.name.lstrip('.')}.{os.getpid()}.tmp")
+    try:
+        attempt.write_bytes(b"0" * 4096)
+    finally:
+        attempt.unlink(missing_ok=True)
 
 
 def is_full(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from vfl.errors import InputError
 from vfl.io.layers import parse_layers
@@ -62,6 +62,8 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(several)]
 """Paths, or one alone."""
 LayersByFunction = Annotated[dict[str, list[int]], BeforeValidator(layers_by_function)]
 """A user's own layers for functions: `{counting: 10-12,20}` or `{counting: [10, 11]}`."""
+SystemPrompt = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+"""A system turn's text."""
 OnBadRow = Literal["error", "skip"]
 """What is done about a row that can't be used: stop there, or leave it out and say so."""
 MinPixels = Annotated[

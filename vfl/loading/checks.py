@@ -13,11 +13,12 @@ import logging
 import torch
 
 from vfl.engine.decoder_inputs import reaching_decoder
-from vfl.engine.image_cache import prefill, slots_of
+from vfl.engine.image_cache import ImageCache, prefill, slots_of
 from vfl.engine.joint_prefill import prefill_all
-from vfl.engine.layer_trace import trace_prompt, watch
+from vfl.engine.layer_trace import LayerTrace, trace_prompt, watch
 from vfl.engine.memory import is_out_of_memory
 from vfl.engine.plan import Plan
+from vfl.engine.row_start import RowStart, row_start
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
@@ -61,15 +62,26 @@ def _check(vlm: VLM) -> None:
         encoded = vlm.ask(question, vlm.medium.noise(0))
     _check_positions(vlm, encoded, decoder_positions)
     _check_logits(vlm, encoded)
+    other = vlm.ask(question, vlm.medium.noise(1))
+    alone: list[ImageCache] = []
     if vlm.family.prefix_lm:
         vlm.shares_prefix = False
         vlm.notes.append("prefix-LM: vision states depend on the question, so every experiment runs exact full passes")
-    elif problem := _sharing_problem(vlm, encoded) or _swap_problem(vlm, encoded, question):
-        vlm.shares_prefix = False
-        vlm.notes.append(f"the image's states can't be shared ({problem}); every experiment runs exact full passes")
-    if not vlm.shares_prefix and (problem := _swap_problem(vlm, encoded, question)):
-        raise InputError(f"{type(vlm.model).__name__} is not supported: {problem}.")
-    vlm.joins_images = _joins(vlm, encoded, vlm.ask(question, vlm.medium.noise(1)))
+    else:
+        trace = trace_prompt(vlm, encoded)
+        problem = _text_problem(vlm, encoded, trace)
+        if not problem:
+            alone = [prefill(vlm, encoded), prefill(vlm, other)]
+            start = row_start(vlm, encoded, own=alone[0])
+            problem = _sharing_problem(vlm, start, trace) or _swap_problem(vlm, start, other, alone[1])
+        if problem:
+            vlm.shares_prefix = False
+            vlm.notes.append(f"the image's states can't be shared ({problem}); every experiment runs exact full passes")
+    if not vlm.shares_prefix:
+        alone = [prefill(vlm, encoded), prefill(vlm, other)]
+        if problem := _swap_problem(vlm, row_start(vlm, encoded), other, alone[1]):
+            raise InputError(f"{type(vlm.model).__name__} is not supported: {problem}.")
+    vlm.joins_images = _joins(vlm, [encoded, other], alone)
     if not vlm.joins_images:
         vlm.notes.append("several images in one pass don't come out as each alone, so each is prefilled alone")
 
@@ -127,34 +139,38 @@ def _check_logits(vlm: VLM, encoded: Encoded) -> None:
         )
 
 
-def _sharing_problem(vlm: VLM, encoded: Encoded) -> str:
-    """Empty when the prefix can be shared, else what differed."""
+def _text_problem(vlm: VLM, encoded: Encoded, trace: LayerTrace) -> str:
+    """Empty when vision states are the same before other text, else what differed."""
     slots = slots_of(encoded.spans, vlm.device)
     other_ids = encoded.input_ids.clone()
     end = encoded.spans[-1].end
     other_ids[:, end:-1] = other_ids[:, end:-1].flip(1)  # other text of equal length, special tokens included
     if torch.equal(other_ids, encoded.input_ids):
         other_ids[:, -1] = vlm.tokenizer.eos_token_id or 0
-    other = Encoded(**{**vars(encoded), "inputs": {**encoded.inputs, "input_ids": other_ids}})
-    first, second = trace_prompt(vlm, encoded), trace_prompt(vlm, other)
+    after_other = trace_prompt(vlm, Encoded(**{**vars(encoded), "inputs": {**encoded.inputs, "input_ids": other_ids}}))
     for layer_idx in range(vlm.num_layers):
-        ours, theirs = first.keys[layer_idx][:, :, slots].float(), second.keys[layer_idx][:, :, slots].float()
+        ours, theirs = (traced.keys[layer_idx][:, :, slots].float() for traced in (trace, after_other))
         if not (ours - theirs).abs().max() <= _TOLERANCE[_computing(vlm)] * ours.abs().max():
             return f"its keys at layer {layer_idx} change with later text"
-    shared = sweep(vlm, encoded, [Plan.own()]).logits[0]
-    full = vlm.logits(first.hidden[-1][:, -1])[0].float().cpu()
+    return ""
+
+
+def _sharing_problem(vlm: VLM, start: RowStart, trace: LayerTrace) -> str:
+    """Empty when going on from the prefilled image gives what a full pass gives, else what differed."""
+    shared = sweep(vlm, start.encoded, [Plan.own()], start=start).logits[0]
+    full = vlm.logits(trace.hidden[-1][:, -1])[0].float().cpu()
     difference = float((shared.float() - full).abs().max())
     if not difference <= tolerance(vlm, full):
         return f"going on from a prefilled image differs from a full pass by {difference:.3g} in the logits"
     return ""
 
 
-def _swap_problem(vlm: VLM, encoded: Encoded, question: str) -> str:
+def _swap_problem(vlm: VLM, start: RowStart, other: Encoded, image: ImageCache) -> str:
     """Empty when a row that reads another image at every layer gives that image's own logits, else what differed."""
-    other = vlm.ask(question, vlm.medium.noise(1))
-    if other.spans != encoded.spans:
+    if other.spans != start.encoded.spans:
         return "two images of equal size give vision tokens at different positions"
-    swapped = sweep(vlm, encoded, [Plan.swap(range(vlm.num_layers), prefill(vlm, other))]).logits[0].double()
+    swap = Plan.swap(range(vlm.num_layers), image)
+    swapped = sweep(vlm, start.encoded, [swap], start=start).logits[0].double()
     expected = vlm.model(**other.inputs, use_cache=False).logits[0, -1].double().cpu()
     difference = float((swapped - expected).abs().max())
     # Eager attention takes its softmax in float32, whatever the model computes in.
@@ -164,8 +180,8 @@ def _swap_problem(vlm: VLM, encoded: Encoded, question: str) -> str:
     return f"with every layer swapped for another image its logits differ from that image's own by {difference:.3g}"
 
 
-def _joins(vlm: VLM, *prompts: Encoded) -> bool:
-    """Whether prefilling prompts together gives what prefilling each alone gives."""
+def _joins(vlm: VLM, prompts: list[Encoded], alone: list[ImageCache]) -> bool:
+    """Whether prefilling prompts together gives what prefilling each alone gave."""
     try:
         together = prefill_all(vlm, prompts)
     except Exception as error:  # code that is not ours may not take several prompts; each alone works, as was seen
@@ -173,10 +189,9 @@ def _joins(vlm: VLM, *prompts: Encoded) -> bool:
             raise
         logger.debug("%s does not prefill several images at once", type(vlm.model).__name__, exc_info=True)
         return False
-    for ours, prompt in zip(together, prompts, strict=True):
-        alone = prefill(vlm, prompt)
+    for ours, theirs in zip(together, alone, strict=True):
         for which in ("keys", "values"):
-            for joined, own in zip(getattr(ours, which), getattr(alone, which), strict=True):
+            for joined, own in zip(getattr(ours, which), getattr(theirs, which), strict=True):
                 if not (joined - own).abs().max() <= _TOLERANCE[_computing(vlm)] * max(1.0, float(own.abs().max())):
                     return False
     return True

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from vfl.data import Kind
 from vfl.errors import InputError
-from vfl.evaluate.items import DataMatch
+from vfl.evaluate.right_answers import DataMatch
 from vfl.io.fields import Names, OnBadRow, SomeNames, split
 from vfl.loading.config import ModelConfig
 from vfl.measure.row_objects import BoxFormat, ObjectColumns

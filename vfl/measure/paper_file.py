@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vfl.errors import InputError
-from vfl.evaluate.items import DataMatch
+from vfl.evaluate.right_answers import DataMatch
 from vfl.io.config import read_yaml, validated
 from vfl.loading.config import ModelConfig
 from vfl.measure.rendering import ITEM, check_template

@@ -93,7 +93,7 @@ class ConversationEncoder:
         # Prompt parts have kind 0 in all of these; PaliGemma reads its answers as kind 1, causally.
         self._kinds = [name for name in processor.model_input_names if name.endswith("token_type_ids")]
         pad = self.tokenizer.pad_token_id
-        self._pad = self.tokenizer.eos_token_id if pad is None else pad
+        self.pad = self.tokenizer.eos_token_id if pad is None else pad
 
     def encode(
         self, conversations: Sequence[Sequence[Message]], prompt_turns: Sequence[int] | None = None
@@ -220,7 +220,7 @@ class ConversationEncoder:
             return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
         inputs = {
-            "input_ids": padded([t.ids for t in transcripts], self._pad),
+            "input_ids": padded([t.ids for t in transcripts], self.pad),
             "attention_mask": padded([[1] * len(t.ids) for t in transcripts], 0),
             **{name: padded([t.kinds[name] for t in transcripts], 0) for name in self._kinds},
             **pixels,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from vfl.data import Kind
-from vfl.evaluate.items import DataMatch
+from vfl.evaluate.right_answers import DataMatch
 from vfl.io.fields import Names, OnBadRow, Paths, SomeNames, layers_each_once
 from vfl.loading.config import ModelConfig
 

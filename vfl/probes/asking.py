@@ -11,6 +11,7 @@ from vfl.engine.image_cache import ImageCache
 from vfl.engine.joint_prefill import prefill_all
 from vfl.errors import InputError
 from vfl.models.encode import Encoded
+from vfl.models.families import Family
 from vfl.models.vlm import VLM
 from vfl.probes import match
 from vfl.probes.pair import Pair, Which
@@ -132,12 +133,17 @@ def likeliest_letter(vlm: VLM, letters: Sequence[str], logits: torch.Tensor) -> 
 
 def read_answer(vlm: VLM, pair: Pair, text: str, encoded: Sizes) -> str:
     """A generated answer in the probes' form: boxes and points in pixels of the file, or marked as unreadable."""
-    if pair.match not in ("box", "point"):
+    return in_pixels(vlm.family, pair.match, text, encoded)
+
+
+def in_pixels(family: Family, kind: str, text: str, sizes: Sizes) -> str:
+    """An answer whose box or point, as the family writes it, is in pixels of the file; answers of other kinds stay."""
+    if kind not in ("box", "point"):
         return text
-    sizes = encoded.image_sizes[0], encoded.model_sizes[0]
     text = match.said(text)
     # What the family's convention refuses (out of range, too many numbers) must not pass for pixels later.
-    return vlm.family.boxes.pixel_answer(pair.match, text, *sizes) or f"unreadable: {text}"
+    read = family.boxes.pixel_answer(kind, text, sizes.image_sizes[0], sizes.model_sizes[0])  # type: ignore[arg-type]
+    return read or f"unreadable: {text}"
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch import nn
 from torch.nn.functional import kl_div, log_softmax
 
 from vfl.engine.untouched import untouched
 from vfl.errors import InputError
 from vfl.models.vlm import VLM
+from vfl.train.packed import Layout, states_of
+from vfl.train.rows.packs import PACKS
 from vfl.train.rows.table import ANCHOR
 
 logger = logging.getLogger(__name__)
@@ -144,10 +145,11 @@ class AnchoredLoss:
         self.anchors.measure(self)  # at the first batch: only by then ZeRO-3 can run the model
         answers = inputs["labels"] != -100
         held = answers & (numbers >= 0)[:, None]
+        layout = Layout.of(inputs) if PACKS in inputs else None
         inputs = {**inputs, "labels": inputs["labels"].masked_fill(held, -100)}
         with states_of(self.anchors.vlm.parts.norm) as seen:
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)  # type: ignore[misc]
-        divergence = self.anchors.divergence(numbers, before(torch.cat(seen, dim=1), held))
+        divergence = self.anchors.divergence(numbers, before(torch.cat(seen, dim=1), held, layout))
         # As TRL has it: Trainer counts the labels of both kinds of rows, over all ranks, and DDP averages over these.
         tokens = answers[:, 1:].sum() if num_items_in_batch is None else num_items_in_batch
         term = self.anchors.beta * divergence / torch.as_tensor(tokens).clamp(min=1)
@@ -182,17 +184,11 @@ def _disabled(model: PeftModel) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-@contextmanager
-def states_of(norm: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """What the final norm returns, call by call, which are parts of one sequence; the hook is gone afterwards."""
-    seen: list[torch.Tensor] = []
-    handle = norm.register_forward_hook(lambda module, args, output: seen.append(output))
-    try:
-        yield seen
-    finally:
-        handle.remove()
+def before(states: torch.Tensor, answers: torch.Tensor, layout: Layout | None = None) -> torch.Tensor:
+    """(B, T, d) states and (B, T) answer tokens -> (N, d) states that predict them, row by row.
 
-
-def before(states: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """(B, T, d) states and (B, T) answer tokens -> (N, d) states that predict them, row by row."""
-    return states[:, :-1][answers[:, 1:].to(states.device)]
+    Args:
+        layout: where the rows lie, where the states are those of packs.
+    """
+    predicted = answers[:, 1:].to(states.device)
+    return states[:, :-1][predicted] if layout is None else states[layout.places(predicted)]

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, GRPOConfig, KTOConfig, SFTConfig
 
 from vfl.errors import InputError
 from vfl.io.did_you_mean import did_you_mean
 from vfl.train.field_values import checked
+from vfl.train.grpo import arguments as grpo
+from vfl.train.grpo.config import GrpoConfig
 from vfl.train.recipe import Recipe
 
 ZERO = Path(__file__).parent / "deepspeed"
 CHECKPOINTS = "checkpoints"
-CONFIGS = {"sft": SFTConfig, "dpo": DPOConfig}
+CONFIGS = {"sft": SFTConfig, "dpo": DPOConfig, "kto": KTOConfig, "grpo": GRPOConfig}
 
 # The recipe of the paper (arXiv 2509.24791), as far as it is known.
 DEFAULTS: dict[str, Any] = {
@@ -58,6 +60,9 @@ OURS = {
     "model_init_kwargs": "model, dtype, attention, revision",
     "chat_template_path": "chat_template",
     "eos_token": "chat_template",
+    "packing": "packing",
+    "packing_strategy": "packing",
+    "padding_free": "packing",
     # Rows are read, encoded and batched here, not by TRL.
     **dict.fromkeys(
         (
@@ -67,11 +72,8 @@ OURS = {
             "dataset_num_proc",
             "dataset_text_field",
             "eval_packing",
-            "packing",
-            "packing_strategy",
             "pad_to_multiple_of",
             "pad_token",
-            "padding_free",
             "precompute_ref_batch_size",
             "precompute_ref_log_probs",
             "remove_unused_columns",
@@ -83,7 +85,7 @@ OURS = {
 
 
 def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
-    """`SFTConfig` or `DPOConfig` of a recipe; sets up torch.distributed where a launcher asks for it.
+    """TRL's config of a recipe's method; sets up torch.distributed where a launcher asks for it.
 
     Args:
         recipe: validated.
@@ -95,11 +97,17 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
     kind = CONFIGS[recipe.method]
     written = recipe.trainer
     known = [field.name for field in fields(kind) if field.init]
+    sampling: dict[str, Any] = {}
+    if recipe.method == "grpo":
+        sampling = grpo.grpo_values(recipe.grpo or GrpoConfig())
+        known = [name for name in known if name not in grpo.OWN]
     for key in written:
         if key in OURS:
             instead = OURS[key]
             hint = f"set {instead} of the recipe instead" if instead else "leave it out, it is decided here"
             raise InputError(f"trainer.{key} can't be set: {hint}.")
+        if recipe.method == "grpo" and key in grpo.MAY_SET:
+            raise InputError(f"trainer.{key} is a setting of GRPO: set grpo.{key} instead.")
         if key not in known:
             hint = did_you_mean(key, known) or "see TRL's documentation for its fields."
             raise InputError(f"trainer.{key} is no field of TRL's {kind.__name__}: {hint}")
@@ -112,6 +120,7 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
     gpu = torch.cuda.is_available() and not written.get("use_cpu", False)
     values: dict[str, Any] = {
         **DEFAULTS,
+        **(grpo.DEFAULTS if recipe.method == "grpo" else {}),
         "bf16": dtype is torch.bfloat16,
         "fp16": dtype is torch.float16,
         "use_cpu": not gpu,
@@ -119,14 +128,17 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
         # Only language layers hold trained weights, and every batch passes through all that are not frozen.
         "ddp_find_unused_parameters": bool(recipe.also_adapt) or recipe.freeze is not None,
         **written,
+        **sampling,
         "output_dir": str(recipe.out / CHECKPOINTS),
         "seed": recipe.seed,
         "deepspeed": deepspeed_config(recipe.deepspeed),
         # Two names for one thing, of which older Transformers know the first.
         **{name: False for name in ("gradient_checkpointing", "activation_checkpointing") if name in known},
-        "max_length": None,
+        **({"max_length": None} if "max_length" in known else {}),
         "remove_unused_columns": False,
     }
+    if recipe.method == "grpo":
+        grpo.check_rounds(values)
     if recipe.deepspeed:
         # With it, accelerate would quietly take plain data parallelism instead (use_cpu says what is needed).
         os.environ.pop("ACCELERATE_USE_CPU", None)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from vfl.loading.load import describe, read_pretrained
 from vfl.models.conversation import ConversationEncoder
 from vfl.models.pixel_limits import limits_of, take_over
 from vfl.models.precision import DTYPES, dtype_of
+from vfl.models.system_turn import check_system
 from vfl.models.vlm import VLM
 from vfl.train.adapter.continued import continued_lora, refuse_as_model, with_weights
 from vfl.train.adapter.lora import DEFAULTS, build_lora
@@ -26,6 +27,9 @@ from vfl.train.backward.after_image import Shortened
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
 from vfl.train.field_values import checked
+from vfl.train.grpo.arguments import sampled_together
+from vfl.train.grpo.config import GrpoConfig
+from vfl.train.grpo.rewards import reward_functions
 from vfl.train.in_turn import in_turn
 from vfl.train.layers.choice import chosen_layers
 from vfl.train.layers.freeze import Freezing, check_freezing
@@ -34,15 +38,19 @@ from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
 from vfl.train.layers.rules import check_count
 from vfl.train.layers.thin import thinned
-from vfl.train.preflight.processes import launch_facts
+from vfl.train.packed import Packing
+from vfl.train.preflight.processes import LaunchFacts, launch_facts
 from vfl.train.recipe import DataConfig, Recipe, TrainingSet
-from vfl.train.rows.collate import Collator, PreferenceCollator
+from vfl.train.rows.collate import Collator, LabelCollator, PreferenceCollator
+from vfl.train.rows.packs import Packs
 from vfl.train.rows.prepare import check_paths, prepare
-from vfl.train.rows.prepared import Prepared
+from vfl.train.rows.prepared import Prepared, shuffled
+from vfl.train.rows.questions import QuestionCollator, check_encoder
 from vfl.train.rows.replay import with_old_rows
 from vfl.train.rows.table import ANCHOR
 from vfl.train.rows.weights import warn_of_unused
 from vfl.train.trainers import TRAINERS
+from vfl.train.try_packing import check_packing, packs_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +72,7 @@ class Assembly:
         prepared: the training rows.
         trainer: a TRL trainer; its `model` is the PEFT model.
         zero_stage: DeepSpeed's ZeRO stage, 0 without.
+        packs: the training rows in packs; None where each is a sequence by itself.
         heldout: rows whose loss is measured.
     """
 
@@ -74,6 +83,7 @@ class Assembly:
     prepared: Prepared
     trainer: Any
     zero_stage: int
+    packs: Packs | None = None
     decision: LayerDecision | None = None
     protection: Protection | None = None
     heldout: Prepared | None = None
@@ -104,6 +114,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if args.process_index == 0:
         warn_of_unused(recipe.data)
     stage = _zero_stage(args)
+    if recipe.packing:
+        check_packing(recipe, args, stage)
     short = recipe.backward is not None
     if stage == 3 and short:
         raise InputError(
@@ -112,6 +124,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         )
     if stage == 3 and recipe.adapter is not None:
         raise InputError("An adapter can't be trained further under ZeRO-3, which spreads it: use deepspeed: zero2.")
+    if stage == 3 and recipe.method == "grpo":
+        raise InputError("grpo samples answers from whole weights, and ZeRO-3 spreads them: use deepspeed: zero2.")
     model, processor, name = read_pretrained(
         recipe.model,
         dtype=_name_of(dtype),
@@ -134,6 +148,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         identity = identity.model_copy(update=limits._asdict())
     protection = protection_of(recipe.protect, identity, choice.functions)
     options = with_modules(recipe.lora, choice.modules, vlm)
+    if recipe.method == "grpo":
+        options = {**options, "lora_dropout": 0.0}  # what is sampled is what is trained
     if choice.rule == "auto":
         options = thinned(options, DEFAULTS["r"], choice.share)
     if choice.by_data:
@@ -146,23 +162,34 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         else:
             lora = continued_lora(model, recipe.adapter, layers, recipe.also_adapt)
     encoder = ConversationEncoder(processor, vlm.family, vlm.parts.image_token_id, vlm.end_ids(), template, dtype=dtype)
+    if recipe.data.system_prompt is not None:
+        check_system(processor, template)
+    if recipe.method == "grpo":
+        check_encoder(encoder)
     prepared = _prepared(recipe, vlm, encoder, args, progress)
     heldout = _held_out(recipe, encoder, args, progress) if recipe.evaluation.heldout else None
+    packs = packs_of(recipe, vlm, encoder, prepared) if recipe.packing else None
+    launch = launch_facts(args, len(prepared.rows), len(packs or ()))
     decision = None
     if choice.by_data:
-        decision = _decided(recipe, vlm, identity, prepared, encoder, args, options, protection)
+        decision = _decided(recipe, vlm, identity, prepared, encoder, args, launch, options, protection)
         layers = list(decision.layers)
         _check_freeze(recipe, layers, vlm)
         lora = build_lora(model, layers, options, recipe.also_adapt, match_rank=recipe.match_rank)
     blind = prepared.image.count(0)  # old rows too
     mixed = blind > 0 and stage == 3
-    if mixed and recipe.method == "dpo":
+    if mixed and recipe.method in ("dpo", "kto"):
         raise InputError(
             f"{blind} rows have no image, and under ZeRO-3 a batch without one would leave the "
             "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
         )
-    kind = Collator if recipe.method == "sft" else PreferenceCollator
-    collator = kind(encoder, show_always=mixed, starts=short)
+    if recipe.method == "grpo":
+        _check_questions(prepared, args)
+    if recipe.method == "kto":
+        _check_labels(prepared, args)
+        prepared = shuffled(prepared, recipe.seed)  # TRL reads them in one order, epoch after epoch
+        # By this column it takes rows for pairs.
+        prepared = replace(prepared, rows=prepared.rows.remove_columns("rejected"))
     if mixed:
         logger.info("ZeRO-3 with rows without images: batches without any show a blank one, outside the loss")
     try:
@@ -170,14 +197,15 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             model=model if recipe.adapter is None else with_weights(model, recipe.adapter),
             args=args,
             train_dataset=prepared.rows,
-            data_collator=collator,
-            processing_class=processor,
             peft_config=lora if recipe.adapter is None else None,
+            **_of_method(recipe, encoder, processor, show_always=mixed, starts=short),
         )
     except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise InputError(f"TRL or PEFT refuses these settings: {' '.join(str(error).split())}") from error
+    if recipe.method == "grpo":
+        trainer.data_collator = QuestionCollator(encoder)  # GRPOTrainer takes none
     for name, parameter in trainer.model.named_parameters():
         if ".ref." in name:  # the copy of the adapter that preferences are measured from
             parameter.requires_grad = False
@@ -195,11 +223,61 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if recipe.protect is not None and recipe.protect.how == "kl":
         trainer.anchors = Anchors(vlm, prepared.rows, recipe.protect.beta)
     if recipe.freeze is not None:
-        steps = launch_facts(args, len(prepared.rows)).total_steps
-        trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, steps)
+        trainer.freezing = Freezing.of(recipe.freeze, vlm.num_layers, launch.total_steps)
+    if packs is not None:
+        trainer.packs, trainer.packing = packs, Packing(vlm, encoder.pad)
     if recipe.backward is not None:
         trainer.shortened = Shortened(vlm.parts.decoder, recipe.backward.whole_every)
-    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, decision, protection, heldout)
+    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, packs, decision, protection, heldout)
+
+
+def _of_method(recipe: Recipe, encoder: ConversationEncoder, processor: Any, **how: bool) -> dict[str, Any]:
+    """What the trainer of the recipe's method reads rows with, and what it is told besides."""
+    if recipe.method == "sft":
+        return {"processing_class": processor, "data_collator": Collator(encoder, **how)}
+    if recipe.method == "dpo":
+        return {"processing_class": processor, "data_collator": PreferenceCollator(encoder, **how)}
+    if recipe.method == "kto":
+        return {"processing_class": processor, "data_collator": LabelCollator(encoder)}
+    # It writes its questions itself, and pads them on the side that answers do not grow on.
+    processor.tokenizer.padding_side = "left"
+    if encoder.template is not None:
+        processor.chat_template = encoder.template
+    rewards = (recipe.grpo or GrpoConfig()).rewards
+    return {"processing_class": processor, "reward_funcs": reward_functions(list(rewards), encoder.family)}
+
+
+def _check_labels(prepared: Prepared, args: Any) -> None:
+    """Raise InputError for rows that have nothing to be compared with."""
+    good, rows = sum(prepared.rows["label"]), len(prepared.rows)
+    if good in (0, rows):
+        raise InputError(
+            f"All {rows} answers are {'good' if good else 'bad'}, and kto tells good ones from bad ones: add rows of "
+            "the other kind" + (", or use method: sft." if good else ".")
+        )
+    size = args.per_device_train_batch_size
+    if size == 1 or (args.world_size == 1 and rows % size == 1 and not args.dataloader_drop_last):
+        raise InputError(
+            f"{rows} rows in batches of {size} leave a row alone in its batch, and kto measures how far the model has "
+            "moved by the answers of the others: take another trainer.per_device_train_batch_size."
+        )
+
+
+def _check_questions(prepared: Prepared, args: Any) -> None:
+    """Raise InputError for rows that no round of sampled answers can be made of."""
+    together, rows = sampled_together(args), len(prepared.rows)
+    if rows < together:
+        raise InputError(
+            f"Answers to {together} questions are sampled at a time, and the data has {rows} rows: take a smaller "
+            "trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps, or a larger "
+            "grpo.num_generations."
+        )
+    blind = prepared.image.count(0)
+    if 0 < blind < rows:
+        raise InputError(
+            f"{blind} of {rows} rows have no image, and TRL's GRPO takes batches with images or without, not mixed "
+            "ones: leave these rows out, or train on them alone."
+        )
 
 
 def _limits(recipe: Recipe) -> dict[str, int | None]:
@@ -229,12 +307,13 @@ def _decided(
     prepared: Prepared,
     encoder: ConversationEncoder,
     args: Any,
+    launch: LaunchFacts,
     options: dict[str, Any],
     protection: Protection | None,
 ) -> LayerDecision:
     """The first process' choice, by its own rows, for all: rounding must not part the ranks."""
     decision = None
-    launch = launch_facts(args, len(prepared.rows))
+    rows_a_pack = round(launch.rows / launch.packs) if launch.packs else 1
     if args.process_index == 0:
         new = prepared.rows.select(range(prepared.facts.new))  # old rows ask for no change
         new = new.remove_columns([name for name in (ANCHOR,) if name in new.column_names])
@@ -248,7 +327,7 @@ def _decided(
             lora=options,
             steps=launch.total_steps,
             learning_rate=args.learning_rate,
-            batch=args.per_device_train_batch_size,
+            batch=args.per_device_train_batch_size * rows_a_pack,
             seed=recipe.seed,
             barred=protection.barred if protection else (),
         )

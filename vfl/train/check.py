@@ -26,6 +26,8 @@ from vfl.train.backward.memory import (
 from vfl.train.backward.truncate import truncate
 from vfl.train.callback.evaluation import EvaluationCallback
 from vfl.train.check_split import share_after_image
+from vfl.train.grpo.arguments import rounds
+from vfl.train.grpo.config import GrpoConfig
 from vfl.train.layers.thin import thin_reason
 from vfl.train.preflight.audit import LossAudit, audit_loss
 from vfl.train.preflight.facts import (
@@ -40,8 +42,11 @@ from vfl.train.preflight.facts import (
 )
 from vfl.train.preflight.lengths import length_histogram
 from vfl.train.preflight.processes import launch_facts
+from vfl.train.preflight.sampled_round import Round, forget_round, sample_round
 from vfl.train.recipe import Recipe
+from vfl.train.rows.packs import PackedCollator
 from vfl.train.rows.table import answers_of
+from vfl.train.trainers import LayerGRPOTrainer
 
 
 def preflight_of(
@@ -58,9 +63,10 @@ def preflight_of(
         InputError: when the loss is not on the answers.
     """
     trainer = parts.trainer
-    audit = audit_first_batch(recipe, parts)
-    choice, memory, seconds, short = _probe(recipe, parts)
-    launch = launch_facts(trainer.args, len(parts.prepared.rows))
+    sampled = _sampled(recipe, parts) if recipe.method == "grpo" else None
+    audit = audit_first_batch(recipe, parts) if sampled is None else None
+    choice, memory, seconds, short = _probe(recipe, parts, sampled)
+    launch = launch_facts(trainer.args, len(parts.prepared.rows), len(parts.packs or ()))
     lengths = length_histogram(
         parts.prepared.text, parts.prepared.image, recipe.data.max_length, parts.prepared.rows["where"]
     )
@@ -94,12 +100,15 @@ def preflight_of(
         launch=launch,
         data=parts.prepared.facts,
         checkpointing=choice.reason,
+        packing=None if parts.packs is None else parts.packs.sentence(),
         after_image=short,
         versions=versions(*TRAINING),
         audit=audit,
+        grpo=None if sampled is None else sampled.facts,
         lengths=lengths,
         memory=memory,
         time=estimate,
+        notes=() if parts.packs is None else parts.packs.warnings(),
     )
     return flight, choice.checkpointing
 
@@ -111,7 +120,7 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
     # whole answers: which of their tokens count is another matter
     batch = parts.trainer.data_collator([{**row, "weights": None} for row in first])
     mask = batch["labels"] != -100 if recipe.method == "sft" else batch["completion_mask"] > 0
-    sides = (False,) if recipe.method == "sft" else (False, True)
+    sides = (False, True) if recipe.method == "dpo" else (False,)
     checked_sides = [(row, rejected) for rejected in sides for row in first]
     count = len(checked_sides)  # a blank row that was added has no answers to expect
     return audit_loss(
@@ -126,8 +135,18 @@ def audit_first_batch(recipe: Recipe, parts: Assembly) -> LossAudit:
     )
 
 
+def _sampled(recipe: Recipe, parts: Assembly) -> Round:
+    """A round of answers, sampled from the model as it is."""
+    rows = parts.prepared.rows
+    longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])
+    rewards = (recipe.grpo or GrpoConfig()).rewards
+    sampled = sample_round(parts.trainer, parts.vlm, rows, longest, rewards)
+    _forget(parts.trainer)
+    return sampled
+
+
 def _probe(
-    recipe: Recipe, parts: Assembly
+    recipe: Recipe, parts: Assembly, sampled: Round | None
 ) -> tuple[CheckpointingChoice, MemoryFacts | None, float | None, AfterImageFacts | None]:
     """One step on the longest batch: its memory and time, what they say about checkpointing, and how short it gets."""
     asked = recipe.checkpointing
@@ -138,16 +157,12 @@ def _probe(
             ": no step can be tried under ZeRO-3 before the run begins." if asked == "auto" else ", as asked."
         )
         return CheckpointingChoice(on, reason, None), None, None, None
-    trainer, rows = parts.trainer, parts.prepared.rows
+    trainer = parts.trainer
     device = trainer.args.device
-    longest = sorted(range(len(rows)), key=lambda n: -rows[n]["length"])[: trainer.args.per_device_train_batch_size]
-    anchors = range(len(rows) - parts.prepared.facts.anchors, len(rows))
-    if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
-        longest[-1] = max(anchors, key=lambda n: rows[n]["length"])
-    batch = trainer.data_collator([rows[n] for n in longest])
+    batch, count, longest = _longest_batch(parts, sampled)
     shortened = trainer.shortened
     share = None if shortened is None else share_after_image(trainer, parts.vlm, batch)
-    step = probe_step(trainer, batch)
+    step = probe_step(trainer, batch, sampled=sampled is not None)
     if asked == "auto":
         choice = choose_checkpointing(parts.peft_model, step, device, reserve=optimizer_bytes(parts.peft_model))
         if choice.checkpointing and shortened is not None and not shortened.whole_every:
@@ -162,12 +177,17 @@ def _probe(
             part = 1 / shortened.whole_every
             seconds = part * seconds + (1 - part) * short_seconds
     _forget(trainer)
+    peak = memory.peak_bytes
+    if sampled is not None:
+        peak, longest = max(peak, sampled.memory.peak_bytes), longest + trainer.args.max_completion_length
+        seconds += sampled.seconds / rounds(trainer.args)
     facts = MemoryFacts(
-        peak_bytes=memory.peak_bytes,
+        peak_bytes=peak,
         device_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
         how=memory.how,
-        rows=len(longest),
-        tokens=rows[longest[0]]["length"],
+        rows=count,
+        tokens=longest,
+        packed=parts.packs is not None,
     )
     return (
         choice,
@@ -175,6 +195,27 @@ def _probe(
         seconds,
         None if share is None else AfterImageFacts(whole_every=shortened.whole_every, tokens=share),
     )
+
+
+def _longest_batch(parts: Assembly, sampled: Round | None) -> tuple[dict[str, torch.Tensor], int, int]:
+    """The batch of a process that takes most memory; its rows or packs, and the tokens of the longest.
+
+    Args:
+        sampled: a round of answers, whose questions are the longest; the length is then that of the question.
+    """
+    trainer, rows, packs = parts.trainer, parts.prepared.rows, parts.packs
+    size = trainer.args.per_device_train_batch_size
+    if packs is not None:
+        numbers = packs.longest(size)
+        collate = PackedCollator(trainer.data_collator)
+        return collate([packs[number] for number in numbers]), len(numbers), packs.tokens[numbers[0]]
+    lengths = rows["length"][:]
+    longest = sorted(range(len(rows)), key=lambda n: -lengths[n])[:size]
+    anchors = range(len(rows) - parts.prepared.facts.anchors, len(rows))
+    if anchors and len(longest) > 1 and not set(longest) & set(anchors):  # as most batches have
+        longest[-1] = max(anchors, key=lambda n: lengths[n])
+    batch = trainer.data_collator([rows[n] for n in longest]) if sampled is None else sampled.batch
+    return batch, len(longest), lengths[longest[0]]
 
 
 _NO_ROOM = (
@@ -204,12 +245,20 @@ def _short_step(trainer: Any, batch: dict[str, torch.Tensor]) -> tuple[StepMemor
     raise InputError(f"A step on the longest batch runs out of memory. {_NO_ROOM}")
 
 
-def probe_step(trainer: Any, batch: dict[str, torch.Tensor], number: int = 0) -> Callable[[], None]:
-    """One forward and backward pass, as in the training step of this number."""
+def probe_step(
+    trainer: Any, batch: dict[str, torch.Tensor], number: int = 0, *, sampled: bool = False
+) -> Callable[[], None]:
+    """One forward and backward pass, as in the training step of this number.
+
+    Args:
+        sampled: whether the batch is one of sampled answers, which is on its device already.
+    """
+    if sampled:  # Trainer sets it when training begins
+        trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
 
     def step() -> None:
         trainer.model.train()
-        inputs = trainer._prepare_inputs(dict(batch))
+        inputs = dict(batch) if sampled else trainer._prepare_inputs(dict(batch))
         before, trainer.state.global_step = trainer.state.global_step, number
         try:
             with trainer.compute_loss_context_manager():
@@ -226,6 +275,8 @@ def _forget(trainer: Any) -> None:
     """TRL averages what its loss measured since the last log, and counts tokens: not those of the probe."""
     trainer._metrics["train"].clear()
     trainer._total_train_tokens = 0
+    if isinstance(trainer, LayerGRPOTrainer):
+        forget_round(trainer)
 
 
 def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:

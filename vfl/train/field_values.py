@@ -14,6 +14,7 @@ Check = tuple[Callable[[float], bool], str]
 
 _POSITIVE: Check = (lambda value: value > 0, "more than 0")
 _FROM_0: Check = (lambda value: value >= 0, "0 or more")
+_FROM_2: Check = (lambda value: value >= 2, "2 or more")
 _FROM_1: Check = (lambda value: value >= 1, "1 or more")
 _BELOW_1: Check = (lambda value: 0 <= value < 1, "from 0 to below 1")
 _SHARE: Check = (lambda value: 0 <= value <= 1, "from 0 to 1")
@@ -44,6 +45,30 @@ RANGES: dict[str, dict[str, Check]] = {
         "torch_empty_cache_steps": _FROM_1,
         "beta": _FROM_0,
     },
+    "grpo": {
+        "num_generations": _FROM_2,
+        "max_completion_length": _FROM_1,
+        "temperature": _POSITIVE,
+        "top_p": (lambda value: 0 < value <= 1, "more than 0, at most 1"),
+        "top_k": _FROM_0,
+        "min_p": _SHARE,
+        "repetition_penalty": _POSITIVE,
+        "steps_per_generation": _FROM_1,
+        "num_iterations": _FROM_1,
+        "beta": _FROM_0,
+        "epsilon": _FROM_0,
+        "epsilon_high": _FROM_0,
+        "delta": _POSITIVE,
+        "top_entropy_quantile": _SHARE,
+        "off_policy_mask_threshold": _FROM_0,
+        "router_aux_loss_coef": _FROM_0,
+        "sapo_temperature_neg": _POSITIVE,
+        "sapo_temperature_pos": _POSITIVE,
+        "vespo_k_pos": _FROM_0,
+        "vespo_lambda_pos": _FROM_0,
+        "vespo_k_neg": _FROM_0,
+        "vespo_lambda_neg": _FROM_0,
+    },
     "lora": {"r": _FROM_1, "lora_alpha": _POSITIVE, "lora_dropout": _BELOW_1},
 }
 # PEFT says that alpha is a whole number, and computes with any.
@@ -54,7 +79,7 @@ def checked(block: str, kind: type, written: Mapping[str, Any]) -> dict[str, Any
     """The values of a recipe's block, each as its field has it ("2e-4" as a number).
 
     Args:
-        block: of the recipe, "trainer" or "lora".
+        block: of the recipe: "trainer", "grpo" or "lora".
         kind: the dataclass that it goes into.
         written: its keys and values; unknown keys are left to the caller.
 

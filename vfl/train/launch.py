@@ -4,7 +4,7 @@ torchrun --nproc-per-node 8 --module vfl.train.launch recipe.yaml [key=value ...
 accelerate launch --module vfl.train.launch recipe.yaml
 deepspeed --module vfl.train.launch recipe.yaml
 
-The recipe's `method` decides between SFT and DPO.
+The recipe's `method` decides between SFT, DPO, KTO and GRPO.
 """
 
 import argparse

@@ -16,11 +16,25 @@ from pydantic import (
 )
 
 from vfl.data import Kind
+from vfl.evaluate.right_answers import RowMatch
 from vfl.evaluate.sources import DataSet
 from vfl.io.config import read_yaml, set_dotted, validated
-from vfl.io.fields import MaxPixels, MinPixels, Names, OnBadRow, Paths, Quantize, SomeNames, several, split, switch
+from vfl.io.fields import (
+    MaxPixels,
+    MinPixels,
+    Names,
+    OnBadRow,
+    Paths,
+    Quantize,
+    SomeNames,
+    SystemPrompt,
+    several,
+    split,
+    switch,
+)
 from vfl.loading.beds import EMBEDDED_ID
 from vfl.train.backward.config import BackwardConfig, in_short
+from vfl.train.grpo.config import GrpoConfig
 from vfl.train.layers.choice import LayerChoice
 from vfl.train.layers.freeze import FreezeConfig
 from vfl.train.layers.protect import ProtectConfig
@@ -47,6 +61,7 @@ class TrainingSet(_Strict):
     images: Path | None = Field(default=None, description="folder of this set's images")
     format: Kind | Literal["auto"] | None = None
     image_column: SomeNames | None = None
+    match: RowMatch | None = None
     weight: float | None = Field(
         default=None,
         gt=0,
@@ -91,12 +106,22 @@ class DataConfig(_Strict):
     )
     images: Path | None = Field(default=None, description="folder of the images; default: the data file's own")
     format: Kind | Literal["auto"] = Field(default="auto", description="the kind of rows: see docs/data-formats.md")
-    max_length: int | None = Field(default=None, ge=1, description="most tokens of a row, image tokens included")
+    max_length: int | None = Field(
+        default=None, ge=1, description="most tokens of a row, image tokens included; under grpo, of its question"
+    )
+    system_prompt: SystemPrompt | None = Field(
+        default=None,
+        description="the system turn of every row, in place of its own; the run's evaluations ask under it",
+    )
     on_bad_row: OnBadRow = "error"
     on_long_row: OnBadRow = "error"
     allow_remote: bool = False
     image_column: SomeNames | None = Field(
         default=None, description="column, or columns in order, with the images; default: images or image"
+    )
+    match: RowMatch = Field(
+        default="auto",
+        description="under grpo, how sampled answers are compared with a row's own; places are in pixels of the file",
     )
     workers: int | None = Field(
         default=None, ge=0, description="processes that encode rows once before the first step; default: one a core"
@@ -127,7 +152,7 @@ class DataConfig(_Strict):
     @property
     def sets(self) -> tuple[TrainingSet, ...]:
         """The sets of `train`, each with all that it needs to be read."""
-        own = {"images": self.images, "format": self.format, "image_column": self.image_column}
+        own = {name: getattr(self, name) for name in ("images", "format", "image_column", "match")}
         return tuple(
             source.model_copy(update={key: value for key, value in own.items() if getattr(source, key) is None})
             for source in self.train
@@ -172,7 +197,7 @@ class EvaluationConfig(_Strict):
 
 
 class Recipe(_Strict):
-    """A training run. `lora` and `trainer` go to PEFT's LoraConfig and TRL's SFTConfig or DPOConfig as they are."""
+    """A training run. `lora` and `trainer` go to PEFT's LoraConfig and TRL's config of the method as they are."""
 
     model: str = Field(default=EMBEDDED_ID, description="folder, hub id, or embedded: the test model")
     revision: str | None = None
@@ -185,7 +210,10 @@ class Recipe(_Strict):
     trust_remote_code: bool = False
     adapter: Path | None = Field(default=None, description="folder of an adapter of this model, to train it further")
     out: Path
-    method: Literal["sft", "dpo"] = "sft"
+    method: Literal["sft", "dpo", "kto", "grpo"] = "sft"
+    grpo: GrpoConfig | None = Field(
+        default=None, description="with method: grpo: rewards, and fields of TRL's GRPOConfig about sampling and loss"
+    )
     data: DataConfig
     layers: LayerChoice
     protect: ProtectConfig | None = None
@@ -199,6 +227,10 @@ class Recipe(_Strict):
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
+    packing: bool = Field(
+        default=False,
+        description="several short rows in one sequence of at most data.max_length tokens, where none sees another",
+    )
     backward: Annotated[BackwardConfig | None, BeforeValidator(in_short)] = Field(
         default=None, description="after_image: most steps' backward pass ends at the image; or whole"
     )
@@ -243,6 +275,10 @@ class Recipe(_Strict):
     def _trains_what_the_backward_pass_reaches(self) -> Self:
         if self.backward is None:
             return self
+        if self.method not in ("sft", "dpo"):
+            raise ValueError(
+                f"backward: after_image is for method: sft and dpo, not {self.method}: set backward: whole"
+            )
         if self.also_adapt:
             raise ValueError(
                 "backward: after_image gives nothing before the decoder a gradient, and also_adapt: "
@@ -263,8 +299,68 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _weighs_single_answers(self) -> Self:
-        if self.method == "dpo" and self.data.token_weights is not None:
-            raise ValueError("data.token_weights weigh the tokens of one answer, and dpo compares two: use method: sft")
+        if self.method != "sft" and self.data.token_weights is not None:
+            what = {
+                "dpo": "dpo compares two",
+                "kto": "kto takes good and bad ones",
+                "grpo": "grpo learns from answers that it samples",
+            }[self.method]
+            raise ValueError(f"data.token_weights weigh the tokens of one answer, and {what}: use method: sft")
+        return self
+
+    @model_validator(mode="after")
+    def _takes_labels(self) -> Self:
+        if self.method != "kto":
+            return self
+        if self.evaluation.heldout:
+            raise ValueError(
+                "kto's loss of a row depends on those beside it, so held-out rows have none of their own: measure "
+                "accuracy with evaluation.data"
+            )
+        if self.layers.by_data:
+            raise ValueError(
+                f"layers.rule {self.layers.rule} reads the loss of all answers, and kto's rows hold bad ones: rank the "
+                "layers by the good ones with `vfl layers`, and write the list"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_answers_that_it_can_judge(self) -> Self:
+        if self.method != "grpo":
+            matched = self.data.match != "auto" or any(source.match is not None for source in self.data.train)
+            for key, written in (("grpo", self.grpo is not None), ("data.match", matched)):
+                if written:
+                    raise ValueError(f"{key} is about answers that are sampled and rewarded: use it with method: grpo")
+            return self
+        if self.evaluation.heldout:
+            raise ValueError("grpo has no loss of held-out rows: measure their accuracy with evaluation.data")
+        if self.layers.by_data:
+            raise ValueError(
+                f"layers.rule {self.layers.rule} reads the loss of the rows' own answers, and grpo takes none of them: "
+                "rank the layers with `vfl layers` and write the list"
+            )
+        if self.lora.get("lora_dropout"):
+            raise ValueError("grpo trains the model that it samples from, and dropout makes two of it: leave it out")
+        if self.data.replay is not None and self.data.replay.probes is not None:
+            raise ValueError("data.replay.probes are not asked under grpo: replay rows with data.replay.data instead")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_up_to_a_length(self) -> Self:
+        if not self.packing:
+            return self
+        if self.method != "sft":
+            raise ValueError(
+                f"packing is for method: sft; the loss of {self.method} looks at whole answers, each of which is a row "
+                "by itself"
+            )
+        if self.backward is not None:
+            raise ValueError(
+                "packing lays rows behind each other, and backward: after_image runs everything up to the image first, "
+                "which in a pack would be the other rows' answers: leave one of the two out"
+            )
+        if self.data.max_length is None:
+            raise ValueError("packing fills sequences up to data.max_length: give that many tokens, such as 4096")
         return self
 
     @model_validator(mode="after")
@@ -272,8 +368,9 @@ class Recipe(_Strict):
         """What a KL term compares with is the model without its adapter."""
         if self.protect is None or self.protect.how != "kl":
             return self
-        if self.method == "dpo":
-            raise ValueError("protect.how: kl is for method: sft; dpo has a KL term of its own (trainer.beta)")
+        if self.method != "sft":
+            own = "grpo.beta" if self.method == "grpo" else "trainer.beta"
+            raise ValueError(f"protect.how: kl is for method: sft; {self.method} has a KL term of its own ({own})")
         start, bias = self.lora.get("init_lora_weights", True), self.lora.get("bias", "none")
         if start not in (True, False, "gaussian") or bias != "none":
             raise ValueError(

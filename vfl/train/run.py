@@ -36,6 +36,7 @@ from vfl.train.callback.tracking import offline_without_login
 from vfl.train.callback.watch import watch
 from vfl.train.check import preflight_of
 from vfl.train.checkpoints import checkpoints, clear_leftovers
+from vfl.train.grpo.arguments import check_resumed
 from vfl.train.preflight.facts import Preflight
 from vfl.train.preflight.tables import print_preflight
 from vfl.train.previous import DropPrevious, PreviousRun
@@ -203,6 +204,8 @@ def _train(recipe: Recipe, previous: PreviousRun | None, *, resume: bool, check:
     flight, checkpointing = preflight_of(recipe, parts, evaluation)
     if resume and not check:
         _refuse_other_batch(recipe.out, flight)
+        if last and recipe.method == "grpo":
+            check_resumed(trainer.args, int(last[-1].name.rpartition("-")[2]), flight.launch.steps_per_epoch)
     if main and not check and previous is not None:
         _claim(recipe, previous, resume=resume)
         trainer.add_callback(DropPrevious(previous))
@@ -265,9 +268,9 @@ def _refuse_other_batch(out: Path, flight: Preflight) -> None:
     before = json.loads((out / PREFLIGHT).read_text(encoding="utf-8"))["launch"]
     if before["global_batch"] != flight.launch.global_batch:
         raise InputError(
-            f"The interrupted run in {out} took {before['global_batch']} rows a step with {before['world_size']} "
-            f"processes, this one would take {flight.launch.global_batch} with {flight.launch.world_size}. Start as "
-            "many processes as before, or use --overwrite to begin again."
+            f"The interrupted run in {out} took {before['global_batch']} {flight.launch.unit} a step with "
+            f"{before['world_size']} processes, this one would take {flight.launch.global_batch} with "
+            f"{flight.launch.world_size}. Start as many processes as before, or use --overwrite to begin again."
         )
 
 

@@ -8,16 +8,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from trl import DPOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, SFTTrainer
 
 from vfl.errors import InputError
 from vfl.train.adapter.files import readable
 from vfl.train.anchors import AnchoredLoss
 from vfl.train.backward.after_image import Shortened
 from vfl.train.checkpoints import WholeCheckpoints
+from vfl.train.grpo.sampling import SampledAnswers
 from vfl.train.layers.freeze import Freezing
 from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.nonfinite import FiniteSteps
+from vfl.train.packed import PackedLoss
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
 
 
 class _Adapted(WholeCheckpoints, FiniteSteps):
-    """What both trainers share.
+    """What all trainers share.
 
     Attributes:
         rates: learning rates of weights that have one of their own, by name; set before training.
@@ -105,6 +107,13 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
             self.optimizer = kind(groups, **options)
         return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer does, unless the run resumes behind its last step: in mid-epoch Trainer would take another."""
+        if self.state.global_step < self.state.max_steps:  # type: ignore[attr-defined]
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+        else:
+            self.control.should_training_stop = True  # type: ignore[attr-defined]
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Forward and backward pass of one batch, without the layers that are frozen by now."""
         if self.freezing is None:
@@ -131,7 +140,7 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
         """TRL reports model and machine to the hub; nothing leaves this one unasked."""
 
 
-class LayerSFTTrainer(_Adapted, AnchoredLoss, SFTTrainer):
+class LayerSFTTrainer(_Adapted, AnchoredLoss, PackedLoss, SFTTrainer):
     """`SFTTrainer` for `vfl train`: a step's loss is the mean over its answer tokens, however they are batched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -145,4 +154,12 @@ class LayerDPOTrainer(_Adapted, DPOTrainer):
     """`DPOTrainer` for `vfl train`."""
 
 
-TRAINERS = {"sft": LayerSFTTrainer, "dpo": LayerDPOTrainer}
+class LayerKTOTrainer(_Adapted, KTOTrainer):
+    """`KTOTrainer` for `vfl train`."""
+
+
+class LayerGRPOTrainer(_Adapted, SampledAnswers, GRPOTrainer):
+    """`GRPOTrainer` for `vfl train`."""
+
+
+TRAINERS = {"sft": LayerSFTTrainer, "dpo": LayerDPOTrainer, "kto": LayerKTOTrainer, "grpo": LayerGRPOTrainer}

@@ -15,7 +15,7 @@ from vfl.io.layers import layer_list
 from vfl.io.sizes import size_text
 from vfl.report.page import flat
 from vfl.train.preflight.facts import Preflight
-from vfl.train.preflight.tables import arm_sentence, data_text
+from vfl.train.preflight.tables import arm_sentence, data_text, reward_text, sampling_text, system_text
 from vfl.train.report.before_after import Change, gained, points
 
 TEMPLATES = Path(__file__).resolve().parent
@@ -81,6 +81,9 @@ def environment() -> Environment:
         points=points,
         gained=gained,
         data=data_text,
+        sampling=sampling_text,
+        system=system_text,
+        reward=reward_text,
     )
     return env
 

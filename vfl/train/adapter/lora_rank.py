@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, LoraModel
+from peft.utils.other import get_pattern_key
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -17,14 +18,16 @@ logger = logging.getLogger(__name__)
 
 
 def count_parameters(model: PreTrainedModel, config: LoraConfig) -> int:
-    """Trainable parameters that `config` adds to `model`: PEFT's own, counted on empty modules of the same shapes."""
-    names = as_list(config.target_modules)
-    stand_in = nn.Module()
-    for name in names:
+    """Trainable parameters that `config` adds to `model`: PEFT's own, counted on an empty module of each shape."""
+    alike: dict[tuple[int, int, bool, int], list[str]] = {}
+    for name in as_list(config.target_modules):
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        empty = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-        _place(stand_in, name, empty)
+        rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, name), config.r)
+        alike.setdefault((linear.in_features, linear.out_features, linear.bias is not None, rank), []).append(name)
+    stand_in = nn.Module()
+    for (width, out, bias, _), (name, *_) in alike.items():  # one of each kind
+        _place(stand_in, name, nn.Linear(width, out, bias=bias, device="meta"))
     for name in as_list(config.target_parameters):
         module, _, last = name.rpartition(".")
         shape = model.get_parameter(name).shape
@@ -32,11 +35,18 @@ def count_parameters(model: PreTrainedModel, config: LoraConfig) -> int:
     # Starting values can freeze a factor (MiCA), so they stay; LoftQ alone needs real weights, and freezes nothing.
     start = False if config.init_lora_weights == "loftq" else config.init_lora_weights
     plain = replace(
-        config, init_lora_weights=start, loftq_config={}, modules_to_save=None, trainable_token_indices=None
+        config,
+        target_modules=[names[0] for names in alike.values()],
+        init_lora_weights=start,
+        loftq_config={},
+        modules_to_save=None,
+        trainable_token_indices=None,
     )
     with torch.device("meta"):
         adapted = LoraModel(stand_in, plain, "default")
-    count = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    count = _trained(adapted) + sum(
+        (len(names) - 1) * _trained(stand_in.get_submodule(names[0])) for names in alike.values()
+    )
     for name, module in model.named_modules():
         if any(named_so(name, saved) for saved in as_list(config.modules_to_save)):
             count += sum(p.numel() for p in module.parameters())
@@ -53,8 +63,8 @@ def matched_rank(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -
             "match_rank scales one rank for all modules, but lora.rank_pattern or alpha_pattern sets them one "
             "by one. Leave out either."
         )
-    target = count_parameters(model, full)
     now = count_parameters(model, config)
+    target = now if full is config else count_parameters(model, full)
     slope = count_parameters(model, replace(config, r=config.r + 1)) - now
     rank = max(1, config.r + round((target - now) / slope))
     alpha = alpha_at(rank, config.lora_alpha, config.r, rslora=config.use_rslora)
@@ -63,7 +73,7 @@ def matched_rank(model: PreTrainedModel, config: LoraConfig, full: LoraConfig) -
         "match_rank: rank %d -> %d, %s trainable parameters (all layers at rank %d: %s)",
         config.r,
         rank,
-        f"{count_parameters(model, matched):,}",
+        f"{now + slope * (rank - config.r):,}",
         config.r,
         f"{target:,}",
     )
@@ -78,6 +88,10 @@ def alpha_at(rank: int, alpha: float, r: float, *, rslora: bool) -> float:
     stays (Hu et al. 2021, section 4.1); with rsLoRA's alpha / sqrt(r) it is alpha * sqrt(r).
     """
     return alpha * math.sqrt(r / rank) if rslora else alpha
+
+
+def _trained(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def as_list(names: Any) -> list[str]:

@@ -34,7 +34,8 @@ class RunResult:
         layers: that were trained.
         parameters, bytes: that were trained.
         steps: optimizer steps.
-        batch: rows a step.
+        batch: rows a step, or packs of them.
+        unit: which of these.
         step_seconds: median over the run's steps; None where nothing timed them.
     """
 
@@ -47,6 +48,7 @@ class RunResult:
     steps: int
     batch: int
     step_seconds: float | None
+    unit: str = "rows"
 
 
 def read_runs(study: Study) -> list[RunResult]:
@@ -60,7 +62,7 @@ def read_runs(study: Study) -> list[RunResult]:
         first = results[0]
         if (result.steps, result.batch) != (first.steps, first.batch):
             raise InputError(
-                f"{result.run.label} took {result.steps} steps of {result.batch} rows, {first.run.label} took "
+                f"{result.run.label} took {result.steps} steps of {result.batch} {result.unit}, {first.run.label} took "
                 f"{first.steps} of {first.batch}: they can't be compared. Set trainer.max_steps, give every run "
                 "as many processes, and remove the folder of the run that is to be done again."
             )
@@ -88,6 +90,7 @@ def _read(run: ArmRun) -> RunResult:
         steps=flight.launch.total_steps,
         batch=flight.launch.global_batch,
         step_seconds=_step_seconds(run.folder, flight),
+        unit=flight.launch.unit,
     )
 
 

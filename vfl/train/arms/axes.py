@@ -33,6 +33,7 @@ EQUAL = {
     "trainer.learning_rate": "set study.learning_rates",
     "trainer.max_steps": "arms take equally many steps",
     "trainer.num_train_epochs": "arms take equally many steps",
+    "packing": "arms take equal steps",
     "trainer.per_device_train_batch_size": "arms take equal steps",
     "trainer.gradient_accumulation_steps": "arms take equal steps",
 }

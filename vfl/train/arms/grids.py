@@ -39,9 +39,9 @@ def notes(result: StudyResult) -> list[str]:
     """What a reader must know of the numbers, a sentence or two each."""
     seeds = sorted({len(arm.seeds) for arm in result.arms})
     lines = [
-        f"Every run took {result.steps:,} steps of {result.batch} rows. Shares of right answers in per cent, changes "
-        "in points, with 95 % intervals over seeds and items: a bootstrap of both, never narrower than Wilson's "
-        "interval at the effective number of items."
+        f"Every run took {result.steps:,} steps of {result.batch} {result.runs[0].unit}. Shares of right answers in "
+        "per cent, changes in points, with 95 % intervals over seeds and items: a bootstrap of both, never narrower "
+        "than Wilson's interval at the effective number of items."
     ]
     if seeds[0] == 1:
         lines.append("With 1 seed an interval is over items alone: how much seeds differ is not known.")

@@ -10,14 +10,13 @@ from typing import Any
 import yaml
 
 from vfl.errors import InputError
-from vfl.evaluate.result import EVALUATION
 from vfl.io.json_files import write_text
 from vfl.io.run_folder import differing
 from vfl.probes.functions import PAPER_FUNCTIONS
 from vfl.probes.style import STYLES
 from vfl.train.arms.axes import Arm, arms_of
 from vfl.train.recipe import Recipe, read_recipe
-from vfl.train.run import ADAPTER
+from vfl.train.run import REPORT
 from vfl.train.study_config import StudyConfig
 
 RATE = "learning_rate"
@@ -45,8 +44,8 @@ class ArmRun:
 
     @property
     def finished(self) -> bool:
-        """Whether its adapter was saved and evaluated."""
-        return (self.folder / ADAPTER).exists() and (self.folder / EVALUATION).exists()
+        """Whether it came to its end: its report is written last."""
+        return (self.folder / REPORT).exists()
 
     @property
     def label(self) -> str:

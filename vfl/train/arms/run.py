@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from vfl.errors import InputError
+from vfl.io.disk import try_to_write
 from vfl.io.progress import progress_bar
 from vfl.io.run_folder import SETTINGS, RunFolder
 from vfl.train.arms.devices import places, visible_devices
@@ -29,21 +30,35 @@ TABLE = "arms.json"
 Start = Callable[[ArmRun, dict[str, str]], int]
 
 
+@contextmanager
+def holding(study: Study) -> Iterator[None]:
+    """Keep the study's folder for this process, and remove what a killed one was writing there.
+
+    Raises:
+        InputError: another process works on the study; within, there is no room on the disk.
+    """
+    with RunFolder(study.out, TABLE).held(overwrite=True):
+        for left in study.out.glob(".*.tmp"):  # a run's own lie in its folder, where it may still be at work
+            left.unlink()
+        yield
+
+
 def run_all(study: Study, *, jobs: int = 1, launcher: Sequence[str] = (), progress: bool = True) -> None:
-    """Train what is not finished, `jobs` at a time, spread over the GPUs that there are.
+    """Train what is not finished, `jobs` at a time, spread over the GPUs that there are; within `holding`.
 
     Args:
         launcher: what starts a run on several processes, such as ["torchrun", "--standalone", "--nproc-per-node", "4"].
 
     Raises:
         InputError: when a run failed; its log says why, and the others are finished first.
+        OSError: no room is left on the disk.
     """
     places_of_jobs = places(visible_devices(), jobs, spread=bool(launcher))
-    with RunFolder(study.out, TABLE).held(overwrite=True):
-        failed = spread(
-            study, places_of_jobs, lambda run, environment: _train(run, launcher, environment), progress=progress
-        )
+    failed = spread(
+        study, places_of_jobs, lambda run, environment: _train(run, launcher, environment), progress=progress
+    )
     if failed:
+        try_to_write(study.out / TABLE)  # with a full disk, the log has no room for the reason either
         some = failed[0]
         raise InputError(
             f"{len(failed)} of {len(study.runs)} runs failed, first {some.label}: "

@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,6 @@ import torch
 from peft import PeftModel
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from vfl.engine.memory import ADAM_BYTES, USABLE, free_bytes, is_out_of_memory, release
 from vfl.engine.untouched import as_it_was
@@ -152,17 +151,17 @@ class _LiveTensors(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        for value in tree_leaves((args, kwargs)):
-            self._see(value, counted=False)
+        for tensor in _tensors((*args, *kwargs.values())):
+            self._see(tensor, counted=False)
         output = func(*args, **kwargs)
-        for value in tree_leaves(output):
-            self._see(value, counted=True)
+        for tensor in _tensors((output,)):
+            self._see(tensor, counted=True)
         return output
 
-    def _see(self, value: Any, counted: bool) -> None:
-        if not isinstance(value, torch.Tensor) or value.device.type == "meta":
+    def _see(self, tensor: torch.Tensor, counted: bool) -> None:
+        if tensor.is_meta:
             return
-        storage = value.untyped_storage()
+        storage = tensor.untyped_storage()
         key = id(storage)
         if key in self._known:
             return
@@ -175,3 +174,12 @@ class _LiveTensors(TorchDispatchMode):
         self._known[key] = weakref.ref(storage, forget)
         self.live += size
         self.peak = max(self.peak, self.live)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Those among an operator's arguments or results, and in their lists."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)

@@ -14,7 +14,7 @@ class AccuracyBar(ProgressCallback):
     def __init__(self, evaluation: EvaluationCallback | None = None) -> None:
         super().__init__()
         self.evaluation = evaluation
-        self._loss: float | None = None
+        self._logged: dict[str, float] = {}
 
     def on_log(
         self,
@@ -24,8 +24,8 @@ class AccuracyBar(ProgressCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep the loss; the rest is in metrics.jsonl."""
-        self._loss = (logs or {}).get("loss", self._loss)
+        """Keep the loss, and the reward of sampled answers; the rest is in metrics.jsonl."""
+        self._logged |= {name: value for name, value in (logs or {}).items() if name in ("loss", "reward")}
         self._show()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -36,7 +36,7 @@ class AccuracyBar(ProgressCallback):
     def _show(self) -> None:
         if self.training_bar is None:  # another rank than the first
             return
-        shown = {} if self._loss is None else {"loss": f"{self._loss:.3g}"}
+        shown = {name: f"{value:.3g}" for name, value in self._logged.items()}
         if self.evaluation is not None:
             shown |= {group: f"{100 * share:.0f}%" for group, share in self.evaluation.accuracies.items()}
         self.training_bar.set_postfix(shown)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from vfl.errors import InputError
-from vfl.evaluate.items import EvalItem, items_of_probes
+from vfl.evaluate.items import EvalItem, items_of_probes, under_system
 from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
@@ -40,7 +40,7 @@ def evaluation_callback_of(recipe: Recipe, vlm: VLM) -> EvaluationCallback | Non
         items += items_of_data
     return EvaluationCallback(
         vlm,
-        items,
+        under_system(items, recipe.data.system_prompt, vlm),
         recipe.out,
         every=wanted.every,
         at_start=wanted.at_start,

@@ -131,7 +131,7 @@ def _row(
     return AuditRow(
         where=where,
         answers=tuple(text.strip() for text in decoded),
-        prompt_tail=_tail(tokenizer, [ids[n] for n in range(chosen[0]) if present[n]], image_ids),
+        prompt_tail=tail(tokenizer, [ids[n] for n in range(chosen[0]) if present[n]], image_ids),
         loss_tokens=len(chosen),
         image_tokens=sum(ids[n] in image_ids for n in range(len(ids)) if present[n]),
         tokens=sum(present),
@@ -145,7 +145,7 @@ def _neighbours(positions: list[int]) -> list[list[int]]:
     return [[position for _, position in run] for _, run in groupby(numbered, lambda item: item[1] - item[0])]
 
 
-def _tail(tokenizer: Any, prompt: list[int], image_ids: set[int]) -> str:
+def tail(tokenizer: Any, prompt: list[int], image_ids: set[int]) -> str:
     """The end of the prompt as text, a run of placeholders as its number."""
     runs = [(image, list(run)) for image, run in groupby(prompt, lambda token: token in image_ids)]
     pieces: list[str] = []

@@ -84,6 +84,7 @@ class MemoryFacts(_Facts):
     how: str  # how it was measured, in words
     rows: int
     tokens: int  # of the longest row
+    packed: bool = False  # the rows are packs of rows
 
 
 class SetFacts(_Facts):
@@ -105,6 +106,11 @@ class DataFacts(_Facts):
     sets: tuple[SetFacts, ...] = ()  # of several sets, each
     replay: int = 0  # old rows mixed into each epoch, besides the new ones
     anchors: int = 0  # rows of each epoch that hold the model to its old answers, besides both
+    system_prompt: str | None = None  # of every row
+    system_added: int = 0  # rows that had none
+    system_replaced: int = 0  # rows that had one of their own
+    desirable: int | None = None  # under kto, rows whose answer is good
+    matches: dict[str, int] = {}  # under grpo, rows of each match kind
     text_only: int = 0
     multi_turn: int = 0
     multi_image: int = 0
@@ -128,11 +134,37 @@ class TimeEstimate(_Facts):
     how: str
 
 
+class SampledQuestion(_Facts):
+    """A question, and what the model said to it before training."""
+
+    where: str
+    prompt_tail: str
+    expected: str
+    match: str
+    sampled: tuple[str, ...]
+    rewards: tuple[float, ...]
+
+
+class GrpoFacts(_Facts):
+    """What is sampled and rewarded, and a round of it from the model as it was."""
+
+    generations: int  # answers to a question
+    together: int  # answers that are sampled at a time, over all processes
+    longest: int  # most tokens of one
+    temperature: float
+    beta: float  # weight of the KL term
+    loss: str
+    rewards: dict[str, float]  # weights of the parts
+    sampled: int  # answers in this round
+    reward: float  # their mean
+    questions: tuple[SampledQuestion, ...]
+
+
 class Preflight(_Facts):
     """Everything that is known before the first step; what was not measured is None."""
 
     schema_version: Literal[1] = 1
-    method: Literal["sft", "dpo"]
+    method: Literal["sft", "dpo", "kto", "grpo"]
     model: ModelFacts
     arm: ArmFacts
     adapted: tuple[TowerModules, ...]
@@ -141,7 +173,9 @@ class Preflight(_Facts):
     checkpointing: str  # a sentence: whether layers are recomputed, and why
     after_image: AfterImageFacts | None = None  # where the backward pass of most steps ends at the image
     versions: dict[str, str]
+    packing: str | None = None  # a sentence: how many packs the rows lie in, and how full these are
     audit: LossAudit | None = None
+    grpo: GrpoFacts | None = None
     lengths: LengthHistogram | None = None
     memory: MemoryFacts | None = None
     time: TimeEstimate | None = None
@@ -164,6 +198,12 @@ class Preflight(_Facts):
     @property
     def warnings(self) -> tuple[str, ...]:
         warnings = self.launch.warnings + self.notes
+        if self.grpo is not None and self.grpo.reward == 0:
+            warnings += (
+                f"None of {self.grpo.sampled} sampled answers earned anything, and nothing is learned from such: see "
+                "above what they say and how it is compared (data.match), raise grpo.num_generations, or train with "
+                "method: sft first.",
+            )
         if self.audit is not None and self.audit.unclosed:
             warnings += (
                 f"{self.audit.unclosed} answers have no end token in the loss, so the model would not learn to stop: "

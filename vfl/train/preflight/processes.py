@@ -9,6 +9,9 @@ import psutil
 import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import TrainingArguments
+from trl import GRPOConfig
+
+from vfl.train.grpo.arguments import rounds, sampled_together
 
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 
@@ -48,31 +51,47 @@ class LaunchFacts(BaseModel):
     device: str
     devices: tuple[Device, ...]  # of this machine
     mixed_precision: str  # no, bf16 or fp16
-    micro_batch: int  # rows a process takes at once
+    micro_batch: int  # rows, or packs of them, that a process takes at once
     accumulation: int
     global_batch: int
+    generations: int = 1  # sampled answers to a question, which a step counts as its rows
     rows: int
+    packs: int = 0  # sequences that the rows lie in; 0 where each row is one by itself
     epochs: float
     steps_per_epoch: int
     total_steps: int
     warnings: tuple[str, ...]
 
+    @property
+    def unit(self) -> str:
+        """What a batch is counted in."""
+        if self.packs:
+            return "packs"
+        return "answers" if self.generations > 1 else "rows"
+
 
 def launch_facts(
     args: TrainingArguments,
     rows: int,
+    packs: int = 0,
     *,
     environment: Mapping[str, str] = os.environ,
 ) -> LaunchFacts:
     """The facts of this process's run over `rows` training rows, from its arguments and torch.distributed.
 
     Args:
+        packs: sequences that the rows lie in, where they are packed.
         environment: what torchrun and its like set (LOCAL_WORLD_SIZE).
     """
     device, world = args.device, args.world_size  # `device` sets up torch.distributed: ask it first
     accumulation = args.gradient_accumulation_steps
     global_batch = args.train_batch_size * accumulation * world
-    steps = steps_per_epoch(rows, args.train_batch_size, world, accumulation, args.dataloader_drop_last)
+    samples = isinstance(args, GRPOConfig)
+    if samples:
+        batches = rows // sampled_together(args) * rounds(args)  # the last questions of an epoch fill no round
+        steps = max(math.ceil(batches / accumulation), 1)
+    else:
+        steps = steps_per_epoch(packs or rows, args.train_batch_size, world, accumulation, args.dataloader_drop_last)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     zero = _zero(args)
     return LaunchFacts(
@@ -88,11 +107,13 @@ def launch_facts(
         micro_batch=args.train_batch_size,
         accumulation=accumulation,
         global_batch=global_batch,
+        generations=args.num_generations if samples else 1,
         rows=rows,
+        packs=packs,
         epochs=float(args.num_train_epochs) if args.max_steps <= 0 else round(args.max_steps / steps, 3),
         steps_per_epoch=steps,
         total_steps=args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps),
-        warnings=tuple(_warnings(args, rows, global_batch, zero)),
+        warnings=tuple(_warnings(args, rows, packs, global_batch, zero)),
     )
 
 
@@ -137,6 +158,7 @@ def _devices(device: torch.device) -> tuple[Device, ...]:
 def _warnings(
     args: TrainingArguments,
     rows: int,
+    packs: int,
     global_batch: int,
     zero: ZeroFacts | None,
 ) -> list[str]:
@@ -151,9 +173,13 @@ def _warnings(
             f"One process drives {args.n_gpu} GPUs by DataParallel, which is slow and unsupported here: start with "
             f"`torchrun --nproc-per-node {args.n_gpu}`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)."
         )
-    if global_batch > rows:
+    if global_batch > (packs or rows) and not isinstance(args, GRPOConfig):
+        what = (
+            f"{global_batch} packs but the data fills {packs}"
+            if packs
+            else f"{global_batch} rows but the data has {rows}"
+        )
         warnings.append(
-            f"A step takes {global_batch} rows but the data has {rows}, so each epoch is one incomplete step: lower "
-            "gradient_accumulation_steps."
+            f"A step takes {what}, so each epoch is one incomplete step: lower gradient_accumulation_steps."
         )
     return warnings

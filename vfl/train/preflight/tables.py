@@ -1,6 +1,6 @@
 """The preflight as tables for a terminal: readable at 80 columns, and nothing in them drives the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -11,7 +11,16 @@ from rich.text import Text
 from vfl.io.layers import layer_list
 from vfl.io.sizes import size_text
 from vfl.train.preflight.audit import AuditRow, LossAudit, visible
-from vfl.train.preflight.facts import ArmFacts, DataFacts, MemoryFacts, Preflight, SetFacts, TimeEstimate
+from vfl.train.preflight.facts import (
+    ArmFacts,
+    DataFacts,
+    GrpoFacts,
+    MemoryFacts,
+    Preflight,
+    SampledQuestion,
+    SetFacts,
+    TimeEstimate,
+)
 from vfl.train.preflight.lengths import LengthHistogram, bars
 from vfl.train.preflight.processes import LaunchFacts
 
@@ -33,6 +42,9 @@ def _sections(flight: Preflight) -> list[RenderableType]:
         parts.append(_lengths(flight.lengths))
     if flight.audit is not None:
         parts.append(_audit(flight.audit))
+    if flight.grpo is not None:
+        title = Text("Sampled before training, with what each answer earns:", style="bold")
+        parts.append(Group(title, *map(_sampled, flight.grpo.questions), Text()))
     parts.append(_run(flight))
     if flight.warnings:
         parts.append(_pairs([("Warning", text) for text in flight.warnings], style="yellow"))
@@ -66,11 +78,20 @@ def data_text(data: DataFacts) -> str:
     text += f", skipped: {', '.join(left)}" if left else ""
     text += f"; {', '.join(kinds)}" if kinds else ""
     text += f"; {data.weighed:.1%} of the answer tokens have a weight" if data.weighed is not None else ""
+    if data.desirable is not None:
+        text += f"; {data.desirable:,} with a good answer, {data.used - data.desirable:,} with a bad one"
     epoch = data.new + data.replay + data.anchors
     text += "".join(f"; {_set_text(each, epoch)}" for each in data.sets)
     for count, what in ((data.replay, "old rows replayed"), (data.anchors, "anchor rows")):
         text += f"; {count:,} {what} in each epoch, {count / epoch:.1%} of it" if count else ""
     return text
+
+
+def system_text(data: DataFacts) -> str:
+    """The system prompt of every row, and what it took the place of."""
+    return (
+        f"“{data.system_prompt}”, added to {data.system_added:,} rows, in place of {data.system_replaced:,} rows' own"
+    )
 
 
 def _set_text(each: SetFacts, epoch: int) -> str:
@@ -81,7 +102,8 @@ def _set_text(each: SetFacts, epoch: int) -> str:
 
 def memory_text(memory: MemoryFacts) -> str:
     device = "" if memory.device_bytes is None else f" of {size_text(memory.device_bytes)}"
-    rows = "1 row" if memory.rows == 1 else f"{memory.rows} rows"
+    what = "pack" if memory.packed else "row"
+    rows = f"1 {what}" if memory.rows == 1 else f"{memory.rows} {what}s"
     return f"{size_text(memory.peak_bytes)}{device} at the peak of {rows} of {memory.tokens:,} tokens ({memory.how})"
 
 
@@ -93,14 +115,19 @@ def time_text(time: TimeEstimate) -> str:
 
 
 def batch_text(launch: LaunchFacts) -> str:
+    rows = f"{launch.global_batch:,} {launch.unit}"
+    if launch.generations > 1:
+        rows += f" ({launch.generations} to a question)"
     return (
-        f"{launch.global_batch:,} rows a step = {launch.micro_batch} a process x {launch.accumulation} accumulated "
+        f"{rows} a step = {launch.micro_batch} a process x {launch.accumulation} accumulated "
         f"x {launch.world_size} process{'' if launch.world_size == 1 else 'es'}"
     )
 
 
 def steps_text(launch: LaunchFacts) -> str:
-    return f"{launch.total_steps:,} = {launch.epochs:g} epochs of {launch.steps_per_epoch:,} over {launch.rows:,} rows"
+    packs = f" in {launch.packs:,} packs" if launch.packs else ""
+    steps = f"{launch.total_steps:,} = {launch.epochs:g} epochs of {launch.steps_per_epoch:,}"
+    return f"{steps} over {launch.rows:,} rows{packs}"
 
 
 def processes_text(launch: LaunchFacts) -> str:
@@ -131,6 +158,25 @@ def model_text(flight: Preflight) -> str:
     return (
         f"{model.id} ({model.family}{bed}), {model.num_layers} layers, {model.dtype}, {model.attention}; "
         f"{model.parameters:,} parameters, {size_text(model.bytes)}"
+    )
+
+
+def sampling_text(grpo: GrpoFacts) -> str:
+    """What is sampled."""
+    return (
+        f"{grpo.generations} to each question, {grpo.together:,} at a time, of at most {grpo.longest:,} tokens, at "
+        f"temperature {grpo.temperature:g}"
+    )
+
+
+def reward_text(grpo: GrpoFacts, matches: Mapping[str, int]) -> str:
+    """What it is rewarded for, and what that was before training."""
+    parts = ", ".join(f"{weight:g} x {part}" for part, weight in grpo.rewards.items())
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in matches.items())
+    held = f"; KL term of weight {grpo.beta:g}" if grpo.beta else ""
+    return (
+        f"{parts}; rows by match: {kinds}; loss {grpo.loss}{held}. Before training {grpo.sampled} answers to the "
+        f"longest questions earn {grpo.reward:.3g} on average"
     )
 
 
@@ -169,7 +215,12 @@ def _model(flight: Preflight) -> RenderableType:
     rows += [("Why", flight.arm.reason)] if flight.arm.reason else []
     rows += [("Protected", flight.arm.protected)] if flight.arm.protected else []
     rows += [("Frozen", flight.arm.frozen)] if flight.arm.frozen else []
-    return _pairs([*rows, ("Backward", backward_text(flight)), ("Data", data_text(flight.data))])
+    if flight.data.system_prompt is not None:
+        rows.append(("System", system_text(flight.data)))
+    if flight.grpo is not None:
+        rows += [("Answers", sampling_text(flight.grpo)), ("Reward", reward_text(flight.grpo, flight.data.matches))]
+    rows += [("Backward", backward_text(flight)), ("Data", data_text(flight.data))]
+    return _pairs([*rows, ("Packing", flight.packing)] if flight.packing else rows)
 
 
 def _modules(flight: Preflight) -> RenderableType:
@@ -227,6 +278,17 @@ def _audited(row: AuditRow) -> RenderableType:
     answers = " … ".join(visible(answer) for answer in row.answers)
     shown.append(answers if len(answers) <= LONGEST_TEXT else answers[: LONGEST_TEXT - 1] + "…", style="green")
     shown.append(f" ({row.loss_tokens} of {row.tokens})", style="dim")
+    return Padding(shown, (0, 0, 0, 2))
+
+
+def _sampled(question: SampledQuestion) -> RenderableType:
+    """The end of a question, the right answer in green, and what the model said to it."""
+    shown = Text(f"{visible(question.where)}: ", style="dim")
+    shown.append(f"…{visible(question.prompt_tail)[-LONGEST_TEXT:]} ", style="dim")
+    shown.append(visible(question.expected)[:LONGEST_TEXT], style="green")
+    shown.append(f" ({question.match})", style="dim")
+    for text, reward in list(zip(question.sampled, question.rewards, strict=True))[:SHOWN]:
+        shown.append(f"\n{reward:g}  {visible(text)[:LONGEST_TEXT]}")
     return Padding(shown, (0, 0, 0, 2))
 
 

@@ -82,6 +82,7 @@ def render(
         dict.fromkeys([*(change.group for change in changes), *(n for _, groups in log.evaluations for n in groups)])
     )
     ink = inks(groups)
+    rewards = _rewards(log)
     layers = list(flight.arm.layers) if flight else []
     return (
         _environment()
@@ -95,6 +96,7 @@ def render(
             most_rows=max((part.rows for part in flight.lengths.bins), default=1) if flight and flight.lengths else 1,
             rate_ticks=[Tick(100 * rate, f"{100 * rate:.0f}") for rate in (0, 0.25, 0.5, 0.75, 1)],
             loss=chart(Panel("Loss", STEP, "", [_logged(log, "loss")])),
+            reward=chart(Panel("Reward", STEP, "", rewards), inks([line.name for line in rewards])),
             logged=_other_logged(log),
             once=_logged_once(log),
             accuracy=chart(Panel("Accuracy", STEP, SHARE, [_accuracy(log, name) for name in groups]), ink),
@@ -163,17 +165,28 @@ def _facts(flight: Preflight) -> list[tuple[str, str]]:
         *([("protected", flight.arm.protected)] if flight.arm.protected else []),
         ("backward pass", words.backward_text(flight)),
         ("data", words.data_text(flight.data)),
+        *([("system prompt", words.system_text(flight.data))] if flight.data.system_prompt is not None else []),
+        *(_sampling(flight) if flight.grpo else []),
         ("processes", words.processes_text(launch)),
         ("device", words.device_text(launch)),
         ("batch", words.batch_text(launch)),
         ("steps", words.steps_text(launch)),
     ]
+    rows += [("packing", flight.packing)] if flight.packing else []
     rows += [("memory", words.memory_text(flight.memory))] if flight.memory else []
     rows += [("time", words.time_text(flight.time))] if flight.time else []
     rows += [("model revision", flight.model.revision)] if flight.model.revision else []
     rows += [("weights sha256", flight.model.weights_sha256)] if flight.model.weights_sha256 else []
     rows += [("map sha256", flight.arm.map_sha256)] if flight.arm.map_sha256 else []
     return rows + [(f"sha256 of {name}", digest) for name, digest in flight.data.files.items()]
+
+
+def _sampling(flight: Preflight) -> list[tuple[str, str]]:
+    assert flight.grpo is not None
+    return [
+        ("sampled answers", words.sampling_text(flight.grpo)),
+        ("reward", words.reward_text(flight.grpo, flight.data.matches)),
+    ]
 
 
 def _change_row(change: Change, ink: Ink) -> ChangeRow:
@@ -195,6 +208,14 @@ def _answers(row: AuditRow) -> str:
 def _logged(log: TrainingLog, name: str) -> Series:
     rows = [(step, numbers[name]) for step, numbers in log.train if name in numbers]
     return Series(name, [step for step, _ in rows], [value for _, value in rows])
+
+
+def _rewards(log: TrainingLog) -> list[Series]:
+    """The mean reward of sampled answers, and its parts where there are several; nothing where none were sampled."""
+    parts = [name for name in _names(log) if name.startswith("rewards/") and name.endswith("/mean")]
+    named = {"reward": "reward"} | {name: name.split("/")[1] for name in parts if len(parts) > 1}
+    lines = [(_logged(log, name), label) for name, label in named.items()]
+    return [Series(label, line.at, line.value) for line, label in lines if line.value]
 
 
 def _other_logged(log: TrainingLog) -> list[Chart]:

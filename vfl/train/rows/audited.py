@@ -20,7 +20,7 @@ def audited(row: dict[str, Any], encoder: ConversationEncoder, *, rejected: bool
     Raises:
         InputError: for control tokens or media tags in a text, and for a loss that is on other tokens than the answers.
     """
-    _refuse_control(row["rejected" if rejected else "messages"], encoder)
+    refuse_control(row["rejected" if rejected else "messages"], encoder)
     batch = encoder.encode([conversation(row, rejected=rejected)], [row["prompt"]])
     try:
         audit_loss(
@@ -40,7 +40,7 @@ def audited(row: dict[str, Any], encoder: ConversationEncoder, *, rejected: bool
     return int(batch.lengths[0]) - image, image
 
 
-def _refuse_control(messages: str, encoder: ConversationEncoder) -> None:
+def refuse_control(messages: str, encoder: ConversationEncoder) -> None:
     """A control token in a text is encoded as the signal that it is: it ends a turn, or begins another."""
     tokens = _control_tokens(encoder.tokenizer)
     for number, message in enumerate(json.loads(messages), 1):

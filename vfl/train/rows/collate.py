@@ -70,6 +70,33 @@ class PreferenceCollator(Collator):
         return {**batch.inputs, "completion_mask": batch.answers.long()} | self._starts(batch)
 
 
+class LabelCollator(Collator):
+    """Batches for `KTOTrainer`: the mask of each row's answer, and whether it is good.
+
+    `KL_...` is the same with the answer of another row of the batch, from which TRL estimates how far the model has
+    moved from its reference. No blank image here (`show_always`): a further row would have no label.
+    """
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        turns = [conversation(row) for row in rows]
+        prompts = [row["prompt"] for row in rows]
+        batch = self.encoder.encode(turns, prompts)
+        others = [[*asked[:-1], said[-1]] for asked, said in zip(turns, [turns[-1], *turns[:-1]], strict=True)]
+        mismatched = self.encoder.encode(others, prompts)
+        tokens = {
+            f"KL_{name}": value
+            for name, value in mismatched.inputs.items()
+            if name in ("input_ids", "attention_mask") or name.endswith("token_type_ids")
+        }
+        return {
+            **batch.inputs,
+            "completion_mask": batch.answers.long(),
+            **tokens,
+            "KL_completion_mask": mismatched.answers.long(),
+            "label": torch.tensor([row["label"] for row in rows]),
+        }
+
+
 def _shows(messages: list[Message]) -> bool:
     return any(entry["type"] == "image" for message in messages for entry in message["content"])
 

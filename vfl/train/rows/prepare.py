@@ -6,6 +6,7 @@ so that a resumed run, other runs on the same data and the other ranks don't do 
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def prepare(
     Args:
         config: the recipe's `data`.
         encoder: of the model; its tokens are the lengths.
-        method: "sft" or "dpo": rows of preference pairs are for the latter alone.
+        method: of training; rows of preference pairs are for "dpo" alone.
         seed: draws rows of weighed sets.
         errors: file for the rows that are left out; None for none.
         progress: show bars.
@@ -110,7 +111,12 @@ def _mixed(config: DataConfig, parts: list[Prepared], seed: int) -> Prepared:
         text_only=sum(each.text_only for each in facts),
         multi_turn=sum(each.multi_turn for each in facts),
         multi_image=sum(each.multi_image for each in facts),
+        system_prompt=config.system_prompt,
+        system_added=sum(each.system_added for each in facts),
+        system_replaced=sum(each.system_replaced for each in facts),
         weighed=weighed,
+        desirable=_desirable(parts),
+        matches=dict(sum((Counter(each.matches) for each in facts), Counter())),
         files={name: digest for each in facts for name, digest in each.files.items()},
         sets=tuple(
             SetFacts(name=", ".join(part.facts.files), used=len(part.rows), drawn=len(rows))
@@ -118,6 +124,11 @@ def _mixed(config: DataConfig, parts: list[Prepared], seed: int) -> Prepared:
         ),
     )
     return joined(list(zip(parts, chosen, strict=True)), together)
+
+
+def _desirable(parts: list[Prepared]) -> int | None:
+    counts = [part.facts.desirable for part in parts]
+    return None if None in counts else sum(count for count in counts if count is not None)
 
 
 def _usable(each: SetOnDisk, config: DataConfig, bad: int, too_long: int, errors: Path | None) -> Prepared:
@@ -137,7 +148,12 @@ def _usable(each: SetOnDisk, config: DataConfig, bad: int, too_long: int, errors
         text_only=checked.text_only,
         multi_turn=checked.multi_turn,
         multi_image=checked.multi_image,
+        system_prompt=config.system_prompt,
+        system_added=checked.system_added,
+        system_replaced=checked.system_replaced,
         weighed=None if config.token_weights is None else _share(rows["weights"]),
+        desirable=sum(rows["label"]) if rows["label"][0] is not None else None,
+        matches=dict(Counter(kind for kind in rows["match"] if kind is not None)),
         files=each.files,
     )
     text, image = [checked.text[n] for n in kept], [checked.image[n] for n in kept]

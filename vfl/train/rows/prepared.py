@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 from datasets import Dataset, concatenate_datasets
 
@@ -38,3 +39,9 @@ def joined(parts: Sequence[tuple[Prepared, Sequence[int]]], facts: DataFacts) ->
         image=[part.image[n] for part, chosen in parts for n in chosen],
         facts=facts,
     )
+
+
+def shuffled(prepared: Prepared, seed: int) -> Prepared:
+    """The rows in another order, the same one wherever the seed is the same."""
+    order = Random(f"order/{seed}").sample(range(len(prepared.rows)), len(prepared.rows))
+    return joined([(prepared, order)], prepared.facts)

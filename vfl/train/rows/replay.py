@@ -88,10 +88,10 @@ def _source(
     config: OldRowsConfig, functions: Sequence[str] | None, setting: str, recipe: Recipe, vlm: VLM
 ) -> DataConfig:
     """All rows that may be drawn, which are checked like the new ones."""
-    if config.probes is not None and recipe.method == "dpo":
+    if config.probes is not None and recipe.method in ("dpo", "kto"):
         raise InputError(
-            f"{setting}.probes are questions with one right answer, and the method is dpo: replay preference pairs "
-            f"with {setting}.data instead."
+            f"{setting}.probes are questions with one right answer, and the method is {recipe.method}: replay rows "
+            f"of its kind with {setting}.data instead."
         )
     if missing := [path for path in config.data if not path.exists()]:
         raise InputError(f"There is no data at {missing[0]} ({setting}.data). Check the path.")

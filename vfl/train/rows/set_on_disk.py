@@ -14,7 +14,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -28,17 +28,20 @@ from torch.utils.data import DataLoader
 from vfl.data import BadRow, Sample, read
 from vfl.data.token_weights import TokenWeights
 from vfl.errors import InputError
+from vfl.evaluate.right_answers import right_answer
 from vfl.io.cache import cached_folder
 from vfl.io.progress import progress_bar
 from vfl.io.versions import versions
 from vfl.models.conversation import ConversationEncoder
+from vfl.models.system_turn import has_system, with_system
 from vfl.train.recipe import DataConfig, TrainingSet
 from vfl.train.rows.audited import audited
-from vfl.train.rows.table import write_rows
+from vfl.train.rows.questions import measured
+from vfl.train.rows.table import label_of, write_rows
 from vfl.train.rows.weights import OtherTokensError
 
 KIND, ROWS, CHECKED = "rows", "rows.arrow", "checked.json"
-CHECKS = "audited, weighed, images by place"  # what is done with rows; changed with it, so that all are checked again
+CHECKS = "audited, weighed, matched, labelled, images by place"  # changed with it, so that rows are checked again
 BATCH = 16  # rows that a worker encodes at a time
 FEW = 8  # batches that are no work for one more process
 LOOKING = 16  # threads that look at files: a shared disk takes its time
@@ -73,6 +76,8 @@ class Checked(BaseModel):
     text_only: int
     multi_turn: int
     multi_image: int
+    system_added: int = 0
+    system_replaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def set_on_disk(
         source: one of `config.sets`.
         config: the recipe's `data`.
         encoder: of the model; its tokens are counted.
-        method: "sft" or "dpo": rows of preference pairs are for the latter alone.
+        method: of training; rows of preference pairs are for "dpo" alone.
         progress: show bars.
         verify: look whether image files have changed; not needed where another process has just done so.
 
@@ -181,6 +186,8 @@ def _key(
         "allow_remote": config.allow_remote,
         "token_weights": None if config.token_weights is None else file_hash(config.token_weights),
         "method": method,
+        "system_prompt": config.system_prompt,
+        "match": source.match if method == "grpo" else None,
         "encoder": encoder.fingerprint(),
         "code": code(),
     }
@@ -201,7 +208,8 @@ def _check(
     samples = progress_bar(
         _usable(source, config, method, reading, weights), "reading rows", unit="row", disable=not progress, leave=False
     )
-    rows = write_rows(samples, folder / ROWS, weights)
+    match = source.match if method == "grpo" else None
+    rows = write_rows(samples, folder / ROWS, weights, match, labelled=method == "kto")
     checked = list(_check_all(rows, encoder, method, config.workers, progress)) if len(rows) else []
     refused = {number: row.reason for number, row in enumerate(checked) if row.reason}
     absent = [json.dumps(str(row.missing)) for row in reading.bad if row.missing is not None]
@@ -218,6 +226,8 @@ def _check(
         text_only=reading.counts["text_only"],
         multi_turn=reading.counts["multi_turn"],
         multi_image=reading.counts["multi_image"],
+        system_added=reading.counts["system_added"],
+        system_replaced=reading.counts["system_replaced"],
     )
 
 
@@ -244,13 +254,42 @@ def _usable(
                 BadRow(sample.where, sample.uid, f"{kind}, and the method is {method}; it fits method: {wanted}")
             )
             continue
+        if config.system_prompt is not None:
+            counts["system_replaced" if has_system(sample.messages) else "system_added"] += 1
+            sample = _under_system(sample, config.system_prompt)
         counts["text_only"] += not sample.images
         counts["multi_image"] += len(sample.images) > 1
         counts["multi_turn"] += sum(m["role"] == "assistant" for m in sample.messages[sample.prompt :]) > 1
+        if reason := _no_signal(sample, source, method):
+            bad.append(BadRow(sample.where, sample.uid, reason))
+            continue
         if weights is not None and sample not in weights:
             bad.append(BadRow(sample.where, sample.uid, f"{weights.path} has no token weights for it"))
             continue
         yield sample
+
+
+def _under_system(sample: Sample, prompt: str) -> Sample:
+    """The row under another system prompt than its own."""
+    added = bool(sample.prompt) and not has_system(sample.messages)
+    return replace(
+        sample,
+        messages=with_system(sample.messages, prompt),
+        rejected=None if sample.rejected is None else with_system(sample.rejected, prompt),
+        prompt=sample.prompt + added,
+    )
+
+
+def _no_signal(sample: Sample, source: TrainingSet, method: str) -> str | None:
+    """Why a row can't be learned from by its method: answers that can't be judged, or a label that is not there."""
+    try:
+        if method == "grpo":
+            right_answer(sample.messages, source.match or "auto", len(sample.images))
+        if method == "kto":
+            label_of(sample)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _check_all(
@@ -283,6 +322,8 @@ def _check_rows(rows: Sequence[dict[str, Any]], encoder: ConversationEncoder, me
 def _check_row(row: dict[str, Any], encoder: ConversationEncoder, method: str) -> _Row:
     longest = _Row()
     try:
+        if method == "grpo":
+            return _Row(*measured(row, encoder))
         for rejected in (False, True) if method == "dpo" else (False,):
             longest = max(longest, _Row(*audited(row, encoder, rejected=rejected)), key=lambda side: side.text)
     except InputError as error:

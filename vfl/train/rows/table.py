@@ -12,8 +12,12 @@ from datasets.arrow_writer import ArrowWriter
 from vfl.data.imageref import ImageRef, Span
 from vfl.data.sample import Message, Sample
 from vfl.data.token_weights import RowWeights, TokenWeights
+from vfl.errors import InputError
+from vfl.evaluate.right_answers import RowMatch, right_answer
 from vfl.io.atomic import replacing
 
+LABELS = ("label", "kto_tag")
+_TRUE, _FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0"}
 ANCHOR = "anchor"
 """Column of a training set with anchors, whose features stand below without it: a row's number, -1 for no anchor."""
 
@@ -25,6 +29,10 @@ FEATURES = Features(
         "messages": Value("large_string"),
         "rejected": Value("large_string"),
         "prompt": Value("int32"),
+        # whether the answer is good; null where rows have no labels
+        "label": Value("bool"),
+        # how sampled answers are compared with the row's own; null where none are sampled
+        "match": Value("string"),
         # of the answers' tokens: a byte each, and the hash of those that they belong to; null where all count
         "weights": Value("binary"),
         "weighed": Value("string"),
@@ -43,14 +51,26 @@ FEATURES = Features(
 )
 
 
-def write_rows(samples: Iterable[Sample], path: Path, weights: TokenWeights | None = None) -> Dataset:
-    """Write samples and their tokens' weights to an Arrow file as they come, in constant memory, and open it."""
+def write_rows(
+    samples: Iterable[Sample],
+    path: Path,
+    weights: TokenWeights | None = None,
+    match: RowMatch | None = None,
+    *,
+    labelled: bool = False,
+) -> Dataset:
+    """Write samples and their tokens' weights to an Arrow file as they come, in constant memory, and open it.
+
+    Args:
+        match: where answers are sampled, how they are compared with a row's last one; all before it is then the prompt.
+        labelled: whether rows say if their last answer is good; all before it is the prompt then, too.
+    """
     count = 0
     # Beside the old file, which another process may have mapped into its memory.
     with replacing(path) as temporary:
         writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=100)
         for sample in samples:
-            writer.write(_row(sample, None if weights is None else weights.of(sample)))
+            writer.write(_row(sample, None if weights is None else weights.of(sample), match, labelled))
             count += 1
         if count:
             writer.finalize()
@@ -83,7 +103,22 @@ def answers_of(row: dict[str, Any], *, rejected: bool = False) -> list[str]:
     ]
 
 
-def _row(sample: Sample, weights: RowWeights | None) -> dict[str, Any]:
+def label_of(sample: Sample) -> bool:
+    """Whether a row's answer is good, by its column `label` (TRL, ms-swift) or `kto_tag` (LLaMA-Factory).
+
+    Raises:
+        InputError: it has neither, or another value.
+    """
+    name = next((name for name in LABELS if sample.columns.get(name) is not None), None)
+    if name is None:
+        raise InputError("it does not say whether its answer is good: give a column label with true or false")
+    value = str(sample.columns[name]).strip().casefold()
+    if value not in _TRUE | _FALSE:
+        raise InputError(f"its {name} is {sample.columns[name]!r}; expected true or false")
+    return value in _TRUE
+
+
+def _row(sample: Sample, weights: RowWeights | None, match: RowMatch | None, labelled: bool) -> dict[str, Any]:
     def text(messages: Sequence[Message] | None) -> str | None:
         return None if messages is None else json.dumps(list(messages), ensure_ascii=False)
 
@@ -92,7 +127,9 @@ def _row(sample: Sample, weights: RowWeights | None) -> dict[str, Any]:
         "where": sample.where,
         "messages": text(sample.messages),
         "rejected": text(sample.rejected),
-        "prompt": sample.prompt,
+        "prompt": len(sample.messages) - 1 if match is not None or labelled else sample.prompt,
+        "label": label_of(sample) if labelled else None,
+        "match": None if match is None else right_answer(sample.messages, match, len(sample.images)).match,
         "weights": None if weights is None else weights.weights,
         "weighed": None if weights is None else weights.tokens,
         "images": [_stored(image) for image in sample.images],
