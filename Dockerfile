@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/venv
 WORKDIR /opt/vfl
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY vfl vfl
-RUN pip install '.[train,select,quantized]' --constraint constraints.txt
+RUN pip install '.[train,deepspeed,select,quantized]' --constraint constraints.txt
 COPY train train
 COPY select select
 COPY recipes recipes

@@ -5,7 +5,7 @@
     python bench/locate.py --json results.json      # and write what was measured
 
 Ratios are "how many times less than hooks", from one run. Every contender answers the same prompts with the same model;
-their logits and answers are compared first. With `pip install '.[bench]'` nnsight and TransformerLens take part too.
+their logits and answers are compared first. With `pip install --group bench` nnsight and TransformerLens take part too.
 """
 
 import argparse

@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("python", "vfl", "ruff", "mypy", "lint-imports")
+PIP = "python -m pip install --quiet"
+UV = "uv pip install --quiet --python .venv/bin/python"
 # Notes its name and arguments in the checkout; as `-m venv`, it makes an environment of its like.
 STAND_IN = f"""#!/bin/sh
 echo "$(basename "$0") $*" >> calls.txt
@@ -36,17 +38,18 @@ class Checkout:
             os.utime(self.folder / name, (1_000_000_000, 1_000_000_000))
         tools = folder / "some tools"
         tools.mkdir()
-        (tools / "python3").write_text(STAND_IN, encoding="utf-8")
-        (tools / "python3").chmod(0o755)
+        for name in ("python3", "uv"):
+            (tools / name).write_text(STAND_IN, encoding="utf-8")
+            (tools / name).chmod(0o755)
         self.path = f"{tools}{os.pathsep}{os.environ['PATH']}"
 
-    def make(self, target: str) -> tuple[int, list[str]]:
-        """The exit code, and the calls that the target made."""
+    def make(self, target: str, *, uv: bool = False) -> tuple[int, list[str]]:
+        """The exit code, and the calls that the target made, with or without uv."""
         calls = self.folder / "calls.txt"
         calls.unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         done = subprocess.run(
-            ["make", target],
+            ["make", target, *([] if uv else ["UV="])],
             cwd=self.folder,
             env={**environment, "PATH": self.path},
             capture_output=True,
@@ -91,6 +94,13 @@ def test_the_environment_is_set_up_once_and_when_its_dependencies_change(checkou
     later = (checkout.folder / ".venv" / ".installed").stat().st_mtime + 10
     os.utime(checkout.folder / name, (later, later))
     assert installs(checkout.make("quality")[1])
+
+
+def test_uv_installs_the_same_where_there_is_one(checkout):
+    by_uv = [call for call in checkout.make("quality", uv=True)[1] if call.startswith((UV, "python -m pip"))]
+    shutil.rmtree(checkout.folder / ".venv")
+    by_pip = [call for call in checkout.make("quality")[1] if call.startswith(("uv", "python -m pip"))]
+    assert by_pip == ["python -m pip install --quiet --upgrade pip", *(call.replace(UV, PIP) for call in by_uv)]
 
 
 def test_an_installation_that_failed_is_tried_again(checkout):

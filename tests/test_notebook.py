@@ -15,6 +15,7 @@ from vfl.functionmap import FunctionMap, ModelId
 from vfl.io.notebook import ROWS, html_table
 from vfl.measure.metrics_file import MeasuredOn, Metrics
 from vfl.negatives.result import Negatives
+from vfl.select.subset.result import Subset
 from vfl.train.preflight.facts import ModelFacts, Preflight
 from vfl.train.report.before_after import Change, Rate
 from vfl.train.run import Outcome
@@ -60,7 +61,7 @@ def function_map():
 
 def sweep_result():
     logprobs = torch.tensor([[-0.25], [-1.5]])
-    return SweepResult(torch.zeros(2, 9), logprobs, ["3", EVIL], [[1], [2]], True, ["own", "swap 5"])
+    return SweepResult(torch.zeros(2, 9), logprobs, ["3", EVIL], [[1], [2]], True, ["own", "swap 5"], [EVIL])
 
 
 def evaluation():
@@ -86,12 +87,21 @@ def negatives():
     return Negatives(images=None, model=MODEL, map=None, layers=[1, 2], rows=10, kept=7, left_out=left_out, settings={})
 
 
+def subset():
+    counts = {EVIL: {"rows": 40, "chosen_rows": 10}, "ocr": {"rows": 8, "chosen_rows": 2}}
+    budget = {"limit": 12, "spent": 12, "unit": "rows"}
+    settings = {"policy": "balanced"}
+    facts = {"rows": 12, "scored": 48, "counts": {"class": counts}, "budget": budget, "notes": [], "settings": settings}
+    return Subset(Path("subset"), facts)
+
+
 RESULTS = {
     "map": (function_map, ("counting", "5")),
     "sweep": (sweep_result, ("swap 5", "-1.500")),
     "evaluation": (evaluation, ("50.0\u00a0%", "+25.0", "-10.0 to +60.0")),
     "metrics": (metrics, ("var", "0.125", "–", "0.25", "7")),
     "outcome": (outcome, ("8", "–", "50.0\u00a0% (25.0–75.0)")),
+    "subset": (subset, ("40", "10", "25.0\u00a0%")),
     "negatives": (negatives, ("kept", "7")),
 }
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 import tiny
 import warm
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 pytestmark = pytest.mark.long
 
@@ -115,9 +118,24 @@ def test_the_wheel_says_what_it_is(wheel):
     said, entry_points = metadata(wheel)
     assert (said["Name"], said["Version"]) == ("vfl", vfl.__version__)
     assert said["License-Expression"] == "Apache-2.0"
-    assert set(said.get_all("Provides-Extra", [])) >= {"train", "select", "dev"}
+    assert set(said.get_all("Provides-Extra", [])) == {"train", "deepspeed", "select", "ray", "quantized", "smol"}
+    always = [line for line in said.get_all("Requires-Dist") if "extra ==" not in line]
+    assert not any(line.startswith(("deepspeed", "trl", "pytest")) for line in always)
     assert "vfl = vfl.commands.main:run" in entry_points
     assert "function layers" in said.get_payload().lower() or "function layer" in said["Description"].lower()
+
+
+def test_what_is_needed_is_pinned_to_a_version_that_is_allowed():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, groups = pyproject["project"], pyproject["dependency-groups"]
+    extras = [line for extra in project["optional-dependencies"].values() for line in extra]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    pinned = {canonicalize_name(pin.name): pin for pin in pins if pin.marker is None or pin.marker.evaluate()}
+    for needed in map(Requirement, [*project["dependencies"], *extras, *groups["dev"], *groups["docs"]]):
+        (pin,) = pinned[canonicalize_name(needed.name)].specifier
+        assert pin.operator == "=="
+        assert needed.specifier.contains(pin.version, prereleases=True), f"{needed}, pinned {pin}: make lock"
 
 
 @pytest.fixture(scope="module")

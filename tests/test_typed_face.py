@@ -49,7 +49,7 @@ SAYS = [
     'Module has no attribute "lokate"',
     'Revealed type is "def (vlm: vfl.models.vlm.VLM, pairs:',
     'to "var" has incompatible type "int"',
-    'user.py:24: note: Revealed type is "pathlib.Path"',
+    'user.py:24: note: Revealed type is "vfl.select.subset.result.Subset"',
     'user.py:25: note: Revealed type is "user.Rows"',
     'user.py:26: error: No overload variant matches argument types "str", "str", "int"',
     'user.py:27: error: No overload variant matches argument types "str", "int", "int", "str"',

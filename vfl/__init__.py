@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vfl.models.vlm import VLM as VLM
     from vfl.negatives.run import negatives as negatives
     from vfl.select.score.run import score_data as _score_data
+    from vfl.select.subset.result import Subset as Subset
     from vfl.select.subset.write import filter_data as _filter_data
     from vfl.train.run import train as train
 
@@ -42,6 +43,7 @@ _HOMES = {
     "ImageCache": "vfl.engine.image_cache",
     "InputError": "vfl.errors",
     "Plan": "vfl.engine.plan",
+    "Subset": "vfl.select.subset.result",
     "SweepResult": "vfl.engine.sweep",
     "VLM": "vfl.models.vlm",
     "filter": "vfl.select.subset.write:filter_data",

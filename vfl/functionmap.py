@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,9 @@ from vfl.errors import InputError
 from vfl.io.json_files import Versioned, write_text
 from vfl.io.layers import layer_list
 from vfl.io.notebook import html_table, percent, percent_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAP = Versioned("map.json", "function map", schema=1, key="functions", command="vfl locate MODEL")
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -146,6 +149,16 @@ class FunctionMap(_Strict):
             rows,
             (f"{name}: {warning}" for name, entry in self.functions.items() for warning in entry.warnings),
         )
+
+    def plot(self, planted: Mapping[str, Sequence[int]] | None = None) -> "Figure":
+        """The curves of all functions over the layers: changed answers with 95 % intervals, chosen layers shaded.
+
+        Args:
+            planted: the true layers of each function, where they are known; drawn on the axis.
+        """
+        from vfl.report.map_figure import curves_figure
+
+        return curves_figure(self, planted)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -12,7 +12,7 @@ from bench.swapping.model import Answers, Task
 
 Run = Callable[[], Answers]
 ENGINE, PREFIX, HOOKS = "this engine", "cached prefix", "hooks"
-# name -> (distribution, module here that prepares its run); `pip install '.[bench]'` installs both.
+# name -> (distribution, module here that prepares its run); `pip install --group bench` installs both.
 LIBRARIES = {
     "nnsight": ("nnsight", "bench.swapping.nnsight_traces"),
     "TransformerLens": ("transformer-lens", "bench.swapping.lens_hooks"),

@@ -12,8 +12,9 @@ def page() -> str:
     parts = [
         "# Python",
         "What `import vfl` has. `vfl.locate`, `vfl.measure`, `vfl.evaluate`, `vfl.negatives` and `vfl.train` are "
-        "packages that are called like functions. A map, and what `sweep`, `measure`, `evaluate`, `train` and "
-        "`negatives` return, show themselves as tables in a notebook; progress bars are the notebook's own.",
+        "packages that are called like functions. A map, and what `sweep`, `measure`, `evaluate`, `train`, `filter` "
+        "and `negatives` return, show themselves as tables in a notebook, and `.plot()` of all but the last draws "
+        "them; progress bars are the notebook's own.",
     ]
     for name, where in public():
         parts.append(f"## vfl.{name} {{ #vfl-{name.lower()} }}\n\n::: {where}\n    options:\n      heading_level: 3")

@@ -40,9 +40,18 @@ def rooms() -> dict[str, Room]:
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """Rooms that a module names in its imports."""
+    """Rooms that a module names in imports that run."""
+    unread = {
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for part in ast.walk(statement)
+    }
     names: set[str] = set()
     for node in ast.walk(tree):
+        if node in unread:
+            continue
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} if node.module != "vfl" else {f"vfl.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):

@@ -17,6 +17,7 @@ from pages_from_code import (
     faults,
     floors,
     metrics,
+    notebooks,
     policies,
     repository,
     settings,
@@ -28,6 +29,7 @@ MADE = {
     "estimates": estimates.table,
     "faults": faults.table,
     "fault counts": faults.counts,
+    "notebooks": notebooks.table,
     "rooms": floors.table,
 }
 """Marks, and what makes the text that takes their place."""
@@ -44,6 +46,7 @@ def pages() -> dict[str, str]:
         "reference/families.md": families.page(),
         "reference/errors.md": errors.page(),
         "floors.svg": floors.picture(),
+        **notebooks.pages(),
         **{address: repository.page(file) for file, address in repository.TAKEN.items()},
     }
 

@@ -8,10 +8,10 @@ import re
 import pytest
 
 from vfl.errors import InputError
+from vfl.measure.guide import guide_of, ordered
 from vfl.measure.metrics_file import read_metrics
-from vfl.measure.report.guide import guide_of, ordered
+from vfl.measure.panels import drawn
 from vfl.measure.report.page import render, safe_json
-from vfl.measure.report.panels import drawn
 from vfl.measure.report.write import write_report
 from vfl.metrics.measure import known_metrics
 from vfl.metrics.spec import SHARE

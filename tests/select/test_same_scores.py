@@ -57,7 +57,7 @@ def test_a_subset_of_scores_of_another_size_is_refused(tmp_path):
         )
         for high in (9216, 1024)
     )
-    subset = vfl.filter(other, budget="50%", policy="random", out=tmp_path / "subset")
+    subset = vfl.filter(other, budget="50%", policy="random", out=tmp_path / "subset").folder
     manifest = json.loads((subset / "manifest.json").read_text())
     assert "max_pixels 1024, their map was located on pictures of" in manifest["notes"][0]
     moved = json.loads((other / "manifest.json").read_text())

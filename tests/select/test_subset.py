@@ -3,11 +3,13 @@
 import json
 
 import datasets
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_scores import FUNCTIONS, row, table, write_scores
+from figures import dots_of, drawn
 from PIL import Image
 
 import vfl
@@ -50,7 +52,14 @@ def scores(data, tmp_path):
 
 def test_a_subset_has_all_its_parts(scores, data, tmp_path):
     path, rows = data
-    out = vfl.filter(scores, path, budget=12, policy="quota", out=tmp_path / "subset", seed=3)
+    subset = vfl.filter(scores, path, budget=12, policy="quota", out=tmp_path / "subset", seed=3)
+    out = subset.folder
+    assert vfl.Subset.load(subset) == subset
+    assert repr(subset) == f"Subset({out}: 12 of 40 rows)"
+    (axes,) = drawn(subset.plot()).axes
+    for part, key in (("the data", "rows"), ("the subset", "chosen_rows")):
+        counts = [count[key] for count in subset.manifest["counts"]["class"].values()]
+        assert dots_of(axes, part) == pytest.approx([100 * count / sum(counts) for count in counts])
     assert {one.name for one in out.iterdir()} == {
         "data", "ids.txt", "scores.parquet", "manifest.json", "settings.yaml", "dataset_info.json"
     }  # fmt: skip
@@ -81,18 +90,18 @@ def test_a_subset_has_all_its_parts(scores, data, tmp_path):
 
 
 def test_the_data_is_found_where_it_was_scored_and_can_be_read_again(scores, tmp_path):
-    out = vfl.filter(scores, budget="30%", out=tmp_path / "subset", copy_images=True)
+    out = vfl.filter(scores, budget="30%", out=tmp_path / "subset", copy_images=True).folder
     again = list(read(out / "data"))
     assert [one.uid for one in again] == (out / "ids.txt").read_text().split()
     assert all(image.open().size == (8, 8) for one in again for image in one.images)
     # without the copies the rows still name them in the old folder, which the manifest tells
-    plain = vfl.filter(scores, budget="30%", out=tmp_path / "plain")
+    plain = vfl.filter(scores, budget="30%", out=tmp_path / "plain").folder
     manifest = json.loads((plain / "manifest.json").read_text())
     assert next(read(plain / "data", images=manifest["images"])).images
 
 
 def test_the_same_settings_give_the_same_bytes(scores, tmp_path):
-    a, b = (vfl.filter(scores, budget="30%", policy="random", out=tmp_path / name) for name in "ab")
+    a, b = (vfl.filter(scores, budget="30%", policy="random", out=tmp_path / name).folder for name in "ab")
     for name in ("ids.txt", "data/data.json", "manifest.json", "scores.parquet"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
 
@@ -128,7 +137,7 @@ def test_a_picture_that_is_gone_is_said(scores, data, tmp_path):
 
 
 def test_results_are_replaced_only_if_asked_and_other_files_never(scores, tmp_path):
-    out = vfl.filter(scores, budget=8, out=tmp_path / "subset")
+    out = vfl.filter(scores, budget=8, out=tmp_path / "subset").folder
     with pytest.raises(InputError, match="--overwrite"):
         vfl.filter(scores, budget=12, out=out)
     vfl.filter(scores, budget=12, out=out, overwrite=True)
@@ -145,9 +154,9 @@ def test_many_small_parts_are_read_once_and_give_the_same(scores, data, tmp_path
     from vfl.select.shards import score_folder as scorefolder
 
     path, _ = data
-    a = vfl.filter(scores, path, budget="40%", out=tmp_path / "a")
+    a = vfl.filter(scores, path, budget="40%", out=tmp_path / "a").folder
     monkeypatch.setattr(scorefolder, "MANY_PARTS", 2)
-    b = vfl.filter(scores, path, budget="40%", out=tmp_path / "b")
+    b = vfl.filter(scores, path, budget="40%", out=tmp_path / "b").folder
     assert (a / "scores.parquet").read_bytes() == (b / "scores.parquet").read_bytes()
 
 
@@ -213,7 +222,7 @@ def test_a_data_set_of_other_length_is_refused(scores, data):
 def test_a_subset_s_folder_is_data_itself(scores, tmp_path):
     """With its images, which its rows name in the folder that they were in."""
     for copied in (False, True):
-        out = vfl.filter(scores, budget="30%", out=tmp_path / f"subset{copied}", copy_images=copied)
+        out = vfl.filter(scores, budget="30%", out=tmp_path / f"subset{copied}", copy_images=copied).folder
         again = list(read(out))
         assert [sample.uid for sample in again] == (out / "ids.txt").read_text().split()
         assert all(image.open().size == (8, 8) for sample in again for image in sample.images)
@@ -232,7 +241,7 @@ def test_token_weights_lie_beside_the_data(scores, data, tmp_path, container):
             row(n, uid=sample.uid, kind="vision" if sample.images else "text") for n, sample in enumerate(read(path))
         ]
         scores = write_scores(tmp_path / "more", made, settings={"data": [str(path)]})
-    out = vfl.filter(scores, path, budget=15, policy="random", out=tmp_path / "subset", token_weights=0.5)
+    out = vfl.filter(scores, path, budget=15, policy="random", out=tmp_path / "subset", token_weights=0.5).folder
     weights = TokenWeights(out / "token-weights.parquet")
     number = {uid: place for place, uid in enumerate(sample.uid for sample in read(path))}
     chosen = (out / "ids.txt").read_text().split()
@@ -267,3 +276,25 @@ def test_token_weights_need_scores_that_have_them_and_a_file(scores, data, tmp_p
     with pytest.raises(InputError, match=r"no column no_image_token_drops.*Score again"):
         vfl.filter(scores, budget="20%", out=tmp_path / "subset", token_weights=0.1)
     assert not (tmp_path / "subset").exists()
+
+
+def test_a_notebook_without_widgets_has_no_bar_to_turn_off(monkeypatch):
+    connect = duckdb.connect
+
+    class InANotebook:
+        def __init__(self, *arguments, **options):
+            self.connection = connect(*arguments, **options)
+
+        def execute(self, statement):
+            if "progress_bar" in statement:
+                raise duckdb.InvalidInputException("required package 'ipywidgets' is missing")
+            return self.connection.execute(statement)
+
+        def close(self):
+            self.connection.close()
+
+    monkeypatch.setattr(duckdb, "connect", InANotebook)
+    with database() as connection:
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+    with pytest.raises(duckdb.InvalidInputException), database() as connection:
+        raise duckdb.InvalidInputException("of something else")

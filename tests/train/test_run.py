@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 import signal
+import sys
+from dataclasses import replace
 
 import pytest
 import tiny
 import torch
 import trained
 import warm
+from figures import drawn, lines_of
 from safetensors.torch import load_file
 
 import vfl
@@ -76,6 +79,17 @@ def test_what_a_run_leaves(done, qwen):
     assert not torch.equal(plain, adapted)
     last = load_file(out / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
     assert trained.same(weights, last)
+
+
+def test_a_run_draws_what_it_logged(done, tmp_path):
+    out, outcome = done
+    (axes,) = drawn(outcome.plot()).axes
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines_of(axes) == [[line["loss"] for line in logged if "loss" in line]]
+    with pytest.raises(InputError, match="logs no step"):
+        replace(outcome, folder=tmp_path).plot()
+    with pytest.raises(InputError, match="only checked"):
+        replace(outcome, adapter=None).plot()
 
 
 def test_the_loss_is_recorded_and_drawn_without_an_evaluation(done):
@@ -213,3 +227,14 @@ def test_an_unknown_deepspeed_configuration_is_refused(qwen, data_of, tmp_path):
     with pytest.raises(InputError, match=r"zero2-offload.*nor a file"):
         train(recipe_of(qwen, data_of(*KINDS), tmp_path, deepspeed="zero4"), progress=False)
     assert not os.listdir(tmp_path)
+
+
+def test_without_deepspeed_its_setting_is_refused_and_others_train(qwen, data_of, run, tmp_path, monkeypatch):
+    """As where the extra is not installed: any import of it fails."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "deepspeed"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(InputError, match=r'deepspeed=\'zero2\' needs DeepSpeed.*pip install "vfl\[train,deepspeed\]"'):
+        train(recipe_of(qwen, data_of(*KINDS), tmp_path, deepspeed="zero2"), progress=False)
+    assert not os.listdir(tmp_path)
+    assert run(qwen, data_of("text"), tmp_path / "plain", trainer={"max_steps": 1}).adapter.is_dir()

@@ -146,8 +146,8 @@ def _interrupted(out: str) -> typer.Exit:
 
 def table_of(measured: Any) -> Table:
     """The metrics' scalars as a table for the terminal."""
-    from vfl.measure.report.guide import guide_of, ordered
-    from vfl.measure.report.panels import shown, spoken
+    from vfl.measure.guide import guide_of, ordered
+    from vfl.report.words import shown, spoken
 
     table = Table(title=Text(f"Metrics of {measured.model.id}"), box=SIMPLE_HEAD)
     for heading in ("metric", "what", "value", "95 % CI", "n"):

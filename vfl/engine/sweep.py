@@ -6,6 +6,7 @@ answer positions get logits. Where a prompt can't share its prefix, the same row
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,6 +21,9 @@ from vfl.io.notebook import html_table
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -32,6 +36,7 @@ class SweepResult:
         token_ids: their tokens, without the end token.
         shared_prefix: False where exact full passes were run.
         names: of the R plans.
+        answers: the A answers.
     """
 
     logits: torch.Tensor
@@ -40,16 +45,38 @@ class SweepResult:
     token_ids: list[list[int]]
     shared_prefix: bool
     names: list[str]
+    answers: list[str]
 
     def __repr__(self) -> str:
-        answers = self.answer_logprobs.shape[1]
-        return f"SweepResult({len(self.names)} plans, {answers} answers scored, generated: {any(self.token_ids)})"
+        scored = len(self.answers)
+        return f"SweepResult({len(self.names)} plans, {scored} answers scored, generated: {any(self.token_ids)})"
 
     def _repr_html_(self) -> str:
         scored = [[f"{value:.3f}" for value in row] for row in self.answer_logprobs.tolist()]
-        headings = ["plan", "answer", *(f"nats per token, answer {n}" for n in range(self.answer_logprobs.shape[1]))]
+        headings = ["plan", "answer", *(f"nats per token, {answer}" for answer in self.answers)]
         rows = [[name, text, *row] for name, text, row in zip(self.names, self.texts, scored, strict=True)]
         return html_table(f"{len(self.names)} plans", headings, rows)
+
+    def plot(self) -> "Figure":
+        """A row a plan, a colour a scored answer: its mean log-probability per token.
+
+        Raises:
+            InputError: where no answers were scored.
+        """
+        from vfl.report.dots import Dot
+        from vfl.report.picture import picture
+
+        unit = "nats per token"
+        rows = [f"{number}: {name}" if self.names.count(name) > 1 else name for number, name in enumerate(self.names)]
+        dots = [
+            Dot(row, unit, value, group=answer)
+            for answer, values in zip(self.answers, self.answer_logprobs.T.tolist(), strict=True)
+            for row, value in zip(rows, values, strict=True)
+        ]
+        figure = picture("Log-probability of answers by plan", dots=dots, axis=unit)
+        if figure is None:
+            raise InputError("No answer was scored, so there is nothing to draw: sweep with answers=['3', '4'].")
+        return figure
 
 
 @torch.no_grad()
@@ -107,6 +134,7 @@ def sweep(
         token_ids=[row.ids for row in rows],
         shared_prefix=start.shared_prefix,
         names=[plan.name for plan in plans],
+        answers=list(answers),
     )
 
 

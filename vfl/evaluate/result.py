@@ -22,7 +22,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +34,9 @@ from vfl.io.atomic import replacing
 from vfl.io.json_files import Versioned, write_json
 from vfl.io.notebook import html_table, percent, percent_interval
 from vfl.io.versions import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EVALUATION = "evaluation.json"
 ANSWERS = "answers.jsonl"
@@ -96,6 +99,23 @@ class Evaluation(_Strict):
                 row += [percent(change.before), f"{100 * change.difference:+.1f}", ends, change.gained, change.lost]
             rows.append(row)
         return html_table(f"Accuracy of {name}", headings, rows, self.notes)
+
+    def plot(self) -> "Figure":
+        """Accuracy of each group with its 95 % interval, and the baseline's above it where there is one."""
+        from vfl.report.dots import Dot
+        from vfl.report.picture import picture
+        from vfl.report.words import SHARE
+
+        runs = {"baseline": self.baseline.groups, "this run": self.groups} if self.baseline else {"": self.groups}
+        dots = [
+            Dot(name, SHARE, share.accuracy, share.low, share.high, share.n, run)
+            for run, groups in runs.items()
+            for name, share in groups.items()
+        ]
+        figure = picture(f"Accuracy of {self.model.id}", dots=dots, axis="right answers, %")
+        if figure is None:
+            raise InputError("The evaluation has no group, so there is nothing to draw.")
+        return figure
 
     def against(self, answered: Sequence[Answered], source: str, baseline: Sequence[Answered]) -> Self:
         """This evaluation, of which `answered` are the answers, with its paired differences from a baseline's.

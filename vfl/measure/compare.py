@@ -21,11 +21,10 @@ from scipy.stats import pearsonr, wasserstein_distance
 
 from vfl.errors import InputError
 from vfl.functionmap import other_pixels
+from vfl.measure.guide import guide_of, ordered
 from vfl.measure.metrics_file import read_metrics
-from vfl.measure.report.guide import guide_of, ordered
-from vfl.measure.report.panels import shown
 from vfl.metrics.measure import known_metrics
-from vfl.report.words import distinct_labels
+from vfl.report.words import distinct_labels, shown
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,18 @@
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vfl.errors import InputError
 from vfl.functionmap import ModelId
 from vfl.io.json_files import Versioned, write_json
 from vfl.io.notebook import html_table
 from vfl.io.versions import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = "metrics.json"
 FILE = Versioned(METRICS, "metrics", schema=1, key="metrics", command="vfl measure")
@@ -71,6 +75,27 @@ class Metrics(_Strict):
             rows,
             (f"Not measured: {name}: {reason}" for name, reason in self.not_measured.items()),
         )
+
+    def plot(self, metric: str | None = None) -> "Figure":
+        """A metric as the report draws it.
+
+        Args:
+            metric: its name; it may be left out where only one was measured.
+
+        Raises:
+            InputError: for a metric that was not measured, or has no numbers to draw.
+        """
+        from vfl.measure.metric_figure import metric_figure
+
+        name = next(iter(self.metrics)) if metric is None and len(self.metrics) == 1 else metric
+        if name not in self.metrics:
+            got = "No metric was named" if metric is None else f"There is no metric {metric!r}"
+            there = ", ".join(self.metrics) or "none, see not_measured"
+            raise InputError(f"{got}; those measured are {there}: plot('NAME') draws one of them.")
+        figure = metric_figure(name, self.metrics[name], self.data.functions)
+        if figure is None:
+            raise InputError(f"{name} has no curve, table or share to draw; its numbers are in metrics[{name!r}].")
+        return figure
 
     def save(self, folder: Path) -> Path:
         """Write metrics.json into a folder, whole or not at all."""

@@ -10,20 +10,21 @@ from vfl.report.words import SHARE, shown
 
 @dataclass(frozen=True)
 class Dot:
-    """A number with its interval."""
+    """A number with its interval, of `n` items; numbers of one name and several groups belong together."""
 
     name: str
     unit: str
     value: float
-    low: Number
-    high: Number
-    n: int
+    low: Number = None
+    high: Number = None
+    n: int | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class DotRow:
     name: str
-    n: int
+    n: int | None
     x: float
     low: float | None
     high: float | None

@@ -11,6 +11,14 @@ NOTHING = "#f0f0f0"
 
 
 @dataclass(frozen=True)
+class Heat:
+    """A table of numbers by layer (rows) and head (columns)."""
+
+    title: str
+    rows: list[list[Number]]
+
+
+@dataclass(frozen=True)
 class HeatChart:
     """Cells are (column, row, colour, what it says) in a grid of `columns` x `height` units; `marks` are columns."""
 

@@ -1,6 +1,10 @@
-"""How figures for a paper look, whatever they show."""
+"""How figures for a paper look, whatever they show; a notebook shows them, too."""
 
+from io import BytesIO
 from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -17,3 +21,20 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 5.5  # inches
 LONGEST_NAME = 40  # characters: a longer name leaves no room for the curves
+NOTEBOOK_DPI = 150
+
+
+class PaperFigure(Figure):
+    """A figure without pyplot: nothing keeps it alive, and no window or second picture of it appears.
+
+    A notebook knows the figures of pyplot alone by itself, so this one shows itself.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        self.savefig(picture, format="png", dpi=NOTEBOOK_DPI)
+        return picture.getvalue()

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vfl.functionmap import FunctionEntry
 from vfl.io.layers import layer_list
+
+if TYPE_CHECKING:  # a map draws itself with these words, so that they lie below it
+    from vfl.functionmap import FunctionEntry
 
 SHARE = "share"  # the unit of numbers that are read in per cent
 NONE = "–"
@@ -56,7 +59,7 @@ def interval(ends: tuple[float, float]) -> str:
     return f"{100 * ends[0]:.0f}–{percent(ends[1])}"
 
 
-def headline(entry: FunctionEntry) -> tuple[float, tuple[float, float], str] | None:
+def headline(entry: "FunctionEntry") -> tuple[float, tuple[float, float], str] | None:
     """The rate that stands for a function, its 95 % interval, and what was swapped; None where nothing was found.
 
     The peak layer's own rate, or the best block's where the layers do it only together.

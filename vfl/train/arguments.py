@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def deepspeed_config(name: str | None) -> str | None:
     """The path of a shipped DeepSpeed configuration, or of the user's own.
 
     Raises:
-        InputError: when there is none of that name.
+        InputError: when there is none of that name, or DeepSpeed is not installed.
     """
     if name is None:
         return None
@@ -181,6 +182,11 @@ def deepspeed_config(name: str | None) -> str | None:
     path = shipped.get(name, Path(name))
     if not path.is_file():
         raise InputError(f"deepspeed={name!r} is neither one of {', '.join(shipped)} nor a file.")
+    if find_spec("deepspeed") is None:
+        raise InputError(
+            f'deepspeed={name!r} needs DeepSpeed, which is not installed: pip install "vfl[train,deepspeed]". Without '
+            "this setting several GPUs train too, each with the whole model (DDP)."
+        )
     return str(path)
 
 

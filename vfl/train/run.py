@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.utils import get_peft_model_state_dict
@@ -42,11 +42,15 @@ from vfl.train.preflight.tables import print_preflight
 from vfl.train.previous import DropPrevious, PreviousRun
 from vfl.train.recipe import Recipe, read_recipe
 from vfl.train.report.before_after import Change, changes_of, gained, points
-from vfl.train.report.page import write_training_report
+from vfl.train.report.log import read_log
+from vfl.train.report.page import training_panels, write_training_report
 from vfl.train.restricted_loading import restricted_loading
 from vfl.train.resumed_settings import MAY_CHANGE, as_before, goes_on
 from vfl.train.trainers import trained_state
 from vfl.train.troubles import explained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +88,23 @@ class Outcome:
         where = [] if self.adapter is None else [f"Adapter: {self.adapter}", f"Report: {self.folder / REPORT}"]
         title = f"{'Checked' if self.adapter is None else 'Trained'}: {self.flight.model.id}, {trained}"
         return html_table(title, ("group", "n", "before", "after", "change (points)"), rows, where)
+
+    def plot(self) -> "Figure":
+        """The loss, and the accuracy of every group with its 95 % interval, by step; read from the run's folder.
+
+        Raises:
+            InputError: where nothing was trained, or the folder has no log any more.
+        """
+        from vfl.report.picture import picture
+
+        figure = None
+        if self.adapter is not None:
+            log = read_log(self.folder / METRICS)
+            figure = picture(f"Training of {self.flight.model.id}", panels=training_panels(log))
+        if figure is None:
+            why = "the run was only checked" if self.adapter is None else f"{self.folder / METRICS} logs no step"
+            raise InputError(f"There is nothing to draw: {why}. Train without check=True, and keep the folder.")
+        return figure
 
 
 def train(

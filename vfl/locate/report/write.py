@@ -11,9 +11,10 @@ from vfl.io.atomic import replacing
 from vfl.locate.records import read_records
 from vfl.locate.report.compare import Comparison
 from vfl.locate.report.examples import examples
-from vfl.locate.report.figures import curves_figure, depth_figure
+from vfl.locate.report.figures import depth_figure
 from vfl.locate.report.page import render_comparison, render_report
 from vfl.probes.pair import Pair
+from vfl.report.map_figure import curves_figure
 
 
 def write_report(

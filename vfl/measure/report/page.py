@@ -10,9 +10,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from vfl.measure.guide import guide_of, ordered
 from vfl.measure.metrics_file import Metrics
-from vfl.measure.report.guide import guide_of, ordered
-from vfl.measure.report.panels import Drawn, axis_of_dots, drawn
+from vfl.measure.panels import Drawn, axis_of_dots, drawn
 from vfl.metrics.spec import Metric
 from vfl.report.charts import Tick, inks
 from vfl.report.cloud import CloudChart, cloud_chart

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from vfl.io.atomic import replacing
+from vfl.measure.metric_figure import metric_figure
 from vfl.measure.metrics_file import Metrics
-from vfl.measure.report.figures import figure
-from vfl.measure.report.guide import guide_of
 from vfl.measure.report.page import render
-from vfl.measure.report.panels import axis_of_dots, drawn
 
 FIGURES = "figures"
 REPORT = "report.html"
@@ -27,9 +25,7 @@ def write_report(
         notes: sentences about the model and the data.
     """
     for name, result in metrics.metrics.items():
-        guide = guide_of(name)
-        content = drawn(result, guide, metrics.data.functions)
-        picture = figure(content, guide.title, axis_of_dots(content.dots, guide))
+        picture = metric_figure(name, result, metrics.data.functions)
         if picture is None:
             continue
         with replacing(out / FIGURES / f"{name}.png") as temporary:

@@ -1,6 +1,5 @@
 """report.html of a selection, from a scores folder and a subset: one page without a script that works offline."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from vfl.select.report.histograms import histogram
 from vfl.select.report.keeps import Again, chosen_again, kept, stages
 from vfl.select.shards.data_files import changes
 from vfl.select.shards.same_scores import check_subset
-from vfl.select.shards.score_folder import MANIFEST, MEMORY, NOT_FUNCTIONS, ScoreFolder, database, open_scores, text
+from vfl.select.shards.score_folder import MEMORY, NOT_FUNCTIONS, ScoreFolder, database, open_scores, text
+from vfl.select.subset.result import Subset
 from vfl.select.subset.write import READING, TABLE
 
 TEMPLATES = Path(__file__).resolve().parent
@@ -71,7 +71,7 @@ def write_selection_report(
         InputError: there are no scores, or the subset is none of theirs.
     """
     folder = open_scores(scores)
-    manifest = read_subset(Path(subset)) if subset is not None else {}
+    manifest = Subset.load(subset).manifest if subset is not None else {}
     check_subset(folder.manifest, manifest, folder.path)
     settings = {
         name: value for name, value in manifest.get("settings", {}).items() if name in ChoiceConfig.model_fields
@@ -104,21 +104,6 @@ def write_selection_report(
             _render(connection, folder, config, manifest, groups, drawn, notes + unread, again), encoding="utf-8"
         )
     return path
-
-
-def read_subset(path: Path) -> dict[str, Any]:
-    """A subset's manifest.
-
-    Raises:
-        InputError: the folder is no subset.
-    """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no subset ({error}); expected a folder that `vfl select filter` wrote.") from None
-    if not isinstance(manifest, dict) or manifest.get("kind") != "vfl subset":
-        raise InputError(f"{path} is no subset; expected a folder that `vfl select filter` wrote.")
-    return manifest
 
 
 def _choose_default(connection: Any, folder: ScoreFolder, config: ChoiceConfig) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,9 @@ def database(memory: str = MEMORY, threads: int | None = None, temporary: Path |
                 raise InputError(_no_room(folder, memory)) from None
             raise InputError(f"duckdb doesn't start with memory {memory!r}: {error}") from None
         try:
-            connection.execute("SET enable_progress_bar = false")
+            # A notebook without ipywidgets has no bar to turn off, and then duckdb refuses the setting.
+            with suppress(duckdb.InvalidInputException):
+                connection.execute("SET enable_progress_bar = false")
             yield connection
         except (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException) as error:
             if is_full(error):

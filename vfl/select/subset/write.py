@@ -38,6 +38,7 @@ from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_row
 from vfl.select.shards.data_files import check_unchanged
 from vfl.select.shards.score_folder import MANIFEST, ScoreFolder, database, open_scores
 from vfl.select.subset.copies import ImageCopies
+from vfl.select.subset.result import Subset
 from vfl.select.subset.token_weights import WeightsWriter
 
 DATA = "data"
@@ -145,7 +146,7 @@ def filter_data(
     budget: str | int | float,
     out: str | Path,
     **settings: Any,
-) -> Path: ...
+) -> Subset: ...
 
 
 def filter_data(
@@ -154,7 +155,7 @@ def filter_data(
     """Choose rows to a budget from stored scores.
 
         subset = vfl.filter("scores", dataset, budget="20%")        # datasets.Dataset in and out
-        vfl.filter("scores", "llava.json", budget="2M answer tokens", out="subset")
+        vfl.filter("scores", "llava.json", budget="2M answer tokens", out="subset").plot()
 
     Args:
         scores: the folder that `vfl select score` or `vfl.score` wrote.
@@ -163,7 +164,7 @@ def filter_data(
         settings: fields of `FilterConfig`, such as policy, shares, seed, duplicates, overwrite.
 
     Returns:
-        The chosen rows as a `datasets.Dataset` where one was given, else the folder `out`.
+        The chosen rows as a `datasets.Dataset` where one was given, else the subset in the folder `out`.
 
     Raises:
         InputError: for settings, scores or data that don't go together.
@@ -174,8 +175,8 @@ def filter_data(
             raise InputError("vfl.filter needs out, a folder for the subset, unless data is a datasets.Dataset.")
         values = {"scores": Path(scores), "data": data, "budget": budget, "out": Path(out), **settings}
         values = {key: value for key, value in values.items() if value is not None}
-        filter_scores(validated(FilterConfig, values, source="settings"), overwrite=overwrite)
-        return Path(out)
+        manifest = filter_scores(validated(FilterConfig, values, source="settings"), overwrite=overwrite)
+        return Subset(Path(out), manifest)
     if out is not None:
         raise InputError("out was given with a datasets.Dataset; leave it out, and save what is returned.")
     folder = open_scores(scores)

@@ -111,6 +111,14 @@ def render(
     )
 
 
+def training_panels(log: TrainingLog) -> list[Panel]:
+    """The loss and the accuracy of each group, by step; only what was logged."""
+    groups = dict.fromkeys(name for _, groups in log.evaluations for name in groups)
+    panels = [Panel("loss", STEP, "nats per token", [_logged(log, "loss")])]
+    panels += [Panel(name, STEP, SHARE, [_accuracy(log, name, intervals=True)]) for name in groups]
+    return [panel for panel in panels if panel.series[0].at]
+
+
 def read_changes(path: Path, log: TrainingLog) -> list[Change]:
     """Before and after from evaluation.json, or from the log of a run that did not end."""
     if not path.is_file():

@@ -1,58 +1,71 @@
-"""The same figures for papers, one PNG a metric."""
+"""The charts of the pages as one figure for papers and notebooks."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vfl.measure.report.panels import Drawn, Heat
-from vfl.report.charts import COLOURS, Ink, inks
+from vfl.report.charts import Ink, inks
 from vfl.report.cloud import Cloud
 from vfl.report.dots import Dot
+from vfl.report.heat import Heat
 from vfl.report.lines import LEAST_SPAN, Panel, lines_of
-from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH
+from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH, PaperFigure
 from vfl.report.scales import Number, finite
 from vfl.report.words import SHARE, shortened
 
 LEVEL_DASHES = {"no image": (0, (6, 3)), "chance": (0, (1, 2))}
 PANEL_HEIGHT = 1.75
 MANY = 6  # panels: more stand three in a row
+APART = 0.22  # of a row, between the dots of two groups
 
 
-def figure(content: Drawn, title: str, axis: str = "") -> Figure | None:
-    """All panels of a metric two or three in a row, its head tables below; None where there is nothing to draw.
+def picture(
+    title: str,
+    *,
+    panels: Sequence[Panel] = (),
+    heats: Sequence[Heat] = (),
+    clouds: Sequence[Cloud] = (),
+    dots: Sequence[Dot] = (),
+    axis: str = "",
+) -> PaperFigure | None:
+    """All charts two or three in a row, head tables last; None where there is nothing to draw.
 
-    `axis` is what the axis of lone numbers shows.
+    Args:
+        title: above all.
+        panels: of lines.
+        heats: head tables.
+        clouds: of points.
+        dots: lone numbers, those of one name in one row.
+        axis: what the axis of the lone numbers shows.
     """
-    panels = [panel for panel in content.panels if any(finite(v) for line in panel.series for v in line.value)]
-    heats = [heat for heat in content.heats if any(finite(v) for row in heat.rows for v in row)]
-    count = len(panels) + len(heats) + len(content.clouds) + bool(content.dots)
+    panels = [panel for panel in panels if any(finite(v) for line in panel.series for v in line.value)]
+    heats = [heat for heat in heats if any(finite(v) for row in heat.rows for v in row)]
+    count = len(panels) + len(heats) + len(clouds) + bool(dots)
     if not count:
         return None
     columns = 1 if count == 1 else 2 if count <= MANY else 3
     rows = math.ceil(count / columns)
-    height = 0.7 + PANEL_HEIGHT * rows if not content.dots else 0.8 + 0.2 * len(content.dots)
+    height = 0.7 + PANEL_HEIGHT * rows if not dots else 0.8 + 0.2 * len({dot.name for dot in dots})
     ink = inks(lines_of(panels))
     with rc_context(STYLE):
-        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasAgg(drawn)
+        drawn = PaperFigure(figsize=(WIDTH, height), layout="constrained")
         places = list(drawn.subplots(rows, columns, squeeze=False).flat)
         for axes in places[count:]:
             axes.remove()
         left = iter(places)
         for panel in panels:
             _panel(next(left), panel, ink)
-        for cloud in content.clouds:
+        for cloud in clouds:
             _cloud(next(left), cloud)
         for heat in heats:
             _heat(drawn, next(left), heat)
-        if content.dots:
-            _dots(next(left), content.dots, axis)
+        if dots:
+            _dots(next(left), dots, axis)
         marks = {
             text: mark for axes in drawn.axes for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)
         }
@@ -64,7 +77,7 @@ def figure(content: Drawn, title: str, axis: str = "") -> Figure | None:
                 "fontsize": 6.5,
             }
             drawn.legend(list(marks.values()), list(marks), **how)
-        drawn.suptitle(title, fontsize=9, x=0.02, ha="left")
+        drawn.suptitle(shortened(title, 2 * LONGEST_NAME), fontsize=9, x=0.02, ha="left")
     return drawn
 
 
@@ -120,14 +133,20 @@ def _heat(drawn: Figure, axes: Axes, heat: Heat) -> None:
     drawn.colorbar(shown, ax=axes, fraction=0.06, pad=0.02)
 
 
-def _dots(axes: Axes, dots: list[Dot], axis: str) -> None:
-    for row, dot in enumerate(dots):
+def _dots(axes: Axes, dots: Sequence[Dot], axis: str) -> None:
+    """A row a name; the dots of several groups lie a little apart in it, the first on top."""
+    rows = {name: row for row, name in enumerate(dict.fromkeys(dot.name for dot in dots))}
+    labels = {dot.name: "" if dot.n is None else f" (n {dot.n})" for dot in dots}
+    groups = inks(list(dict.fromkeys(dot.group for dot in dots)))
+    apart = {group: APART * (place - (len(groups) - 1) / 2) for place, group in enumerate(groups)}
+    for dot in dots:
         scale = 100 if dot.unit == SHARE else 1
+        row, colour = rows[dot.name] + apart[dot.group], groups[dot.group].colour
         if finite(dot.low) and finite(dot.high):
-            axes.plot([scale * dot.low, scale * dot.high], [row, row], color=COLOURS[0], lw=1.2)
-        axes.plot([scale * dot.value], [row], "o", color=COLOURS[0], ms=3.5)
-    axes.set_yticks(range(len(dots)), [f"{shortened(dot.name, LONGEST_NAME)} (n {dot.n})" for dot in dots])
-    axes.set_ylim(len(dots) - 0.5, -0.5)
+            axes.plot([scale * dot.low, scale * dot.high], [row, row], color=colour, lw=1.2)
+        axes.plot([scale * dot.value], [row], "o", color=colour, ms=3.5, label=dot.group or None)
+    axes.set_yticks(range(len(rows)), [shortened(name, LONGEST_NAME) + labels[name] for name in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     if all(dot.unit == SHARE for dot in dots):
         axes.set_xlim(-2, 102)
     axes.set_xlabel(axis)

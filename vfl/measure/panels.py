@@ -14,8 +14,9 @@ from vfl.metrics.head_masking import STAGES, layers_of_stage
 from vfl.metrics.spec import SHARE, Metric
 from vfl.report.cloud import Cloud
 from vfl.report.dots import Dot
+from vfl.report.heat import Heat
 from vfl.report.lines import Panel, Series
-from vfl.report.scales import Number, finite
+from vfl.report.scales import finite
 from vfl.report.words import shown, spoken
 
 LEVELS = {"no_image": "no image", "chance": "chance"}  # scalars that are drawn as levels beside accuracies
@@ -23,14 +24,6 @@ SHOWN_ROWS = 10
 LISTED = 40
 MOST_DOTS = 60
 MOST_COLUMNS = 6
-
-
-@dataclass(frozen=True)
-class Heat:
-    """A table of numbers by layer (rows) and head (columns)."""
-
-    title: str
-    rows: list[list[Number]]
 
 
 @dataclass(frozen=True)
