@@ -71,7 +71,7 @@ def test_a_pass_after_the_image_is_short(arms: dict[str, Any]) -> None:
     """V + 2 S in place of 2 (V + S), for V tokens up to the image and S after it."""
     short, whole = arms["here, all, after the image, no checkpointing"], arms["here, all, no checkpointing"]
     assert short["flops"] < 0.75 * whole["flops"]
-    assert short["peak_bytes"] < 0.6 * whole["peak_bytes"]
+    assert short["peak_bytes"] < 0.7 * whole["peak_bytes"]
 
 
 @pytest.mark.parametrize("kind", ["", ", no checkpointing"])

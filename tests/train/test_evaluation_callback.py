@@ -204,7 +204,7 @@ def test_the_cost_counts_the_evaluations_and_leaves_the_model_as_it_was(folder, 
     modes = [part.training for part in model.modules()]
     asked = []
     real = EvalItem.correct
-    monkeypatch.setattr(EvalItem, "correct", lambda item, text: asked.append(item.id) or real(item, text))
+    monkeypatch.setattr(EvalItem, "correct", lambda item, *said: asked.append(item.id) or real(item, *said))
     for every, at_start, steps, count in ((2, True, 4, 3), (2, False, 5, 3), (None, True, 7, 2), (None, False, 7, 1)):
         callback = EvaluationCallback(vlm, items(folder), tmp_path, every=every, at_start=at_start, batch=2)
         asked.clear()

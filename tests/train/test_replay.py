@@ -119,7 +119,7 @@ def test_missing_data_is_named(qwen, data_of, tmp_path):
 
 def test_preference_pairs_replay_no_probes(qwen, data_of, tmp_path):
     recipe = recipe_of(qwen, data_of("pair"), tmp_path, method="dpo", data={"replay": {"probes": "micro"}})
-    with pytest.raises(InputError, match="replay preference pairs"):
+    with pytest.raises(InputError, match="replay rows of its kind"):
         assemble(recipe, progress=False)
 
 
