@@ -184,6 +184,7 @@ def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:
         yield from (
             Run(model, task, arm, RATES[0], seed, *CHOSEN) for task in ALL_TASKS for arm in (*few, "full", "thin")
         )
+        yield from (Run(model, task, AUTO, RATES[0], seed, *CHOSEN, whole_every=0) for task in ALL_TASKS)
 
 
 def best_beta(results: list[dict[str, Any]]) -> float | None:
