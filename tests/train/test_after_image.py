@@ -183,6 +183,7 @@ def test_an_image_that_sees_the_question_is_refused(tiny_folder, data_of, run, t
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
+        ({"backward": "after_imag"}, "expected whole, after_image, or"),
         ({"also_adapt": ["vision"]}, "also_adapt: vision trains what is there"),
         ({"checkpointing": "on", "backward": {"tokens": "after_image", "whole_every": 0}}, "leave checkpointing out"),
         ({"lora": {"modules_to_save": ["embed_tokens"]}}, "lora.modules_to_save trains other weights"),

@@ -21,4 +21,8 @@ class BackwardConfig(BaseModel):
 def in_short(value: Any) -> Any:
     """A word stands for a configuration: `after_image`, or `whole` for none."""
     words = {"whole": None, "after_image": {"tokens": "after_image"}}
-    return words.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value not in words:
+        raise ValueError("expected whole, after_image, or {tokens: after_image, whole_every: 3}")
+    return words[value]
