@@ -6,7 +6,7 @@ import trained
 
 import vfl
 from vfl.models.conversation import encoder_of
-from vfl.train.recipe import DataConfig
+from vfl.train.data_config import DataConfig
 from vfl.train.rows.collate import Collator, PreferenceCollator
 from vfl.train.rows.prepare import prepare
 

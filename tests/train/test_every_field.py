@@ -13,10 +13,12 @@ from pydantic.fields import FieldInfo
 from trl import DPOConfig, GRPOConfig, SFTConfig
 
 from vfl.errors import InputError
+from vfl.train.data_config import DataConfig, ReplayConfig
+from vfl.train.evaluation_config import EvaluationConfig
 from vfl.train.field_values import RANGES, checked
 from vfl.train.layers.protect import ProtectConfig
 from vfl.train.old_rows import OldRowsConfig
-from vfl.train.recipe import DataConfig, EvaluationConfig, Recipe, ReplayConfig, read_recipe
+from vfl.train.recipe import Recipe, read_recipe
 
 BASE = {"out": "run", "layers": [1], "data": {"train": "rows.json", "replay": {"probes": "micro"}}, "evaluation": {}}
 BASE["protect"] = {"how": "kl", "functions": ["ocr"], "anchors": {"probes": "micro"}}

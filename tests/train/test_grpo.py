@@ -8,6 +8,7 @@ import torch
 import trained
 
 from vfl.errors import InputError
+from vfl.evaluate.batches import Shown
 from vfl.evaluate.right_answers import RightAnswer
 from vfl.models.families import family_of
 from vfl.probes.make import make
@@ -16,7 +17,7 @@ from vfl.train.arguments import trainer_arguments
 from vfl.train.assemble import assemble
 from vfl.train.check import preflight_of
 from vfl.train.grpo.arguments import check_resumed, period
-from vfl.train.grpo.rewards import Asked, Shown, reward_of
+from vfl.train.grpo.rewards import Asked, reward_of
 from vfl.train.grpo.sampling import QuestionSampler, SampledAnswers, trained_as_before
 from vfl.train.preflight.facts import Preflight
 from vfl.train.preflight.processes import launch_facts

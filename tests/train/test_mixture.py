@@ -10,8 +10,9 @@ import trained
 import vfl
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
+from vfl.train.data_config import DataConfig
 from vfl.train.preflight.tables import data_text
-from vfl.train.recipe import DataConfig, read_recipe
+from vfl.train.recipe import read_recipe
 from vfl.train.rows.mixture import rows_of_epoch
 from vfl.train.rows.prepare import check_paths, prepare
 from vfl.train.rows.table import conversation

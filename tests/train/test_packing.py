@@ -14,8 +14,9 @@ from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
 from vfl.train.arguments import trainer_arguments
 from vfl.train.assemble import assemble
+from vfl.train.data_config import DataConfig
 from vfl.train.preflight.facts import Preflight
-from vfl.train.recipe import DataConfig, Recipe, read_recipe
+from vfl.train.recipe import Recipe, read_recipe
 from vfl.train.report.log import read_log
 from vfl.train.rows.collate import Collator
 from vfl.train.rows.packs import WINDOW, pack_rows

@@ -7,7 +7,7 @@ import pytest
 import vfl
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
-from vfl.train.recipe import DataConfig
+from vfl.train.data_config import DataConfig
 from vfl.train.rows.prepare import prepare
 
 KINDS = ("image", "text", "turns", "images")

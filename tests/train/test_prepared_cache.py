@@ -16,7 +16,7 @@ import tiny
 import vfl
 from vfl.io.cache import cache_home
 from vfl.models.conversation import encoder_of
-from vfl.train.recipe import DataConfig
+from vfl.train.data_config import DataConfig
 from vfl.train.rows import set_on_disk
 from vfl.train.rows.prepare import prepare
 from vfl.train.rows.set_on_disk import CHECKED, KIND, ROWS

@@ -15,7 +15,8 @@ from vfl.data.token_weights import TOKEN_WEIGHTS, answer_hash, row_digest, weigh
 from vfl.errors import InputError
 from vfl.models.conversation import encoder_of
 from vfl.train.assemble import assemble
-from vfl.train.recipe import DataConfig, Recipe
+from vfl.train.data_config import DataConfig
+from vfl.train.recipe import Recipe
 from vfl.train.rows.collate import Collator
 from vfl.train.rows.prepare import prepare
 from vfl.train.rows.table import conversation

@@ -3,7 +3,6 @@
 import logging
 import os
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,6 @@ from vfl.train.backward.after_image import Shortened
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
 from vfl.train.field_values import checked
-from vfl.train.grpo.arguments import sampled_together
-from vfl.train.grpo.config import GrpoConfig
-from vfl.train.grpo.rewards import reward_functions
-from vfl.train.in_turn import in_turn
 from vfl.train.layers.choice import chosen_layers
 from vfl.train.layers.freeze import Freezing, check_freezing
 from vfl.train.layers.learning_rates import own_rates
@@ -38,24 +33,21 @@ from vfl.train.layers.modules import with_modules
 from vfl.train.layers.protect import Protection, protection_of, spared
 from vfl.train.layers.rules import check_count
 from vfl.train.layers.thin import thinned
+from vfl.train.methods import check_labels, check_questions, of_method
 from vfl.train.packed import Packing
 from vfl.train.preflight.processes import LaunchFacts, launch_facts
-from vfl.train.recipe import DataConfig, Recipe, TrainingSet
-from vfl.train.rows.collate import Collator, LabelCollator, PreferenceCollator
+from vfl.train.read_rows import heldout_rows, training_rows
+from vfl.train.recipe import Recipe
 from vfl.train.rows.packs import Packs
-from vfl.train.rows.prepare import check_paths, prepare
+from vfl.train.rows.prepare import check_paths
 from vfl.train.rows.prepared import Prepared, shuffled
 from vfl.train.rows.questions import QuestionCollator, check_encoder
-from vfl.train.rows.replay import with_old_rows
 from vfl.train.rows.table import ANCHOR
 from vfl.train.rows.weights import warn_of_unused
 from vfl.train.trainers import TRAINERS
 from vfl.train.try_packing import check_packing, packs_of
 
 logger = logging.getLogger(__name__)
-
-ERRORS, HELDOUT_ERRORS = "errors.jsonl", "heldout-errors.jsonl"
-"""In a run's folder: rows that were left out of what is trained on, replayed, and held out."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +158,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         check_system(processor, template)
     if recipe.method == "grpo":
         check_encoder(encoder)
-    prepared = _prepared(recipe, vlm, encoder, args, progress)
-    heldout = _held_out(recipe, encoder, args, progress) if recipe.evaluation.heldout else None
+    prepared = training_rows(recipe, vlm, encoder, args, progress)
+    heldout = heldout_rows(recipe, encoder, args, progress) if recipe.evaluation.heldout else None
     packs = packs_of(recipe, vlm, encoder, prepared) if recipe.packing else None
     launch = launch_facts(args, len(prepared.rows), len(packs or ()))
     decision = None
@@ -184,9 +176,9 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             "ranks waiting for each other. Use deepspeed: zero2, or leave these rows out."
         )
     if recipe.method == "grpo":
-        _check_questions(prepared, args)
+        check_questions(prepared, args)
     if recipe.method == "kto":
-        _check_labels(prepared, args)
+        check_labels(prepared, args)
         prepared = shuffled(prepared, recipe.seed)  # TRL reads them in one order, epoch after epoch
         # By this column it takes rows for pairs.
         prepared = replace(prepared, rows=prepared.rows.remove_columns("rejected"))
@@ -198,7 +190,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             args=args,
             train_dataset=prepared.rows,
             peft_config=lora if recipe.adapter is None else None,
-            **_of_method(recipe, encoder, processor, show_always=mixed, starts=short),
+            **of_method(recipe, encoder, processor, show_always=mixed, starts=short),
         )
     except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -229,55 +221,6 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if recipe.backward is not None:
         trainer.shortened = Shortened(vlm.parts.decoder, recipe.backward.whole_every)
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, packs, decision, protection, heldout)
-
-
-def _of_method(recipe: Recipe, encoder: ConversationEncoder, processor: Any, **how: bool) -> dict[str, Any]:
-    """What the trainer of the recipe's method reads rows with, and what it is told besides."""
-    if recipe.method == "sft":
-        return {"processing_class": processor, "data_collator": Collator(encoder, **how)}
-    if recipe.method == "dpo":
-        return {"processing_class": processor, "data_collator": PreferenceCollator(encoder, **how)}
-    if recipe.method == "kto":
-        return {"processing_class": processor, "data_collator": LabelCollator(encoder)}
-    # It writes its questions itself, and pads them on the side that answers do not grow on.
-    processor.tokenizer.padding_side = "left"
-    if encoder.template is not None:
-        processor.chat_template = encoder.template
-    rewards = (recipe.grpo or GrpoConfig()).rewards
-    return {"processing_class": processor, "reward_funcs": reward_functions(list(rewards), encoder.family)}
-
-
-def _check_labels(prepared: Prepared, args: Any) -> None:
-    """Raise InputError for rows that have nothing to be compared with."""
-    good, rows = sum(prepared.rows["label"]), len(prepared.rows)
-    if good in (0, rows):
-        raise InputError(
-            f"All {rows} answers are {'good' if good else 'bad'}, and kto tells good ones from bad ones: add rows of "
-            "the other kind" + (", or use method: sft." if good else ".")
-        )
-    size = args.per_device_train_batch_size
-    if size == 1 or (args.world_size == 1 and rows % size == 1 and not args.dataloader_drop_last):
-        raise InputError(
-            f"{rows} rows in batches of {size} leave a row alone in its batch, and kto measures how far the model has "
-            "moved by the answers of the others: take another trainer.per_device_train_batch_size."
-        )
-
-
-def _check_questions(prepared: Prepared, args: Any) -> None:
-    """Raise InputError for rows that no round of sampled answers can be made of."""
-    together, rows = sampled_together(args), len(prepared.rows)
-    if rows < together:
-        raise InputError(
-            f"Answers to {together} questions are sampled at a time, and the data has {rows} rows: take a smaller "
-            "trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps, or a larger "
-            "grpo.num_generations."
-        )
-    blind = prepared.image.count(0)
-    if 0 < blind < rows:
-        raise InputError(
-            f"{blind} of {rows} rows have no image, and TRL's GRPO takes batches with images or without, not mixed "
-            "ones: leave these rows out, or train on them alone."
-        )
 
 
 def _limits(recipe: Recipe) -> dict[str, int | None]:
@@ -334,59 +277,6 @@ def _decided(
     chosen: LayerDecision = gather_object([decision])[0]
     logger.info("%s", chosen.reason)
     return chosen
-
-
-def _prepared(recipe: Recipe, vlm: VLM, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
-    """The rows to train on."""
-
-    def rows(first: bool) -> Prepared:
-        new = _rows(recipe.data, recipe, encoder, args, ERRORS, progress, first)
-
-        def read(old: DataConfig, errors: str) -> Prepared:
-            return _rows(old, recipe, encoder, args, errors, False, first)
-
-        return with_old_rows(new, recipe, vlm, read)
-
-    return in_turn(rows, args, same=_digest)
-
-
-def _held_out(recipe: Recipe, encoder: ConversationEncoder, args: Any, progress: bool) -> Prepared:
-    """The rows whose loss is measured, read as those that are trained on."""
-    config = recipe.data.model_copy(
-        update={"train": (TrainingSet(path=recipe.evaluation.heldout),), "replay": None, "token_weights": None}
-    )
-    check_paths(config)
-    return in_turn(
-        lambda first: _rows(config, recipe, encoder, args, HELDOUT_ERRORS, progress, first), args, same=_digest
-    )
-
-
-def _rows(
-    config: DataConfig,
-    recipe: Recipe,
-    encoder: ConversationEncoder,
-    args: Any,
-    errors: str,
-    progress: bool,
-    first: bool,
-) -> Prepared:
-    """Rows of any data; what is left out is told by the first process alone."""
-    main = args.process_index == 0
-    return prepare(
-        config,
-        encoder,
-        method=recipe.method,
-        seed=recipe.seed,
-        errors=recipe.out / errors if main else None,
-        progress=progress and main,
-        verify=first,
-    )
-
-
-def _digest(prepared: Prepared) -> str:
-    """Tells the rows of two processes apart, as far as their lengths and the data's bytes do."""
-    facts = [str(prepared.text), str(prepared.image), prepared.facts.model_dump_json()]
-    return sha256("\n".join(facts).encode()).hexdigest()
 
 
 def _name_of(dtype: torch.dtype) -> str:

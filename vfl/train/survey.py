@@ -12,11 +12,11 @@ from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.adapter.lora import build_lora
 from vfl.train.choose_layers import BATCH, batches
+from vfl.train.data_config import DataConfig
 from vfl.train.layers.rule_table import Choice
 from vfl.train.layers.scores import score_layers
 from vfl.train.layers.shift import Shift
 from vfl.train.layers.warmup import warmup_scores
-from vfl.train.recipe import DataConfig
 from vfl.train.rows.collate import Collator
 from vfl.train.rows.prepare import check_paths, prepare
 

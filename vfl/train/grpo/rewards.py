@@ -9,21 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vfl.evaluate.batches import Shown
 from vfl.evaluate.right_answers import PLACES, RightAnswer
 from vfl.models.families import Family
 from vfl.probes import match
 from vfl.probes.asking import in_pixels
 from vfl.train.grpo.config import RewardPart
-
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The sizes (width, height) of a row's image, which its boxes are read with."""
-
-    image_sizes: tuple[Size, ...]
-    model_sizes: tuple[Size, ...]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from vfl.data.token_weights import TOKEN_WEIGHTS
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
 from vfl.models.conversation import ConversationEncoder
+from vfl.train.data_config import DataConfig
 from vfl.train.preflight.facts import DataFacts, SetFacts
-from vfl.train.recipe import DataConfig
 from vfl.train.rows.mixture import rows_of_epoch
 from vfl.train.rows.prepared import Prepared, joined
 from vfl.train.rows.set_on_disk import SetOnDisk, set_on_disk

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from vfl.errors import InputError
+from vfl.evaluate.batches import Shown
 from vfl.evaluate.right_answers import PLACES, RightAnswer
 from vfl.models.conversation import ConversationEncoder
 from vfl.models.turns import images_of
-from vfl.train.grpo.rewards import Asked, Shown
+from vfl.train.grpo.rewards import Asked
 from vfl.train.rows.audited import refuse_control
 from vfl.train.rows.table import answers_of, conversation
 

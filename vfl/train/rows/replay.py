@@ -15,8 +15,9 @@ from vfl.models.vlm import VLM
 from vfl.probes.asking import expected_text, question_of
 from vfl.probes.pair import PROBES_FILE, Pair, Which
 from vfl.probes.style import STYLES
+from vfl.train.data_config import DataConfig, TrainingSet
 from vfl.train.old_rows import OldRowsConfig
-from vfl.train.recipe import DataConfig, Recipe, TrainingSet
+from vfl.train.recipe import Recipe
 from vfl.train.rows.prepared import Prepared, joined
 from vfl.train.rows.replay_rows import replayed, replayed_in_halves
 from vfl.train.rows.set_on_disk import code, file_hash

@@ -34,7 +34,7 @@ from vfl.io.progress import progress_bar
 from vfl.io.versions import versions
 from vfl.models.conversation import ConversationEncoder
 from vfl.models.system_turn import has_system, with_system
-from vfl.train.recipe import DataConfig, TrainingSet
+from vfl.train.data_config import DataConfig, TrainingSet
 from vfl.train.rows.audited import audited
 from vfl.train.rows.questions import measured
 from vfl.train.rows.table import label_of, write_rows

@@ -10,7 +10,7 @@ import torch
 from vfl.data.token_weights import TOKEN_WEIGHTS, answer_hash
 from vfl.errors import InputError
 from vfl.models.conversation import ConversationBatch
-from vfl.train.recipe import DataConfig
+from vfl.train.data_config import DataConfig
 
 logger = logging.getLogger(__name__)
 
