@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import trained
+from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from safetensors import safe_open
 from torch import nn
@@ -43,6 +44,16 @@ def test_the_decoder_layers_alone_are_in_four_bits_and_compute_in_the_models_typ
     assert matrix.weight.quant_type == "nf4"
     assert matrix.weight.quant_state.nested
     assert matrix.compute_dtype == torch.float32
+
+
+def test_a_layer_in_four_bits_keeps_to_its_type_on_every_processor(four_bits: VLM) -> None:
+    """Where AVX512-BF16 is, bitsandbytes itself would go over to bfloat16."""
+    matrix: Any = four_bits.layers[0].mlp.up_proj
+    assert not matrix.support_avx512bf16_for_cpu
+    states = torch.randn(3, 128, generator=torch.Generator().manual_seed(0))
+    weight = dequantize_4bit(matrix.weight.data, matrix.weight.quant_state)
+    with torch.no_grad():
+        torch.testing.assert_close(matrix(states), states @ weight.T, rtol=1e-4, atol=1e-5)
 
 
 def test_estimates_count_the_same_matrices(four_bits: VLM) -> None:

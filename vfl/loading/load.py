@@ -24,7 +24,7 @@ from vfl.errors import InputError
 from vfl.io.fields import Quantize
 from vfl.loading.beds import EMBEDDED, EMBEDDED_ID, SMOL_ID, bed_folders
 from vfl.loading.checks import check
-from vfl.loading.quantization import quantization
+from vfl.loading.quantization import compute_as_asked, quantization
 from vfl.loading.weight_files import check_weight_files
 from vfl.models.boxes import convention_of
 from vfl.models.discover import discover, refuse_by_config
@@ -231,6 +231,7 @@ def describe(model: PreTrainedModel, processor: Any, *, model_id: str, chat_temp
             f"{model_id} has a {type(processor).__name__}, not a processor with tokenizer and image processor: it is "
             "text-only or its preprocessor_config.json is missing."
         )
+    compute_as_asked(model)
     return VLM(
         model=model,
         processor=processor,

@@ -48,6 +48,17 @@ def quantization(choice: str | dict[str, Any], auto_class: Any, config: PreTrain
         raise InputError(f"quantize: {fields} was refused by BitsAndBytesConfig: {error}") from error
 
 
+def compute_as_asked(model: nn.Module) -> None:
+    """Keep bitsandbytes on processors with AVX512-BF16 to the type that a layer in 4 bits was asked to compute in.
+
+    There it would pack weights in the first pass in evaluation and compute in bfloat16 from then on, whatever the type,
+    and with an error where the block size does not divide a row.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
 def outside_the_layers(auto_class: Any, config: PreTrainedConfig) -> list[str]:
     """Names of the largest modules that hold Linear modules and are no part of a decoder layer."""
     with torch.device("meta"):
