@@ -25,8 +25,11 @@ class _ReachedError(Exception):
 
 
 def on_device(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A batch's inputs where the model is, in its floating-point type."""
-    moved = {name: value.to(vlm.device) for name, value in inputs.items()}
+    """A batch's inputs where the model is, in its floating-point type.
+
+    From pinned memory they are on their way to a GPU when this returns, and its later work waits for them.
+    """
+    moved = {name: value.to(vlm.device, non_blocking=True) for name, value in inputs.items()}
     return {name: value.to(vlm.dtype) if value.is_floating_point() else value for name, value in moved.items()}
 
 

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from vfl.data import ImageRef, Sample
@@ -95,6 +96,8 @@ class Feeder:
         for _ in range(encoders):
             self.idle.put(_encoder_of(vlm))
         self.limit = limit
+        # Copied from pinned memory, a batch moves to the GPU while the one before it is worked on.
+        self.pinned = vlm.device.type == "cuda"
         placeholder: str = vlm.tokenizer.convert_ids_to_tokens(vlm.parts.image_token_id)
         # Written in a text, they would be encoded as the signs of turns, ends and images that they are.
         special = [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
@@ -201,7 +204,11 @@ class Feeder:
             encoded = self._encode([one for one in results if isinstance(one, Row)], encoder)
         finally:
             self.idle.put(encoder)
-        return Ready(encoded.batch, encoded.rows, failures + encoded.failures)
+        batch = encoded.batch and replace(encoded.batch, inputs=self._placed(encoded.batch.inputs))
+        return Ready(batch, encoded.rows, failures + encoded.failures)
+
+    def _placed(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value.pin_memory() for name, value in inputs.items()} if self.pinned else inputs
 
     def _encode(self, rows: list[Row], encoder: ConversationEncoder) -> Ready:
         """The batch of those rows that can be encoded and are no longer than the limit."""
