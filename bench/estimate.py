@@ -79,6 +79,7 @@ def main() -> None:
         lines = [located(vlm, pairs[0], rate), scored(vlm, pairs[0], rate)]
         if arguments.steps:
             lines += trained(vlm, arguments.model, pairs, folder, arguments.steps, rate)
+            lines += trained(vlm, arguments.model, pairs, folder, arguments.steps, rate, short=True)
     print(f"{arguments.model}, float32, {torch.get_num_threads()} threads, a plain forward: {rate / 1e9:.2f} GFLOP/s")
     print(table(lines))
 
@@ -135,19 +136,28 @@ def scored(vlm: VLM, pair: Pair, rate: float) -> Line:
     return Line("score: a row", estimated, counted, (estimated / rate, timed(run)))
 
 
-def trained(vlm: VLM, model: str, pairs: list[Pair], folder: Path, steps: int, rate: float) -> list[Line]:
-    """A forward and backward pass of LoRA in the upper half of the layers, and its memory without weights."""
+def trained(
+    vlm: VLM, model: str, pairs: list[Pair], folder: Path, steps: int, rate: float, *, short: bool = False
+) -> list[Line]:
+    """A forward and backward pass of LoRA in the upper half of the layers, and its memory without weights.
+
+    Args:
+        short: whether the backward pass ends at the image (operations alone).
+    """
     layers, rank = list(range(vlm.num_layers // 2, vlm.num_layers)), 8
-    step = measured_step(model, pairs, layers, rank, folder, steps)
+    step = measured_step(model, pairs, layers, rank, folder, steps, short)
     shape = shape_of(vlm.model)
     picture = picture_like(vlm, vlm.ask(pairs[0].question, pairs[0].path("image")))
     # Without Triton TRL's head takes every position but the last.
-    row = step_operations(shape, step.tokens, layers=layers, rank=rank, logits=step.tokens - 1)
+    row = step_operations(shape, step.tokens, layers=layers, rank=rank, logits=step.tokens - 1, constant=step.constant)
     estimated = step.rows * (tower_operations(shape, picture) + row)
+    seconds = (estimated / rate, step.seconds)
+    if short:
+        return [Line("train: after image", estimated, step.operations, seconds)]
     config = EstimateConfig(model=model, dtype="float32", train_layers=tuple(layers), rank=rank)
     memory = activation_bytes(config, shape, step.rows * step.tokens, step.rows * (step.tokens - 1), whole_tile=True)
     return [
-        Line(f"train: {step.rows} rows", estimated, step.operations, (estimated / rate, step.seconds)),
+        Line(f"train: {step.rows} rows", estimated, step.operations, seconds),
         Line("train: bytes", memory, step.peak_bytes),
     ]
 
@@ -197,9 +207,9 @@ def timed(run: Callable[[], object]) -> float:
 
 def table(lines: list[Line]) -> str:
     """Estimated beside measured, with the ratio."""
-    rows = [f"{'':16}{'estimated':>12}{'measured':>12}{'ratio':>7}{'seconds':>10}{'measured':>10}{'ratio':>7}"]
+    rows = [f"{'':18}{'estimated':>12}{'measured':>12}{'ratio':>7}{'seconds':>10}{'measured':>10}{'ratio':>7}"]
     for line in lines:
-        row = f"{line.what:16}{line.estimated:12.4g}{line.measured:12.4g}{line.estimated / line.measured:7.3f}"
+        row = f"{line.what:18}{line.estimated:12.4g}{line.measured:12.4g}{line.estimated / line.measured:7.3f}"
         if line.seconds:
             row += f"{line.seconds[0]:10.3f}{line.seconds[1]:10.3f}{line.seconds[0] / line.seconds[1]:7.2f}"
         rows.append(row)

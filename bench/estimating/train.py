@@ -20,19 +20,27 @@ ROWS = 2
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """One forward and backward pass of `rows` rows of `tokens` tokens; seconds are the processors'."""
+    """One forward and backward pass of `rows` rows of `tokens` tokens; seconds are the processors'.
+
+    `constant` tokens at each row's beginning have no backward pass.
+    """
 
     rows: int
     tokens: int
+    constant: int
     operations: int
     peak_bytes: int
     seconds: float
 
 
 def measured_step(
-    model: str, pairs: list[Pair], layers: list[int], rank: int, folder: Path, repeats: int
+    model: str, pairs: list[Pair], layers: list[int], rank: int, folder: Path, repeats: int, short: bool = False
 ) -> MeasuredStep:
-    """Measure LoRA in these layers on a pair's question and answer, without checkpointing."""
+    """Measure LoRA in these layers on a pair's question and answer, without checkpointing.
+
+    Args:
+        short: whether the backward pass ends at the image.
+    """
     pair = pairs[0]
     turns = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": pair.question}]},
@@ -43,17 +51,19 @@ def measured_step(
     data.write_text(f"{row}\n" * ROWS, encoding="utf-8")
     recipe = {
         "model": model,
-        "out": str(folder / "out"),
+        "out": str(folder / ("short" if short else "whole")),
         "data": {"train": str(data), "workers": 0},
         "layers": layers,
         "lora": {"r": rank},
         "dtype": "float32",
         "checkpointing": "off",
+        "backward": {"tokens": "after_image", "whole_every": 0} if short else "whole",
         "trainer": {"per_device_train_batch_size": ROWS, "max_steps": 1, "disable_tqdm": True, "use_cpu": True},
     }
     parts = assemble(read_recipe(recipe), progress=False)
     batch = parts.trainer.data_collator([parts.prepared.rows[number] for number in range(ROWS)])
     step = probe_step(parts.trainer, batch)
+    starts = batch.get("starts", torch.zeros(ROWS, dtype=torch.long))
     with truncate(parts.peft_model, checkpointing=False):
         _, operations = count_flops(step)
         memory = step_memory(step, torch.device("cpu"))
@@ -61,4 +71,4 @@ def measured_step(
         for _ in range(repeats):
             step()
         seconds = (time.process_time() - start) / repeats
-    return MeasuredStep(ROWS, int(batch["input_ids"].shape[1]), operations, memory.peak_bytes, seconds)
+    return MeasuredStep(ROWS, int(batch["input_ids"].shape[1]), int(starts[0]), operations, memory.peak_bytes, seconds)

@@ -23,6 +23,17 @@ def test_operations_are_those_that_are_counted(family, loaded, tmp_path):
         assert line.estimated == pytest.approx(line.measured, rel=0.03), line.what
 
 
+def test_a_step_whose_backward_pass_ends_at_the_image_is_what_is_counted(loaded, tiny_folder, tmp_path):
+    make(tmp_path / "pairs", ["counting"], pairs=1, seed=1, style=STYLES["micro"])
+    pairs = read_suite(tmp_path / "pairs")
+    vlm, model = loaded("qwen2_5_vl"), str(tiny_folder("qwen2_5_vl"))
+    whole, _ = BENCH["trained"](vlm, model, pairs, tmp_path, 1, 1e9)
+    (short,) = BENCH["trained"](vlm, model, pairs, tmp_path, 1, 1e9, short=True)
+    assert short.measured < 0.9 * whole.measured
+    for line in (whole, short):
+        assert line.estimated == pytest.approx(line.measured, rel=0.05), line.what
+
+
 def test_what_is_counted_is_pytorchs_count():
     """Convolutions, products and attention, forward and backward."""
     picture = torch.nn.Conv2d(3, 16, 4, 4)

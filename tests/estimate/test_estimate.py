@@ -64,6 +64,9 @@ def test_what_is_done_more_costs_more():
     assert cost("train", checkpointing=True).operations() > cost("train").operations()
     assert cost("train", checkpointing=True).bytes < cost("train").bytes
     assert cost("train", batch=1).bytes < cost("train").bytes
+    never, seldom = (cost("train", backward={"tokens": "after_image", "whole_every": n}) for n in (0, 3))
+    assert never.operations() < seldom.operations() < cost("train").operations()
+    assert never.bytes < seldom.bytes == cost("train").bytes
     assert cost("score", picture="448x448").operations() < cost("score").operations()
     assert cost("train", max_pixels=200_704).bytes < cost("train").bytes
     assert cost("measure", metrics="var").operations() < cost("measure").operations()

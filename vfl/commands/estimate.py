@@ -2,6 +2,7 @@
 
 vfl estimate Qwen/Qwen2.5-VL-7B-Instruct --gpu a100 --gpus 8
 vfl estimate Qwen/Qwen2.5-VL-7B-Instruct --work train --gpu rtx4090 --train-layers 14-27
+vfl estimate Qwen/Qwen2.5-VL-7B-Instruct --work train --backward after_image
 vfl estimate embedded --work locate --pairs 20
 """
 
@@ -70,6 +71,15 @@ def command(
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Recompute activations of trained layers in the backward pass.")
     ] = False,
+    backward: Annotated[
+        str | None,
+        choice(
+            "--backward",
+            values=("whole", "after_image"),
+            help="Where the backward pass ends in two steps of three.",
+            default="whole",
+        ),
+    ] = None,
     max_pixels: MaxPixels = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -106,6 +116,7 @@ def command(
         batch=batch,
         train_layers=train_layers,
         checkpointing=checkpointing,
+        backward=backward,
         max_pixels=max_pixels,
         revision=revision,
         trust_remote_code=trust_remote_code,

@@ -66,21 +66,26 @@ def step_operations(
     rank: int,
     logits: int,
     checkpointing: bool = False,
+    constant: int = 0,
 ) -> int:
     """One row of `tokens` forward and backward through the decoder, with LoRA of a rank in attention and MLP.
 
     Args:
         layers: that are trained, in any order.
         logits: positions whose logits are computed.
+        constant: tokens at the row's beginning that go forward alone, before the others.
     """
+    after = tokens - constant
     lowest = min(layers)
     back = backward_passes(checkpointing)
     covered = sum(shape.linear[lowest:])
-    forward = pass_operations(shape, tokens, tokens) + head_operations(shape, logits)
+    forward = pass_operations(shape, constant, constant) + pass_operations(shape, after, tokens)
+    forward += head_operations(shape, logits)
     # What enters the lowest layer needs no gradient, so its first matrices are not gone back through.
-    through = 2 * tokens * (back * covered - shape.entering)
-    attention = attention_operations(shape, tokens, tokens, first=lowest) * (ATTENTION_BACKWARD + back - 1)
-    adapters = 2 * tokens * rank * ((2 + back) * sum(shape.lora[layer] for layer in layers) - shape.lora_entering)
+    through = 2 * after * (back * covered - shape.entering)
+    attention = attention_operations(shape, after, tokens, first=lowest) * (ATTENTION_BACKWARD + back - 1)
+    adapted = sum(shape.lora[layer] for layer in layers)
+    adapters = 2 * rank * (tokens * adapted + after * ((1 + back) * adapted - shape.lora_entering))
     return int(forward + through + attention + adapters + head_operations(shape, logits))
 
 

@@ -8,6 +8,7 @@ from vfl.estimate.cards import CardName
 from vfl.io.fields import MaxPixels, SomeNames
 from vfl.io.layers import parse_layers
 from vfl.loading.beds import EMBEDDED_ID
+from vfl.train.backward.config import BackwardConfig, in_short
 
 Work = Literal["locate", "score", "train", "measure"]
 WORKS: tuple[Work, ...] = ("locate", "score", "train", "measure")
@@ -64,3 +65,6 @@ class EstimateConfig(BaseModel):
     )
     rank: int = Field(default=64, ge=1, description="of LoRA")
     checkpointing: bool = Field(default=False, description="recompute the activations of layers in the backward pass")
+    backward: Annotated[BackwardConfig | None, BeforeValidator(in_short)] = Field(
+        default=None, description="after_image: most steps' backward pass ends at the image; or whole"
+    )

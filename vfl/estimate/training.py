@@ -7,7 +7,7 @@ from vfl.engine.operations import step_operations, tower_operations
 from vfl.errors import InputError
 from vfl.estimate.config import EstimateConfig
 from vfl.estimate.cost import CONTEXT, Cost, Pass
-from vfl.estimate.tokens import Prompt, element_of, prompt_of, running_bytes, said_of, weight_bytes
+from vfl.estimate.tokens import Prompt, element_of, prefix_bytes, prompt_of, running_bytes, said_of, weight_bytes
 from vfl.io.layers import layer_list
 from vfl.models.shape import Shape
 
@@ -28,15 +28,7 @@ def training(config: EstimateConfig, shape: Shape) -> Cost:
     layers = trained_layers(config, shape)
     steps = config.steps or math.ceil(config.data_rows / config.rows_a_step)
     of_card = math.ceil(config.rows_a_step / config.gpus)
-    tokens = prompt.length + prompt.answer
-    row = tower_operations(shape, prompt.picture) + step_operations(
-        shape,
-        tokens,
-        layers=layers,
-        rank=config.rank,
-        logits=prompt.answer,
-        checkpointing=config.checkpointing,
-    )
+    row = tower_operations(shape, prompt.picture) + decoder_operations(config, shape, prompt)
     launches = math.ceil(of_card / batch) * (3 if config.checkpointing else 2)
     step = [Pass("forward and backward", of_card * row, launches, weight_bytes(config, shape))]
     adapter = adapter_parameters(config, shape)
@@ -55,11 +47,43 @@ def training(config: EstimateConfig, shape: Shape) -> Cost:
             f"{steps:,} steps of {config.rows_a_step} rows, {batch} at a time on a card; LoRA of rank {config.rank} in "
             f"attention and MLP of layers {layer_list(layers)}, checkpointing "
             f"{'on' if config.checkpointing else 'off'}",
+            *_said_of_backward(config),
             "supervised fine-tuning; evaluations on the way, and preference training, are not counted",
             *(["ZeRO-3 gathers each layer's weights for every pass: its traffic is not counted"]
               if config.spread else []),
         ],
     )  # fmt: skip
+
+
+def decoder_operations(config: EstimateConfig, shape: Shape, prompt: Prompt) -> float:
+    """Of a row's forward and backward pass, the mean over steps whose backward pass ends at the image and others."""
+
+    def step(constant: int) -> int:
+        return step_operations(
+            shape,
+            prompt.length + prompt.answer,
+            layers=trained_layers(config, shape),
+            rank=config.rank,
+            logits=prompt.answer,
+            checkpointing=config.checkpointing and not constant,  # layers that read a cache are not recomputed
+            constant=constant,
+        )
+
+    if config.backward is None:
+        return step(0)
+    every = config.backward.whole_every
+    whole = 1 / every if every else 0.0
+    return whole * step(0) + (1 - whole) * step(prompt.shared)
+
+
+def _said_of_backward(config: EstimateConfig) -> list[str]:
+    if config.backward is None:
+        return []
+    every = config.backward.whole_every
+    return [
+        "the backward pass ends at the image in "
+        + (f"all steps but one in {every}, whose memory is what counts" if every else "all steps")
+    ]
 
 
 def trained_layers(config: EstimateConfig, shape: Shape) -> list[int]:
@@ -114,12 +138,15 @@ def activation_bytes(config: EstimateConfig, shape: Shape, tokens: int, logits: 
 
 
 def _memory(config: EstimateConfig, shape: Shape, prompt: Prompt, batch: int) -> dict[str, float]:
-    tokens = batch * (prompt.length + prompt.answer)
+    tokens, constant = batch * (prompt.length + prompt.answer), 0
+    if config.backward is not None and not config.backward.whole_every:
+        constant = batch * prompt.shared
     adapter, share = adapter_parameters(config, shape), config.gpus if config.spread else 1
     return {
         "weights": weight_bytes(config, shape) / share,
         "adapter": ADAPTER_BYTES * adapter,
         "gradients and Adam": (ADAPTER_BYTES + ADAM_BYTES) * adapter / share,
-        "activations": activation_bytes(config, shape, tokens, batch * prompt.answer),
+        "activations": activation_bytes(config, shape, tokens - constant, batch * prompt.answer),
+        **({"keys and values up to the image": prefix_bytes(shape, constant, element_of(config))} if constant else {}),
         "CUDA context": CONTEXT,
     }
