@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # Before transformers is imported: a test that reaches for the hub is wrong, and should fail rather than wait.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Every process that a test starts would compile the library anew, and much of what it stands on.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # `tiny` is imported from here. At the end of the path, so that no folder of tests shadows a module.
 sys.path.append(str(Path(__file__).parent))
 

@@ -38,9 +38,15 @@ ADDRESS = "VFL_TESTS_WARM"  # the variable that says where the Python that forks
 IMPORTED = (
     *("torch", "torchvision", "transformers", "accelerate", "peft", "trl", "deepspeed", "datasets"),
     *("transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto"),
-    *("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer", "torch.utils.data"),
+    *("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.qwen2_5_vl.processing_qwen2_5_vl"),
+    *("transformers.models.qwen2_vl.image_processing_qwen2_vl", "transformers.models.qwen2.tokenization_qwen2"),
+    *("transformers.models.qwen2_vl.video_processing_qwen2_vl", "transformers.conversion_mapping"),
+    *("peft.tuners.lora.bnb", "peft.utils.transformers_weight_conversion"),
+    *("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer", "trl.trainer.grpo_trainer", "trl.trainer.kto_trainer"),
+    *("torch.utils.data", "scipy.cluster.vq", "matplotlib.backends.backend_agg"),
     *("pyarrow.parquet", "duckdb", "sklearn.cluster", "scipy.stats", "matplotlib.pyplot", "PIL.Image"),
     *("pydantic", "yaml", "typer", "rich.console", "rich.table", "rich.progress", "jinja2", "filelock"),
+    *("rich._emoji_codes", "torch.utils.serialization"),
 )
 
 
@@ -253,9 +259,7 @@ def exit_code(pid: int, seconds: float, connection: socket.socket) -> int | None
 def run(arguments: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> None:
     """In a fork: be `python ARGUMENTS`."""
     os.setpgid(0, 0)
-    # TRL imports wandb, which makes a folder for its process's files and removes it at the end: each fork has its own.
-    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
-        del sys.modules[name]
+    own_media_folder()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -282,6 +286,13 @@ def run(arguments: list[str], cwd: str, environment: dict[str, str], streams: li
         runpy.run_path(kind, run_name="__main__")
 
 
+def own_media_folder() -> None:
+    """TRL imports wandb, which makes a folder for its process's files and removes it at the end: each has its own."""
+    if wandb := sys.modules.get("wandb.sdk.data_types._private"):
+        wandb.MEDIA_TMP._finalizer.detach()
+        wandb.MEDIA_TMP.__init__("wandb-media")
+
+
 def leave(code: object) -> NoReturn:
     """End as Python does after `sys.exit(code)`, but take nothing apart, which takes seconds with all these modules."""
     if code is not None and not isinstance(code, int):
@@ -305,8 +316,19 @@ def imported() -> None:
         deepspeed.utils.nvtx.enable_nvtx = False  # marks for a GPU's profiler, at hundreds of thousands of calls
     # Accelerate asks whether packages are there by reading their metadata, a dozen times in each training run.
     importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
+    first_uses()
     gc.collect()
     gc.freeze()  # a fork that looks for garbage leaves all this alone, and so goes on sharing its memory
+
+
+def first_uses() -> None:
+    """What packages make when they are first used, and then keep: a third of a second in each process."""
+    with suppress(ImportError, AttributeError):
+        from PIL import Image
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        Image.init()  # its plugins
+        get_checkpoint_conversion_mapping("qwen2_5_vl")  # a table of all families' names of weights
 
 
 def through(arguments: list[str]) -> int:
