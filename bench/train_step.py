@@ -51,7 +51,7 @@ def main() -> None:
         measured = measure(steps, arguments)
     with tempfile.TemporaryDirectory() as folder:
         measured["packing"] = measure_packing(
-            base, shape, Path(folder), arguments.repeats, arguments.dtype, clock_of(arguments)
+            base, shape, Path(folder), arguments.rows, arguments.repeats, arguments.dtype, clock_of(arguments)
         )
     measured["settings"] = settings(arguments, shape, steps[REFERENCE.name])
     print(table(measured))
@@ -143,6 +143,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--question", type=int, help="words of the prompt (60)")
     parser.add_argument("--answer", type=int, help="words of the answer (60)")
     parser.add_argument("--batch", type=int, default=1, help="rows of the batch (1)")
+    parser.add_argument("--rows", type=int, default=24, help="short rows of the epoch that is packed (24)")
     parser.add_argument("--device", help="default: the GPU with --full-shape, else the CPU")
     parser.add_argument("--dtype", choices=list(TOLERANCE), help="default: bfloat16 on a GPU, else float32")
     parser.add_argument("--cpu-time", action="store_true", help="processor time, where others use the cores, too")

@@ -17,7 +17,7 @@ from vfl.train.assemble import assemble
 from vfl.train.backward.truncate import truncate
 from vfl.train.recipe import read_recipe
 
-ROWS, ROWS_A_BATCH = 24, 8
+ROWS_A_BATCH = 8
 LAYERS = "20-23"
 # Of the bench's row: what is asked and answered about pictures of a ninth of its vision tokens differs in length.
 QUESTIONS, ANSWERS = (0.2, 0.5, 1.0), (0.1, 0.4, 1.0, 3.0)
@@ -75,12 +75,13 @@ class Epoch:
 
 
 def measure_packing(
-    base: PreTrainedModel, shape: Shape, folder: Path, repeats: int, dtype: str, clock: Callable[[], float]
+    base: PreTrainedModel, shape: Shape, folder: Path, number: int, repeats: int, dtype: str, clock: Callable[[], float]
 ) -> dict[str, Any]:
     """Operations, seconds and tokens of an epoch in each of the three ways, whose losses are equal.
 
     Args:
         folder: an empty one, for the model and the rows.
+        number: of rows.
         clock: tells seconds.
 
     Raises:
@@ -88,10 +89,11 @@ def measure_packing(
     """
     base.save_pretrained(folder)
     processor(shape).save_pretrained(folder)
-    rows = _write(shape, folder)
+    lengths = _lengths(shape, number)
+    rows = _write(lengths, folder)
     device = base.device.type
     epochs: dict[str, Epoch] = {}
-    pack = ROWS_A_BATCH * _mean_length(shape)
+    pack = ROWS_A_BATCH * _mean_length(lengths)
     for name, batch, packed in (
         ("one row at a time", 1, None),
         (f"{ROWS_A_BATCH} rows at a time, padded", ROWS_A_BATCH, None),
@@ -112,7 +114,7 @@ def measure_packing(
     return measured
 
 
-def _lengths(shape: Shape) -> list[Shape]:
+def _lengths(shape: Shape, number: int) -> list[Shape]:
     """The shape of each row."""
     side = max(1, int(shape.vision_tokens**0.5) // 3)
     return [
@@ -122,17 +124,17 @@ def _lengths(shape: Shape) -> list[Shape]:
             question=max(1, round(shape.question * QUESTIONS[n % len(QUESTIONS)])),
             answer=max(1, round(shape.answer * ANSWERS[n % len(ANSWERS)])),
         )
-        for n in range(ROWS)
+        for n in range(number)
     ]
 
 
-def _mean_length(shape: Shape) -> int:
-    return round(sum(each.vision_tokens + each.question + each.answer for each in _lengths(shape)) / ROWS)
+def _mean_length(lengths: list[Shape]) -> int:
+    return round(sum(each.vision_tokens + each.question + each.answer for each in lengths) / len(lengths))
 
 
-def _write(shape: Shape, folder: Path) -> Path:
+def _write(lengths: list[Shape], folder: Path) -> Path:
     lines = []
-    for number, own in enumerate(_lengths(shape)):
+    for number, own in enumerate(lengths):
         made = row(own, number)
         made["images"][0].save(folder / f"{number}.png")
         lines.append(json.dumps({**made, "images": [f"{number}.png"]}) + "\n")

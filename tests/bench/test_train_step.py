@@ -24,7 +24,8 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     path = tmp_path_factory.mktemp("bench") / "train_step.json"
-    done = run("--repeats", "1", "--out", str(path))
+    # Twelve rows have each question's length with each answer's.
+    done = run("--rows", "12", "--repeats", "1", "--out", str(path))
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(path.read_text())
 
