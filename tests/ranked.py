@@ -23,6 +23,7 @@ if __name__ == "__main__":
     options = [argument for argument in sys.argv[1:] if argument.startswith("--")]
     recipes = [Path(argument) for argument in sys.argv[1:] if argument not in options]
     codes = {}
+    gc.freeze()  # what is imported stays: no search for garbage looks at it again
     for recipe in recipes:
         codes[recipe.stem] = main([str(recipe), *options])
         gc.collect()

@@ -43,6 +43,7 @@ IMPORTED = (
     *("transformers.models.qwen2_vl.video_processing_qwen2_vl", "transformers.conversion_mapping"),
     *("peft.tuners.lora.bnb", "peft.utils.transformers_weight_conversion"),
     *("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer", "trl.trainer.grpo_trainer", "trl.trainer.kto_trainer"),
+    *("torch.distributed.run", "torch.distributed.elastic.rendezvous.dynamic_rendezvous"),
     *("torch.utils.data", "scipy.cluster.vq", "matplotlib.backends.backend_agg"),
     *("pyarrow.parquet", "duckdb", "sklearn.cluster", "scipy.stats", "matplotlib.pyplot", "PIL.Image"),
     *("pydantic", "yaml", "typer", "rich.console", "rich.table", "rich.progress", "jinja2", "filelock"),
@@ -314,6 +315,9 @@ def imported() -> None:
         # Its own sum over the processes of one machine is compiled where it is first used; gloo's gives the same.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.utils.nvtx.enable_nvtx = False  # marks for a GPU's profiler, at hundreds of thousands of calls
+    if rendezvous := sys.modules.get("torch.distributed.elastic.rendezvous.dynamic_rendezvous"):
+        # For its log torchrun looks up, nine times, the source of each function that called another: a second.
+        rendezvous.get_method_name = lambda depth=2: "a method"
     # Accelerate asks whether packages are there by reading their metadata, a dozen times in each training run.
     importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
     first_uses()

@@ -52,9 +52,8 @@ def ranks(qwen, data_of, asked, mixture, tmp_path_factory):
             {"freeze": FREEZE, "evaluation": asked, "deepspeed": "zero3", "checkpointing": "on"},
         ),
         "mixed-zero2": (mixed, {"deepspeed": "zero2"}),
-        "mixed-zero3": (mixed, {"deepspeed": "zero3", "checkpointing": "auto"}),
         "anchors": (mixed, {"protect": _held(data_of)}),
-        "anchors-zero3": (mixed, {"protect": _held(data_of), "deepspeed": "zero3"}),
+        "anchors-zero3": (mixed, {"protect": _held(data_of), "deepspeed": "zero3", "checkpointing": "auto"}),
         "dpo-zero3": (pairs, {"method": "dpo", "deepspeed": "zero3"}),
         "dpo-mixed": (_pairs_without_image(folder, pairs), {"method": "dpo", "deepspeed": "zero3"}),
         "broken": (broken, {"data": {"images": str(images.parent)}}),
@@ -64,10 +63,11 @@ def ranks(qwen, data_of, asked, mixture, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def further_ranks(qwen, data_of, tmp_path_factory):
-    """Runs whose parts `ranks` has, each in a harder run: text among the images, freezing, or ZeRO-3."""
-    images, pairs = data_of(*IMAGES), data_of(*PAIRS)
+    """Runs whose parts `ranks` has, each in a harder run: text among the images, anchors, freezing, or ZeRO-3."""
+    images, mixed, pairs = data_of(*IMAGES), data_of(*MIXED), data_of(*PAIRS)
     runs = {
         "zero2": (images, {"deepspeed": "zero2"}),
+        "mixed-zero3": (mixed, {"deepspeed": "zero3", "checkpointing": "auto"}),
         "zero3-checkpointing": (images, {"deepspeed": "zero3", "checkpointing": "on"}),
         "zero2-freeze": (images, {"freeze": FREEZE, "deepspeed": "zero2"}),
         "dpo": (pairs, {"method": "dpo", "deepspeed": "zero2"}),
@@ -121,7 +121,6 @@ def _pairs_without_image(folder, pairs):
     ("name", "kinds", "method"),
     [
         ("mixed-zero2", MIXED, "sft"),
-        ("mixed-zero3", MIXED, "sft"),
         ("anchors", MIXED, "anchors"),
         ("anchors-zero3", MIXED, "anchors"),
         ("dpo-zero3", PAIRS, "dpo"),
@@ -136,6 +135,7 @@ def test_two_ranks_train_what_one_process_does(ranks, alone, name, kinds, method
     ("name", "kinds", "method"),
     [
         ("zero2", IMAGES, "sft"),
+        ("mixed-zero3", MIXED, "sft"),
         ("zero3-checkpointing", IMAGES, "sft"),
         ("zero2-freeze", IMAGES, "sft"),
         ("dpo", PAIRS, "dpo"),

@@ -14,7 +14,7 @@ from torch.distributed.distributed_c10d import _get_default_store  # there is no
 from vfl.errors import InputError
 
 EVERY = 0.2
-"""Seconds between two looks at what the others have done."""
+"""Seconds between two looks at what the others have done, after some sooner ones: most are through at once."""
 
 T = TypeVar("T")
 _calls = count()  # the same number for the same call in all processes
@@ -69,7 +69,9 @@ def _key(number: int, rank: int) -> str:
 
 def _wait(store: Any, key: str) -> str:
     """What another process says when it is through, however long that takes."""
+    pause = EVERY / 32
     while not store.check([key]):
-        time.sleep(EVERY)
+        time.sleep(pause)
+        pause = min(2 * pause, EVERY)
     said: str = store.get(key).decode()
     return said
