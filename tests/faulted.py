@@ -313,6 +313,20 @@ def _loaded(*options: Any) -> Any:
     return _load(options[0], **dict(options[1:]))
 
 
+def make_ready() -> None:
+    """What a command makes before its own work, and for its page, is made once, for all children."""
+    import vfl.commands.main
+    from vfl.report.page import SHARED, environment
+
+    vfl.commands.main.command_line = cache(vfl.commands.main.command_line)
+    vfl.commands.main.command_line()
+    for name in [name for name in sys.modules if name.startswith("vfl.") and name.endswith(".page")]:
+        page, folder = sys.modules[name], Path(str(sys.modules[name].__file__)).parent
+        templates = page._environment() if hasattr(page, "_environment") else environment(folder)
+        for path in (*folder.glob("*.html.jinja"), *SHARED.glob("*.html.jinja")):
+            templates.get_template(path.name)
+
+
 def share_model() -> None:
     """The embedded model is read once, for all children: reading it writes nothing."""
     global _load
@@ -355,6 +369,7 @@ def main(job: dict[str, Any]) -> None:
     """All faults of a job."""
     for name in ("vfl.commands.main", *job["imports"]):
         importlib.import_module(name)
+    make_ready()
     if job.get("embedded"):
         share_model()
     if job.get("runs"):
