@@ -3,7 +3,9 @@
 import copy
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,23 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # `tiny` is imported from here. At the end of the path, so that no folder of tests shadows a module.
 sys.path.append(str(Path(__file__).parent))
+
+MEMORY = Path("/dev/shm")
+ENOUGH = 8 * 2**30
+"""Bytes that have to be free there; the tests take a small part of them."""
+
+
+def _keep_files_in_memory() -> None:
+    """On a disk each file that a test removes, or sees safely written, takes some milliseconds, and there are many."""
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
+        return
+    room = os.statvfs(MEMORY)
+    free = min(room.f_bavail * room.f_frsize, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    if free > ENOUGH and not room.f_flag & os.ST_NOEXEC:  # tests write scripts, and start them
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+_keep_files_in_memory()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -84,9 +103,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_sessionfinish() -> None:
-    """Python's own end finds everything as it expects it."""
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Python's own end finds everything as it expects it; files in memory are for looking at what failed."""
     gc.unfreeze()
+    folder = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    if exitstatus == 0 and not hasattr(session.config, "workerinput") and MEMORY in folder.parents:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

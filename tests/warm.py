@@ -260,13 +260,14 @@ def exit_code(pid: int, seconds: float, connection: socket.socket) -> int | None
 def run(arguments: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> None:
     """In a fork: be `python ARGUMENTS`."""
     os.setpgid(0, 0)
-    own_media_folder()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    tempfile.tempdir = None  # which the environment says
+    own_media_folder()
     # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kind, *rest = arguments[1:] if arguments[0] == "-u" else arguments

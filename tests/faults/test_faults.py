@@ -125,7 +125,9 @@ def meet(command, tmp_path_factory):
             "seed": seed,
         }
         (folder / "job.json").write_text(json.dumps(job))
-        done = warm.finished([faulted.__file__, str(folder / "job.json")], trained.environment())
+        # What a killed process leaves in the folder for temporary files stays with its runs.
+        environment = trained.environment(TMPDIR=str(folder))
+        done = warm.finished([faulted.__file__, str(folder / "job.json")], environment)
         assert done.returncode == 0, done.stderr.partition("nanobind: leaked")[0][-3000:]
         return json.loads(done.stdout.splitlines()[-1]) | {"folder": folder}
 
