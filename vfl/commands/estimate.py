@@ -73,12 +73,7 @@ def command(
     ] = False,
     backward: Annotated[
         str | None,
-        choice(
-            "--backward",
-            values=("whole", "after_image"),
-            help="Where the backward pass ends in two steps of three.",
-            default="whole",
-        ),
+        typer.Option(help="after_image: two steps of three go back to the image alone.", show_default="whole"),
     ] = None,
     max_pixels: MaxPixels = None,
     revision: Revision = None,
