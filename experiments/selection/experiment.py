@@ -21,19 +21,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from tqdm import tqdm
 
 import vfl
 from experiments.selection.deep_trials import DeepTrials
-from experiments.selection.pool import JUNK, write_pool
+from experiments.selection.oracles import ORACLES
+from experiments.selection.pool import write_pool
 from experiments.selection.pools import (
     write_even,
     write_even_seeing,
     write_mixed,
     write_phrased,
+    write_phrased_anew,
     write_phrased_dirty,
     write_phrased_turned,
     write_reading,
@@ -82,6 +83,7 @@ BASES = {
     "other-less-worn": Base(0.9, 3),
     "third-worn": Base(1.2, 4),
     "third-less-worn": Base(0.9, 5),
+    "fourth-less-worn": Base(0.9, 7),
     "twin-worn": Base(1.2, 0, TWIN / "weights", TWIN / "map.json"),
     "twin-less-worn": Base(0.9, 1, TWIN / "weights", TWIN / "map.json"),
     "smol": Base(0.0, 0, "smol", SMOL, fused=False),
@@ -107,6 +109,7 @@ SETTINGS = {
     "even seeing, twin": Setting(write_even_seeing, "even-seeing", 1, "twin-less-worn"),
     "taught, smol": Setting(write_taught, "taught", 1, "smol"),
     "mixed, smol": Setting(write_mixed, "mixed", 2, "smol"),
+    "phrased, anew": Setting(write_phrased_anew, "phrased-anew", 3, "fourth-less-worn"),
     # on these constants were set, or faults of the method found
     "turned": Setting(write_turned, "turned", 1, "other-worn"),
     "phrased and dirty": Setting(write_phrased_dirty, "phrased-dirty", 1, "other-less-worn"),
@@ -115,7 +118,7 @@ SETTINGS = {
     "phrased, less worn": Setting(write_phrased, "phrased", 0, "less-worn"),
     "even": Setting(write_even, "even", 0, "worn"),
 }
-JUDGING, PRETRAINED, SEEN = tuple(SETTINGS)[:4], tuple(SETTINGS)[4:6], tuple(SETTINGS)[6:]
+JUDGING, PRETRAINED, ANEW, SEEN = tuple(SETTINGS)[:4], tuple(SETTINGS)[4:6], tuple(SETTINGS)[6:7], tuple(SETTINGS)[7:]
 POLICIES: dict[str, dict[str, Any]] = {
     "balanced": {"policy": "balanced"},
     "quota": {"policy": "quota", "duplicates": "exact"},
@@ -148,6 +151,7 @@ PARTS = tuple(name for name in POLICIES if name.startswith("balanced, ") and nam
 OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
 SEEDS, FEW, MOST = 5, 3, 19
 BUDGETS = (0.1, 0.4)  # beside 0.2
+WEAK = ("phrased, turned", "taught, smol")  # whose base answers little
 Run = tuple[str, str, float, int]
 """Setting, policy, budget, seed."""
 
@@ -165,7 +169,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * (options.until or 10**6)
     done = {(run["setting"], run["policy"], run["budget"], run["seed"]) for run in results(out)}
-    settings, policies = options.setting or SETTINGS, options.policy or {ALL, ORACLE, *POLICIES}
+    settings, policies = options.setting or SETTINGS, options.policy or {ALL, *ORACLES, *POLICIES}
     wanted = [run for run in dict.fromkeys(plan()) if run[0] in settings and run[1] in policies]
     left = [] if options.table_only else [run for run in wanted if run not in done]
     for run in tqdm(left, desc="runs"):
@@ -174,12 +178,12 @@ def main() -> None:
         with (out / "results.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(made(out, *run)) + "\n")
     shown = [run for run in results(out) if run["seed"] >= options.first_seed]
-    write_tables(out, shown, list(SETTINGS), list(POLICIES))
+    write_tables(out, shown, list(SETTINGS), [*ORACLES, *POLICIES])
 
 
 def plan() -> Iterator[Run]:
     """All runs, those that decide most first."""
-    for setting in (*PRETRAINED, *JUDGING):  # one after the other: one whole setting says more than four halves
+    for setting in (*PRETRAINED, *ANEW, *JUDGING):  # one after the other: one whole setting says more than four halves
         yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for name in FIRST)
         yield setting, ALL, 1.0, 0
     yield from (
@@ -201,6 +205,8 @@ def plan() -> Iterator[Run]:
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in OTHERS)
     yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in SEEN)
     yield from ((setting, "quota", b, seed) for seed in range(SEEDS) for b in BUDGETS for setting in JUDGING)
+    # what there is to win, and by what
+    yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for setting in WEAK for name in ORACLES)
 
 
 def results(out: Path) -> list[dict[str, Any]]:
@@ -287,25 +293,13 @@ def chosen(stand: Stand, policy: str, budget: float, seed: int) -> list[str]:
     """The uids that a policy takes."""
     if policy == ALL:
         return [row["id"] for row in stand.pool]
-    if policy == ORACLE:
-        return oracle(stand.pool, round(budget * len(stand.pool)), seed)
+    if policy in ORACLES:
+        return ORACLES[policy](stand.pool, round(budget * len(stand.pool)), seed)
     given = {"budget": f"{budget:.0%}", "seed": seed, "threads": 1, **POLICIES[policy]}
     config = validated(ChoiceConfig, given, source=policy)
     with database(config.memory, config.threads) as connection:
         choose(connection, open_scores(stand.scores), config)
         return list(chosen_uids(connection))
-
-
-def oracle(pool: list[dict[str, Any]], count: int, seed: int) -> list[str]:
-    """Right rows only, no repeats, the functions in parts as equal as there are rows: with the truth in hand."""
-    rng = Random(f"oracle/{seed}")
-    kinds = {row["truth"] for row in pool} - set(JUNK)
-    rows = {name: [row["id"] for row in pool if row["truth"] == name] for name in sorted(kinds)}
-    taken: list[str] = []
-    for place, name in enumerate(sorted(rows, key=lambda kind: len(rows[kind]))):
-        part = min(len(rows[name]), (count - len(taken)) // (len(rows) - place))
-        taken += rng.sample(rows[name], part)
-    return taken
 
 
 def _encoded(trials: Trials | DeepTrials, path: Path, scratch: Path) -> tuple[list[str], list[Any]]:

@@ -9,7 +9,7 @@
 | phrased | clean, as many rows of each function: four phrasings of each question, of which the base knows one |
 | taught | four functions in forms that the model around a pretrained decoder does not know (taught.py), and junk |
 | mixed | three fifths of what it knows, two of what it does not, and junk |
-| phrased and dirty, turned | the same, each function two thirds as frequent as the one before, and a quarter of junk |
+| phrased and dirty, turned, anew | likewise, each function two thirds as frequent as the one before; junk |
 """
 
 import json
@@ -38,6 +38,7 @@ SEEING = {"recognition": 400, "grounding": 200, "counting": 40}
 SKEWED_JUNK = {"blind": 114, "repeats": 115, "wrong": 114}
 PHRASED = 300  # rows of each function
 DIRTY = dict(zip(FUNCTIONS, (400, 270, 180, 120), strict=True))
+ANEW = ("grounding", "counting", "ocr", "recognition")  # as frequent as those of DIRTY, in this order
 DIRTY_JUNK = {"blind": 120, "repeats": 80, "wrong": 120}
 TAUGHT = dict(zip(DIRTY, (80, 120, 180, 320), strict=True))
 TAUGHT_JUNK = {"blind": 80, "repeats": 60, "wrong": 80}
@@ -131,6 +132,11 @@ def write_phrased_dirty(out: Path, seed: int) -> None:
 def write_phrased_turned(out: Path, seed: int) -> None:
     """The same with reading as the most frequent function and recognising as the rarest."""
     _write_phrased_dirty(out, seed, dict(zip(DIRTY, reversed(DIRTY.values()), strict=True)))
+
+
+def write_phrased_anew(out: Path, seed: int) -> None:
+    """The same with grounding as the most frequent function and recognising as the rarest."""
+    _write_phrased_dirty(out, seed, dict(zip(ANEW, DIRTY.values(), strict=True)))
 
 
 def _write_phrased_dirty(out: Path, seed: int, counts: dict[str, int]) -> None:

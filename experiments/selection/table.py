@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-ALL, ORACLE, RANDOM, DEFAULT = "all rows", "oracle", "random", "balanced"
+ALL, RANDOM, DEFAULT = "all rows", "random", "balanced"
+ORACLE, WRONG_KEPT, NO_JUNK = TOLD = ("oracle", "oracle, wrong answers kept", "random, no junk")
+"""Policies that are told what rows are."""
 RESAMPLES = 2_000
 Interval = tuple[float, float, float]
 
@@ -17,7 +19,7 @@ def write_tables(out: Path, results: list[dict[str, Any]], settings: list[str], 
         cell
         for setting in settings
         for budget in sorted({one["budget"] for one in results if one["setting"] == setting}, reverse=True)
-        for policy in (ALL, ORACLE, *policies)
+        for policy in (ALL, *policies)
         if (cell := cell_of(results, setting, policy, budget)) is not None
     ]
     (out / "select.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
@@ -50,7 +52,7 @@ def cell_of(results: list[dict[str, Any]], setting: str, policy: str, budget: fl
     if full:
         whole = float(np.mean([_right(one).mean() for one in full.values()]))
         cell["of_all"] = cell["accuracy"] / whole if whole else None
-        cell["cost"] = _cost(own, full, whole / max(cell["accuracy"], 1e-9), scored=policy not in (RANDOM, ALL, ORACLE))
+        cell["cost"] = _cost(own, full, whole / max(cell["accuracy"], 1e-9), scored=policy not in (RANDOM, ALL, *TOLD))
     return cell
 
 
