@@ -268,11 +268,11 @@ def stand_of(out: Path, name: str) -> Stand:
     trials = Trials(vfl.load(base)) if BASES[setting.base].fused else DeepTrials(vfl.load(base, attention="eager"))
     uids, rows = _encoded(trials, folder / "pool.jsonl", out / "rows.arrow")
     _, questions = _encoded(trials, folder / "test.jsonl", out / "rows.arrow")
-    asked = [row["truth"] for row in _lines(folder / "test.jsonl")]
+    asked = [row["truth"] for row in lines_of(folder / "test.jsonl")]
     right = trials.right(questions)  # adapters are zero
     before = sum(right) / len(right)
     seconds = float((scores / "seconds").read_text())
-    pool = _lines(folder / "pool.jsonl")
+    pool = lines_of(folder / "pool.jsonl")
     return Stand(scores, pool, trials, dict(zip(uids, rows, strict=True)), questions, asked, before, seconds)
 
 
@@ -308,7 +308,7 @@ def _encoded(trials: Trials | DeepTrials, path: Path, scratch: Path) -> tuple[li
     return [row.uid for row in samples], trials.encode([conversation(one) for one in stored])
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
