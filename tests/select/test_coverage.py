@@ -1,9 +1,10 @@
 """What a subset keeps of the data's answers is told, and a lost answer is named."""
 
+import pytest
 from fake_scores import row, write_scores
 
 from vfl.io.config import validated
-from vfl.select.choose.coverage import coverage, lost_answers
+from vfl.select.choose.coverage import coverage, little_answered, lost_answers
 from vfl.select.choose.filtering import ChoiceConfig, choose
 from vfl.select.shards.score_folder import database, open_scores
 
@@ -38,3 +39,15 @@ def test_nothing_is_said_where_nothing_is_lost(tmp_path):
     assert not lost
     assert sum(one["chosen"] for one in found["answers"]) == found["chosen"] == 100
     assert [one["text"] for one in found["openings"]] == ["what is there"]
+
+
+@pytest.mark.parametrize(("solved", "tokens", "told"), [(0.2, 4, True), (0.5, 4, False), (0.2, 60, False)])
+def test_a_base_that_answers_little_is_named(tmp_path, solved, tokens, told):
+    """Long answers are right as a whole with no model, and say nothing of what it knows."""
+    rows = [row(n, solved=n < 100 * solved, answer_tokens=tokens) for n in range(100)] + [row(100, kind="text")]
+    folder = write_scores(tmp_path / "s", rows)
+    with database("1GB", 1) as connection:
+        choose(connection, open_scores(folder), validated(ChoiceConfig, {"budget": "50%"}, source="test"))
+        said = little_answered(connection)
+    assert bool(said) == told
+    assert all("answers 20 % of the rows with short answers" in one for one in said)

@@ -33,7 +33,7 @@ from vfl.io.json_files import write_json
 from vfl.io.run_folder import RunFolder, write_settings
 from vfl.io.versions import versions
 from vfl.select.choose.counts import counts_of
-from vfl.select.choose.coverage import coverage, lost_answers
+from vfl.select.choose.coverage import coverage, little_answered, lost_answers
 from vfl.select.choose.filtering import Choice, ChoiceConfig, choose, chosen_rows, chosen_uids
 from vfl.select.shards.data_files import check_unchanged
 from vfl.select.shards.score_folder import MANIFEST, ScoreFolder, database, open_scores
@@ -98,6 +98,9 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
             if info:
                 write_json(out / DATASET_INFO, info)
             covered = coverage(connection)
+            notes = choice.notes + lost_answers(connection, covered)
+            if config.policy == "balanced":
+                notes += little_answered(connection)
             manifest = {
                 "kind": "vfl subset",
                 "files": files,
@@ -105,7 +108,7 @@ def _filtered(config: FilterConfig) -> dict[str, Any]:
                 "budget": {"given": config.budget, "limit": choice.limit, "spent": choice.spent, "unit": choice.unit},
                 "scored": choice.scored,
                 "left_out": {"duplicates": choice.duplicates, "alike": choice.alike},
-                "notes": choice.notes + lost_answers(connection, covered) + (copies.notes if copies else []),
+                "notes": notes + (copies.notes if copies else []),
                 "counts": counts_of(connection),
                 "coverage": covered,
                 **balance_of(choice),
