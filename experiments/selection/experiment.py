@@ -102,7 +102,7 @@ class Setting:
 
 
 SETTINGS = {
-    # these judge
+    # these judge; phrased, turned and taught set what the image speaks against, which mixed and phrased, anew judge
     "reading": Setting(write_reading, "reading", 2, "third-worn"),
     "phrased, turned": Setting(write_phrased_turned, "phrased-turned", 2, "third-less-worn"),
     "seeing, twin": Setting(write_seeing, "seeing", 1, "twin-worn"),
@@ -193,6 +193,7 @@ def plan() -> Iterator[Run]:
     yield from (
         (setting, name, b, seed) for seed in more for b in (0.2, *BUDGETS) for setting in JUDGING for name in PAIR
     )
+    yield from ((setting, name, 0.2, seed) for seed in more for setting in ANEW for name in PAIR)
     yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in JUDGING)
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in LITERATURE)
     yield from (

@@ -98,6 +98,27 @@ def test_what_is_named_as_a_remedy_fits():
     assert not fitting.remedies
 
 
+def test_what_training_refuses_is_neither_estimated_nor_named():
+    short = {"tokens": "after_image", "whole_every": 0}
+    with pytest.raises(InputError, match="leave checkpointing out"):
+        cost("train", backward=short, checkpointing=True)
+    with pytest.raises(InputError, match="not for ZeRO-3"):
+        cost("train", backward="after_image", spread=True, gpus=8)
+    (each,) = estimate(seven(work="train", gpu="l4", gpus=8, backward=short), estimates.shape())
+    assert not each.fits
+    assert not any("checkpointing" in remedy or "zero3" in remedy for remedy in each.remedies)
+
+
+@pytest.mark.parametrize(
+    ("changed", "checkpointed", "plain"),
+    [({"train_layers": "14-27"}, 0.69, 0.77), ({"backward": "after_image"}, 0.62, 0.74)],
+)
+def test_the_shares_of_a_step_that_the_page_names(changed, checkpointed, plain):
+    for share, checkpointing in ((checkpointed, True), (plain, False)):
+        whole, part = (cost("train", checkpointing=checkpointing, **more).operations()[0] for more in ({}, changed))
+        assert part / whole == pytest.approx(share, abs=0.005)
+
+
 def test_every_metric_has_its_passes():
     assert FORWARDS.keys() == known_metrics().keys()
 

@@ -2,7 +2,7 @@
 
 from fake_scores import row, write_scores
 
-from experiments.selection.found import taken
+from experiments.selection.found import found
 
 
 def test_by_the_loss_alone_and_by_the_image_as_well(tmp_path):
@@ -12,4 +12,6 @@ def test_by_the_loss_alone_and_by_the_image_as_well(tmp_path):
     rows = [row(n, loss=0.1, answer="yes") for n in range(60)] + [row(n, **half_read) for n in range(60, 120)]
     rows[3] = row(3, answer="yes", uid="unlikely", **unlikely)
     rows[70] = row(70, uid="against", no_image_accuracy=0.2, **against)
-    assert taken(write_scores(tmp_path / "s", rows)) == [{"unlikely"}, {"unlikely", "against"}]
+    answered, signs = found(write_scores(tmp_path / "s", rows))
+    assert answered == 0.5
+    assert signs == [{"unlikely"}, {"unlikely", "against"}]

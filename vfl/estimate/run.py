@@ -11,7 +11,7 @@ from vfl.estimate.cost import Cost
 from vfl.estimate.locating import locating
 from vfl.estimate.measuring import measuring
 from vfl.estimate.scoring import scoring
-from vfl.estimate.training import training
+from vfl.estimate.training import never_whole, training
 from vfl.models.families import family_of
 from vfl.models.shape import Shape, shape_of
 from vfl.train.export.meta_model import meta_model
@@ -99,7 +99,7 @@ def _remedies(config: EstimateConfig, shape: Shape, work: Work, card: Card) -> I
 
 def _changes(config: EstimateConfig, shape: Shape, work: Work) -> Iterator[tuple[str, dict[str, object]]]:
     """What a person may change, the cheapest first; the settings' names are those of the command that does the work."""
-    if work == "train" and not config.checkpointing:
+    if work == "train" and not config.checkpointing and not never_whole(config):
         yield "checkpointing: on", {"checkpointing": True}
     if work in ("train", "score") and (config.batch or 2) > 1:
         key = "trainer.per_device_train_batch_size=1" if work == "train" else "batch: 1"
@@ -110,7 +110,7 @@ def _changes(config: EstimateConfig, shape: Shape, work: Work) -> Iterator[tuple
             yield f"max_pixels: {pixels}", {"max_pixels": pixels}
     if config.quantize is None:
         yield "quantize: 4bit", {"quantize": "4bit"}
-    if config.gpus > 1 and not config.spread:
+    if config.gpus > 1 and not config.spread and not (work == "train" and config.backward is not None):
         yield ("deepspeed=zero3" if work == "train" else "device_map: auto"), {"spread": True}
     if work == "train" and config.train_layers is None:
         upper = tuple(range(shape.num_layers // 2, shape.num_layers))

@@ -22,8 +22,9 @@ def training(config: EstimateConfig, shape: Shape) -> Cost:
     """Train on rows once, or for so many steps.
 
     Raises:
-        InputError: for layers that the model does not have.
+        InputError: for layers that the model does not have, or settings that `vfl train` refuses together.
     """
+    _check_backward(config)
     prompt, batch = prompt_of(config, shape, "train"), config.batch or BATCH
     layers = trained_layers(config, shape)
     steps = config.steps or math.ceil(config.data_rows / config.rows_a_step)
@@ -74,6 +75,23 @@ def decoder_operations(config: EstimateConfig, shape: Shape, prompt: Prompt) -> 
     every = config.backward.whole_every
     whole = 1 / every if every else 0.0
     return whole * step(0) + (1 - whole) * step(prompt.shared)
+
+
+def never_whole(config: EstimateConfig) -> bool:
+    """Whether no step's backward pass goes through the image's tokens."""
+    return config.backward is not None and not config.backward.whole_every
+
+
+def _check_backward(config: EstimateConfig) -> None:
+    if config.checkpointing and never_whole(config):
+        raise InputError(
+            "backward: after_image with whole_every: 0 recomputes no layer, so checkpointing does nothing there: leave "
+            "checkpointing out, or set whole_every"
+        )
+    if config.spread and config.backward is not None:
+        raise InputError(
+            "backward: after_image is not for ZeRO-3, which spread means in training: leave one of them out"
+        )
 
 
 def _said_of_backward(config: EstimateConfig) -> list[str]:
@@ -139,7 +157,7 @@ def activation_bytes(config: EstimateConfig, shape: Shape, tokens: int, logits: 
 
 def _memory(config: EstimateConfig, shape: Shape, prompt: Prompt, batch: int) -> dict[str, float]:
     tokens, constant = batch * (prompt.length + prompt.answer), 0
-    if config.backward is not None and not config.backward.whole_every:
+    if never_whole(config):
         constant = batch * prompt.shared
     adapter, share = adapter_parameters(config, shape), config.gpus if config.spread else 1
     return {

@@ -29,8 +29,12 @@ MOST, MOST_AGAINST = 0.15, 0.25
 """Shares of a cluster that may be suspects by either sign: where more stand out, what stands out is no mistake."""
 
 
-def find_suspects(connection: Any, view: str = "classed") -> int:
-    """From `profiled` a table `suspect(position)`; how many there are."""
+def find_suspects(connection: Any, against: float = AGAINST) -> int:
+    """From `classed` and `profiled` a table `suspect(position)`; how many there are.
+
+    Args:
+        against: nats a token by which the image makes an answer less likely.
+    """
     connection.execute(f"""
         CREATE OR REPLACE TABLE suspect AS
         WITH losses AS (
@@ -38,7 +42,7 @@ def find_suspects(connection: Any, view: str = "classed") -> int:
                 coalesce(no_image_logprob_drop, 0)::DOUBLE AS helped,
                 coalesce(accuracy - no_image_accuracy, 0) AS gained, CASE
                 WHEN count(*) OVER (PARTITION BY cluster, answer) >= {FEW} THEN answer ELSE {text("")} END AS answer
-            FROM {view} JOIN profiled USING (position) WHERE isfinite(loss)),
+            FROM classed JOIN profiled USING (position) WHERE isfinite(loss)),
         wide AS (
             SELECT cluster, median(loss) AS middle, avg(solved) AS known,
                 median(helped) > 0 AND avg(gained) >= {GAIN} AS helpful
@@ -49,7 +53,7 @@ def find_suspects(connection: Any, view: str = "classed") -> int:
         middles AS (
             SELECT position, cluster, losses.answer, loss, coalesce(narrow.middle, wide.middle) AS middle,
                 coalesce(narrow.known, wide.known) AS known,
-                helpful AND helped < -{AGAINST} AND loss - wide.middle > {LEAST} AS against
+                helpful AND helped < -{against} AND loss - wide.middle > {LEAST} AS against
             FROM losses JOIN wide USING (cluster) LEFT JOIN narrow USING (cluster, answer)),
         deviations AS (
             SELECT cluster, answer, 1.4826 * median(abs(loss - middle)) + 0.05 AS deviation
