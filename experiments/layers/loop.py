@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import get_scheduler
 
 from vfl.data import Message
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import decoder_inputs, on_device
 from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 from vfl.train.arguments import DEFAULTS
@@ -84,9 +84,9 @@ def encode_conversations(
     for start in range(0, len(conversations), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         batch = encoder.encode(conversations[part], None if prompts is None else prompts[part])
-        states, positions = entering(vlm, batch.inputs)
+        states, positions = entering(vlm, on_device(vlm, batch.inputs))
         ids = batch.inputs["input_ids"]
-        labels = ids.masked_fill(~batch.answers, -100)
+        labels = ids.masked_fill(~batch.answers, -100).to(vlm.device)
         starts = starts_of(ids, batch.answers, vlm.parts.image_token_id).tolist()
         for n, length in enumerate(batch.lengths.tolist()):
             row = Row(states[n, :length].clone(), positions[:, n, :length].T.clone(), labels[n, :length].clone())
@@ -119,7 +119,7 @@ def reading(vlm: VLM, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     positions = pad_sequence([row.positions for row in rows], batch_first=True).permute(2, 0, 1)
     positions = positions[0] if len(positions) == 1 else positions
     labels = pad_sequence([row.labels for row in rows], batch_first=True, padding_value=-100)
-    mask = pad_sequence([torch.ones(len(row.labels), dtype=torch.long) for row in rows], batch_first=True)
+    mask = pad_sequence([torch.ones_like(row.labels) for row in rows], batch_first=True)
     hidden = vlm.parts.decoder(
         inputs_embeds=states, position_ids=positions, attention_mask=mask, use_cache=False
     ).last_hidden_state
@@ -133,7 +133,7 @@ def loss_of(vlm: VLM, rows: Sequence[Row], beta: float = 0.0) -> torch.Tensor:
     anchors = [row for row in rows if row.base is not None]
     if not anchors:
         return cross_entropy(vlm.parts.head(hidden[answers]).float(), following[answers])
-    held = answers & torch.tensor([row.base is not None for row in rows])[:, None]
+    held = answers & torch.tensor([row.base is not None for row in rows], device=answers.device)[:, None]
     learned = answers & ~held
     loss = cross_entropy(vlm.parts.head(hidden[learned]).float(), following[learned], reduction="sum")
     base = torch.cat([row.base for row in anchors if row.base is not None])
@@ -203,7 +203,8 @@ def fit(
                 if freezing is not None:
                     around.enter_context(freezing.at(step, model))
                 if shortened is not None:
-                    around.enter_context(shortened.at(step, torch.tensor([row.start for row in some])))
+                    starts = torch.tensor([row.start for row in some], device=vlm.device)
+                    around.enter_context(shortened.at(step, starts))
                 of_step = loss(vlm, some)
                 of_step.backward()
             torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], 1.0)

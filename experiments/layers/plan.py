@@ -37,6 +37,7 @@ CHOSEN = (SHARE, 3.0, True)  # by `best_kept`
 AUTO = "thin, alpha kept"  # `layers: auto` as it is
 SPARED = 3  # of so many steps, all but one have a backward pass that ends at the image
 FEW = ("gradient", "half", "protect", "random 0")
+FEWER = ("upper, alpha kept", "function, alpha kept", "gradient", "random 0")  # a pretrained decoder's layers
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
 
@@ -173,18 +174,18 @@ def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:
 
     One rate for every arm, that of the model's own training: nothing is chosen on this model.
     """
-    few = ("upper, alpha kept", "function, alpha kept")
     for seed in range(seeds):
         for task in ALL_TASKS:
             yield Run(model, task, "full", RATES[0], seed, SHARE)
             yield Run(model, task, AUTO, RATES[0], seed, *CHOSEN)
-            yield Run(model, task, AUTO, RATES[0], seed, *CHOSEN, whole_every=SPARED)
-            if task == ALL_TASKS[0]:
-                yield from (Run(model, task, arm, RATES[0], seed, *CHOSEN) for arm in few)
-        yield from (
-            Run(model, task, arm, RATES[0], seed, *CHOSEN) for task in ALL_TASKS for arm in (*few, "full", "thin")
-        )
-        yield from (Run(model, task, AUTO, RATES[0], seed, *CHOSEN, whole_every=0) for task in ALL_TASKS)
+    some = range(min(seeds, 3))
+    for seed in some:  # is it the layers, or the way the old is kept? and what a shorter backward pass costs
+        for task in ALL_TASKS:
+            yield from (Run(model, task, arm, RATES[0], seed, *CHOSEN) for arm in ("full", *FEWER))
+            yield from (Run(model, task, AUTO, RATES[0], seed, *CHOSEN, whole_every=every) for every in (SPARED, 0))
+    for seed in some:  # few layers may want a higher rate
+        yield from (Run(model, task, arm, RATES[1], seed, *CHOSEN) for task in ALL_TASKS for arm in FEWER)
+    yield from (Run(model, task, "thin", RATES[0], seed, *CHOSEN) for seed in some for task in ALL_TASKS)
 
 
 def best_beta(results: list[dict[str, Any]]) -> float | None:

@@ -16,7 +16,8 @@ Stages, in this order, each finished before the next:
 3. the arms that matter with replay, one seed; then the rest of the screen; then both with further seeds.
 
 Each run is a line of results.jsonl. An interrupted experiment goes on where it stopped; `experiments.layers.report`
-makes the tables from whatever is there.
+makes the tables from whatever is there. Processes side by side take other tasks (`--task`), each with an `--out` of its
+own; their results, one after the other, are those of one process.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.layers.arms import SCORED_ARMS, Arm, arm_of
+from experiments.layers.arms import KEPT, SCORED_ARMS, Arm, arm_of
 from experiments.layers.bed import Bed, bed_of
 from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
 from experiments.layers.plan import (
@@ -95,6 +96,8 @@ def main() -> None:
     stage.add_argument("--kept", action="store_true", help="ways to keep old skills; into the same file")
     stage.add_argument("--pretrained", action="store_true", help="few steps, on a model around a pretrained decoder")
     stage.add_argument("--confirm", action="store_true", help="the best of these on what chose nothing")
+    parser.add_argument("--task", action="append", choices=list(TASKS), help="these alone; may be given several times")
+    parser.add_argument("--steps", type=int, help="of a run, instead of the stage's own; into results-STEPS.jsonl")
     parser.add_argument("--until", type=int, help="so many runs, then it stops")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
@@ -103,7 +106,7 @@ def main() -> None:
     weights = folder or (None if name == "planted" else name)
     fmap = FunctionMap.load(options.map)
     long = options.long or options.judge or options.anchors or options.kept or options.confirm
-    steps = PRETRAINED_STEPS if options.pretrained else LONG_STEPS if long else STEPS
+    steps = options.steps or (PRETRAINED_STEPS if options.pretrained else LONG_STEPS if long else STEPS)
     path = options.out / ("results.jsonl" if steps == STEPS else f"results-{steps}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -123,13 +126,13 @@ def main() -> None:
             plan = planned_pretrained(name, options.seeds)
         if options.anchors:
             plan = planned_anchors(name, best_beta(results), options.seeds)
-        left = [run for run in plan if run.key() not in done]
+        left = [run for run in plan if run.key() not in done and (options.task is None or run.task in options.task)]
         if options.dry or not left or trained == options.until:
             print(f"{len(done)} runs done, {len(left)} left; rate {rate}")
             return
         run = left[0]
         bed = bed_of(name, run.task, weights, options.out, beds)
-        scores = bed.scores(name, run.task) if run.arm in SCORED_ARMS else {}
+        scores = bed.scores(name, run.task) if run.arm.removesuffix(KEPT) in SCORED_ARMS else {}
         arm = arm_of(run.arm, TASKS[run.task], scores, fmap, run.seed)
         before_key = f"{name} {run.task}"
         if before_key not in done:

@@ -1,14 +1,15 @@
 """Does selection by function layers keep what matters? On the embedded model, with the truth known.
 
     python -m experiments.selection.experiment --out runs/selection [--until MINUTES] [--table-only]
-        [--setting NAME ...] [--policy NAME ...]
+        [--setting NAME ...] [--policy NAME ...] [--seed N ...]
 
 1. Settings: a pool of known composition (pools.py) and a base with head-room (worn.py).
 2. `vfl select score`, once a setting.
 3. Runs: a policy chooses to a budget, LoRA is trained on what it chose (trials.py), held-out questions are asked.
 4. Tables: accuracy, and its difference from random with intervals over seeds and questions (table.py).
 
-Runs are made in the order that decides most. Interrupted, it goes on where it stopped.
+Runs are made in the order that decides most. Interrupted, it goes on where it stopped. Processes side by side take
+other seeds, each with an `--out` of its own; their results.jsonl, one after the other, are those of one process.
 """
 
 import argparse
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--setting", action="append", help="run these alone; may be given several times")
     parser.add_argument("--policy", action="append", help="run these alone; may be given several times")
     parser.add_argument("--first-seed", type=int, default=0, help="tables of the seeds from this one on")
+    parser.add_argument("--seed", action="append", type=int, help="run these alone; may be given several times")
     parser.add_argument("--table-only", action="store_true", help="write the tables of what is there")
     options = parser.parse_args()
     out: Path = options.out
@@ -170,7 +172,8 @@ def main() -> None:
     end = time.monotonic() + 60 * (options.until or 10**6)
     done = {(run["setting"], run["policy"], run["budget"], run["seed"]) for run in results(out)}
     settings, policies = options.setting or SETTINGS, options.policy or {ALL, *ORACLES, *POLICIES}
-    wanted = [run for run in dict.fromkeys(plan()) if run[0] in settings and run[1] in policies]
+    seeds = options.seed or range(MOST)
+    wanted = [run for run in dict.fromkeys(plan()) if run[0] in settings and run[1] in policies and run[3] in seeds]
     left = [] if options.table_only else [run for run in wanted if run not in done]
     for run in tqdm(left, desc="runs"):
         if time.monotonic() > end:
@@ -194,6 +197,21 @@ def plan() -> Iterator[Run]:
         (setting, name, b, seed) for seed in more for b in (0.2, *BUDGETS) for setting in JUDGING for name in PAIR
     )
     yield from ((setting, name, 0.2, seed) for seed in more for setting in ANEW for name in PAIR)
+    yield from (
+        (setting, name, b, seed)
+        for seed in range(MOST)
+        for b in (0.2, *BUDGETS)
+        for setting in PRETRAINED
+        for name in PAIR
+    )
+    yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for setting in PRETRAINED for name in ORACLES)
+    yield from (
+        (setting, name, 0.2, seed)
+        for seed in range(SEEDS)
+        for setting in PRETRAINED
+        for name in ("quota", *LITERATURE, *OTHERS)
+    )
+    yield from ((setting, ALL, 1.0, seed) for seed in range(SEEDS) for setting in PRETRAINED)
     yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in JUDGING)
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in LITERATURE)
     yield from (
@@ -264,9 +282,13 @@ def stand_of(out: Path, name: str) -> Stand:
     if not (scores / "seconds").exists():
         before = _children()
         _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", BASES[setting.base].map,
-             "--out", scores, "--set", "allow_other_model=true")  # fmt: skip
+             "--out", scores, "--set", "allow_other_model=true", "dtype=float32")  # fmt: skip
         (scores / "seconds").write_text(f"{_children() - before}")
-    trials = Trials(vfl.load(base)) if BASES[setting.base].fused else DeepTrials(vfl.load(base, attention="eager"))
+    trials: Trials | DeepTrials
+    if BASES[setting.base].fused:  # for small decoders, which a processor runs faster than a GPU starts their kernels
+        trials = Trials(vfl.load(base, device="cpu"))
+    else:
+        trials = DeepTrials(vfl.load(base, attention="eager", dtype="float32"))
     uids, rows = _encoded(trials, folder / "pool.jsonl", out / "rows.arrow")
     _, questions = _encoded(trials, folder / "test.jsonl", out / "rows.arrow")
     asked = [row["truth"] for row in lines_of(folder / "test.jsonl")]

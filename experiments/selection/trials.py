@@ -14,7 +14,7 @@ from transformers import get_scheduler
 
 from experiments.selection.fused import FusedLora
 from vfl.data import Message
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import decoder_inputs, on_device
 from vfl.models.conversation import encoder_of
 from vfl.models.vlm import VLM
 
@@ -95,9 +95,9 @@ class Trials:
         rows = []
         for start in range(0, len(conversations), BATCH):
             batch = self.encoder.encode(conversations[start : start + BATCH])
-            given = decoder_inputs(self.vlm, batch.inputs)
+            given = decoder_inputs(self.vlm, on_device(self.vlm, batch.inputs))
             cos, sin = self.lora.rotations(given["position_ids"])
-            labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100)
+            labels = batch.inputs["input_ids"].masked_fill(~batch.answers, -100).to(self.vlm.device)
             for n, length in enumerate(batch.lengths.tolist()):
                 parts = (given["inputs_embeds"][n], cos[n], sin[n], labels[n])
                 rows.append(Row(*(part[:length].clone() for part in parts)))

@@ -78,7 +78,8 @@ def own_texts(path: Path, language: str, tokenizer: PreTrainedTokenizerBase, see
 @torch.no_grad()
 def write_texts(language: str, tokenizer: PreTrainedTokenizerBase, begun: list[str], seed: int) -> OwnTexts:
     """Continue each beginning by sampling, up to TOKENS tokens in all."""
-    model = LlamaForCausalLM.from_pretrained(language, dtype=torch.float32).eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = LlamaForCausalLM.from_pretrained(language, dtype=torch.float32).eval().to(device)
     ids = torch.full((len(begun), TOKENS), tokenizer.pad_token_id)
     lengths = torch.zeros(len(begun), dtype=torch.long)
     hidden = torch.zeros(len(begun), TOKENS, model.config.hidden_size, dtype=torch.float16)
@@ -88,7 +89,7 @@ def write_texts(language: str, tokenizer: PreTrainedTokenizerBase, begun: list[s
         numbers = by_length[start : start + AT_ONCE]
         inputs = tokenizer(
             [begun[number] for number in numbers], return_tensors="pt", padding=True, padding_side="left"
-        )
+        ).to(device)
         output = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
@@ -102,8 +103,9 @@ def write_texts(language: str, tokenizer: PreTrainedTokenizerBase, begun: list[s
         for number, row, mask in zip(numbers, output, inputs["attention_mask"], strict=True):
             text = row[int((mask == 0).sum()) :]
             text = text[: _length(text, int(mask.sum()), tokenizer)]
-            ids[number, : len(text)], lengths[number] = text, len(text)
-            hidden[number, : len(text)] = model.model(input_ids=text[None]).last_hidden_state[0].half()
+            states = model.model(input_ids=text[None]).last_hidden_state[0].half()
+            ids[number, : len(text)], lengths[number] = text.cpu(), len(text)
+            hidden[number, : len(text)] = states.cpu()
     return OwnTexts(ids, lengths, hidden)
 
 
