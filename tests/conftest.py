@@ -42,7 +42,12 @@ _keep_files_in_memory()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All workers ask the same warm Python, and are forks of it themselves: what takes long is imported once."""
+    """All workers ask the same warm Python, and are forks of it themselves: what takes long is imported once.
+
+    A GPU is seen by the tests that are about one (`-m gpu`) alone: the others compare with numbers of the processor.
+    """
+    if "gpu" not in config.getoption("markexpr").replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if number := config.getoption("numprocesses", None):
         import warm
 

@@ -41,8 +41,28 @@ class _Operations(TorchDispatchMode):
             self._whole.add(function)
         result = function(*args, **kwargs)
         if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=result)
+            self.total += formula(*_as_counted(function, args), **kwargs, out_val=result)
         return result
+
+
+def _as_counted(function: Any, args: Any) -> Any:
+    """The arguments as PyTorch's formulas expect them.
+
+    Products without the type of their output; an attention with as many key-value heads as query heads: fused kernels
+    share them between query heads, and each of these still has products of its own.
+    """
+    name = function._overloadpacket.__name__
+    if "dtype" in function._overloadname:
+        return tuple(each for each in args if isinstance(each, torch.Tensor))
+    if "scaled_dot_product" not in name:
+        return args
+    first = 1 if name.endswith("_backward") else 0  # behind the output's gradient
+    heads = args[first].shape[1]
+    written = [
+        torch.empty((len(each), heads, *each.shape[2:]), device="meta", dtype=each.dtype)
+        for each in args[first + 1 : first + 3]
+    ]
+    return (*args[: first + 1], *written, *args[first + 3 :])
 
 
 class _Launches(TorchDispatchMode):

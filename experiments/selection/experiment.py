@@ -15,8 +15,6 @@ other seeds, each with an `--out` of its own; their results.jsonl, one after the
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from tqdm import tqdm
 
 import vfl
 from experiments.selection.deep_trials import DeepTrials
+from experiments.selection.easy import write_easy
 from experiments.selection.oracles import ORACLES
 from experiments.selection.pool import write_pool
 from experiments.selection.pools import (
@@ -44,6 +43,7 @@ from experiments.selection.pools import (
     write_taught,
     write_turned,
 )
+from experiments.selection.rounds import command, second_scores
 from experiments.selection.table import ALL, ORACLE, write_tables
 from experiments.selection.trials import Trials
 from experiments.selection.worn import wear
@@ -111,6 +111,7 @@ SETTINGS = {
     "taught, smol": Setting(write_taught, "taught", 1, "smol"),
     "mixed, smol": Setting(write_mixed, "mixed", 2, "smol"),
     "phrased, anew": Setting(write_phrased_anew, "phrased-anew", 3, "fourth-less-worn"),
+    "easy-VQA, smol": Setting(write_easy, "easy", 1, "smol"),
     # on these constants were set, or faults of the method found
     "turned": Setting(write_turned, "turned", 1, "other-worn"),
     "phrased and dirty": Setting(write_phrased_dirty, "phrased-dirty", 1, "other-less-worn"),
@@ -119,7 +120,8 @@ SETTINGS = {
     "phrased, less worn": Setting(write_phrased, "phrased", 0, "less-worn"),
     "even": Setting(write_even, "even", 0, "worn"),
 }
-JUDGING, PRETRAINED, ANEW, SEEN = tuple(SETTINGS)[:4], tuple(SETTINGS)[4:6], tuple(SETTINGS)[6:7], tuple(SETTINGS)[7:]
+JUDGING, PRETRAINED, ANEW = tuple(SETTINGS)[:4], tuple(SETTINGS)[4:6], tuple(SETTINGS)[6:7]
+PUBLIC, SEEN = tuple(SETTINGS)[7:8], tuple(SETTINGS)[8:]
 POLICIES: dict[str, dict[str, Any]] = {
     "balanced": {"policy": "balanced"},
     "quota": {"policy": "quota", "duplicates": "exact"},
@@ -137,6 +139,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "vig": {"policy": "vig"},
     "balanced, steps of all": {"policy": "balanced"},
     "random, steps of all": {"policy": "random"},
+    "balanced, second round": {"policy": "balanced"},
     "balanced, natural shares": {"policy": "balanced", "balance": {"level": 0, "least": 1}},
     "balanced, equal shares": {"policy": "balanced", "balance": {"level": 1, "least": 1}},
     "balanced, no spread": {"policy": "balanced", "balance": {"spread": False}},
@@ -148,7 +151,8 @@ FIRST = ("random", "balanced", ORACLE)
 PAIR = FIRST[:2]
 LITERATURE = ("coincide", "ccs", "prism", "semdedup", "vig")
 EQUAL_STEPS = tuple(name for name in POLICIES if name.endswith(", steps of all"))
-PARTS = tuple(name for name in POLICIES if name.startswith("balanced, ") and name not in EQUAL_STEPS)
+SECOND = tuple(name for name in POLICIES if name.endswith(", second round"))
+PARTS = tuple(name for name in POLICIES if name.startswith("balanced, ") and name not in (*EQUAL_STEPS, *SECOND))
 OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
 SEEDS, FEW, MOST = 5, 3, 19
 BUDGETS = (0.1, 0.4)  # beside 0.2
@@ -204,6 +208,12 @@ def plan() -> Iterator[Run]:
         for setting in PRETRAINED
         for name in PAIR
     )
+    yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for setting in PUBLIC for name in PAIR)
+    yield from ((setting, ALL, 1.0, 0) for setting in PUBLIC)
+    yield from (
+        (setting, name, b, seed) for seed in range(SEEDS) for b in BUDGETS for setting in PUBLIC for name in PAIR
+    )
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in PUBLIC for name in LITERATURE)
     yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for setting in PRETRAINED for name in ORACLES)
     yield from (
         (setting, name, 0.2, seed)
@@ -224,6 +234,8 @@ def plan() -> Iterator[Run]:
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in OTHERS)
     yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in SEEN)
     yield from ((setting, "quota", b, seed) for seed in range(SEEDS) for b in BUDGETS for setting in JUDGING)
+    weak = (*WEAK, *ANEW)
+    yield from ((setting, name, 0.2, seed) for seed in range(MOST) for setting in weak for name in SECOND)
     # what there is to win, and by what
     yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for setting in WEAK for name in ORACLES)
 
@@ -238,7 +250,12 @@ def made(out: Path, setting: str, policy: str, budget: float, seed: int) -> dict
     """One run: choose, train, ask."""
     stand = stand_of(out, setting)
     began = time.process_time()
-    uids = chosen(stand, policy, budget, seed)
+    scores = stand.scores
+    if policy in SECOND:
+        base = SETTINGS[setting].base
+        again = scores.with_name(f"{scores.name}-second")
+        scores = second_scores(scores, stand.data, base_of(out, base), BASES[base].map, again)
+    uids = chosen(stand, policy, budget, seed, scores)
     selected = time.process_time()
     epochs = len(stand.pool) / len(uids) if policy in EQUAL_STEPS else 1
     stand.trials.train([stand.rows[uid] for uid in uids], seed, round(epochs))
@@ -262,6 +279,7 @@ class Stand:
     """A setting made ready: scores, the pool's rows encoded, the questions."""
 
     scores: Path
+    data: Path
     pool: list[dict[str, Any]]
     trials: Trials | DeepTrials
     rows: dict[str, Any]
@@ -281,8 +299,8 @@ def stand_of(out: Path, name: str) -> Stand:
     scores = out / f"scores-{folder.name}-{setting.base}"
     if not (scores / "seconds").exists():
         before = _children()
-        _vfl("select", "score", folder / "pool.jsonl", "--model", base, "--map", BASES[setting.base].map,
-             "--out", scores, "--set", "allow_other_model=true", "dtype=float32")  # fmt: skip
+        command("select", "score", folder / "pool.jsonl", "--model", base, "--map", BASES[setting.base].map,
+                "--out", scores, "--dtype", "float32", "--allow-other-model")  # fmt: skip
         (scores / "seconds").write_text(f"{_children() - before}")
     trials: Trials | DeepTrials
     if BASES[setting.base].fused:  # for small decoders, which a processor runs faster than a GPU starts their kernels
@@ -296,7 +314,17 @@ def stand_of(out: Path, name: str) -> Stand:
     before = sum(right) / len(right)
     seconds = float((scores / "seconds").read_text())
     pool = lines_of(folder / "pool.jsonl")
-    return Stand(scores, pool, trials, dict(zip(uids, rows, strict=True)), questions, asked, before, seconds)
+    return Stand(
+        scores,
+        folder / "pool.jsonl",
+        pool,
+        trials,
+        dict(zip(uids, rows, strict=True)),
+        questions,
+        asked,
+        before,
+        seconds,
+    )
 
 
 def base_of(out: Path, name: str) -> Path | str | None:
@@ -312,8 +340,8 @@ def base_of(out: Path, name: str) -> Path | str | None:
     return folder
 
 
-def chosen(stand: Stand, policy: str, budget: float, seed: int) -> list[str]:
-    """The uids that a policy takes."""
+def chosen(stand: Stand, policy: str, budget: float, seed: int, scores: Path) -> list[str]:
+    """The uids that a policy takes by these scores."""
     if policy == ALL:
         return [row["id"] for row in stand.pool]
     if policy in ORACLES:
@@ -321,7 +349,7 @@ def chosen(stand: Stand, policy: str, budget: float, seed: int) -> list[str]:
     given = {"budget": f"{budget:.0%}", "seed": seed, "threads": 1, **POLICIES[policy]}
     config = validated(ChoiceConfig, given, source=policy)
     with database(config.memory, config.threads) as connection:
-        choose(connection, open_scores(stand.scores), config)
+        choose(connection, open_scores(scores), config)
         return list(chosen_uids(connection))
 
 
@@ -338,10 +366,6 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 def _children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _vfl(*arguments: object) -> None:
-    subprocess.run([Path(sys.executable).with_name("vfl"), *map(str, arguments)], check=True)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ def swept(vlm):
 @pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
 def test_cuda_equals_cpu(tiny_folder, family):
     on_cpu, on_cuda = (swept(vfl.load(tiny_folder(family), dtype="float64", device=d)) for d in ("cpu", "cuda"))
-    torch.testing.assert_close(on_cuda.logits, on_cpu.logits, rtol=0, atol=1e-9)
-    torch.testing.assert_close(on_cuda.answer_logprobs, on_cpu.answer_logprobs, rtol=0, atol=1e-9)
+    # Transformers works out rotations in float32 whatever the model's type.
+    torch.testing.assert_close(on_cuda.logits.cpu(), on_cpu.logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(on_cuda.answer_logprobs.cpu(), on_cpu.answer_logprobs, rtol=0, atol=1e-4)
     assert on_cuda.token_ids == on_cpu.token_ids
 
 
