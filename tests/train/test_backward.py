@@ -71,9 +71,17 @@ def gradients(model: nn.Module, inputs: dict[str, torch.Tensor]) -> Gradients:
 
 def untruncated(model: PeftModel, inputs: dict[str, torch.Tensor]) -> Gradients:
     """As Trainer and TRL do it: checkpointing everywhere, and inputs that require grad."""
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    checkpoint_everything(model)
     model.enable_input_require_grads()
     return gradients(model, inputs)
+
+
+def checkpoint_everything(model: PeftModel) -> None:
+    """Transformers' own checkpointing, under its name before and since 5.23."""
+    base = model.get_base_model()
+    word = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
+    switch_on = getattr(base, f"{word}_checkpointing_enable")
+    switch_on(**{f"{word}_checkpointing_kwargs": {"use_reentrant": False}})
 
 
 def largest_difference(ours: Gradients, expected: Gradients) -> float:
@@ -269,9 +277,28 @@ def test_hooks_that_would_undo_it_are_refused(tiny_folder: Folder) -> None:
         gradients(model, inputs)
 
 
+def test_layers_are_as_they_were_afterwards(tiny_folder: Folder) -> None:
+    model = adapted(tiny_folder("qwen2_5_vl"))
+    layers = discover(model.get_base_model()).layers
+    layers[-1].forward = own = layers[-1].forward  # as accelerate sets it
+    with truncate(model, checkpointing=True):
+        assert layers[-1].forward is not own
+    assert layers[-1].forward is own
+    assert not any("forward" in vars(layer) for layer in layers[:-1])
+
+
+def test_a_copy_of_a_checkpointed_model_runs_its_own_weights(tiny_folder: Folder) -> None:
+    model, inputs = adapted(tiny_folder("qwen2_5_vl")), inputs_of(tiny_folder("qwen2_5_vl"))
+    with truncate(model, checkpointing=True):
+        twin = deepcopy(model)
+        with torch.no_grad():
+            discover(twin.get_base_model()).layers[-1].input_layernorm.weight.zero_()
+        assert largest_difference(gradients(twin, inputs), gradients(model, inputs)) > 0.01
+
+
 def test_checkpointing_by_the_trainer_is_refused(tiny_folder: Folder) -> None:
     model = adapted(tiny_folder("llava"))
-    model.activation_checkpointing_enable()
+    checkpoint_everything(model)
     with pytest.raises(InputError, match="already on for the whole model"):
         truncate(model, checkpointing=True)
 

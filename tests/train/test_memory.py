@@ -234,6 +234,7 @@ def test_one_rank_that_needs_it_switches_it_on_for_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_allocator_is_asked_on_a_gpu() -> None:
     device = torch.device("cuda")
     weight = torch.ones(1024, 1024, device=device)

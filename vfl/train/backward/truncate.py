@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from vfl.models.discover import Parts, discover
 
 logger = logging.getLogger(__name__)
 
-FLAG, FUNCTION = "gradient_checkpointing", "_gradient_checkpointing_func"
+FLAG = "gradient_checkpointing"  # Transformers' own, of a module
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Truncation:
     layers: tuple[int, ...]
     below: tuple[str, ...]
     checkpointing: bool
-    handles: list[RemovableHandle] = field(default_factory=list, repr=False)
+    handles: list["RemovableHandle | _Checkpointing"] = field(default_factory=list, repr=False)
 
     @property
     def lowest(self) -> int:
@@ -104,11 +105,10 @@ def truncate(peft_model: PeftModel, checkpointing: bool, reentrant: bool = False
         )
     truncation = Truncation(len(parts.layers), layers, below, checkpointing)
     if checkpointing:
-        truncation.handles = _checkpoint(model, parts, reentrant)
+        truncation.handles.extend(_checkpoint(model, parts, reentrant))
     if not below:
         lowest = parts.layers[truncation.lowest]
-        # Before the checkpointing hooks, the reentrant one of which makes this input require grad.
-        truncation.handles.append(lowest.register_forward_pre_hook(_must_be_frozen(truncation.lowest), prepend=True))
+        truncation.handles.append(lowest.register_forward_pre_hook(_must_be_frozen(truncation.lowest)))
     logger.info("%s", truncation)
     return truncation
 
@@ -159,51 +159,55 @@ def _must_be_frozen(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     return check
 
 
-def _checkpoint(model: nn.Module, parts: Parts, reentrant: bool) -> list[RemovableHandle]:
-    """Hooks that checkpoint each call of a layer through which gradients pass, in the decoder and in the towers."""
+def _checkpoint(model: nn.Module, parts: Parts, reentrant: bool) -> list["_Checkpointing"]:
+    """Each call of a layer through which gradients pass is checkpointed, in the decoder and in the towers."""
     plain = {type(layer).__name__ for layer in parts.layers if not isinstance(layer, GradientCheckpointingLayer)}
     if plain:
         raise InputError(
             f"Decoder layers of class {', '.join(sorted(plain))} can't be checkpointed (they are no "
             "GradientCheckpointingLayer of Transformers). Set `checkpointing: off`."
         )
-    function = partial(checkpoint, use_reentrant=reentrant)
-    handles: list[RemovableHandle] = []
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            handles += _checkpoint_calls(module, function, reentrant)
-    return handles
-
-
-def _checkpoint_calls(layer: nn.Module, function: Callable[..., Any], reentrant: bool) -> list[RemovableHandle]:
-    """Transformers' own flag of a layer, up during its calls in a training step and down at all other times."""
-    before = {name: vars(layer)[name] for name in (FLAG, FUNCTION) if name in vars(layer)}
-
-    def raise_flag(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if kwargs.get("past_key_values") is not None:
-            return None  # after the image (vfl.train.backward.after_image): a checkpointed layer would drop its cache
-        reached = any(_requires_grad(value) for value in args)
-        # Asked at each call: a run may freeze layers on its way.
-        trained = reached or any(parameter.requires_grad for parameter in layer.parameters())
-        if not (module.training and torch.is_grad_enabled() and trained):
-            return None
-        setattr(module, FLAG, True)
-        setattr(module, FUNCTION, function)
-        if reached or not reentrant:
-            return None
-        # The reentrant kind sees a graph only through its inputs: without one these weights would get no gradient.
-        states, *rest = args
-        return (states.detach().requires_grad_(), *rest), kwargs
-
-    def lower_flag(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        for name in (FLAG, FUNCTION):
-            vars(module).pop(name, None)
-        vars(module).update(before)
-
     return [
-        layer.register_forward_pre_hook(raise_flag, with_kwargs=True),
-        layer.register_forward_hook(lower_flag, always_call=True),
+        _Checkpointing(module, reentrant)
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer)
     ]
+
+
+class _Checkpointing:
+    """A layer whose `forward` is checkpointed in a training step, until `remove()`.
+
+    Not by Transformers' own flag of a layer: before 5.23 it was read ahead of a module's hooks, and since then behind
+    them, so that no hook can raise it in time for both.
+    """
+
+    def __init__(self, layer: nn.Module, reentrant: bool) -> None:
+        self.layer = layer
+        self._before = {name: vars(layer)[name] for name in ("forward",) if name in vars(layer)}
+        plain = self._before.get("forward")
+
+        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            run = partial(plain or partial(type(module).forward, module), **kwargs)
+            if kwargs.get("past_key_values") is not None:
+                return run(*args)  # after the image (vfl.train.backward.after_image): it would lose its cache
+            reached = any(_requires_grad(value) for value in args)
+            # Asked at each call: a run may freeze layers on its way.
+            trained = reached or any(parameter.requires_grad for parameter in module.parameters())
+            if not (module.training and torch.is_grad_enabled() and trained):
+                return run(*args)
+            if reentrant and not reached:
+                # It sees a graph only through its inputs: without one these weights would get no gradient.
+                states, *rest = args
+                args = (states.detach().requires_grad_(), *rest)
+            return checkpoint(run, *args, use_reentrant=reentrant)
+
+        # A method, so that a copy of the layer runs the copy.
+        layer.forward = MethodType(forward, layer)
+
+    def remove(self) -> None:
+        """The layer as it was."""
+        del self.layer.forward
+        vars(self.layer).update(self._before)
 
 
 def _requires_grad(value: Any) -> bool:
