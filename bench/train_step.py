@@ -1,7 +1,7 @@
 """One training step: full-LoRA as TRL does it by default, and full-LoRA and LoRA in function layers with this package.
 
     python bench/train_step.py                      # Qwen2.5-VL-7B's shape at an eighth of the width: some minutes
-    python bench/train_step.py --device cuda --full-shape      # the true shape, random bfloat16 weights (untested)
+    python bench/train_step.py --full-shape --rows 0           # the true shape, random bfloat16 weights, on a GPU
     python bench/train_step.py --out results.json   # and write what was measured
 
 It needs `pip install '.[train]'`. Every arm is TRL's own SFTTrainer with TRL's own loss on the same frozen weights;
@@ -49,10 +49,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         steps = {arm.name: prepare(arm, base, shape, arguments.batch, Path(folder)) for arm in ARMS}
         measured = measure(steps, arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        measured["packing"] = measure_packing(
-            base, shape, Path(folder), arguments.rows, arguments.repeats, arguments.dtype, clock_of(arguments)
-        )
+    if arguments.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            measured["packing"] = measure_packing(
+                base, shape, Path(folder), arguments.rows, arguments.repeats, arguments.dtype, clock_of(arguments)
+            )
     measured["settings"] = settings(arguments, shape, steps[REFERENCE.name])
     print(table(measured))
     if arguments.out:
@@ -136,14 +137,14 @@ def parse() -> argparse.Namespace:
     """The flags; --full-shape brings its own device and dtype."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full-shape", action="store_true", help="width 3584 in bfloat16, on a GPU; untested")
+    size.add_argument("--full-shape", action="store_true", help="width 3584 in bfloat16, on a GPU")
     size.add_argument("--small", action="store_true", help="width 112 and 64 vision tokens: seconds, for a first look")
     parser.add_argument("--width", type=int, help="of the decoder (448); the rest follows as in the 7B model")
     parser.add_argument("--vision-tokens", type=int, help="a square number (576)")
     parser.add_argument("--question", type=int, help="words of the prompt (60)")
     parser.add_argument("--answer", type=int, help="words of the answer (60)")
     parser.add_argument("--batch", type=int, default=1, help="rows of the batch (1)")
-    parser.add_argument("--rows", type=int, default=24, help="short rows of the epoch that is packed (24)")
+    parser.add_argument("--rows", type=int, default=24, help="short rows of the epoch that is packed (24); 0: none")
     parser.add_argument("--device", help="default: the GPU with --full-shape, else the CPU")
     parser.add_argument("--dtype", choices=list(TOLERANCE), help="default: bfloat16 on a GPU, else float32")
     parser.add_argument("--cpu-time", action="store_true", help="processor time, where others use the cores, too")

@@ -8,6 +8,7 @@ Legend: B rows, T tokens of the longest row, W the model's width, P rotary posit
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -161,8 +162,9 @@ def adapted(vlm: VLM, config: LoraConfig, seed: int) -> Iterator[PeftModel]:
     try:
         yield model
     finally:
-        model.unload()
-        vlm.model.eval()
+        if not sys.is_finalizing():  # when Python ends, PEFT's progress bar waits for a thread that can't start
+            model.unload()
+            vlm.model.eval()
 
 
 def fit(

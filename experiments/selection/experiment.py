@@ -44,7 +44,7 @@ from experiments.selection.pools import (
     write_turned,
 )
 from experiments.selection.rounds import command, second_scores
-from experiments.selection.table import ALL, ORACLE, write_tables
+from experiments.selection.table import ALL, LONGER, ORACLE, write_tables
 from experiments.selection.trials import Trials
 from experiments.selection.worn import wear
 from vfl.data import Sample, read
@@ -150,11 +150,11 @@ POLICIES: dict[str, dict[str, Any]] = {
 FIRST = ("random", "balanced", ORACLE)
 PAIR = FIRST[:2]
 LITERATURE = ("coincide", "ccs", "prism", "semdedup", "vig")
-EQUAL_STEPS = tuple(name for name in POLICIES if name.endswith(", steps of all"))
+EQUAL_STEPS = tuple(name for name in POLICIES if name.endswith(LONGER))
 SECOND = tuple(name for name in POLICIES if name.endswith(", second round"))
 PARTS = tuple(name for name in POLICIES if name.startswith("balanced, ") and name not in (*EQUAL_STEPS, *SECOND))
 OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
-SEEDS, FEW, MOST = 5, 3, 19
+SEEDS, FEW, MOST, STEPPED = 5, 3, 19, 8
 BUDGETS = (0.1, 0.4)  # beside 0.2
 WEAK = ("phrased, turned", "taught, smol")  # whose base answers little
 Run = tuple[str, str, float, int]
@@ -225,12 +225,14 @@ def plan() -> Iterator[Run]:
     yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in JUDGING)
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in LITERATURE)
     yield from (
-        (setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in (*EQUAL_STEPS, *PARTS)
+        (setting, name, 0.2, seed) for seed in range(STEPPED) for setting in (*JUDGING, *ANEW) for name in EQUAL_STEPS
     )
+    yield from ((setting, ALL, 1.0, seed) for seed in (1, 2) for setting in (*JUDGING, *ANEW))
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in PARTS)
+    yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in PRETRAINED for name in EQUAL_STEPS)
     yield from ((setting, name, 0.2, seed) for seed in range(SEEDS) for setting in SEEN for name in FIRST)
     yield from ((setting, ALL, 1.0, 0) for setting in SEEN)
     yield from ((setting, name, b, seed) for seed in range(FEW) for b in BUDGETS for setting in SEEN for name in PAIR)
-    yield from ((setting, ALL, 1.0, seed) for seed in (1, 2) for setting in JUDGING)
     yield from ((setting, name, 0.2, seed) for seed in range(FEW) for setting in JUDGING for name in OTHERS)
     yield from ((setting, "quota", 0.2, seed) for seed in range(SEEDS) for setting in SEEN)
     yield from ((setting, "quota", b, seed) for seed in range(SEEDS) for b in BUDGETS for setting in JUDGING)

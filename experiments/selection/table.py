@@ -9,6 +9,8 @@ import numpy as np
 ALL, RANDOM, DEFAULT = "all rows", "random", "balanced"
 ORACLE, WRONG_KEPT, NO_JUNK = TOLD = ("oracle", "oracle, wrong answers kept", "random, no junk")
 """Policies that are told what rows are."""
+LONGER = ", steps of all"
+"""What policies are called whose rows are trained on for as many steps as all rows take."""
 RESAMPLES = 2_000
 Interval = tuple[float, float, float]
 
@@ -44,7 +46,8 @@ def cell_of(results: list[dict[str, Any]], setting: str, policy: str, budget: fl
         "accuracy": float(np.mean([_right(one).mean() for one in own.values()])),
         "functions": _functions(list(own.values())),
     }
-    for key, name in (("against_random", RANDOM), ("against_balanced", DEFAULT)):
+    steps = LONGER if policy.endswith(LONGER) else ""
+    for key, name in (("against_random", RANDOM + steps), ("against_balanced", DEFAULT + steps)):
         other = _runs(results, setting, name, budget)
         paired = sorted(own.keys() & other.keys())
         if paired and policy != name:
@@ -52,7 +55,9 @@ def cell_of(results: list[dict[str, Any]], setting: str, policy: str, budget: fl
     if full:
         whole = float(np.mean([_right(one).mean() for one in full.values()]))
         cell["of_all"] = cell["accuracy"] / whole if whole else None
-        cell["cost"] = _cost(own, full, whole / max(cell["accuracy"], 1e-9), scored=policy not in (RANDOM, ALL, *TOLD))
+        cell["cost"] = _cost(
+            own, full, whole / max(cell["accuracy"], 1e-9), scored=policy not in (RANDOM, RANDOM + LONGER, ALL, *TOLD)
+        )
     return cell
 
 
