@@ -55,9 +55,8 @@ def cell_of(results: list[dict[str, Any]], setting: str, policy: str, budget: fl
     if full:
         whole = float(np.mean([_right(one).mean() for one in full.values()]))
         cell["of_all"] = cell["accuracy"] / whole if whole else None
-        cell["cost"] = _cost(
-            own, full, whole / max(cell["accuracy"], 1e-9), scored=policy not in (RANDOM, RANDOM + LONGER, ALL, *TOLD)
-        )
+        free = policy in (RANDOM, RANDOM + LONGER, ALL, *TOLD)
+        cell["cost"] = _cost(own, full, whole / max(cell["accuracy"], 1e-9), scored=not free)
     return cell
 
 

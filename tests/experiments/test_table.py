@@ -38,3 +38,10 @@ def test_cells_pair_the_seeds_that_both_have():
     assert cell["of_all"] == 0.75
     assert cell["cost"] == (1 / 0.75) * 15 / 10
     assert cell_of(results, "s", "top", 0.2) is None
+
+
+def test_what_is_trained_longer_is_compared_with_what_is_trained_as_long():
+    right = {"balanced, steps of all": [1, 1, 1, 1], "random, steps of all": [1, 1, 1, 0], "random": [1, 0, 0, 0]}
+    results = [run(name, 0, answers) for name, answers in right.items()]
+    assert cell_of(results, "s", "balanced, steps of all", 0.2)["against_random"][0] == 0.25
+    assert "against_random" not in cell_of(results, "s", "random, steps of all", 0.2)
