@@ -45,3 +45,13 @@ def test_what_is_counted_is_pytorchs_count():
     with FlopCounterMode(display=False) as counter:
         step()
     assert BENCH["count_flops"](step)[1] == counter.get_total_flops() > 0
+
+
+def test_kernels_of_a_gpu_are_counted_by_what_they_compute():
+    """Fused attention whose query heads share keys, and products in another type, which PyTorch's formulas refuse."""
+    query, shared = (torch.empty(1, heads, 128, 64, device="meta", dtype=torch.bfloat16) for heads in (4, 2))
+    attention = torch.ops.aten._scaled_dot_product_flash_attention
+    counted = [BENCH["count_flops"](lambda keys=keys: attention(query, keys, keys))[1] for keys in (query, shared)]
+    assert counted == [2 * 2 * 4 * 128 * 128 * 64] * 2
+    left, right = (torch.empty(*shape, device="meta", dtype=torch.bfloat16) for shape in ((3, 5), (5, 7)))
+    assert BENCH["count_flops"](lambda: torch.mm(left, right, out_dtype=torch.float32))[1] == 2 * 3 * 5 * 7
