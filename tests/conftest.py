@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.mark.expression import Expression
 
 if TYPE_CHECKING:
     from vfl.models.vlm import VLM
@@ -46,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A GPU is seen by the tests that are about one (`-m gpu`) alone: the others compare with numbers of the processor.
     """
-    if "gpu" not in config.getoption("markexpr").replace("not gpu", ""):
+    asked = Expression.compile(config.getoption("markexpr") or "any")
+    if asked.evaluate(lambda name, **_: False) or not asked.evaluate(lambda name, **_: name == "gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if number := config.getoption("numprocesses", None):
         import warm

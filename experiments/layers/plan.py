@@ -172,7 +172,7 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
 def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:
     """A model around a pretrained decoder: the way to keep the old that was chosen elsewhere, in all and in few layers.
 
-    One rate for every arm, that of the model's own training: nothing is chosen on this model.
+    One rate for every arm, that of the model's own training, and a higher one for few layers: nothing is chosen on it.
     """
     for seed in range(seeds):
         for task in ALL_TASKS:

@@ -17,7 +17,8 @@ Stages, in this order, each finished before the next:
 
 Each run is a line of results.jsonl. An interrupted experiment goes on where it stopped; `experiments.layers.report`
 makes the tables from whatever is there. Processes side by side take other tasks (`--task`), each with an `--out` of its
-own; their results, one after the other, are those of one process.
+own; their results, one after the other, are those of one process. Not in stage 1, nor with `--anchors`: runs of some
+tasks decide there what is run on all.
 """
 
 import argparse
@@ -101,6 +102,10 @@ def main() -> None:
     parser.add_argument("--until", type=int, help="so many runs, then it stops")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
+    if options.task and not (options.pretrained or options.long or options.judge or options.kept or options.confirm):
+        parser.error(
+            "--task goes with --long, --judge, --kept, --confirm or --pretrained: the rate is chosen on all tasks"
+        )
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
     weights = folder or (None if name == "planted" else name)

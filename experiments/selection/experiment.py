@@ -44,7 +44,7 @@ from experiments.selection.pools import (
     write_turned,
 )
 from experiments.selection.rounds import command, second_scores
-from experiments.selection.table import ALL, LONGER, ORACLE, write_tables
+from experiments.selection.table import AGAIN, ALL, LONGER, ORACLE, write_tables
 from experiments.selection.trials import Trials
 from experiments.selection.worn import wear
 from vfl.data import Sample, read
@@ -151,7 +151,7 @@ FIRST = ("random", "balanced", ORACLE)
 PAIR = FIRST[:2]
 LITERATURE = ("coincide", "ccs", "prism", "semdedup", "vig")
 EQUAL_STEPS = tuple(name for name in POLICIES if name.endswith(LONGER))
-SECOND = tuple(name for name in POLICIES if name.endswith(", second round"))
+SECOND = tuple(name for name in POLICIES if name.endswith(AGAIN))
 PARTS = tuple(name for name in POLICIES if name.startswith("balanced, ") and name not in (*EQUAL_STEPS, *SECOND))
 OTHERS = ("top", "stratified-random", "length", "perplexity", "el2n", "no-image-gap")
 SEEDS, FEW, MOST, STEPPED = 5, 3, 19, 8

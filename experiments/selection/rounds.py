@@ -15,6 +15,7 @@ import yaml
 FIRST = "10%"
 # Those of trials.Settings.
 RECIPE = {
+    "dtype": "float32",
     "layers": "full",
     "lora": {"r": 16, "lora_alpha": 16},
     "trainer": {"learning_rate": 2e-3, "per_device_train_batch_size": 4, "num_train_epochs": 1, "save_steps": 1000},
@@ -43,7 +44,20 @@ def second_scores(first: Path, pool: Path, model: Path | str | None, fmap: Path,
     recipe.write_text(yaml.safe_dump({**RECIPE, "out": str(run), "data": data}), encoding="utf-8")
     command("train", recipe, *([] if model is None else [f"model={model}"]))
     command("merge", run / "adapter", "--out", merged, "--dtype", "float32")
-    command("select", "score", pool, "--model", merged, "--map", fmap, "--out", out, "--allow-other-model")
+    command(
+        "select",
+        "score",
+        pool,
+        "--model",
+        merged,
+        "--map",
+        fmap,
+        "--out",
+        out,
+        "--dtype",
+        "float32",
+        "--allow-other-model",
+    )
     return out
 
 

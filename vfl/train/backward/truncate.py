@@ -201,13 +201,14 @@ class _Checkpointing:
                 args = (states.detach().requires_grad_(), *rest)
             return checkpoint(run, *args, use_reentrant=reentrant)
 
-        # A method, so that a copy of the layer runs the copy.
-        layer.forward = MethodType(forward, layer)
+        # A method, so that a copy of the layer runs the copy (unless its `forward` had been replaced before).
+        self._own = layer.forward = MethodType(forward, layer)
 
     def remove(self) -> None:
-        """The layer as it was."""
-        del self.layer.forward
-        vars(self.layer).update(self._before)
+        """The layer as it was, unless something else has replaced its `forward` since."""
+        if vars(self.layer).get("forward") is self._own:
+            del self.layer.forward
+            vars(self.layer).update(self._before)
 
 
 def _requires_grad(value: Any) -> bool:
