@@ -1,4 +1,4 @@
-"""Does selection by function layers keep what matters? On the embedded model, with the truth known.
+"""Does selection by function layers keep what matters? On small models, with the truth known, and a pretrained decoder.
 
     python -m experiments.selection.experiment --out runs/selection [--until MINUTES] [--table-only]
         [--setting NAME ...] [--policy NAME ...] [--seed N ...]

@@ -183,8 +183,7 @@ class _Checkpointing:
 
     def __init__(self, layer: nn.Module, reentrant: bool) -> None:
         self.layer = layer
-        self._before = {name: vars(layer)[name] for name in ("forward",) if name in vars(layer)}
-        plain = self._before.get("forward")
+        self._before = plain = vars(layer).get("forward")  # as accelerate replaces it
 
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             run = partial(plain or partial(type(module).forward, module), **kwargs)
@@ -208,7 +207,8 @@ class _Checkpointing:
         """The layer as it was, unless something else has replaced its `forward` since."""
         if vars(self.layer).get("forward") is self._own:
             del self.layer.forward
-            vars(self.layer).update(self._before)
+            if self._before is not None:
+                self.layer.forward = self._before
 
 
 def _requires_grad(value: Any) -> bool:
