@@ -19,7 +19,8 @@ ATTENTION = tuple(name for name in ATTENTION_AND_MLP if name[0] in "qkvo")
 MLP = tuple(name for name in ATTENTION_AND_MLP if name not in ATTENTION)
 DATA_RULES = ("gradient", "fisher", "warmup", "similarity")
 KEPT = ", alpha kept"  # that of full LoRA, whatever the rank: LoRA's own rule (Hu et al. 2021, section 4.1)
-SCORED_ARMS = (*DATA_RULES, "half")
+SCORED_ARMS = (*DATA_RULES, "half", "soft")
+SLOWER = 0.1  # of the learning rate: `protect.scale` as it comes
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: F
         return _equal(everything, count)
     if name == "rank 8":
         return Arm(everything, RANK // 2)
+    if name == "soft":  # each layer's learning rate by its share of the gradient (arXiv 2602.12498)
+        gradient = scores["gradient"]
+        mean = sum(gradient) / total
+        return replace(_equal(everything, count), multipliers={n: gradient[n] / mean for n in everything})
     if name == "settled":
         return replace(_equal(everything, count), freeze=FreezeConfig())
     if name == "attention":
@@ -86,10 +91,12 @@ def arm_of(name: str, task: Task, scores: Mapping[str, Sequence[float]], fmap: F
         return _equal(tuple(reading), count)
     if name == "reversed":
         return _equal(tuple(layer for layer in everything if layer not in reading), count)
-    if name == "protect":
+    if name in ("protect", "slower"):
         if everyone:
             return None
         others = fmap.layers_of([other for other in FUNCTIONS if other not in task.functions])
+        if name == "slower":
+            return replace(_equal(everything, count), multipliers=dict.fromkeys(others, SLOWER))
         return _equal(tuple(layer for layer in everything if layer not in others), count)
     raise ValueError(f"there is no arm {name!r}")
 

@@ -38,6 +38,12 @@ AUTO = "thin, alpha kept"  # `layers: auto` as it is
 SPARED = 3  # of so many steps, all but one have a backward pass that ends at the image
 FEW = ("gradient", "half", "protect", "random 0")
 FEWER = ("upper, alpha kept", "function, alpha kept", "gradient", "random 0")  # a pretrained decoder's layers
+# Every other rule, as `auto` is trained: its rate, its way to keep the old, full LoRA's alpha.
+RULES = tuple(f"{name}, alpha kept" for name in (
+    "slower", "soft", "gradient", "attention", "mlp", "uniform", "random 0", "warmup", "fisher", "similarity", "upper",
+    "function", "protect",
+))  # fmt: skip
+RULED_ON = ("cells", "poster", "counts", "dark")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
 
@@ -167,6 +173,19 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
     for every in (SPARED, 0):  # the backward pass ends at the image, but for one step in so many
         for seed in range(seeds):
             yield from (Run(model, task, AUTO, RATES[0], seed, *CHOSEN, whole_every=every) for task in judged)
+
+
+def planned_finish(model: str, seeds: int) -> Iterator[Run]:
+    """The two finalists on every task, and beside `auto` every other rule trained as it is, at two rates.
+
+    No rate is chosen: both are shown.
+    """
+    for seed in range(seeds):
+        for task in ALL_TASKS:
+            yield Run(model, task, AUTO, RATES[0], seed, *CHOSEN)
+            yield Run(model, task, "full", RATES[1], seed, SHARE)
+    for rate in RATES:
+        yield from (Run(model, task, arm, rate, 0, *CHOSEN) for arm in RULES for task in RULED_ON)
 
 
 def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:

@@ -45,6 +45,7 @@ from experiments.layers.plan import (
     planned,
     planned_anchors,
     planned_confirmed,
+    planned_finish,
     planned_judged,
     planned_kept,
     planned_long,
@@ -97,20 +98,22 @@ def main() -> None:
     stage.add_argument("--kept", action="store_true", help="ways to keep old skills; into the same file")
     stage.add_argument("--pretrained", action="store_true", help="few steps, on a model around a pretrained decoder")
     stage.add_argument("--confirm", action="store_true", help="the best of these on what chose nothing")
+    stage.add_argument("--finish", action="store_true", help="the two finalists by seeds, and every other rule as auto")
     parser.add_argument("--task", action="append", choices=list(TASKS), help="these alone; may be given several times")
     parser.add_argument("--steps", type=int, help="of a run, instead of the stage's own; into results-STEPS.jsonl")
     parser.add_argument("--until", type=int, help="so many runs, then it stops")
     parser.add_argument("--dry", action="store_true", help="only say what is left")
     options = parser.parse_args()
-    if options.task and not (options.pretrained or options.long or options.judge or options.kept or options.confirm):
+    long = options.long or options.judge or options.anchors or options.kept or options.confirm or options.finish
+    if options.task and (options.anchors or not (options.pretrained or long)):
         parser.error(
-            "--task goes with --long, --judge, --kept, --confirm or --pretrained: the rate is chosen on all tasks"
+            "--task goes with --long, --judge, --kept, --confirm, --finish or --pretrained: "
+            "the rate is chosen on all tasks"
         )
     logging.basicConfig(level=logging.WARNING)
     name, _, folder = options.model.partition("=")
     weights = folder or (None if name == "planted" else name)
     fmap = FunctionMap.load(options.map)
-    long = options.long or options.judge or options.anchors or options.kept or options.confirm
     steps = options.steps or (PRETRAINED_STEPS if options.pretrained else LONG_STEPS if long else STEPS)
     path = options.out / ("results.jsonl" if steps == STEPS else f"results-{steps}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +130,8 @@ def main() -> None:
             plan = planned_kept(name)
         if options.confirm:
             plan = planned_confirmed(name, options.seeds)
+        if options.finish:
+            plan = planned_finish(name, options.seeds)
         if options.pretrained:
             plan = planned_pretrained(name, options.seeds)
         if options.anchors:

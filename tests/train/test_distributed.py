@@ -208,9 +208,10 @@ def test_two_ranks_go_on_where_they_were_stopped(qwen, data_of, tmp_path):
     trainer = SPLIT | {"save_steps": 1}
     lora = {"r": 4, "lora_alpha": 4, "lora_dropout": 0.2}
     recipes = []
-    for name, zero in (("ddp", None), ("zero2", "zero2"), ("zero3", "zero3")):
+    for name, zero in (("ddp", None), ("fsdp", None), ("zero2", "zero2"), ("zero3", "zero3")):
+        how = {"fsdp": True} if name == "fsdp" else {"deepspeed": zero}
         values = trained.settings(
-            qwen, data_of(*MIXED), tmp_path / name, deepspeed=zero, trainer=trainer, lora=lora, checkpointing="on"
+            qwen, data_of(*MIXED), tmp_path / name, **how, trainer=trainer, lora=lora, checkpointing="on"
         )
         recipes.append(trained.write_recipe(tmp_path / f"{name}.yaml", values))
     script = [str(Path(ranked.__file__)), *map(str, recipes)]

@@ -44,8 +44,8 @@ OURS = {
     "gradient_checkpointing_kwargs": "checkpointing",
     "activation_checkpointing": "checkpointing",
     "activation_checkpointing_kwargs": "checkpointing",
-    "fsdp": "deepspeed",
-    "fsdp_config": "deepspeed",
+    "fsdp": "fsdp",
+    "fsdp_config": "fsdp",
     "eval_strategy": "evaluation.every",
     "eval_steps": "evaluation.every",
     "do_eval": "evaluation",
@@ -139,6 +139,11 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
     }
     if recipe.method == "grpo":
         grpo.check_rounds(values)
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise InputError(
+            "accelerate was told to use its FSDP (ACCELERATE_USE_FSDP), which spreads the adapter as well: launch "
+            "without it, and set fsdp: true of the recipe instead, or deepspeed."
+        )
     if recipe.deepspeed:
         # With it, accelerate would quietly take plain data parallelism instead (use_cpu says what is needed).
         os.environ.pop("ACCELERATE_USE_CPU", None)

@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from vfl.train.backward.after_image import Shortened
 from vfl.train.choose_layers import LayerDecision, decide
 from vfl.train.export.meta_model import identify_model
 from vfl.train.field_values import checked
+from vfl.train.fsdp import check_fsdp, spread
 from vfl.train.layers.choice import chosen_layers
 from vfl.train.layers.freeze import Freezing, check_freezing
 from vfl.train.layers.learning_rates import own_rates
@@ -106,6 +108,8 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if args.process_index == 0:
         warn_of_unused(recipe.data)
     stage = _zero_stage(args)
+    if recipe.fsdp:
+        check_fsdp(recipe, args.world_size)
     if recipe.packing:
         check_packing(recipe, args, stage)
     short = recipe.backward is not None
@@ -128,7 +132,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         revision=recipe.revision,
         **_limits(recipe),
         trust_remote_code=recipe.trust_remote_code,
-        place=stage != 3,  # DeepSpeed places its partitions itself; a step is tried on whole weights
+        place=stage != 3 and not recipe.fsdp,  # what spreads the weights places their parts itself
     )
     vlm = describe(model, processor, model_id=name, chat_template=template)
     if recipe.adapter is not None and (
@@ -145,7 +149,9 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     if choice.rule == "auto":
         options = thinned(options, DEFAULTS["r"], choice.share)
     if choice.by_data:
-        _check_rule(recipe, identity, options, vlm, stage)
+        _check_rule(
+            recipe, identity, options, vlm, spread_by="ZeRO-3" if stage == 3 else "fsdp" if recipe.fsdp else None
+        )
     else:  # before the data is read: a wrong choice is said at once
         layers = spared(chosen_layers(choice, identity, fmap), protection)
         _check_freeze(recipe, layers, vlm)
@@ -191,6 +197,7 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
             train_dataset=prepared.rows,
             peft_config=lora if recipe.adapter is None else None,
             **of_method(recipe, encoder, processor, show_always=mixed, starts=short),
+            **({"spread": partial(_spread, vlm)} if recipe.fsdp else {}),
         )
     except (ValueError, NotImplementedError, ImportError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -223,6 +230,10 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
     return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, packs, decision, protection, heldout)
 
 
+def _spread(vlm: VLM, model: Any, device: torch.device) -> None:
+    spread(model, vlm.parts.decoder, vlm.layers, device)
+
+
 def _limits(recipe: Recipe) -> dict[str, int | None]:
     return {"min_pixels": recipe.min_pixels, "max_pixels": recipe.max_pixels}
 
@@ -232,14 +243,14 @@ def _check_freeze(recipe: Recipe, layers: list[int], vlm: VLM) -> None:
         check_freezing(recipe.freeze, layers, vlm.num_layers)
 
 
-def _check_rule(recipe: Recipe, model: ModelId, options: dict[str, Any], vlm: VLM, stage: int) -> None:
+def _check_rule(recipe: Recipe, model: ModelId, options: dict[str, Any], vlm: VLM, *, spread_by: str | None) -> None:
     """What is wrong with a rule, before the data is read for it."""
     check_count(recipe.layers.number(model.num_layers), model.num_layers)
     build_lora(vlm.model, range(model.num_layers), options, recipe.also_adapt)
-    if stage == 3:
+    if spread_by is not None:
         raise InputError(
-            f"layers.rule {recipe.layers.rule} scores whole layers, and under ZeRO-3 they are spread over the ranks. "
-            "Score them with `vfl layers` first and write the list, or use deepspeed: zero2."
+            f"layers.rule {recipe.layers.rule} scores whole layers, and under {spread_by} they are spread over the "
+            "ranks. Score them with `vfl layers` first and write the list, or use deepspeed: zero2."
         )
 
 

@@ -66,7 +66,7 @@ def preflight_of(
     sampled = _sampled(recipe, parts) if recipe.method == "grpo" else None
     audit = audit_first_batch(recipe, parts) if sampled is None else None
     choice, memory, seconds, short = _probe(recipe, parts, sampled)
-    launch = launch_facts(trainer.args, len(parts.prepared.rows), len(parts.packs or ()))
+    launch = launch_facts(trainer.args, len(parts.prepared.rows), len(parts.packs or ()), fsdp=recipe.fsdp)
     lengths = length_histogram(
         parts.prepared.text, parts.prepared.image, recipe.data.max_length, parts.prepared.rows["where"]
     )

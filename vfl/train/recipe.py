@@ -63,6 +63,9 @@ class Recipe(Strict):
     )
     trainer: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = Field(default=None, description="zero2, zero2-offload, zero3, zero3-offload, or a file")
+    fsdp: bool = Field(
+        default=False, description="PyTorch's FSDP2 spreads the layers' frozen weights over the processes"
+    )
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
     packing: bool = Field(
         default=False,
@@ -218,6 +221,12 @@ class Recipe(Strict):
         replay = self.data.replay.share if self.data.replay else 0.0
         if (share := replay + self.protect.anchors.share) >= 1:  # type: ignore[union-attr]
             raise ValueError(f"data.replay.share and protect.anchors.share are {share:g} together: no row is new then")
+        return self
+
+    @model_validator(mode="after")
+    def _is_spread_one_way(self) -> Self:
+        if self.fsdp and self.deepspeed is not None:
+            raise ValueError(f"fsdp and deepspeed: {self.deepspeed} both spread the weights: leave one of the two out")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """TRL's trainers with whole checkpoints and adapters that are gathered before they are saved."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -54,6 +54,9 @@ def _gathered(parameters: list[torch.nn.Parameter]) -> Any:
 class _Adapted(WholeCheckpoints, FiniteSteps):
     """What all trainers share.
 
+    Args:
+        spread: puts model and device together where every process keeps a part of the weights (`fsdp.spread`).
+
     Attributes:
         rates: learning rates of weights that have one of their own, by name; set before training.
         freezing: which layers are frozen in later steps, and from which on; set before training.
@@ -63,6 +66,15 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
     rates: Mapping[str, float] = MappingProxyType({})
     freezing: Freezing | None = None
     shortened: Shortened | None = None
+
+    def __init__(self, *args: Any, spread: Callable[[Any, torch.device], None] | None = None, **kwargs: Any) -> None:
+        self._spread = spread  # before the model is moved
+        super().__init__(*args, **kwargs)
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        """As Trainer does, or in pieces."""
+        move = self._spread or super()._move_model_to_device  # type: ignore[misc]
+        move(model, device)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As TRL's, with a backward pass that ends at the image in the steps that are to."""

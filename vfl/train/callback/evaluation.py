@@ -13,6 +13,7 @@ without.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from vfl.probes.asking import cut_warning
 from vfl.probes.pair import Pair
 from vfl.train.callback.metrics_log import MetricsLog
 from vfl.train.callback.tracking import log_accuracies, log_metrics, numbers_of
+from vfl.train.fsdp import fits_whole, is_spread, whole
 from vfl.train.report.log import read_log
 
 logger = logging.getLogger(__name__)
@@ -46,8 +48,9 @@ METRICS = "metrics.jsonl"
 class EvaluationCallback(TrainerCallback):
     """Evaluates a model at step 0, every so many steps, whenever the trainer evaluates, and at the end.
 
-    With several processes each answers its share of the items; under ZeRO-3, where all must take part in every
-    forward, each answers all of them. Metrics are measured by every process, and the first one writes.
+    With several processes each answers its share of the items, under FSDP2 on weights that are put together for it.
+    Where they don't fit, and under ZeRO-3, all must take part in every forward, and each answers all items. Metrics
+    are measured by every process, and the first one writes.
 
     Args:
         vlm: the model that is trained, from `vfl.load` or `vfl.wrap`, before or after PEFT has put an adapter on it.
@@ -99,6 +102,7 @@ class EvaluationCallback(TrainerCallback):
         self._sending = False
         self.metrics_log = MetricsLog(out / METRICS)
         self._evaluator: Evaluator | None = None
+        self._alone = True  # whether this process can run the model without the others
         self._first: list[Answered] | None = None
         self._last: list[Answered] = []
         self._measured_at: int | None = None
@@ -108,10 +112,13 @@ class EvaluationCallback(TrainerCallback):
 
         Metrics, and evaluations that the trainer's own arguments ask for, are left out.
         """
-        sample = Evaluator(self.vlm, self.items[: self.batch], batch=self.batch, keep_bytes=0)
-        start = time.perf_counter()
-        sample.answer()
-        seconds = (time.perf_counter() - start) * len(self.items) / len(sample.items)
+        self._alone = self._can_be_alone()
+        with self._at_hand():
+            sample = Evaluator(self.vlm, self.items[: self.batch], batch=self.batch, keep_bytes=0)
+            start = time.perf_counter()
+            sample.answer()
+            took = time.perf_counter() - start
+        seconds = took * len(self.items) / len(sample.items)
         at = {steps} | ({0} if self.at_start else set())
         if self.every is not None:
             at |= set(range(self.every, steps + 1, self.every))
@@ -135,8 +142,10 @@ class EvaluationCallback(TrainerCallback):
             )
         # An adapter may have replaced the head since the parts were found.
         self.vlm.parts = replace(discover(self.vlm.model), softcap=self.vlm.parts.softcap)
-        share = self.items if is_deepspeed_zero3_enabled() else self.items[args.process_index :: args.world_size]
-        self._evaluator = Evaluator(self.vlm, share, batch=self.batch) if share else None
+        self._alone = self._can_be_alone()
+        share = self.items[args.process_index :: args.world_size] if self._alone else self.items
+        with self._at_hand():  # it tries how the model pads
+            self._evaluator = Evaluator(self.vlm, share, batch=self.batch) if share else None
         self._first, self._last, self._measured_at = None, [], None
         if state.is_world_process_zero:
             self.metrics_log.start(state.global_step)
@@ -181,12 +190,22 @@ class EvaluationCallback(TrainerCallback):
         if state.is_world_process_zero:
             self._conclude(state.global_step)
 
+    def _can_be_alone(self) -> bool:
+        """Whether a process can run the model without the others; all of them ask."""
+        if is_spread(self.vlm.layers):
+            return fits_whole(self.vlm.layers, self.vlm.device)
+        return not is_deepspeed_zero3_enabled()
+
+    def _at_hand(self) -> AbstractContextManager[None]:
+        """The weights as this process needs them to answer."""
+        return whole(self.vlm.layers) if self._alone else nullcontext()
+
     def _measure(self, args: TrainingArguments, state: TrainerState) -> None:
         step, shown = state.global_step, state.is_world_process_zero and not args.disable_tqdm
-        with untouched(self.vlm):
+        with self._at_hand(), untouched(self.vlm):
             mine = self._evaluator.answer(progress=shown) if self._evaluator else []
             results = measure_named(self.vlm, self.metrics, self.metric_pairs) if self.metrics else {}
-        everyones = mine if is_deepspeed_zero3_enabled() else gather_object(mine)
+        everyones = gather_object(mine) if self._alone else mine
         by_id = {answered.id: answered for answered in everyones}
         self._keep(step, [by_id[item.id] for item in self.items])
         if state.is_world_process_zero:

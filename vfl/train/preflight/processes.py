@@ -48,6 +48,7 @@ class LaunchFacts(BaseModel):
     local_world_size: int
     backend: str | None  # of torch.distributed; None in one process
     zero: ZeroFacts | None
+    fsdp: bool = False  # the layers' frozen weights are spread over the processes
     device: str
     devices: tuple[Device, ...]  # of this machine
     mixed_precision: str  # no, bf16 or fp16
@@ -75,12 +76,14 @@ def launch_facts(
     rows: int,
     packs: int = 0,
     *,
+    fsdp: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> LaunchFacts:
     """The facts of this process's run over `rows` training rows, from its arguments and torch.distributed.
 
     Args:
         packs: sequences that the rows lie in, where they are packed.
+        fsdp: whether the recipe asks for it.
         environment: what torchrun and its like set (LOCAL_WORLD_SIZE).
     """
     device, world = args.device, args.world_size  # `device` sets up torch.distributed: ask it first
@@ -101,6 +104,7 @@ def launch_facts(
         local_world_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
         backend=torch.distributed.get_backend() if distributed else None,
         zero=zero,
+        fsdp=fsdp,
         device=str(device),
         devices=_devices(device),
         mixed_precision=args.mixed_precision,

@@ -135,6 +135,8 @@ def processes_text(launch: LaunchFacts) -> str:
         text = "one process"
     else:
         text = f"{launch.world_size} processes ({launch.local_world_size} on this machine), {launch.backend}"
+    if launch.fsdp:
+        return f"{text}, the layers' frozen weights spread over them (FSDP2)"
     if launch.zero is None:
         return text
     zero = launch.zero

@@ -1,0 +1,116 @@
+"""Two ranks with FSDP2 train what one process does, on rows with and without images, and hold half of the weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import ranked
+import spread_ranks
+import trained
+import warm
+
+from vfl.errors import InputError
+from vfl.train.fsdp import check_fsdp
+from vfl.train.recipe import read_recipe
+
+pytestmark = pytest.mark.long
+
+# Batches of both ranks with and without images, and of one rank only.
+MIXED = ("image", "text", "text", "turns", "text", "image", "text", "text", "images", "image", "text", "text")
+PAIRS = ("pair",) * 8
+WHOLE = {"per_device_train_batch_size": 4, "max_steps": 3, "max_grad_norm": 1.0, **trained.STEADY}
+SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def asked(data_of):
+    """What is evaluated at the start and the end: three questions, two of which are one rank's."""
+    rows = data_of("image", "text", "image")
+    return {"data": {"own": {"path": str(rows), "max_new_tokens": 2}}, "batch": 2}
+
+
+@pytest.fixture(scope="module")
+def ranks(qwen, data_of, asked, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fsdp")
+    mixed, pairs = data_of(*MIXED), data_of(*PAIRS)
+    runs = {
+        "sft": (mixed, {"checkpointing": "on", "evaluation": asked}),
+        "dpo": (pairs, {"method": "dpo", "checkpointing": "auto"}),
+    }
+    recipes = []
+    for name, (data, changed) in runs.items():
+        values = trained.settings(qwen, data, folder / name, trainer=SPLIT, fsdp=True, **changed)
+        recipes.append(str(trained.write_recipe(folder / f"{name}.yaml", values)))
+    done = warm.ranks([str(Path(ranked.__file__)), *recipes], trained.environment())
+    assert [rank.returncode for rank in done] == [0, 0], "\n".join(rank.stderr[-6000:] for rank in done)
+    codes = [json.loads((folder / f"ranks.{rank}.json").read_text()) for rank in range(2)]
+    return folder, codes, "\n".join(rank.stderr for rank in done)
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("sft", MIXED), ("dpo", PAIRS)])
+def test_two_ranks_train_and_answer_what_one_process_does(ranks, qwen, data_of, asked, run, name, kinds, tmp_path):
+    folder, codes, errors = ranks
+    assert [code[name] for code in codes] == [0, 0], errors[-6000:]
+    evaluation = asked if name == "sft" else {}
+    run(qwen, data_of(*kinds), tmp_path / "run", trainer=WHOLE, method=name, evaluation=evaluation)
+    assert trained.difference(trained.weights(tmp_path / "run"), trained.weights(folder / name)) < trained.ROUNDING
+    launch = json.loads((folder / name / "preflight.json").read_text())["launch"]
+    assert [launch["fsdp"], launch["zero"], launch["world_size"]] == [True, None, 2]
+    for path in sorted((tmp_path / "run" / "answers").glob("step-*.jsonl")):
+        assert path.read_text() == (folder / name / "answers" / path.name).read_text()
+
+
+SPREAD = ("qwen2_5_vl", "qwen3_vl_moe", "llava", "gemma3", "gemma4", "internvl", "smolvlm")
+
+
+def test_a_family_in_pieces_says_what_it_said_whole(tiny_folder):
+    """To rounding in float64: in pieces, put together for one rank alone, and in pieces again."""
+    folders = [tiny_folder(name) for name in SPREAD]
+    done = warm.ranks([str(Path(spread_ranks.__file__)), *map(str, folders)], trained.environment())
+    assert [rank.returncode for rank in done] == [0, 0], "\n".join(rank.stderr[-6000:] for rank in done)
+    for rank in range(2):
+        found = json.loads((folders[0].parent / f"spread.{rank}.json").read_text())
+        assert len(found) == len(SPREAD)
+        for name, numbers in found.items():
+            assert 0.4 < numbers["held"] < 0.6, name
+            assert numbers["held after"] == numbers["held"], name
+            assert numbers["known"], name
+            assert numbers["says"], name
+            for how in ("apart", "together", "again"):
+                assert numbers[how] < 1e-9, (name, how)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "fsdp spreads the weights over several processes, and this is one"),
+        ({"deepspeed": "zero2"}, "fsdp and deepspeed: zero2 both spread the weights"),
+    ],
+)
+def test_one_process_has_nothing_to_spread(qwen, data_of, run, changed, said, tmp_path):
+    rows = data_of("image", "text")
+    with pytest.raises(InputError, match=said):
+        run(qwen, rows, tmp_path / "run", **{"fsdp": True, **changed})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"method": "grpo"}, "method: grpo"),
+        ({"quantize": "4bit"}, "quantize"),
+        ({"packing": True, "data": {"train": "rows.json", "max_length": 64}}, "packing"),
+        ({"backward": "after_image"}, "backward: after_image"),
+        ({"adapter": "run/adapter"}, "adapter"),
+    ],
+)
+def test_what_does_not_go_with_it_is_named(changed, named):
+    values = {"model": "m", "out": "run", "layers": [1], "data": {"train": "rows.json"}, "fsdp": True, **changed}
+    with pytest.raises(InputError, match=f"fsdp can't be had here: {named} "):
+        check_fsdp(read_recipe(values), world_size=2)
+
+
+def test_accelerates_own_is_refused(qwen, data_of, run, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="accelerate was told to use its FSDP"):
+        run(qwen, data_of("image", "text"), tmp_path / "run")
