@@ -351,7 +351,7 @@ def fork_runs() -> None:
             os.environ.update(env)
             code = 1
             with suppress(BaseException):  # nor has a full disk room for what would be printed
-                code = vfl.train.launch.main(words[3:])
+                code = vfl.train.launch.main(words[words.index("vfl.train.launch") + 1 :])
                 sys.stdout.flush()
             os._exit(code)
         return SimpleNamespace(returncode=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

@@ -16,7 +16,8 @@ from torch.distributed.tensor import DTensor
 import vfl
 from vfl.launching.ranks import leave
 from vfl.train.adapter.lora import build_lora
-from vfl.train.fsdp import fits_whole, is_spread, spread, whole
+from vfl.train.fsdp import is_spread, spread, whole
+from vfl.train.whole_weights import fits_whole
 
 # Modules that every family has.
 OPTIONS = {"r": 2, "init_lora_weights": False, "target_modules": ["q_proj", "o_proj"]}
@@ -58,7 +59,7 @@ def compared(folder: Path, rank: int) -> dict[str, float]:
         "again": float((again - before).abs().max()),
         "held after": after / total,
         "says": float(torch.equal(said, says)),
-        "known": float(is_spread(vlm.layers) and fits_whole(vlm.layers, vlm.device)),
+        "known": float(is_spread(vlm.layers) and fits_whole(model.parameters(), vlm.device)),
     }
 
 

@@ -168,7 +168,8 @@ def check_stage(out, stage):
 
 @pytest.mark.parametrize("name", ["ddp-freeze", "zero3-freeze"])
 def test_what_two_ranks_answer_is_what_the_model_answers(ranks, qwen, data_of, asked, mixture, run, name, tmp_path):
-    """They train the same, too, with layers that freeze on the way, and of two sets."""
+    """They train the same, too, with layers that freeze on the way, and of two sets; each rank answers its share."""
+    assert ("evaluation: the weights are put together" in ranks[2]) is any("zero3" in each for each in ranks[1][0])
     more = {"data": mixture} if name == "ddp-freeze" else {}
     run(qwen, data_of(*IMAGES), tmp_path / "run", trainer=WHOLE, evaluation=asked, freeze=FREEZE, **more)
     check_weights(ranks, name, trained.weights(tmp_path / "run"))

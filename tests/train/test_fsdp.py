@@ -24,9 +24,10 @@ SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps
 
 @pytest.fixture(scope="module")
 def asked(data_of):
-    """What is evaluated at the start and the end: three questions, two of which are one rank's."""
+    """What is evaluated at the start and the end: five questions, three of which are one rank's, and three metrics."""
     rows = data_of("image", "text", "image")
-    return {"data": {"own": {"path": str(rows), "max_new_tokens": 2}}, "batch": 2}
+    probes = {"probes": "micro", "functions": ["counting"], "pairs": 1, "metrics": ["cosine", "drop", "swap"]}
+    return {"data": {"own": {"path": str(rows), "max_new_tokens": 2}}, "batch": 2, **probes}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,12 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
     return folder, codes, "\n".join(rank.stderr for rank in done)
 
 
+def measured(out):
+    """The metrics of each evaluation, as they are logged."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["name"], row["result"]) for row in rows if row["kind"] == "metric"]
+
+
 @pytest.mark.parametrize(("name", "kinds"), [("sft", MIXED), ("dpo", PAIRS)])
 def test_two_ranks_train_and_answer_what_one_process_does(ranks, qwen, data_of, asked, run, name, kinds, tmp_path):
     folder, codes, errors = ranks
@@ -54,6 +61,9 @@ def test_two_ranks_train_and_answer_what_one_process_does(ranks, qwen, data_of, 
     evaluation = asked if name == "sft" else {}
     run(qwen, data_of(*kinds), tmp_path / "run", trainer=WHOLE, method=name, evaluation=evaluation)
     assert trained.difference(trained.weights(tmp_path / "run"), trained.weights(folder / name)) < trained.ROUNDING
+    if evaluation:
+        assert len(measured(folder / name)) == 2 * 3
+        assert measured(folder / name)[:3] == measured(tmp_path / "run")[:3], "before training, number for number"
     launch = json.loads((folder / name / "preflight.json").read_text())["launch"]
     assert [launch["fsdp"], launch["zero"], launch["world_size"]] == [True, None, 2]
     for path in sorted((tmp_path / "run" / "answers").glob("step-*.jsonl")):

@@ -15,7 +15,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from vfl.engine.memory import USABLE, free_bytes
 from vfl.errors import InputError
 from vfl.train.recipe import Recipe
 
@@ -72,15 +71,6 @@ def spread(model: nn.Module, decoder: nn.Module, layers: nn.ModuleList, device: 
 def is_spread(layers: Iterable[nn.Module]) -> bool:
     """Whether `spread` was here."""
     return any(isinstance(layer, FSDPModule) for layer in layers)
-
-
-def fits_whole(layers: Iterable[nn.Module], device: torch.device) -> bool:
-    """Whether every rank has room for what the others hold of the layers; every rank must ask."""
-    pieces = [p for layer in layers for p in layer.parameters() if isinstance(p, DTensor)]
-    others = sum((p.numel() - p.to_local().numel()) * p.element_size() for p in pieces)
-    room = torch.tensor(int(others < USABLE * free_bytes(device)), device=device)
-    torch.distributed.all_reduce(room, op=torch.distributed.ReduceOp.MIN)
-    return bool(room)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from vfl.errors import InputError
 from vfl.io.disk import try_to_write
 from vfl.io.progress import progress_bar
 from vfl.io.run_folder import SETTINGS, RunFolder
+from vfl.launching import bound
 from vfl.train.arms.devices import places, visible_devices
 from vfl.train.arms.plan import ArmRun, Study
 from vfl.train.checkpoints import checkpoints
@@ -112,7 +113,8 @@ def _train(run: ArmRun, launcher: Sequence[str], environment: dict[str, str]) ->
     started = (run.folder / SETTINGS).exists()
     going_on = started and bool(checkpoints(run.folder / CHECKPOINTS))
     flag = ["--resume"] if going_on else ["--overwrite"]
-    command = [*start, "vfl.train.launch", str(run.recipe), *flag]
+    # A study that is killed does not leave its runs training.
+    command = [sys.executable, bound.__file__, str(os.getpid()), *start, "vfl.train.launch", str(run.recipe), *flag]
     began = time.time()
     with (run.folder / LOG).open("a", encoding="utf-8") as log:
         code = subprocess.run(

@@ -38,19 +38,22 @@ from vfl.probes.asking import cut_warning
 from vfl.probes.pair import Pair
 from vfl.train.callback.metrics_log import MetricsLog
 from vfl.train.callback.tracking import log_accuracies, log_metrics, numbers_of
-from vfl.train.fsdp import fits_whole, is_spread, whole
+from vfl.train.fsdp import is_spread, whole
 from vfl.train.report.log import read_log
+from vfl.train.whole_weights import fits_whole
 
 logger = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
+_ALONE = "the weights are put together for it, and each process answers its share"
+_TOGETHER = "the weights don't fit together on one device, so all processes answer everything, step by step"
 
 
 class EvaluationCallback(TrainerCallback):
     """Evaluates a model at step 0, every so many steps, whenever the trainer evaluates, and at the end.
 
-    With several processes each answers its share of the items, under FSDP2 on weights that are put together for it.
-    Where they don't fit, and under ZeRO-3, all must take part in every forward, and each answers all items. Metrics
-    are measured by every process, and the first one writes.
+    With several processes each answers its share of the items, under FSDP2 and ZeRO-3 on weights that are put together
+    for it. Where these don't fit, all must take part in every forward, and each answers all items. Metrics are dealt to
+    the processes in the same way, each to one. The first process writes.
 
     Args:
         vlm: the model that is trained, from `vfl.load` or `vfl.wrap`, before or after PEFT has put an adapter on it.
@@ -67,6 +70,7 @@ class EvaluationCallback(TrainerCallback):
         accuracies: the last accuracy of each group.
         send: takes what was measured to the trainer's loggers (`tracking.sender`); None outside of `vfl train`, where
             a callback does not know its trainer: wandb alone is told then.
+        whole: puts the weights together where ZeRO-3 spreads them (`whole_under_zero3`); None outside of `vfl train`.
 
     Raises:
         InputError: for no items, repeated ids, unknown metrics, or metrics without pairs.
@@ -99,6 +103,7 @@ class EvaluationCallback(TrainerCallback):
         self.settings = settings or {}
         self.accuracies: dict[str, float] = {}
         self.send: Callable[[dict[str, float]], None] | None = None
+        self.whole: Callable[[], AbstractContextManager[None]] | None = None
         self._sending = False
         self.metrics_log = MetricsLog(out / METRICS)
         self._evaluator: Evaluator | None = None
@@ -192,24 +197,31 @@ class EvaluationCallback(TrainerCallback):
 
     def _can_be_alone(self) -> bool:
         """Whether a process can run the model without the others; all of them ask."""
-        if is_spread(self.vlm.layers):
-            return fits_whole(self.vlm.layers, self.vlm.device)
+        if is_spread(self.vlm.layers) or self.whole is not None:
+            alone = fits_whole(self.vlm.model.parameters(), self.vlm.device)
+            logger.info("evaluation: %s", _ALONE if alone else _TOGETHER)
+            return alone
         return not is_deepspeed_zero3_enabled()
 
     def _at_hand(self) -> AbstractContextManager[None]:
         """The weights as this process needs them to answer."""
-        return whole(self.vlm.layers) if self._alone else nullcontext()
+        if not self._alone:
+            return nullcontext()
+        return whole(self.vlm.layers) if self.whole is None else self.whole()
 
     def _measure(self, args: TrainingArguments, state: TrainerState) -> None:
         step, shown = state.global_step, state.is_world_process_zero and not args.disable_tqdm
         with self._at_hand(), untouched(self.vlm):
             mine = self._evaluator.answer(progress=shown) if self._evaluator else []
-            results = measure_named(self.vlm, self.metrics, self.metric_pairs) if self.metrics else {}
+            names = self.metrics[args.process_index :: args.world_size] if self._alone else self.metrics
+            results = measure_named(self.vlm, names, self.metric_pairs) if names else {}
         everyones = gather_object(mine) if self._alone else mine
+        measured = gather_object(list(results.items())) if self._alone else list(results.items())
         by_id = {answered.id: answered for answered in everyones}
         self._keep(step, [by_id[item.id] for item in self.items])
         if state.is_world_process_zero:
-            self._write(args, state, results)
+            by_name = dict(measured)
+            self._write(args, state, {name: by_name[name] for name in self.metrics})
 
     def _keep(self, step: int, answered: list[Answered]) -> None:
         self._last, self._measured_at = answered, step

@@ -1,5 +1,7 @@
 """Everything that watches a run, added to its trainer in the order in which it has to be told."""
 
+from functools import partial
+
 from vfl.errors import InputError
 from vfl.train.assemble import Assembly
 from vfl.train.callback.best import BEST, BestStep, TakeBest
@@ -9,6 +11,7 @@ from vfl.train.callback.loss_log import LossLog
 from vfl.train.callback.step_time import StepTime
 from vfl.train.callback.tracking import sender
 from vfl.train.recipe import Recipe
+from vfl.train.whole_weights import whole_under_zero3
 
 
 def watch(recipe: Recipe, parts: Assembly, evaluation: EvaluationCallback | None) -> None:
@@ -53,6 +56,8 @@ def watch(recipe: Recipe, parts: Assembly, evaluation: EvaluationCallback | None
         trainer.add_callback(LossLog(recipe.out / METRICS))
     else:
         evaluation.send = send
+        if parts.zero_stage == 3:
+            evaluation.whole = partial(whole_under_zero3, trainer)
         trainer.add_callback(evaluation)
     if heldout is not None:
         trainer.add_callback(heldout)
