@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vfl.errors import InputError
+from vfl.io.hub import fetched
 from vfl.io.json_files import Versioned, write_text
 from vfl.io.layers import layer_list
 from vfl.io.notebook import html_table, percent, percent_interval
@@ -162,8 +163,17 @@ class FunctionMap(_Strict):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a map; InputError says in one line why a file is none."""
-        return MAP.read(cls, path)
+        """Read a map, of a file, a folder or an address on the hub; InputError says in one line why there is none."""
+        return MAP.read(cls, fetched(path))
+
+    @classmethod
+    def from_hub(cls, repo: str, revision: str | None = None) -> Self:
+        """The map that `vfl push` put into a data set of the hub, such as ORG/NAME.
+
+        Raises:
+            InputError: when there is none, or it can't be reached.
+        """
+        return cls.load(f"hf://datasets/{repo}" + (f"@{revision}" if revision else ""))
 
     def save(self, path: str | Path) -> None:
         """Write the map, whole or not at all."""

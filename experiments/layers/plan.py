@@ -43,7 +43,7 @@ RULES = tuple(f"{name}, alpha kept" for name in (
     "slower", "soft", "gradient", "attention", "mlp", "uniform", "random 0", "warmup", "fisher", "similarity", "upper",
     "function", "protect",
 ))  # fmt: skip
-RULED_ON = ("cells", "poster", "counts", "dark")
+RULED_ON, AS_GOOD = ("cells", "poster", "counts", "dark"), (*RULES[:1], "attention, alpha kept", "protect, alpha kept")
 LONG = ("full", "protect", "function", "half", "gradient", "thin")
 
 
@@ -184,8 +184,10 @@ def planned_finish(model: str, seeds: int) -> Iterator[Run]:
         for task in ALL_TASKS:
             yield Run(model, task, AUTO, RATES[0], seed, *CHOSEN)
             yield Run(model, task, "full", RATES[1], seed, SHARE)
-    for rate in RATES:
-        yield from (Run(model, task, arm, rate, 0, *CHOSEN) for arm in RULES for task in RULED_ON)
+    yield from (Run(model, task, arm, RATES[0], 0, *CHOSEN) for arm in RULES for task in RULED_ON)
+    for seed in (1, 2):  # of those that did as well
+        yield from (Run(model, task, arm, RATES[0], seed, *CHOSEN) for arm in AS_GOOD for task in RULED_ON)
+    yield from (Run(model, task, arm, RATES[1], 0, *CHOSEN) for arm in RULES for task in RULED_ON)
 
 
 def planned_pretrained(model: str, seeds: int) -> Iterator[Run]:

@@ -214,6 +214,18 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(qwen, data_of, tmp_path):
 
 
 @pytest.mark.slow
+def test_compiled_steps_train_the_same_weights(qwen, data_of, run, tmp_path):
+    """Their sums are in another order; each length of rows is compiled by itself, which takes minutes on a CPU."""
+    steps = {"max_steps": 2, **trained.STEADY}
+    for name, compiled in (("plain", False), ("compiled", True)):
+        run(qwen, data_of("image", "text"), tmp_path / name, trainer={**steps, "torch_compile": compiled})
+    plain, compiled = (trained.weights(tmp_path / name) for name in ("plain", "compiled"))
+    assert trained.difference(plain, compiled) < trained.ROUNDING
+    warnings = json.loads((tmp_path / "compiled" / "preflight.json").read_text())["launch"]["warnings"]
+    assert any("compiles anew" in warning for warning in warnings)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero2-offload", "zero3-offload"])
 def test_offloading_trains_a_step(qwen, data_of, name, tmp_path):
     values = trained.settings(qwen, data_of(*KINDS), tmp_path / "run", deepspeed=name, trainer={"max_steps": 1})

@@ -40,6 +40,8 @@ def refused(recipe, *overrides, capsys):
         ("lora.lora_alpha=big", "lora.lora_alpha is 'big'"),
         ("trainer.optim=adamw_of_the_moon", "adamw_of_the_moon"),
         ("trainer.save_strategy=best", "trainer.save_strategy is best"),
+        ("trainer.use_liger_kernel=true", "trainer.use_liger_kernel can't be used: its kernels replace"),
+        ("trainer.fsdp=full_shard", "trainer.fsdp can't be set: set fsdp of the recipe"),
         ("trainer.metric_for_best_model=loss", "trainer.metric_for_best_model can't be set"),
     ],
 )

@@ -25,6 +25,7 @@ from vfl.commands import (
     models,
     negatives,
     probes,
+    push,
     select,
     skip,
     swap,
@@ -54,6 +55,7 @@ for name, module in {
     "evaluate": evaluate,
     "measure": measure,
     "skip": skip,
+    "push": push,
     "models": models,
     "cache": cache,
 }.items():

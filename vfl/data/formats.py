@@ -13,6 +13,7 @@ from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.packed import ZSTD, packing, unpacked_head
 from vfl.data.rawrow import RawRow
 from vfl.errors import InputError
+from vfl.io.hub import fetched
 
 Container = Literal["json", "jsonl", "parquet", "hf", "webdataset"]
 
@@ -72,7 +73,7 @@ def sources(source: Any, split: str | None = None) -> list[Source]:
         return [_dataset(source, "dataset", None)]
     if not isinstance(source, (str, Path)):
         raise InputError(f"data of type {type(source).__name__} was given; expected a path or a datasets.Dataset")
-    path = Path(source)
+    path = fetched(source)
     if not path.exists():
         raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
     if path.is_dir() and hf.is_saved(path):

@@ -165,11 +165,20 @@ class WrongSettings(InputError):
 
 
 def validated(kind: type[M], values: Mapping[str, Any], *, source: str) -> M:
-    """`values` as a `kind`, or an InputError that names every wrong key."""
+    """`values` as a `kind`, or an InputError that names every wrong key; addresses on the hub (hf://) are fetched."""
     try:
-        return kind.model_validate(dict(values))
+        return kind.model_validate(_here(dict(values)))
     except ValidationError as error:
         raise WrongSettings(source, [_wrong(kind, wrong) for wrong in error.errors()]) from error
+
+
+def _here(values: Any) -> Any:
+    """The values with every address on the hub fetched."""
+    if "hf:/" not in str(values):
+        return values
+    from vfl.io.hub import with_fetched  # takes a second
+
+    return with_fetched(values)
 
 
 def unknown_key(key: str, known: Sequence[str], path: str = "") -> str:

@@ -83,6 +83,14 @@ OURS = {
     ),
 }
 
+# What a run can't go with, and why.
+REFUSED = {
+    "use_liger_kernel": (
+        "its kernels replace the forward passes that evaluations and losses here look into, and TRL drops it in 2.0; "
+        "TRL's own loss makes no whole logits either"
+    ),
+}
+
 
 def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
     """TRL's config of a recipe's method; sets up torch.distributed where a launcher asks for it.
@@ -102,6 +110,8 @@ def trainer_arguments(recipe: Recipe, dtype: torch.dtype) -> Any:
         sampling = grpo.grpo_values(recipe.grpo or GrpoConfig())
         known = [name for name in known if name not in grpo.OWN]
     for key in written:
+        if key in REFUSED and written[key]:
+            raise InputError(f"trainer.{key} can't be used: {REFUSED[key]}. Leave it out.")
         if key in OURS:
             instead = OURS[key]
             hint = f"set {instead} of the recipe instead" if instead else "leave it out, it is decided here"

@@ -32,7 +32,7 @@ def whole_under_zero3(trainer: Any) -> Iterator[None]:
             set_hf_deepspeed_config(trainer.accelerator.state.deepspeed_plugin.hf_ds_config)
 
 
-def _others(parameter: nn.Parameter) -> int:
+def _others(parameter: Any) -> int:
     """Numbers of it that lie on other ranks alone."""
     if isinstance(parameter, DTensor):
         return parameter.numel() - parameter.to_local().numel()

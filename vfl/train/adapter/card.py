@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vfl.io.atomic import replacing
@@ -16,7 +16,7 @@ from vfl.io.sizes import size_text
 from vfl.report.page import flat
 from vfl.train.preflight.facts import Preflight
 from vfl.train.preflight.tables import arm_sentence, data_text, reward_text, sampling_text, system_text
-from vfl.train.report.before_after import Change, gained, points
+from vfl.train.report.before_after import Change, Rate, gained, points
 
 TEMPLATES = Path(__file__).resolve().parent
 MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&$!])")
@@ -41,6 +41,8 @@ def write_card(
 def card(flight: Preflight, lora: Mapping[str, Any], changes: Sequence[Change] = (), command: str = "") -> ModelCard:
     """The card with the hub's metadata; a base model or data set that is not on the hub stays out of that."""
     data = ModelCardData(
+        model_name=f"LoRA of {flight.model.id}",
+        eval_results=[_result(change, change.after) for change in changes if change.after is not None] or None,
         base_model=flight.model.id if flight.model.on_hub else None,
         datasets=list(flight.data.hub) or None,
         library_name="peft",
@@ -53,6 +55,17 @@ def card(flight: Preflight, lora: Mapping[str, Any], changes: Sequence[Change] =
         .render(flight=flight, base=base_code(flight), lora=flat(lora), changes=changes, command=command)
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+
+
+def _result(change: Change, after: Rate) -> EvalResult:
+    """The accuracy of a group of questions after training, as the hub lists results."""
+    return EvalResult(
+        task_type="image-text-to-text",
+        dataset_type=change.group,
+        dataset_name=f"{change.group} ({change.n} questions)",
+        metric_type="accuracy",
+        metric_value=after.value,
+    )
 
 
 def base_code(flight: Preflight) -> str:

@@ -172,6 +172,10 @@ def _warnings(
             f"ZeRO-3 without zero_optimization.{GATHER} saves an empty adapter: set it to true in the "
             "DeepSpeed configuration."
         )
+    if args.torch_compile:
+        warnings.append(
+            "torch_compile compiles anew for rows of other lengths, which takes minutes: it pays in long runs alone."
+        )
     if args.n_gpu > 1:
         warnings.append(
             f"One process drives {args.n_gpu} GPUs by DataParallel, which is slow and unsupported here: start with "
