@@ -276,8 +276,8 @@ def same_files(folder, other):
 
 def test_options_of_the_launched_command_are_the_settings(tmp_path, capsys):
     words = ["model", "--pairs", "3", "seed=2", "--functions", "counting,ocr", "--layers", "counting=10-12"]
-    options = launch._parser().parse_intermixed_args([*words, "--unfiltered", "--out", str(tmp_path / "out")])
-    config = launch._config(options)
+    config, how = launch.read([*words, "--unfiltered", "--out", str(tmp_path / "out"), "--resume"])
+    assert how == {"resume": True, "overwrite": False}
     assert config == LocateConfig(
         model="model", pairs=3, seed=2, functions=["counting", "ocr"], layers={"counting": [10, 11, 12]},
         unfiltered=True, out=tmp_path / "out",

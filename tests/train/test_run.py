@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import vfl
 from vfl.errors import InputError
 from vfl.loading.adapter import load_adapter
+from vfl.train import run as train_run
 from vfl.train.assemble import assemble
 from vfl.train.recipe import Recipe
 from vfl.train.run import train
@@ -233,6 +234,18 @@ def test_offloading_trains_a_step(qwen, data_of, name, tmp_path):
     done = warm.finished(["-m", "vfl.train.launch", str(recipe)], trained.environment())
     assert done.returncode == 0, done.stderr[-3000:]
     assert trained.weights(tmp_path / "run")
+
+
+def test_machines_that_see_other_checkpoints_do_not_go_on(monkeypatch, tmp_path):
+    """What another process of the run sees is put into the gathering."""
+    for number in (2, 4):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+        (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
+    monkeypatch.setattr(train_run, "gather_object", lambda mine: [*mine, "checkpoint-4"])
+    assert [path.name for path in train_run.last_of_all(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
+    monkeypatch.setattr(train_run, "gather_object", lambda mine: [*mine, "none"])
+    with pytest.raises(InputError, match=r"see other checkpoints .*process 0: checkpoint-4, process 1: none"):
+        train_run.last_of_all(tmp_path)
 
 
 def test_an_unknown_deepspeed_configuration_is_refused(qwen, data_of, tmp_path):

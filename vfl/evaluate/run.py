@@ -5,12 +5,13 @@ vfl evaluate Qwen/Qwen2.5-VL-3B-Instruct --adapter runs/sft/adapter --data cvben
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from vfl.errors import InputError
 from vfl.evaluate.answers import Answered, Evaluator
+from vfl.evaluate.batches import grouped
 from vfl.evaluate.config import EvaluateConfig
 from vfl.evaluate.items import EvalItem, items_of_probes, under_system
 from vfl.evaluate.result import EVALUATION, AdapterId, Evaluation, read_evaluation
@@ -18,6 +19,8 @@ from vfl.evaluate.sources import items_of_set, suite_of
 from vfl.evaluate.summary import check_ids, cut_shares, summarise
 from vfl.functionmap import other_pixels
 from vfl.io.run_folder import RunFolder
+from vfl.launching.own_device import on_own_device
+from vfl.launching.ranks import ALONE, Ranks
 from vfl.loading.beds import EMBEDDED_ID, probe_style
 from vfl.loading.config import configured, identify, load_from
 from vfl.loading.load import resolve
@@ -63,26 +66,41 @@ def run(
     *,
     overwrite: bool = False,
     progress: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Ask everything that the configuration names and write the results.
+
+    Several processes that a launcher started all call this with their `ranks`: each answers its share, in the batches
+    of one process, and the first writes.
 
     Args:
         config: what to ask, and where results go.
         vlm: the model, if it is loaded already; the configuration's adapter is on it meanwhile.
         overwrite: replace another evaluation.
         progress: show a progress bar.
+        ranks: the processes of this run.
 
     Raises:
         InputError: for an adapter, probes, data or a baseline that can't be used, or a folder that is taken.
     """
     folder = folder_of(config)
-    with folder.held(overwrite=overwrite, can_resume=False):
-        baseline = read_evaluation(config.baseline) if config.baseline else None  # before the slow part
-        vlm = vlm or load_from(config)
+    with ExitStack() as held:
+
+        def claim() -> tuple[Evaluation, list[Answered]] | None:
+            held.enter_context(folder.held(overwrite=overwrite, can_resume=False))
+            return read_evaluation(config.baseline) if config.baseline else None  # before the slow part
+
+        baseline = ranks.first(claim)
+        with ranks.together():
+            vlm = vlm or load_from(config if ranks.size == 1 else on_own_device(config))
         with _adapted(config, vlm) as adapter:
-            evaluation, answered = _evaluated(config, vlm, adapter, baseline, progress)
-        folder.save(evaluation.settings)
-        return evaluation.save(config.out, answered)
+            evaluation, answered = _evaluated(config, vlm, adapter, baseline, progress, ranks)
+
+        def write() -> Evaluation:
+            folder.save(evaluation.settings)
+            return evaluation.save(config.out, answered)
+
+        return ranks.first(write)
 
 
 @contextmanager
@@ -105,11 +123,18 @@ def _evaluated(
     adapter: AdapterId | None,
     baseline: tuple[Evaluation, list[Answered]] | None,
     progress: bool,
+    ranks: Ranks,
 ) -> tuple[Evaluation, list[Answered]]:
-    items, notes = items_of(config, vlm)
+    items, notes = _items_of_all(config, vlm, ranks)
     if baseline:
         check_ids((answered.id for answered in baseline[1]), (item.id for item in items))  # before the slow part
-    answered = Evaluator(vlm, items, batch=config.batch, keep_bytes=0).answer(progress=progress)
+    mine = [item for batch in grouped(items, config.batch)[ranks.rank :: ranks.size] for item in batch]
+
+    def ask() -> list[Answered]:
+        return Evaluator(vlm, mine, batch=config.batch, keep_bytes=0).answer(progress=progress) if mine else []
+
+    by_id = {one.id: one for part in ranks.each(ask) for one in part}
+    answered = [by_id[item.id] for item in items]
     cut = cut_shares(answered)
     evaluation = Evaluation(
         model=identify(vlm),
@@ -124,6 +149,15 @@ def _evaluated(
         if note := other_pixels([str(config.baseline), "this run"], [baseline[0].model, evaluation.model]):
             evaluation.notes.append(note)
     return evaluation, answered
+
+
+def _items_of_all(config: EvaluateConfig, vlm: VLM, ranks: Ranks) -> tuple[list[EvalItem], list[str]]:
+    """The items, in every process; the first makes the probes that the others read."""
+    for first in (True, False):
+        with ranks.together():
+            if (ranks.rank == 0) is first:
+                found = items_of(config, vlm)
+    return found
 
 
 def items_of(config: EvaluateConfig, vlm: VLM) -> tuple[list[EvalItem], list[str]]:

@@ -31,7 +31,7 @@ _CODE = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.py"]
 """Not fetched: pickles run what is written in them."""
 KIND = "hub"
 # Of the library that huggingface_hub speaks through, which was another before its version 2.
-HTTPError = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+HTTPError: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 from peft.utils import get_peft_model_state_dict
 from rich.console import Console
 
@@ -195,7 +196,7 @@ def _train(recipe: Recipe, previous: PreviousRun | None, *, resume: bool, check:
     parts = assemble(recipe, progress=progress)
     trainer = parts.trainer
     main = trainer.args.process_index == 0
-    last = checkpoints(recipe.out / CHECKPOINTS) if resume else []
+    last = last_of_all(recipe.out / CHECKPOINTS) if resume else []
     trainer.add_callback(BeganThere(last[-1] if last else None))
     with trainer.args.main_process_first(local=False, desc="generating probes"):
         evaluation = evaluation_callback_of(recipe, parts.vlm)
@@ -232,6 +233,19 @@ def _train(recipe: Recipe, previous: PreviousRun | None, *, resume: bool, check:
         write_card(adapter, flight, _options(parts), changes, command=f"vfl train {recipe.out / SETTINGS}")
         write_training_report(recipe.out)
     return Outcome(recipe.out, flight, adapter, tuple(changes), recipe.out / PREFLIGHT)
+
+
+def last_of_all(folder: Path) -> list[Path]:
+    """The complete checkpoints, which every process must see alike: one of a machine with its own disk does not."""
+    found = checkpoints(folder)
+    newest = gather_object([found[-1].name if found else "none"])
+    if len(set(newest)) > 1:
+        seen = ", ".join(f"process {rank}: {name}" for rank, name in enumerate(newest))
+        raise InputError(
+            f"The processes see other checkpoints in {folder} ({seen}), so they would go on from different steps: give "
+            "out a folder that all machines share, or copy the newest checkpoint to each of them."
+        )
+    return found
 
 
 def _save(recipe: Recipe, parts: Assembly) -> Path:
