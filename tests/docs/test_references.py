@@ -87,7 +87,7 @@ def test_every_metric_has_its_section_with_source_and_how_to_read_it():
 
 
 def test_pictures_of_the_gallery_are_of_metrics():
-    assert {path.stem for path in (DOCS / "gallery").glob("*.png")} <= known_metrics().keys()
+    assert {path.stem for path in (DOCS / "gallery").rglob("*.png")} <= known_metrics().keys()
 
 
 def test_every_policy_is_explained():
