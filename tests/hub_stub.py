@@ -82,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         if call.startswith("commit"):
             new = dict(self.hub.repos[repo])
             for line in map(json.loads, body.decode().splitlines()):
+                if line["key"] == "deletedFile":
+                    del new[line["value"]["path"]]
                 if line["key"] == "file":
                     new[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
                 if line["key"] == "header":
@@ -119,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"error": "Invalid rev"}, 404, {"X-Error-Code": "RevisionNotFound"})
         siblings = [{"rfilename": name} for name in files]
         return self._json(
-            {"id": repo.removeprefix("datasets/"), "sha": sha, "siblings": siblings, "private": False, "tags": []}
+            {"id": repo.removeprefix("datasets/"), "sha": sha, "siblings": siblings, "private": repo in self.hub.private, "tags": []}
         )
 
     def _parts(self, path: str) -> tuple[str, str, str]:

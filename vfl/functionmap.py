@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -173,7 +174,7 @@ class FunctionMap(_Strict):
         Raises:
             InputError: when there is none, or it can't be reached.
         """
-        return cls.load(f"hf://datasets/{repo}" + (f"@{revision}" if revision else ""))
+        return cls.load(f"hf://datasets/{repo}" + (f"@{quote(revision, safe='')}" if revision else ""))
 
     def save(self, path: str | Path) -> None:
         """Write the map, whole or not at all."""

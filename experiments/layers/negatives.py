@@ -46,6 +46,7 @@ from experiments.layers.loop import Schedule, adapted, batches, fit, loss_of
 from experiments.layers.plan import share
 from experiments.layers.preference import Pair, PairLoss, pair_loss, pairs_of
 from experiments.layers.tasks import TASKS, plain, write
+from vfl.errors import InputError
 from vfl.functionmap import FunctionMap
 from vfl.models.boxes import PIXEL
 from vfl.negatives.result import Negatives
@@ -97,7 +98,7 @@ def function_of(task: str) -> str:
 
 def best_rates(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], float]:
     """The best learning rate of each kind of task and loss whose rates have all been run."""
-    reached = {row["run"]: share(row["after"][NEW]) for row in results}
+    reached = {row["run"]: share(row["after"][NEW]) for row in results if "after" in row}
     best = {}
     for kind in SET_ON:
         for name in RATED:
@@ -211,7 +212,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     and items.
     """
     rates = best_rates(results)
-    done = {row["run"]: row for row in results}
+    done = {row["run"]: row for row in results if "after" in row}
     texts = ["Learning rates: " + ", ".join(f"{' '.join(key)} {rate:g}" for key, rate in rates.items())]
     for model, tasks in TASKS_OF.items():
         tasks = tuple(task for task in tasks if f"{model} {task}" in done)
@@ -301,13 +302,17 @@ def main() -> None:
         bed = beds[worn]
         before = f"{run.model} {run.task}"
         if before in done:
-            result = {"run": run.key(), **train(bed, run, fmap, known)}
+            try:
+                result = {"run": run.key(), **train(bed, run, fmap, known)}
+            except InputError as error:  # no row gives a pair, such as where the blind model says nothing at all
+                result = {"run": run.key(), "left_out": str(error)}
         else:
             result = {"run": before, "after": bed.correct(written(options.out, run.task))}
         results.append(result)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
-        print(f"{result['run']} { ({g: round(share(d), 2) for g, d in result['after'].items()}) }", flush=True)
+        said = {g: round(share(d), 2) for g, d in result["after"].items()} if "after" in result else result["left_out"]
+        print(f"{result['run']} {said}", flush=True)
 
 
 if __name__ == "__main__":

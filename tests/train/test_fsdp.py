@@ -36,6 +36,7 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
     mixed, pairs = data_of(*MIXED), data_of(*PAIRS)
     runs = {
         "sft": (mixed, {"checkpointing": "on", "evaluation": asked}),
+        "sft-tight": (mixed, {"checkpointing": "on", "evaluation": asked}),
         "dpo": (pairs, {"method": "dpo", "checkpointing": "auto"}),
     }
     recipes = []
@@ -54,12 +55,12 @@ def measured(out):
     return [(row["step"], row["name"], row["result"]) for row in rows if row["kind"] == "metric"]
 
 
-@pytest.mark.parametrize(("name", "kinds"), [("sft", MIXED), ("dpo", PAIRS)])
+@pytest.mark.parametrize(("name", "kinds"), [("sft", MIXED), ("sft-tight", MIXED), ("dpo", PAIRS)])
 def test_two_ranks_train_and_answer_what_one_process_does(ranks, qwen, data_of, asked, run, name, kinds, tmp_path):
     folder, codes, errors = ranks
     assert [code[name] for code in codes] == [0, 0], errors[-6000:]
-    evaluation = asked if name == "sft" else {}
-    run(qwen, data_of(*kinds), tmp_path / "run", trainer=WHOLE, method=name, evaluation=evaluation)
+    evaluation = asked if name != "dpo" else {}
+    run(qwen, data_of(*kinds), tmp_path / "run", trainer=WHOLE, method=name[:3], evaluation=evaluation)
     assert trained.difference(trained.weights(tmp_path / "run"), trained.weights(folder / name)) < trained.ROUNDING
     if evaluation:
         assert len(measured(folder / name)) == 2 * 3
@@ -68,6 +69,11 @@ def test_two_ranks_train_and_answer_what_one_process_does(ranks, qwen, data_of, 
     assert [launch["fsdp"], launch["zero"], launch["world_size"]] == [True, None, 2]
     for path in sorted((tmp_path / "run" / "answers").glob("step-*.jsonl")):
         assert path.read_text() == (folder / name / "answers" / path.name).read_text()
+
+
+def test_where_the_weights_do_not_fit_all_ranks_answer_together(ranks):
+    assert ranks[2].count("evaluation: the weights are put together") == 2, "of one run: before it and for its cost"
+    assert ranks[2].count("evaluation: the weights don't fit together on one device") == 2
 
 
 SPREAD = ("qwen2_5_vl", "qwen3_vl_moe", "llava", "gemma3", "gemma4", "internvl", "smolvlm")

@@ -13,7 +13,7 @@ from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.packed import ZSTD, packing, unpacked_head
 from vfl.data.rawrow import RawRow
 from vfl.errors import InputError
-from vfl.io.hub import fetched
+from vfl.io.hub import fetched, is_fetched
 
 Container = Literal["json", "jsonl", "parquet", "hf", "webdataset"]
 
@@ -95,8 +95,12 @@ def _own(folder: Path) -> list[Source]:
         return []
     if not isinstance(manifest, dict) or manifest.get("kind") not in WRITTEN:
         return []
+    home = folder.resolve()
+    for name in manifest["files"]:
+        if not (folder / name).resolve().is_relative_to(home):
+            raise InputError(f"{folder / 'manifest.json'} names {name!r} among its files, which lies outside of it")
     parts = [part for name in manifest["files"] for part in sources(folder / name)]
-    images = manifest.get("images")
+    images = None if is_fetched(folder) else manifest.get("images")
     return [replace(part, home=Path(images)) for part in parts] if images else parts
 
 

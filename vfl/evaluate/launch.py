@@ -20,7 +20,9 @@ NESTED = ("data",)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code, as `ended` says."""
-    return ended(partial(_evaluate, arguments), interrupted="Interrupted. Nothing was written.")
+    return ended(
+        partial(_evaluate, arguments), interrupted="Interrupted. Nothing was written.", lost="Nothing was written."
+    )
 
 
 def _evaluate(arguments: Sequence[str] | None, first: bool) -> None:

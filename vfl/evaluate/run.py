@@ -93,8 +93,8 @@ def run(
         baseline = ranks.first(claim)
         with ranks.together():
             vlm = vlm or load_from(config if ranks.size == 1 else on_own_device(config))
-        with _adapted(config, vlm) as adapter:
-            evaluation, answered = _evaluated(config, vlm, adapter, baseline, progress, ranks)
+            adapter = held.enter_context(_adapted(config, vlm))
+        evaluation, answered = _evaluated(config, vlm, adapter, baseline, progress, ranks)
 
         def write() -> Evaluation:
             folder.save(evaluation.settings)

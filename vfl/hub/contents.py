@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ MANIFEST = "manifest.json"
 OWN_ROWS = ("vfl subset", "vfl negatives")
 # What of a manifest names places on this machine, or people's folders.
 _PLACES = ("data", "images", "reading", "settings", "scores")
+_PARTS_OF_ROWS, _PARTS_OF_MODEL = ("data/*", "*.parquet"), ("*.safetensors", "*.safetensors.index.json")
+_REPORTS = ("report.html", "evaluation.json")
+OURS = "<!-- by vfl push, which writes this page again -->"
 
 
 @dataclass(frozen=True)
@@ -28,22 +31,29 @@ class Contents:
         what: in words, such as "adapter".
         kind: of the repository, model or dataset.
         files: by their name there; a text stands for itself.
+        replaces: patterns of files there that are removed when this has none of their name: parts of an earlier one.
     """
 
     what: str
     kind: str
     files: Mapping[str, Path | str]
+    replaces: tuple[str, ...] = ()
 
 
-def contents_of(folder: Path) -> Contents:
+def contents_of(folder: Path, *, report: bool = False) -> Contents:
     """The contents of a folder that a command wrote.
+
+    Args:
+        report: with the report and the evaluation, which say what settings and paths a run had.
 
     Raises:
         InputError: the folder is not there, or holds nothing of that kind.
     """
     for look in (_run, _adapter, _map, _rows, _model):
         if (found := look(folder)) is not None:
-            return found
+            home = folder if folder.is_dir() else folder.parent
+            beside = [home / name for name in _REPORTS if report and (home / name).is_file()]
+            return replace(found, files={**found.files, **{path.name: path for path in beside}})
     raise InputError(
         f"{folder} holds nothing to push: expected the folder of a training run, an adapter, a merged model, a map "
         "(vfl locate), a subset (vfl select filter) or negatives (vfl negatives)."
@@ -57,12 +67,8 @@ def _adapter(folder: Path) -> Contents | None:
 
 
 def _run(folder: Path) -> Contents | None:
-    """A training run's adapter at the top, as PEFT looks for it, with what the run measured beside it."""
-    adapter = _adapter(folder / "adapter")
-    if adapter is None:
-        return None
-    beside = {name: folder / name for name in ("report.html", "evaluation.json") if (folder / name).is_file()}
-    return Contents("adapter", "model", {**adapter.files, **beside})
+    """A training run's adapter, at the top, where PEFT looks for it."""
+    return _adapter(folder / "adapter")
 
 
 def _map(folder: Path) -> Contents | None:
@@ -70,8 +76,7 @@ def _map(folder: Path) -> Contents | None:
     if path.name != MAP.file or not path.is_file():
         return None
     fmap = FunctionMap.load(path)
-    beside = {name: path.with_name(name) for name in ("report.html",) if path.with_name(name).is_file()}
-    return Contents("function map", "dataset", {MAP.file: path, **beside, README: _map_card(fmap)})
+    return Contents("function map", "dataset", {MAP.file: path, README: _map_card(fmap)})
 
 
 def _rows(folder: Path) -> Contents | None:
@@ -81,12 +86,16 @@ def _rows(folder: Path) -> Contents | None:
         return None
     if not isinstance(manifest, dict) or manifest.get("kind") not in OWN_ROWS:
         return None
-    files = {name: folder / name for name in manifest["files"]}
-    files |= _files(folder, ("ids.txt", "*.parquet", "dataset_info.json", "data/**/*"))
+    files = _files(folder, ("ids.txt", "*.parquet", "dataset_info.json", "data/**/*"))
+    if missing := [name for name in manifest["files"] if name not in files]:
+        raise InputError(
+            f"{folder / MANIFEST} names {missing[0]!r} among its files, and there is none of that name inside {folder}."
+        )
     shown = {key: value for key, value in manifest.items() if key not in _PLACES}
     what = manifest["kind"].removeprefix("vfl ")
-    written = json.dumps(shown | {"images": None}, indent=2, ensure_ascii=False) + "\n"
-    return Contents(what, "dataset", {**files, MANIFEST: written, README: _rows_card(manifest, what)})
+    shown |= {"images": None, "without_images": _without_images(manifest)}
+    written = json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+    return Contents(what, "dataset", {**files, MANIFEST: written, README: _rows_card(manifest, what)}, _PARTS_OF_ROWS)
 
 
 def _model(folder: Path) -> Contents | None:
@@ -96,8 +105,13 @@ def _model(folder: Path) -> Contents | None:
     if README not in files:
         data = ModelCardData(library_name="transformers", pipeline_tag="image-text-to-text", tags=["vfl"])
         body = f"# {folder.name}\n\nA model that `vfl merge` wrote: an adapter merged into the weights of its base.\n"
-        files |= {README: ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}").content}
-    return Contents("model", "model", files)
+        files |= {README: _card(ModelCard, data, body)}
+    return Contents("model", "model", files, _PARTS_OF_MODEL)
+
+
+def _without_images(manifest: Mapping[str, Any]) -> bool:
+    """Whether the rows name images that lie elsewhere."""
+    return bool(manifest.get("without_images", manifest.get("images") is not None))
 
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path | str]:
@@ -108,7 +122,9 @@ def _files(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path | str]:
 
 
 def _map_card(fmap: FunctionMap) -> str:
-    data = DatasetCardData(pretty_name=f"Function map of {fmap.model.id}", tags=["vfl", "function-map"], viewer=False)
+    data = DatasetCardData(
+        pretty_name=f"Function map of {_named(fmap.model.id)}", tags=["vfl", "function-map"], viewer=False
+    )
     body = f"""# Function map of {_named(fmap.model.id)}
 
 Where the text reads the image in {fmap.model.num_layers} decoder layers, found by `vfl locate`: the vision tokens' keys
@@ -138,9 +154,11 @@ def _rows_card(manifest: Mapping[str, Any], what: str) -> str:
         tags=["vfl", what],
         **extra,
     )
-    lies = "The images lie beside the rows." if manifest.get("images") is None else (
+    lies = (
         "**The images are not here**: rows name them as they lay, and are read with `--images FOLDER` (`data.images`)."
-    )  # fmt: skip
+        if _without_images(manifest)
+        else "The images lie beside the rows, or in them."
+    )
     body = f"""# A {what} of {manifest["rows"]:,} rows
 
 Written by `vfl {"select filter" if what == "subset" else what}`. {lies}
@@ -153,7 +171,7 @@ In a recipe of `vfl train`: `data: {{train: hf://datasets/ORG/NAME}}`.
 
 
 def _card(card: Callable[..., Any], data: Any, body: str) -> str:
-    content: str = card(f"---\n{data.to_yaml()}\n---\n\n{body}").content
+    content: str = card(f"---\n{data.to_yaml()}\n---\n\n{OURS}\n\n{body}").content
     return content
 
 

@@ -18,6 +18,7 @@ from vfl.io.did_you_mean import did_you_mean
 from vfl.io.renamed import renamed_key
 
 M = TypeVar("M", bound=BaseModel)
+_PLAIN = ("system_prompt",)  # texts, whatever they begin with
 
 
 class _Loader(yaml.SafeLoader):
@@ -172,13 +173,17 @@ def validated(kind: type[M], values: Mapping[str, Any], *, source: str) -> M:
         raise WrongSettings(source, [_wrong(kind, wrong) for wrong in error.errors()]) from error
 
 
-def _here(values: Any) -> Any:
-    """The values with every address on the hub fetched."""
+def _here(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with every address on the hub fetched, but for keys that are no places to read."""
     if "hf:/" not in str(values):
         return values
-    from vfl.io.hub import with_fetched  # takes a second
+    from vfl.io.hub import is_address, with_fetched  # takes a second
 
-    return with_fetched(values)
+    if is_address(values.get("out")):
+        raise InputError(f"out is {str(values['out'])!r}: results are written here, and `vfl push` takes them up.")
+    if is_address(values.get("model")):
+        raise InputError(f"model is {str(values['model'])!r}: write ORG/NAME, and its revision as `revision`.")
+    return {key: value if key in _PLAIN else with_fetched(value) for key, value in values.items()}
 
 
 def unknown_key(key: str, known: Sequence[str], path: str = "") -> str:

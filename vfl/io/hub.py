@@ -1,9 +1,10 @@
 """Folders and files of the Hugging Face hub by address, hf://datasets/ORG/NAME[@REVISION][/PATH], fetched once.
 
-Models have no word before the name: hf://ORG/NAME. What is fetched lies in the cache under its commit, as plain files:
-an address without a revision is looked up each time, and without a network it is what was fetched last.
+Models have no word before the name: hf://ORG/NAME; a slash in a revision is written %2F. What is fetched lies in the
+cache under its commit, as plain files: an address is looked up each time, and without a network it is what it was last.
 """
 
+import glob
 import logging
 import os
 import re
@@ -13,14 +14,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import disable_progress_bars
 
 from vfl.errors import InputError
 from vfl.io.cache import cache_home, cached_folder
+from vfl.io.json_files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +37,8 @@ _ADDRESS = re.compile(
 )
 _CODE = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.py"]
 """Not fetched: pickles run what is written in them."""
-KIND = "hub"
+KIND, LAST = "hub", "hub-last"
+"""Folders of the cache: what was fetched, and what each address meant last."""
 # Of the library that huggingface_hub speaks through, which was another before its version 2.
 HTTPError: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 
@@ -51,7 +60,7 @@ class Address:
     path: str = ""
 
     def __str__(self) -> str:
-        at = f"@{self.revision}" if self.revision else ""
+        at = f"@{quote(self.revision, safe='')}" if self.revision else ""
         path = f"/{self.path}" if self.path else ""
         return f"hf://{'datasets/' if self.kind == 'dataset' else ''}{self.repo}{at}{path}"
 
@@ -92,17 +101,23 @@ def fetched(value: str | Path) -> Path:
     if not is_address(value):
         return Path(value)
     address = read_address(value)
-    name = f"{address.kind}s--{address.repo.replace('/', '--')}"
-    commit = _commit(address, name)
-    part = f"--{address.path.replace('/', '--')}" if address.path else ""
+    commit = _commit(address)
+    name = f"{_name(address)}@{commit}"
+    if address.path and (whole := cache_home() / KIND / name).is_dir():
+        return _there(whole, address)
     folder = cached_folder(
         KIND,
-        f"{name}@{commit}{part}",
+        name + (f"@{quote(address.path, safe='')}" if address.path else ""),
         lambda folder: folder if folder.is_dir() else None,
         lambda folder: _fetch(address, commit, folder),
         doing=f"fetches {address}",
     )
-    return folder / address.path
+    return _there(folder, address)
+
+
+def is_fetched(path: Path) -> bool:
+    """Whether a file or folder came from the hub, so that what it says of places is not of this machine."""
+    return path.absolute().is_relative_to((cache_home() / KIND).absolute())
 
 
 def with_fetched(values: Any) -> Any:
@@ -111,21 +126,37 @@ def with_fetched(values: Any) -> Any:
         return {key: with_fetched(value) for key, value in values.items()}
     if isinstance(values, (list, tuple)):
         return type(values)(with_fetched(value) for value in values)
-    if is_address(values):
-        return type(values)(fetched(values)) if isinstance(values, str) else fetched(values)
-    return values
+    if isinstance(values, str) and values.startswith("hf://"):
+        return str(fetched(values))
+    return fetched(values) if isinstance(values, Path) else values
 
 
-def _commit(address: Address, name: str) -> str:
-    """The commit that an address means now, or the one that was fetched before where nobody can be asked."""
+def _name(address: Address) -> str:
+    return f"{address.kind}s--{address.repo.replace('/', '--')}"
+
+
+def _there(folder: Path, address: Address) -> Path:
+    path = folder / address.path
+    if not path.exists() or not any(folder.iterdir()):
+        raise InputError(
+            f"{address}: there is no {address.path or 'file'} that may be read; pickles and code are not fetched."
+        )
+    return path
+
+
+def _commit(address: Address) -> str:
+    """The commit that an address means now, or the one that it meant last where nobody can be asked."""
+    last = cache_home() / LAST / f"{_name(address)}@{quote(address.revision or '', safe='')}"
     try:
         commit = hub().repo_info(address.repo, repo_type=address.kind, revision=address.revision).sha
         assert commit is not None
+        last.parent.mkdir(parents=True, exist_ok=True)
+        write_text(last, commit)
         return commit
+    except HFValidationError as error:
+        raise InputError(f"{address} has no name that the hub knows: {_first_line(error)}") from error
     except GatedRepoError as error:
-        raise InputError(
-            f"{address} is given out to those who were let in: ask for it on its page, then log in."
-        ) from error
+        raise InputError(f"{address} is given out to those who were let in: ask on its page, then log in.") from error
     except RepositoryNotFoundError as error:
         raise InputError(
             f"{address} is not on the hub, or not for everyone: check the name, and log in with `hf auth login` if it "
@@ -135,39 +166,37 @@ def _commit(address: Address, name: str) -> str:
         raise InputError(
             f"{address}: there is no revision {address.revision!r}. Leave it out, or name another."
         ) from error
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        part = f"--{address.path.replace('/', '--')}" if address.path else ""
-        here = sorted((cache_home() / KIND).glob(f"{name}@{address.revision or '*'}{part}"), key=os.path.getmtime)
-        commits = [rest for path in here if "--" not in (rest := path.name.partition("@")[2].removesuffix(part))]
-        if not commits:
+    except (HTTPError, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 500)
+        if status < 500:
+            raise InputError(f"{address} is refused by the hub: {_first_line(error)}") from error
+        if not last.is_file():
             raise InputError(
                 f"{address} was never fetched, and the hub can't be reached ({_first_line(error)}). Connect, or give a "
                 "folder of this machine."
             ) from error
-        logger.warning("%s is taken as it was fetched before, at %s: the hub can't be reached", address, commits[-1])
-        return commits[-1]
+        commit = last.read_text(encoding="utf-8")
+        logger.warning("%s is taken as it was fetched before, at %s: the hub can't be reached", address, commit)
+        return commit
 
 
 def _fetch(address: Address, commit: str, folder: Path) -> None:
+    path = glob.escape(address.path)
     if not sys.stderr.isatty():
         disable_progress_bars()
-    wanted = None if not address.path else [address.path, f"{address.path}/**"]
     try:
         hub().snapshot_download(
             address.repo,
             repo_type=address.kind,
             revision=commit,
             local_dir=folder,
-            allow_patterns=wanted,
+            allow_patterns=[path, f"{path}/**"] if path else None,
             ignore_patterns=_CODE,
         )
-    except (HfHubHTTPError, HTTPError) as error:
+    except (HfHubHTTPError, HTTPError, ConnectionError) as error:
         raise InputError(f"{address} could not be fetched ({_first_line(error)}). Try again.") from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's own notes of it
-    if not (folder / address.path).exists() or not any(folder.iterdir()):
-        raise InputError(
-            f"{address}: there is no {address.path or 'file'} that may be read; pickles and code are not fetched."
-        )
+    _there(folder, address)
 
 
 def _first_line(error: BaseException) -> str:

@@ -57,12 +57,13 @@ def settings_of(kind: type[M], options: Any, nested: Collection[str], more: Sequ
     return read_config(kind, options.config, flags, [*words, *more, *options.set])
 
 
-def ended(work: Callable[[bool], None], *, interrupted: str) -> int:
+def ended(work: Callable[[bool], None], *, interrupted: str, lost: str) -> int:
     """The exit code of `work`: 0 done, 1 when another process was lost, 2 for bad input, 130 after Ctrl-C.
 
     Args:
         work: is told whether this is the first process.
         interrupted: what to say after Ctrl-C.
+        lost: what to say besides when another process was lost.
     """
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.WARNING if first else logging.ERROR, format="%(levelname)s: %(message)s")
@@ -77,7 +78,7 @@ def ended(work: Callable[[bool], None], *, interrupted: str) -> int:
         say_once(f"Error: {not_enough_memory(error)}")
         return 2
     except LostRankError as error:
-        say_once(f"Error: {error}")
+        say_once(f"Error: {error} {lost}")
         return 1
     except KeyboardInterrupt:
         if first:

@@ -31,10 +31,7 @@ class LostRankError(Exception):
     """Another process of the run ended without a word to the others."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "Another process of this run ended before its work was done. What was finished is kept; go on with the "
-            "same command and --resume."
-        )
+        super().__init__("Another process of this run ended before its work was done.")
 
 
 class Ranks:

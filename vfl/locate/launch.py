@@ -23,7 +23,9 @@ NESTED = ("choice", "layers")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code, as `ended` says."""
     return ended(
-        partial(_locate, arguments), interrupted="Interrupted. What was finished is kept; --resume goes on from there."
+        partial(_locate, arguments),
+        interrupted="Interrupted. What was finished is kept; --resume goes on from there.",
+        lost="What was finished is kept; go on with the same command and --resume.",
     )
 
 
@@ -39,7 +41,7 @@ def read(arguments: Sequence[str] | None) -> tuple[LocateConfig, dict[str, bool]
 
 def _locate(arguments: Sequence[str] | None, first: bool) -> None:
     config, how = read(arguments)
-    fmap = run(config, **how, progress=first, ranks=join())
+    fmap = run(config, overwrite=how["overwrite"], resume=how["resume"], progress=first, ranks=join())
     if first:
         print(fmap)
         for name, entry in fmap.functions.items():

@@ -23,6 +23,8 @@ PANEL_HEIGHT = 1.75
 MANY = 6  # panels: more stand three in a row
 APART = 0.22  # of a row, between the dots of two groups
 
+_WIDE = 26  # letters of a title that a panel of three has room for
+
 
 def picture(
     title: str,
@@ -103,7 +105,7 @@ def _panel(axes: Axes, panel: Panel, ink: Mapping[str, Ink]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("" if panel.places else panel.axis)
     axes.set_ylabel("%" if panel.unit == SHARE else panel.unit)
-    axes.set_title(shortened(panel.title, LONGEST_NAME), loc="left", fontsize=8, pad=2)
+    _title(axes, panel.title)
     if panel.ends is not None and panel.unit != SHARE:
         room = 0.04 * (panel.ends[1] - panel.ends[0])
         axes.set_ylim(panel.ends[0] - room, panel.ends[1] + room)
@@ -119,7 +121,13 @@ def _cloud(axes: Axes, cloud: Cloud) -> None:
         axes.plot(xs, ys, "o", color=ink[name].colour, ms=2.2, alpha=0.7, label=name)
     axes.set_xlabel(cloud.axis)
     axes.set_ylabel(cloud.unit)
-    axes.set_title(shortened(cloud.title, LONGEST_NAME), loc="left", fontsize=8, pad=2)
+    _title(axes, cloud.title)
+
+
+def _title(axes: Axes, title: str) -> None:
+    """Above its panel, small enough not to run into the next one's."""
+    text = shortened(title, LONGEST_NAME)
+    axes.set_title(text, loc="left", fontsize=8 if len(text) <= _WIDE else 6, pad=2)
 
 
 def _heat(drawn: Figure, axes: Axes, heat: Heat) -> None:
@@ -127,7 +135,7 @@ def _heat(drawn: Figure, axes: Axes, heat: Heat) -> None:
     shown = axes.imshow(values, aspect="auto", cmap="Blues", interpolation="nearest")
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
-    axes.set_title(shortened(heat.title, LONGEST_NAME), loc="left", fontsize=8, pad=2)
+    _title(axes, heat.title)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(8, integer=True))
     drawn.colorbar(shown, ax=axes, fraction=0.06, pad=0.02)

@@ -74,10 +74,11 @@ def preflight_of(
     if seconds is not None:
         step = seconds * launch.accumulation
         evaluation_seconds, evaluations = (0.0, 0) if evaluation is None else evaluation.cost(launch.total_steps)
+        shared = launch.world_size if evaluation is not None and evaluation.alone else 1
         estimate = estimate_time(
             step,
             launch.total_steps,
-            evaluation_seconds=evaluation_seconds / launch.world_size,
+            evaluation_seconds=evaluation_seconds / shared,
             evaluations=evaluations,
             how="steps as long as one on the longest batch"
             + (", evaluations as long as one of its batches says" if evaluations else ""),

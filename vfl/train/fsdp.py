@@ -80,10 +80,10 @@ def whole(layers: Iterable[nn.Module]) -> Iterator[None]:
     After the first forward pass alone, in which the layers learn what they belong to.
     """
     parts = [layer for layer in layers if isinstance(layer, FSDPModule)]
-    for part in parts:
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
     try:
+        for part in parts:
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()
         yield
     finally:
         for part in parts:

@@ -10,13 +10,16 @@ from torch.distributed.tensor import DTensor
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl.models.utils import unwrap_model_for_generation
 
-from vfl.engine.memory import USABLE, free_bytes
+from vfl.engine.memory import SHARE_FOR_ROWS, free_bytes
 
 
 def fits_whole(parameters: Iterable[nn.Parameter], device: torch.device) -> bool:
-    """Whether every rank has room for what the others hold of these, under FSDP2 or ZeRO-3; every rank must ask."""
-    others = sum(_others(parameter) * parameter.element_size() for parameter in parameters)
-    room = torch.tensor(int(others < USABLE * free_bytes(device)), device=device)
+    """Whether every rank has room for these as a whole, beside its own pieces of them, under FSDP2 or ZeRO-3.
+
+    Every rank must ask. Half of the free memory is left for what is done with them.
+    """
+    whole = sum(_spread(parameter) * parameter.element_size() for parameter in parameters)
+    room = torch.tensor(int(whole < SHARE_FOR_ROWS * free_bytes(device)), device=device)
     torch.distributed.all_reduce(room, op=torch.distributed.ReduceOp.MIN)
     return bool(room)
 
@@ -32,10 +35,8 @@ def whole_under_zero3(trainer: Any) -> Iterator[None]:
             set_hf_deepspeed_config(trainer.accelerator.state.deepspeed_plugin.hf_ds_config)
 
 
-def _others(parameter: Any) -> int:
-    """Numbers of it that lie on other ranks alone."""
+def _spread(parameter: Any) -> int:
+    """Numbers of it in all, if they lie on several ranks; its own pieces stay where they are."""
     if isinstance(parameter, DTensor):
-        return parameter.numel() - parameter.to_local().numel()
-    if hasattr(parameter, "ds_id"):
-        return int(parameter.ds_numel) - int(parameter.ds_tensor.numel())
-    return 0
+        return parameter.numel()
+    return int(parameter.ds_numel) if hasattr(parameter, "ds_id") else 0

@@ -70,6 +70,7 @@ class EvaluationCallback(TrainerCallback):
         accuracies: the last accuracy of each group.
         send: takes what was measured to the trainer's loggers (`tracking.sender`); None outside of `vfl train`, where
             a callback does not know its trainer: wandb alone is told then.
+        alone: whether a process can run the model without the others, and so answers its share; known from `cost` on.
         whole: puts the weights together where ZeRO-3 spreads them (`whole_under_zero3`); None outside of `vfl train`.
 
     Raises:
@@ -107,7 +108,7 @@ class EvaluationCallback(TrainerCallback):
         self._sending = False
         self.metrics_log = MetricsLog(out / METRICS)
         self._evaluator: Evaluator | None = None
-        self._alone = True  # whether this process can run the model without the others
+        self.alone = True
         self._first: list[Answered] | None = None
         self._last: list[Answered] = []
         self._measured_at: int | None = None
@@ -117,7 +118,7 @@ class EvaluationCallback(TrainerCallback):
 
         Metrics, and evaluations that the trainer's own arguments ask for, are left out.
         """
-        self._alone = self._can_be_alone()
+        self.alone = self._can_be_alone()
         with self._at_hand():
             sample = Evaluator(self.vlm, self.items[: self.batch], batch=self.batch, keep_bytes=0)
             start = time.perf_counter()
@@ -147,8 +148,8 @@ class EvaluationCallback(TrainerCallback):
             )
         # An adapter may have replaced the head since the parts were found.
         self.vlm.parts = replace(discover(self.vlm.model), softcap=self.vlm.parts.softcap)
-        self._alone = self._can_be_alone()
-        share = self.items[args.process_index :: args.world_size] if self._alone else self.items
+        self.alone = self._can_be_alone()
+        share = self.items[args.process_index :: args.world_size] if self.alone else self.items
         with self._at_hand():  # it tries how the model pads
             self._evaluator = Evaluator(self.vlm, share, batch=self.batch) if share else None
         self._first, self._last, self._measured_at = None, [], None
@@ -205,7 +206,7 @@ class EvaluationCallback(TrainerCallback):
 
     def _at_hand(self) -> AbstractContextManager[None]:
         """The weights as this process needs them to answer."""
-        if not self._alone:
+        if not self.alone:
             return nullcontext()
         return whole(self.vlm.layers) if self.whole is None else self.whole()
 
@@ -213,10 +214,10 @@ class EvaluationCallback(TrainerCallback):
         step, shown = state.global_step, state.is_world_process_zero and not args.disable_tqdm
         with self._at_hand(), untouched(self.vlm):
             mine = self._evaluator.answer(progress=shown) if self._evaluator else []
-            names = self.metrics[args.process_index :: args.world_size] if self._alone else self.metrics
+            names = self.metrics[args.process_index :: args.world_size] if self.alone else self.metrics
             results = measure_named(self.vlm, names, self.metric_pairs) if names else {}
-        everyones = gather_object(mine) if self._alone else mine
-        measured = gather_object(list(results.items())) if self._alone else list(results.items())
+        everyones = gather_object(mine) if self.alone else mine
+        measured = gather_object(list(results.items())) if self.alone else list(results.items())
         by_id = {answered.id: answered for answered in everyones}
         self._keep(step, [by_id[item.id] for item in self.items])
         if state.is_world_process_zero:
