@@ -120,9 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         if call.startswith("revision") and call.partition("/")[2] not in ("main", sha):
             return self._json({"error": "Invalid rev"}, 404, {"X-Error-Code": "RevisionNotFound"})
         siblings = [{"rfilename": name} for name in files]
-        return self._json(
-            {"id": repo.removeprefix("datasets/"), "sha": sha, "siblings": siblings, "private": repo in self.hub.private, "tags": []}
-        )
+        facts = {"sha": sha, "siblings": siblings, "private": repo in self.hub.private, "tags": []}
+        return self._json({"id": repo.removeprefix("datasets/"), **facts})
 
     def _parts(self, path: str) -> tuple[str, str, str]:
         found = re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(.*))?", path)
