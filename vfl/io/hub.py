@@ -1,7 +1,7 @@
-"""Folders and files of the Hugging Face hub by address, hf://datasets/ORG/NAME[@REVISION][/PATH], fetched once.
+"""Folders and files of the Hugging Face hub by address, fetched once: hf://datasets/ORG/NAME, hf://ORG/NAME.
 
-Models have no word before the name: hf://ORG/NAME; a slash in a revision is written %2F. What is fetched lies in the
-cache under its commit, as plain files: an address is looked up each time, and without a network it is what it was last.
+Behind the name may stand @REVISION and /PATH; a slash in a revision is written %2F. What is fetched lies in the cache
+under its commit, as plain files: an address is looked up each time, and without a network it is what it was last.
 """
 
 import glob
