@@ -44,6 +44,19 @@ def python(content: str) -> str:
     return str(block)
 
 
+def test_the_hub_lists_what_was_measured() -> None:
+    """As `ModelCard` reads the metadata back, whatever the names; a base of this machine is named by its folder."""
+    flight = on(preflight(), id="/home/somebody/models/mine", on_hub=False)
+    data = ModelCard(card(flight, LORA, CHANGES).content).data
+    assert data.model_name == "LoRA of mine"
+    assert [(result.dataset_type, result.metric_type, result.metric_value) for result in data.eval_results] == [
+        ("counting", "accuracy", 0.8),
+        (f"set|{HOSTILE}", "accuracy", 0.1),
+    ]
+    assert data.eval_results[0].dataset_name == "counting (40 questions)"
+    assert ModelCard(card(flight, LORA).content).data.eval_results is None
+
+
 @pytest.mark.parametrize("base", ["qwen2_5_vl", "llava", "embedded"])
 def test_its_code_loads_the_adapter_and_answers(
     base: str, tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -41,7 +41,7 @@ def write_card(
 def card(flight: Preflight, lora: Mapping[str, Any], changes: Sequence[Change] = (), command: str = "") -> ModelCard:
     """The card with the hub's metadata; a base model or data set that is not on the hub stays out of that."""
     data = ModelCardData(
-        model_name=f"LoRA of {flight.model.id}",
+        model_name=f"LoRA of {flight.model.id if flight.model.on_hub else Path(flight.model.id).name}",
         eval_results=[_result(change, change.after) for change in changes if change.after is not None] or None,
         base_model=flight.model.id if flight.model.on_hub else None,
         datasets=list(flight.data.hub) or None,
