@@ -1,6 +1,7 @@
 """Studies: which runs there are, where they run, and what is said of finished ones."""
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from vfl.train.arms.estimate import estimate
 from vfl.train.arms.grids import markdown, show
 from vfl.train.arms.pareto import front
 from vfl.train.arms.plan import plan_study, write_recipes
-from vfl.train.arms.run import TIMES, run_all, spread
+from vfl.train.arms.run import TIMES, holding, run_all, spread
 from vfl.train.arms.summary import summarise
 from vfl.train.arms.table import write_results
 from vfl.train.callback.step_time import STEP_SECONDS
@@ -350,3 +351,14 @@ def test_the_front_is_what_none_beats():
     for place, (gain, cost) in enumerate(points):
         beaten = any(g >= gain and c <= cost and (g > gain or c < cost) for g, c in points)
         assert (place in front(points)) == (not beaten)
+
+
+def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(plan):
+    """Its report is there, so it is not started again, and nobody else would take its lock over."""
+    study = plan(names=["auto"])
+    (run, *_) = study.runs
+    run.folder.mkdir(parents=True)
+    (run.folder / "report.html").write_text("")
+    (run.folder / ".lock").write_text(f"{2**31 - 1}\n{socket.gethostname()}\n")
+    with holding(study):
+        assert not (run.folder / ".lock").exists()

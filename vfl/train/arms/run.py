@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
+from filelock import SoftFileLock
+
 from vfl.errors import InputError
 from vfl.io.disk import try_to_write
+from vfl.io.lock_holder import take
 from vfl.io.progress import progress_bar
-from vfl.io.run_folder import SETTINGS, RunFolder
+from vfl.io.run_folder import LOCK, SETTINGS, RunFolder
 from vfl.launching import bound
 from vfl.train.arms.devices import places, visible_devices
 from vfl.train.arms.plan import ArmRun, Study
@@ -41,6 +44,10 @@ def holding(study: Study) -> Iterator[None]:
     with RunFolder(study.out, TABLE).held(overwrite=True):
         for left in study.out.glob(".*.tmp"):  # a run's own lie in its folder, where it may still be at work
             left.unlink()
+        for run in study.runs:
+            lock = SoftFileLock(run.folder / LOCK)
+            if run.finished and Path(lock.lock_file).exists() and take(lock):  # killed between its report and its end
+                lock.release()
         yield
 
 
