@@ -178,7 +178,7 @@ def planned_confirmed(model: str, seeds: int) -> Iterator[Run]:
 def planned_finish(model: str, seeds: int) -> Iterator[Run]:
     """The two finalists on every task, and beside `auto` every other rule trained as it is, at two rates.
 
-    No rate is chosen: both are shown.
+    No rate is chosen. The lower one is `auto`'s and comes first.
     """
     for seed in range(seeds):
         for task in ALL_TASKS:

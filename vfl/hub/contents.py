@@ -8,14 +8,14 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
+from vfl.data.formats import WRITTEN
 from vfl.errors import InputError
 from vfl.functionmap import MAP, FunctionMap
 from vfl.hub.tables import map_table, subset_table
 from vfl.loading.adapter import CONFIG, WEIGHTS
+from vfl.select.shards.score_folder import MANIFEST
 
 README = "README.md"
-MANIFEST = "manifest.json"
-OWN_ROWS = ("vfl subset", "vfl negatives")
 # What of a manifest names places on this machine, or people's folders.
 _PLACES = ("data", "images", "reading", "settings", "scores")
 _PARTS_OF_ROWS, _PARTS_OF_MODEL = ("data/*", "*.parquet"), ("*.safetensors", "*.safetensors.index.json")
@@ -84,7 +84,7 @@ def _rows(folder: Path) -> Contents | None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(manifest, dict) or manifest.get("kind") not in OWN_ROWS:
+    if not isinstance(manifest, dict) or manifest.get("kind") not in WRITTEN:
         return None
     files = _files(folder, ("ids.txt", "*.parquet", "dataset_info.json", "data/**/*"))
     if missing := [name for name in manifest["files"] if name not in files]:

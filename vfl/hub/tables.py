@@ -1,16 +1,17 @@
 """The tables of the cards, in Markdown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from vfl.functionmap import FunctionEntry, FunctionMap
 from vfl.io.layers import layer_list
+from vfl.report.markdown import markdown_table
 
 
 def map_table(fmap: FunctionMap) -> str:
     """A function a line: its layers, and how many answers a swap of them changes."""
     rows = [(name, layer_list(entry.layers) or "none", _changed(entry)) for name, entry in fmap.functions.items()]
-    return _table(("function", "layers", "answers that they change"), rows)
+    return markdown_table(("function", "layers", "answers that they change"), rows)
 
 
 def _changed(entry: FunctionEntry) -> str:
@@ -26,9 +27,4 @@ def subset_table(manifest: Mapping[str, Any]) -> str:
     if not counts:
         return f"{manifest['rows']:,} rows."
     rows = [(name, f"{count['rows']:,}", f"{count['chosen_rows']:,}") for name, count in counts.items()]
-    return _table(("class", "rows", "chosen"), rows)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return markdown_table(("class", "rows", "chosen"), rows)

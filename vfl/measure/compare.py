@@ -24,6 +24,7 @@ from vfl.functionmap import other_pixels
 from vfl.measure.guide import guide_of, ordered
 from vfl.measure.metrics_file import read_metrics
 from vfl.metrics.measure import known_metrics
+from vfl.report.markdown import markdown_table
 from vfl.report.words import distinct_labels, shown
 
 logger = logging.getLogger(__name__)
@@ -105,10 +106,10 @@ def as_markdown(comparison: MeasurementComparison) -> str:
     """The comparison as text: Markdown tables of scalars, then of head tables where there are some."""
     heading = ["metric", "what", *comparison.labels]
     rows = [[row.metric, row.name, *_values(row)] for row in comparison.scalars]
-    parts = [_table(heading, rows)] if rows else []
+    parts = [markdown_table(heading, rows)] if rows else []
     if comparison.heads:
         heading = ["heads of", "measurements", "EMD", "Pearson", "95 % CI", "cells"]
-        parts.append(_table(heading, [_head_cells(row) for row in comparison.heads]))
+        parts.append(markdown_table(heading, [_head_cells(row) for row in comparison.heads]))
     return "\n".join(parts)
 
 
@@ -188,11 +189,6 @@ def _head_cells(row: HeadRow) -> list[str]:
     ends = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
     cells = f"{row.n}" if row.resampled is None else f"{row.n} (resampled to {row.resampled[0]} x {row.resampled[1]})"
     return [row.metric, f"{row.first} / {row.second}", f"{row.emd:.3g}", correlation, ends, cells]
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def _checked(values: ArrayLike) -> Floats:
