@@ -71,6 +71,7 @@ class FunctionEntry(_Strict):
     distributed: bool
     pairs: int = Field(ge=1)
     kept: int = Field(ge=1)
+    groups: int | None = None
     accuracy: Rate
     changed: list[Rate]
     followed_source: list[Rate]

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from vfl.commands.options import (
     Functions,
+    Group,
     Layers,
     MaxNewTokens,
     ModelArgument,
@@ -44,6 +45,7 @@ def command(
     probes: Probes = None,
     functions: Functions = None,
     pairs: Pairs = None,
+    group: Group = None,
     size: Size = None,
     seed: Seed = None,
     mode: Annotated[
@@ -80,6 +82,7 @@ def command(
         probes=probes,
         functions=functions,
         pairs=pairs,
+        group=group,
         size=size,
         seed=seed,
         mode=mode,

@@ -26,21 +26,23 @@ class Forecast:
         self.vlm, self.config, self.left, self.blocks, self.processes = vlm, config, pairs, blocks, processes
         self.said = False
 
-    def after(self, seconds: float, *, kept: bool) -> str | None:
-        """The line to say after a pair was asked with these blocks, once."""
-        self.left -= self.processes  # the others have asked about as many meanwhile
+    def after(self, seconds: float, *, pairs: int = 1, kept: int) -> str | None:
+        """The line to say after pairs of one group were asked with these blocks, once; `kept` of them were."""
+        self.left -= pairs * self.processes  # the others have asked about as many meanwhile
         if self.said or not kept or self.left < 1:
             return None
         self.said = True
+        seconds /= kept  # those that weren't kept took little
         further = len(end_blocks(self.vlm.num_layers)) if self.config.mode == "auto" else 0
         shortest, longest = seconds_left(seconds, self.left / self.processes, self.blocks, further)
         least, most = map(duration, (shortest, longest))
         more = f", up to {most} if every function needs prefixes and suffixes too" if most != least else ""
         less = "" if self.config.unfiltered else "; those answered wrongly take less"
         shared = f" by {self.processes} processes" if self.processes > 1 else ""
+        of = "the first kept pair" if pairs == 1 else "each kept pair of the first group"
         line = (
             f"{self.left:,} more pair{'s' if self.left > 1 else ''}{shared}: about {least}{more} "
-            f"({seconds:.2g} s for the first kept pair{less}). Memory so far: {peak_memory(self.vlm.device)}."
+            f"({seconds:.2g} s for {of}{less}). Memory so far: {peak_memory(self.vlm.device)}."
         )
         return line if longest < LONG else f"{line} To shorten it: {', '.join(self._remedies())}."
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vfl.locate.config import LocateConfig
 from vfl.locate.curves import LayerSpan
 from vfl.locate.forecast import Forecast
 from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
-from vfl.locate.pairs import sweep_pair
+from vfl.locate.pairs import groups, sweep_group, sweep_pair
 from vfl.locate.records import joined, pending, read_saved, table_of, write_part
 from vfl.locate.schedule import next_blocks
 from vfl.probes.asking import Asker, question_of
@@ -142,6 +143,8 @@ def _sweep_stage(
     """The records of the pairs that are this process's, each part of which was saved."""
     saved: list[pa.Table] = []
     rows: list[dict[str, Any]] = []
+    dealt = groups(pairs)
+    ends = list(accumulate(map(len, dealt)))
     asked_of_all = list(blocks) == first_blocks(asker.vlm.num_layers, config)
 
     def save() -> None:
@@ -151,22 +154,26 @@ def _sweep_stage(
         rows.clear()
 
     with progress_bar(total=len(pairs), desc=title, unit="pair", disable=not progress) as bar:
-        for count, (number, pair) in enumerate(ranks.dealt(pairs), 1):
+        unsaved = 0
+        for number, group in ranks.dealt(dealt):
             start = time.perf_counter()
-            visit = sweep_pair(
+            swept = sweep_group(
                 asker,
-                pair,
+                group,
                 blocks,
                 reading=config.reading,
                 max_new_tokens=config.max_new_tokens,
                 unfiltered=config.unfiltered,
             )
-            rows += visit
-            if asked_of_all and (line := forecast.after(time.perf_counter() - start, kept=visit[0]["kept"])):
+            rows += swept
+            kept = len({row["pair_id"] for row in swept if row["kept"]})
+            if asked_of_all and (line := forecast.after(time.perf_counter() - start, pairs=len(group), kept=kept)):
                 say(bar, line)
-            bar.update(number + 1 - bar.n)
-            if count % config.part_pairs == 0:
+            bar.update(ends[number] - bar.n)
+            unsaved += len(group)
+            if unsaved >= config.part_pairs:
                 save()
+                unsaved = 0
         if rows:
             save()
         if not ranks.halted:  # the last pairs may be with the others
