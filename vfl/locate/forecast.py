@@ -55,6 +55,7 @@ class Forecast:
             *([] if self.config.mode == "single" else ["--mode single (a third of the work or less)"]),
             "a lower --max-new-tokens if answers ramble",
             f"smaller pictures ({' or '.join(sizes)})" if sizes else "smaller pictures",
+            *(["--group 3 (pairs share their pictures)"] if generated and self.config.group is None else []),
         ]
 
 
