@@ -28,7 +28,7 @@ from bench.swapping.measure import count_flops, count_launches
 from bench.swapping.model import Answers, Shape, build
 from vfl.io.atomic import replacing
 
-BASE = Shape(layers=32, width=128, heads=4, vision_tokens=576, text_tokens=40)
+BASE = Shape(layers=32, width=64, heads=2, vision_tokens=576, text_tokens=40)
 IMAGES = 8
 POINTS: dict[str, list[Any]] = {
     "layers": [8, 16, 32, 64],

@@ -121,8 +121,13 @@ def table_of(fmap: Any) -> Table:
         explained = percent(entry.explained) if entry.explained is not None else "-"
         against = "control" if entry.tested_against == "control" else f"floor {percent(entry.floor or 0.0)}"
         table.add_row(*map(Text, (name, layers, changed, explained, against, f"{entry.kept}/{entry.pairs}")))
+    notes = []
     if any(entry.distributed for entry in fmap.functions.values()):
-        table.caption = "* distributed: more of the depth than choice.distributed_above"
+        notes.append("* distributed: more of the depth than choice.distributed_above")
+    if groups := [f"{name} {entry.groups}" for name, entry in fmap.functions.items() if entry.groups is not None]:
+        notes.append(f"groups kept, each one sample: {', '.join(groups)}")
+    if notes:
+        table.caption = "\n".join(notes)
         table.caption_justify = "left"
     return table
 

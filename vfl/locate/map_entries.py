@@ -88,7 +88,8 @@ def _levels(data: Outcomes, weights: Floats, config: ChoiceConfig) -> Levels:
 
 def _min_control(data: Outcomes, config: ChoiceConfig) -> int:
     """Fewer pairs, or groups, with a control swap than this can't decide: the floor does."""
-    return min(data.samples, max(config.min_kept, pairs_needed(data.num_layers, config.alpha)))
+    needed = pairs_needed(data.num_layers, config.alpha)
+    return min(data.samples, needed if data.groups else max(config.min_kept, needed))
 
 
 def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None) -> FunctionEntry:
@@ -180,11 +181,12 @@ def _floor(data: Outcomes, level: Levels, config: ChoiceConfig) -> list[str]:
     """What a test without control swaps means."""
     if level.has_control[: data.num_layers].all():
         return []
-    with_control = int((~np.isnan(data.control[:, : data.num_layers])).all(axis=1).sum())
+    controlled = (~np.isnan(data.control[:, : data.num_layers])).all(axis=1)
+    with_control = len(set(data.group_of[controlled]))
     why = "No kept pair has a control swap"
     if with_control:
-        why = f"Only {with_control} of {data.kept} kept pairs have a control swap (at least "
-        why += f"{_min_control(data, config)} are needed)"
+        why = f"Only {with_control} of {data.samples} {'groups' if data.groups else 'kept pairs'} have a control swap "
+        why += f"(at least {_min_control(data, config)} are needed)"
     floor = max(config.floor, float(level.background[0, 0]))
     return [
         f"{why}: layers were tested against a floor of {floor:.0%} of the answers, what a swap at the median layer "
