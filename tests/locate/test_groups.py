@@ -11,9 +11,11 @@ from fake_records import Fake, records, sharp
 import vfl
 from vfl.engine import joint_prefill
 from vfl.errors import InputError
+from vfl.evaluate.items import items_of_probes
 from vfl.locate.map_entries import build_entries
 from vfl.locate.pairs import groups, sweep_group, sweep_pair
 from vfl.locate.records import write_part
+from vfl.metrics.swap import swap
 from vfl.probes.asking import Asker
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
@@ -107,3 +109,19 @@ def test_a_suite_with_too_few_groups_names_nothing_and_says_why():
     assert alone.groups is None
     width = {n: e.ci_high[5] - e.ci_low[5] for n, e in (("grouped", enough), ("alone", alone))}
     assert width["grouped"] > width["alone"], "pairs that share their fate say less"
+
+
+def test_an_evaluation_asks_each_image_of_a_group_once(embedded, grouped):
+    counting = [pair for pair in grouped if pair.function == "counting"]
+    items = items_of_probes(embedded, counting, ("image", "source_image"))
+    assert len(items) == len({pair.image for pair in counting}) == 4
+    alone = [pair.model_copy(update={"group": None}) for pair in counting]
+    assert len(items_of_probes(embedded, alone, ("image", "source_image"))) == 24
+
+
+def test_the_metric_of_swapping_takes_a_group_as_one_sample(embedded, grouped):
+    counting = [pair for pair in grouped if pair.function == "counting"]
+    peak = swap(embedded, counting)["scalars"]["counting/peak_changed"]
+    alone = swap(embedded, [pair.model_copy(update={"group": None}) for pair in counting])["scalars"]
+    assert peak["value"] == alone["counting/peak_changed"]["value"] == 1.0
+    assert peak["low"] < alone["counting/peak_changed"]["low"], "one scene that agrees is one sample"
