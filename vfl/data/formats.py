@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,8 @@ from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.packed import ZSTD, packing, unpacked_head
 from vfl.data.rawrow import RawRow
 from vfl.errors import InputError
-from vfl.io.hub import fetched, is_fetched
+from vfl.io.hub import fetched, is_address, is_fetched
+from vfl.io.hub_in_place import files_at, pinned
 
 Container = Literal["json", "jsonl", "parquet", "hf", "webdataset"]
 
@@ -66,13 +68,18 @@ def detect(path: str | Path, split: str | None = None) -> Format:
     return Format(found[0].container, *kind_of(found[0]))
 
 
-def sources(source: Any, split: str | None = None) -> list[Source]:
-    """The parts of one data source: one, or the shards of a folder in the order of their names."""
+def sources(source: Any, split: str | None = None, *, streaming: bool = False) -> list[Source]:
+    """The parts of one data source: one, or the shards of a folder in the order of their names.
+
+    With `streaming`, parquet on the hub is not fetched.
+    """
     if hf.is_dataset(source):
         hf.check_dataset(source)
         return [_dataset(source, "dataset", None)]
     if not isinstance(source, (str, Path)):
         raise InputError(f"data of type {type(source).__name__} was given; expected a path or a datasets.Dataset")
+    if streaming and is_address(source):
+        return [_source(file, "parquet", partial(parquet.rows, file)) for file in _on_hub(source, split)]
     path = fetched(source)
     if not path.exists():
         raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
@@ -131,6 +138,29 @@ def kind_of(source: Source) -> tuple[Kind, str]:
 def _shards(folder: Path, split: str | None) -> list[Path]:
     """The data files of a folder, or of `data` in it (a repository of the Hugging Face Hub)."""
     files = _data_files(folder) or (_data_files(folder / "data") if (folder / "data").is_dir() else [])
+    return _alike(folder, files, split, sorted(file.name for file in folder.iterdir()))
+
+
+def _on_hub(address: str | Path, split: str | None) -> list[Path]:
+    """The parquet files at an address, as those of a folder are found."""
+    whole = Path(pinned(address))
+    inside = files_at(whole)
+    if not inside and whole.name.endswith(".parquet"):
+        return [whole]
+    here = [file for file in inside if file.parent == whole]
+    below = [file for file in inside if file.parent == whole / "data"]
+    data = [[file for file in folder if _is_data(file)] for folder in (here, below)]
+    files = _alike(whole, data[0] or data[1], split, [file.name for file in here])
+    if not files[0].name.lower().endswith(".parquet"):
+        raise InputError(
+            f"{whole} holds {files[0].suffix} files, and streaming reads parquet from the hub where it lies: leave "
+            "streaming out to have them fetched, or fetch them and name the folder"
+        )
+    return files
+
+
+def _alike(folder: Path, files: list[Path], split: str | None, names: list[str]) -> list[Path]:
+    """The data files of a folder, which must be of one kind; `names`: what lies in it."""
     if split is not None:
         some = ", ".join(file.name for file in files[:8]) or "nothing"
         files = [file for file in files if re.match(re.escape(split) + r"(?:\b|_)", file.name)]
@@ -149,7 +179,7 @@ def _shards(folder: Path, split: str | None) -> list[Path]:
             return shards
         if shards:
             raise InputError(f"{folder} holds {suffix} and {', '.join(others)} files; name the data file itself")
-    inside = ", ".join(file.name for file in sorted(folder.iterdir())[:8]) or "nothing"
+    inside = ", ".join(names[:8]) or "nothing"
     raise InputError(
         f"{folder} is no data folder: expected one that save_to_disk wrote, or shards ending in {', '.join(SUFFIXES)};"
         f" found {inside}"
@@ -157,8 +187,12 @@ def _shards(folder: Path, split: str | None) -> list[Path]:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    return [file for file in files if file.name.lower().endswith(SUFFIXES) and file.name not in NO_DATA]
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and _is_data(file)]
+
+
+def _is_data(file: Path) -> bool:
+    name = file.name
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES) and name not in NO_DATA
 
 
 def _file(path: Path) -> Source:

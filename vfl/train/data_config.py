@@ -91,6 +91,11 @@ class DataConfig(Strict):
     workers: int | None = Field(
         default=None, ge=0, description="processes that encode rows once before the first step; default: one a core"
     )
+    streaming: bool = Field(
+        default=False,
+        description="pictures in parquet files, here or on the hub, are read where they lie and not copied into the "
+        "cache; rows are shuffled by row groups",
+    )
     token_weights: Path | None = Field(
         default=None, description="token-weights.parquet of a subset: the loss is over the answer tokens of weight 1"
     )
