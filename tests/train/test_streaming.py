@@ -10,7 +10,9 @@ import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ranked
 import trained
+import warm
 from hub_stub import TOKEN, HubStub
 
 import vfl
@@ -27,6 +29,7 @@ from vfl.train.launch import main
 from vfl.train.recipe import read_recipe
 from vfl.train.rows.collate import opened
 from vfl.train.rows.prepare import prepare
+from vfl.train.rows.row_groups import GroupedOrder, row_groups
 
 KINDS = trained.SHORT_KINDS
 IN_ORDER = {"train_sampling_strategy": "sequential"}
@@ -344,3 +347,26 @@ def test_of_the_hub_what_cannot_be_read_there_is_said(hub, encoder, parquet, tmp
         opened(rows[0])
     with pytest.raises(InputError, match="is not on the hub"):
         read_recipe({"out": "run", "layers": [1], "data": {"train": "hf://datasets/me/none", "streaming": True}})
+
+
+@pytest.mark.long
+def test_two_ranks_train_what_one_process_does(qwen, parquet, run, tmp_path, monkeypatch):
+    """Each reads row groups of its own, in the order that is made for two."""
+    path = parquet(*("image", "image", "turns", "images") * 3)
+    steps = {"max_steps": 3, "max_grad_norm": 1.0, **trained.STEADY}
+    split = steps | {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    values = trained.settings(qwen, path, tmp_path / "ranks", trainer=split, data={"streaming": True})
+    recipe = trained.write_recipe(tmp_path / "ranks.yaml", values)
+    done = warm.ranks([str(ranked.__file__), str(recipe)], trained.environment())
+    codes = [json.loads((tmp_path / f"ranks.{rank}.json").read_text()) for rank in range(2)]
+    assert codes == [{"ranks": 0}] * 2, done[0].stderr[-3000:]
+    assert json.loads((tmp_path / "ranks" / "preflight.json").read_text())["order"]["readers"] == 2
+    monkeypatch.setattr("vfl.train.assemble._order", lambda recipe, prepared, args, readers: order_of(prepared.rows))
+    run(qwen, path, tmp_path / "alone", trainer=steps | {"per_device_train_batch_size": 4}, data={"streaming": True})
+    alone, ranks = (trained.weights(tmp_path / name) for name in ("alone", "ranks"))
+    assert trained.difference(alone, ranks) < trained.ROUNDING
+
+
+def order_of(rows):
+    """For two ranks that take a row at a time."""
+    return GroupedOrder(row_groups(rows), batch=1, readers=2, seed=0)
