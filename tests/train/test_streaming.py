@@ -313,7 +313,7 @@ def test_what_lies_on_the_hub_is_read_there(hub, qwen, parquet, run, cache, tmp_
     assert trained.same(trained.weights(tmp_path / "streamed"), trained.weights(tmp_path / "copied"))
     saved = read_yaml(tmp_path / "streamed" / "settings.yaml")["data"]["train"]
     commit = hub.sha("datasets/me/rows")
-    assert f"@{commit}" in saved[0]
+    assert saved == [f"{address}@{commit}"]
     hub.repos["datasets/me/rows"] = {"data/other.parquet": b"PAR1"}
     assert read_recipe(tmp_path / "streamed" / "settings.yaml").data.train[0].path == (Path(saved[0]),)
 
@@ -331,7 +331,17 @@ def test_of_the_hub_row_groups_are_sent_once(hub, encoder, parquet, chunks):
     assert hub.sent - before < 1.1 * size
 
 
-def test_of_the_hub_what_cannot_be_read_there_is_said(hub, encoder, parquet, tmp_path):
+def test_of_the_hub_processes_read_by_themselves(hub, qwen, parquet, run, tmp_path):
+    folder = parquet(*KINDS)
+    hub.repos["datasets/me/rows"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run(qwen, "hf://datasets/me/rows", tmp_path / "hub", **streaming(dataloader_num_workers=1))
+    run(qwen, folder, tmp_path / "here", **streaming())
+    assert trained.same(trained.weights(tmp_path / "hub"), trained.weights(tmp_path / "here"))
+
+
+def test_of_the_hub_what_cannot_be_read_there_is_said(hub, encoder, parquet, monkeypatch):
+    with pytest.raises(InputError, match="is not on the hub"):
+        read_recipe({"out": "run", "layers": [1], "data": {"train": "hf://datasets/me/none", "streaming": True}})
     hub.repos["datasets/me/lines"] = {"rows.jsonl": b"{}\n"}
     address = Path(pinned("hf://datasets/me/lines"))
     with pytest.raises(InputError, match=r"holds .jsonl files, and streaming reads parquet"):
@@ -345,8 +355,10 @@ def test_of_the_hub_what_cannot_be_read_there_is_said(hub, encoder, parquet, tmp
     hub._known.clear()
     with pytest.raises(InputError, match=r"train-0.parquet row 1 .*train-0.parquet"):
         opened(rows[0])
-    with pytest.raises(InputError, match="is not on the hub"):
-        read_recipe({"out": "run", "layers": [1], "data": {"train": "hf://datasets/me/none", "streaming": True}})
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    hub.__exit__()
+    with pytest.raises(InputError, match=r"train-0.parquet row 1 .*Is the hub within reach"):
+        opened(rows[0])
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vfl.errors import InputError
-from vfl.io.hub import HTTPError, is_address
+from vfl.io.hub import HTTPError, is_address, named
 from vfl.io.hub_in_place import open_at
 
 MOST_KEPT = 2**29
@@ -86,7 +86,7 @@ class Cell:
         return value
 
     def __str__(self) -> str:
-        return f"column {self.keys[0]!r} of row {self.row + 1} in row group {self.group + 1} of {self.path}"
+        return f"column {self.keys[0]!r} of row {self.row + 1} in row group {self.group + 1} of {named(self.path)}"
 
 
 class Chunks:
@@ -169,7 +169,7 @@ def _decoded(cell: Cell) -> pa.ChunkedArray:
     try:
         if stamp_of(cell.path) != cell.stamp:
             raise InputError(
-                f"{cell.path} was changed since its rows were prepared; start again, so that they are read anew"
+                f"{named(cell.path)} was changed since its rows were prepared; start again, so that they are read anew"
             )
         with opened(cell.path, metadata=_footer(cell.path, cell.stamp)) as file:
             leaves = [file.schema.column(n) for n in range(len(file.schema))]
@@ -182,11 +182,18 @@ def _decoded(cell: Cell) -> pa.ChunkedArray:
             return file.read_row_group(cell.group, columns=held, use_threads=False).column(0)
     except FileNotFoundError as error:
         raise InputError(
-            f"{cell.path} is not there any more, and pictures are read from it (data.streaming); put it back, and start"
-            " again or --resume"
+            f"{named(cell.path)} is not there any more, and pictures are read from it (data.streaming); put it back, "
+            "and start again or --resume"
         ) from error
     except UNREADABLE as error:
-        raise InputError(f"{cell} cannot be read ({' '.join(str(error).split())[:200]})") from error
+        then = (
+            "Is the hub within reach? Then"
+            if is_address(cell.path)
+            else "If the file is damaged, put it back whole, and"
+        )
+        raise InputError(
+            f"{cell} cannot be read ({' '.join(str(error).split())[:200]}). {then} go on with --resume"
+        ) from error
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.packed import ZSTD, packing, unpacked_head
 from vfl.data.rawrow import RawRow
 from vfl.errors import InputError
-from vfl.io.hub import fetched, is_address, is_fetched
+from vfl.io.hub import fetched, is_address, is_fetched, named
 from vfl.io.hub_in_place import files_at, pinned
 
 Container = Literal["json", "jsonl", "parquet", "hf", "webdataset"]
@@ -153,8 +153,8 @@ def _on_hub(address: str | Path, split: str | None) -> list[Path]:
     files = _alike(whole, data[0] or data[1], split, [file.name for file in here])
     if not files[0].name.lower().endswith(".parquet"):
         raise InputError(
-            f"{whole} holds {files[0].suffix} files, and streaming reads parquet from the hub where it lies: leave "
-            "streaming out to have them fetched, or fetch them and name the folder"
+            f"{named(whole)} holds {files[0].suffix} files, and streaming reads parquet from the hub where it lies: "
+            "leave streaming out to have them fetched, or fetch them and name the folder"
         )
     return files
 
@@ -165,7 +165,7 @@ def _alike(folder: Path, files: list[Path], split: str | None, names: list[str])
         some = ", ".join(file.name for file in files[:8]) or "nothing"
         files = [file for file in files if re.match(re.escape(split) + r"(?:\b|_)", file.name)]
         if not files:
-            raise InputError(f"{folder} has no splits called {split!r}: no file's name begins so; found {some}")
+            raise InputError(f"{named(folder)} has no splits called {split!r}: no file's name begins so; found {some}")
     for suffix in SUFFIXES:
         shards = [file for file in files if file.name.lower().endswith(suffix)]
         others = sorted({file.suffix for file in files if file not in shards})
@@ -173,15 +173,15 @@ def _alike(folder: Path, files: list[Path], split: str | None, names: list[str])
             stems = sorted({_DIGITS.sub("", file.name) for file in shards})
             if len(stems) > 1:  # train-00000.parquet beside test-00000.parquet
                 raise InputError(
-                    f"{folder} holds files of several names ({', '.join(stems)}); name the data files, or the split if"
+                    f"{named(folder)} holds files of several names ({', '.join(stems)}); name the data files, or the split if"
                     " the names begin with it"
                 )
             return shards
         if shards:
-            raise InputError(f"{folder} holds {suffix} and {', '.join(others)} files; name the data file itself")
+            raise InputError(f"{named(folder)} holds {suffix} and {', '.join(others)} files; name the data file itself")
     inside = ", ".join(names[:8]) or "nothing"
     raise InputError(
-        f"{folder} is no data folder: expected one that save_to_disk wrote, or shards ending in {', '.join(SUFFIXES)};"
+        f"{named(folder)} is no data folder: expected one that save_to_disk wrote, or shards ending in {', '.join(SUFFIXES)};"
         f" found {inside}"
     )
 

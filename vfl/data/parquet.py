@@ -13,7 +13,7 @@ from vfl.data.conversation import IMAGE_COLUMNS
 from vfl.data.hashing import HashedFile, Hashes
 from vfl.data.rawrow import RawRow, Start
 from vfl.errors import InputError
-from vfl.io.hub import is_address
+from vfl.io.hub import is_address, named
 
 BUFFER = 2**16
 """Bytes read at a time from a column; without it, a row group's columns are read whole."""
@@ -70,7 +70,7 @@ def rows(
                         yield RawRow(where, row, start=place, stored_row=stored)
     except UNREADABLE as error:
         what = "cannot be read from the hub" if is_address(path) else "is no intact parquet file"
-        raise InputError(f"{path} {what} (after row {number}: {' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"{named(path)} {what} (after row {number}: {' '.join(str(error).split())[:200]})") from error
 
 
 def _text_columns(file: pq.ParquetFile) -> list[str]:

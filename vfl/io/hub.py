@@ -75,6 +75,11 @@ def is_address(value: object) -> bool:
     return isinstance(value, (str, Path)) and str(value).startswith("hf:/")
 
 
+def named(path: Path) -> str:
+    """A path as text; of an address as it is written, whose two slashes a path does not keep."""
+    return str(read_address(path)) if is_address(path) else str(path)
+
+
 def read_address(value: str | Path) -> Address:
     """The parts of an address.
 

@@ -30,7 +30,7 @@ from vfl.data.token_weights import TokenWeights
 from vfl.errors import InputError
 from vfl.evaluate.right_answers import right_answer
 from vfl.io.cache import cached_folder
-from vfl.io.hub import is_address, read_address
+from vfl.io.hub import is_address, named
 from vfl.io.progress import progress_bar
 from vfl.io.versions import versions
 from vfl.models.conversation import ConversationEncoder
@@ -131,7 +131,7 @@ def set_on_disk(
     Raises:
         InputError: for data that can't be read at all.
     """
-    files = {_name(path): file_hash(path) for path in source.path}
+    files = {named(path): file_hash(path) for path in source.path}
 
     def known(folder: Path) -> SetOnDisk | None:
         try:
@@ -163,7 +163,7 @@ def file_hash(path: Path) -> str:
         InputError: it can't be read.
     """
     if is_address(path):
-        return sha256(_name(path).encode()).hexdigest()
+        return sha256(named(path).encode()).hexdigest()
     digest = sha256()
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
@@ -176,10 +176,6 @@ def file_hash(path: Path) -> str:
         except OSError as error:
             raise InputError(f"The data {file} can't be read: {error.strerror}. Check data.train.") from error
     return digest.hexdigest()
-
-
-def _name(path: Path) -> str:
-    return str(read_address(path)) if is_address(path) else str(path)
 
 
 def _key(

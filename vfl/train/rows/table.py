@@ -17,6 +17,7 @@ from vfl.data.token_weights import RowWeights, TokenWeights
 from vfl.errors import InputError
 from vfl.evaluate.right_answers import RowMatch, right_answer
 from vfl.io.atomic import replacing
+from vfl.io.hub import named
 
 LABELS = ("label", "kto_tag")
 _TRUE, _FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0"}
@@ -180,8 +181,8 @@ def _in_place(image: ImageRef, sample: Sample) -> dict[str, Any]:
         return stored
     if cell.size > MOST_KEPT:
         raise InputError(
-            f"{cell.path}: row group {cell.group + 1} has {cell.size / 2**20:,.0f} MiB of pictures, and data.streaming "
-            f"holds at most {MOST_KEPT / 2**20:,.0f} MiB in memory. Write the file with smaller row groups "
+            f"{named(cell.path)}: row group {cell.group + 1} has {cell.size / 2**20:,.0f} MiB of pictures, and "
+            f"data.streaming holds at most {MOST_KEPT / 2**20:,.0f} MiB in memory. Write the file with smaller row groups "
             "(pyarrow.parquet.write_table(..., row_group_size=100)), or leave streaming out."
         )
     return _stored(replace(image, data=None)) | {
