@@ -173,16 +173,16 @@ def _alike(folder: Path, files: list[Path], split: str | None, names: list[str])
             stems = sorted({_DIGITS.sub("", file.name) for file in shards})
             if len(stems) > 1:  # train-00000.parquet beside test-00000.parquet
                 raise InputError(
-                    f"{named(folder)} holds files of several names ({', '.join(stems)}); name the data files, or the split if"
-                    " the names begin with it"
+                    f"{named(folder)} holds files of several names ({', '.join(stems)}); name the data files, or the "
+                    "split if the names begin with it"
                 )
             return shards
         if shards:
             raise InputError(f"{named(folder)} holds {suffix} and {', '.join(others)} files; name the data file itself")
     inside = ", ".join(names[:8]) or "nothing"
     raise InputError(
-        f"{named(folder)} is no data folder: expected one that save_to_disk wrote, or shards ending in {', '.join(SUFFIXES)};"
-        f" found {inside}"
+        f"{named(folder)} is no data folder: expected one that save_to_disk wrote, or shards ending in "
+        f"{', '.join(SUFFIXES)}; found {inside}"
     )
 
 

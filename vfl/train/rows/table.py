@@ -182,8 +182,8 @@ def _in_place(image: ImageRef, sample: Sample) -> dict[str, Any]:
     if cell.size > MOST_KEPT:
         raise InputError(
             f"{named(cell.path)}: row group {cell.group + 1} has {cell.size / 2**20:,.0f} MiB of pictures, and "
-            f"data.streaming holds at most {MOST_KEPT / 2**20:,.0f} MiB in memory. Write the file with smaller row groups "
-            "(pyarrow.parquet.write_table(..., row_group_size=100)), or leave streaming out."
+            f"data.streaming holds at most {MOST_KEPT / 2**20:,.0f} MiB in memory. Write the file with smaller row "
+            "groups (pyarrow.parquet.write_table(..., row_group_size=100)), or leave streaming out."
         )
     return _stored(replace(image, data=None)) | {
         "path": str(cell.path),
