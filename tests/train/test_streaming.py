@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -30,6 +31,7 @@ from vfl.train.recipe import read_recipe
 from vfl.train.rows.collate import opened
 from vfl.train.rows.prepare import prepare
 from vfl.train.rows.row_groups import GroupedOrder, row_groups
+from vfl.train.trainers import LayerSFTTrainer
 
 KINDS = trained.SHORT_KINDS
 IN_ORDER = {"train_sampling_strategy": "sequential"}
@@ -151,6 +153,28 @@ def test_a_resumed_run_is_the_whole_run(qwen, parquet, run, tmp_path, step, work
             shutil.rmtree(folder)
     again = streaming(dataloader_num_workers=workers, save_total_limit=9)
     run(qwen, path, out, how={"resume": True}, **again)
+    assert trained.same(trained.weights(out), trained.weights(whole))
+    assert trained.metric_lines(out) == trained.metric_lines(whole)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(qwen, parquet, run, tmp_path):
+    path, out, whole = parquet(*KINDS), tmp_path / "run", tmp_path / "whole"
+    settings = streaming(dataloader_num_workers=1, save_steps=1)
+    run(qwen, path, whole, **settings)
+    pid = os.fork()
+    if pid == 0:
+        step = LayerSFTTrainer.training_step
+
+        def until_the_second_epoch(trainer, *arguments, **options):
+            if trainer.state.global_step == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(trainer, *arguments, **options)
+
+        LayerSFTTrainer.training_step = until_the_second_epoch
+        run(qwen, path, out, **settings)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    run(qwen, path, out, how={"resume": True}, **settings)
     assert trained.same(trained.weights(out), trained.weights(whole))
     assert trained.metric_lines(out) == trained.metric_lines(whole)
 
@@ -339,6 +363,15 @@ def test_of_the_hub_processes_read_by_themselves(hub, qwen, parquet, run, tmp_pa
     assert trained.same(trained.weights(tmp_path / "hub"), trained.weights(tmp_path / "here"))
 
 
+def named_only(folder):
+    """A parquet file whose rows name their pictures."""
+    rows = pq.read_table(folder).to_pylist()
+    for row in rows:
+        row["images"] = [image["path"] for image in row["images"]]
+    pq.write_table(pa.Table.from_pylist(rows), folder.parent / "names.parquet")
+    return (folder.parent / "names.parquet").read_bytes()
+
+
 def test_of_the_hub_what_cannot_be_read_there_is_said(hub, encoder, parquet, monkeypatch):
     with pytest.raises(InputError, match="is not on the hub"):
         read_recipe({"out": "run", "layers": [1], "data": {"train": "hf://datasets/me/none", "streaming": True}})
@@ -348,6 +381,9 @@ def test_of_the_hub_what_cannot_be_read_there_is_said(hub, encoder, parquet, mon
         prepared(encoder, address, streaming=True)
     folder = parquet("image", "image")
     hub.repos["datasets/me/rows"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.repos["datasets/me/names"] = {"names.parquet": named_only(folder)}
+    with pytest.raises(InputError, match=r"names.parquet row 1 .*say with `images` in which folder it lies"):
+        prepared(encoder, Path("hf://datasets/me/names"), streaming=True)
     rows = prepared(encoder, Path(pinned("hf://datasets/me/rows/train-0.parquet")), streaming=True).rows
     assert len(rows) == 1
     cells._chunks()._let_go(0)

@@ -79,7 +79,8 @@ def sources(source: Any, split: str | None = None, *, streaming: bool = False) -
     if not isinstance(source, (str, Path)):
         raise InputError(f"data of type {type(source).__name__} was given; expected a path or a datasets.Dataset")
     if streaming and is_address(source):
-        return [_source(file, "parquet", partial(parquet.rows, file)) for file in _on_hub(source, split)]
+        files = _on_hub(source, split)
+        return [Source(file.name, "parquet", None, partial(parquet.rows, file), file) for file in files]
     path = fetched(source)
     if not path.exists():
         raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")

@@ -31,6 +31,7 @@ from vfl.errors import InputError
 from vfl.evaluate.right_answers import right_answer
 from vfl.io.cache import cached_folder
 from vfl.io.hub import is_address, named
+from vfl.io.hub_in_place import pinned
 from vfl.io.progress import progress_bar
 from vfl.io.versions import versions
 from vfl.models.conversation import ConversationEncoder
@@ -163,7 +164,7 @@ def file_hash(path: Path) -> str:
         InputError: it can't be read.
     """
     if is_address(path):
-        return sha256(named(path).encode()).hexdigest()
+        return sha256(pinned(path).encode()).hexdigest()
     digest = sha256()
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
