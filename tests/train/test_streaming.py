@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ranked
+import torch
 import trained
 import warm
 from hub_stub import TOKEN, HubStub
@@ -201,6 +202,25 @@ def test_row_groups_are_read_once_an_epoch(qwen, parquet, tmp_path, chunks, monk
     before = chunks.readings
     assert sum(len(batch) for batch in _batches(parts)) == len(parts.prepared.rows)
     assert held <= chunks.readings - before <= 1.3 * held
+
+
+def test_each_worker_reads_row_groups_of_its_own(qwen, parquet, tmp_path):
+    path = parquet(*("image", "images") * 30, files=1)
+    trainer = {"dataloader_num_workers": 2}
+    recipe = read_recipe(trained.settings(qwen, path, tmp_path / "run", data={"streaming": True}, trainer=trainer))
+    parts = assemble(recipe, progress=False)
+    parts.trainer.data_collator = lambda rows: {
+        "process": torch.tensor([os.getpid()] * len(rows)),
+        "group": torch.tensor([row["images"][0]["group"] for row in rows]),
+    }
+    seen = {
+        (process, group)
+        for batch in parts.trainer.get_train_dataloader()
+        for process, group in zip(batch["process"].tolist(), batch["group"].tolist(), strict=True)
+    }
+    assert len({process for process, _ in seen}) == 2
+    assert len({group for _, group in seen}) == 20
+    assert len(seen) <= 21, "all but a last one are read by one of the two"
 
 
 def _batches(parts):
