@@ -16,15 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vfl.data.parquet_file import UNREADABLE, is_part, opened, stamp_of
 from vfl.errors import InputError
-from vfl.io.hub import HTTPError, is_address, named
-from vfl.io.hub_in_place import open_at
+from vfl.io.hub import is_address, named
 
 MOST_KEPT = 2**29
 """Bytes of decoded columns in a process; no row group's pictures may be more."""
-UNREADABLE = (pa.ArrowException, OSError, ValueError, HTTPError)
-"""What reading a parquet file raises; ValueError: names or texts that are not UTF-8."""
-
 Keys = tuple[str | int, ...]
 
 
@@ -135,35 +132,6 @@ def _chunks() -> Chunks:
     return _of_process[process]
 
 
-def stamp_of(path: Path) -> str:
-    """Size and time of a file; of an address nothing, since its commit says all.
-
-    Raises:
-        OSError: it can't be looked at.
-    """
-    if is_address(path):
-        return ""
-    status = os.stat(path)
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def opened(path: Any, **how: Any) -> pq.ParquetFile:
-    """A parquet file of this machine or of the hub, to be closed; of the hub's, column chunks come in a piece each."""
-    if is_address(path):
-        return pq.ParquetFile(open_at(path), **{**how, "buffer_size": 0}, pre_buffer=False)
-    return pq.ParquetFile(path, pre_buffer=False, **how)
-
-
-def sizes_of(file: pq.ParquetFile, group: int) -> dict[str, int]:
-    """Bytes of each column of a row group, unpacked."""
-    facts = file.metadata.row_group(group)
-    leaves = [facts.column(number) for number in range(facts.num_columns)]
-    return {
-        name: sum(leaf.total_uncompressed_size for leaf in leaves if _is_part(leaf.path_in_schema, name))
-        for name in file.schema_arrow.names
-    }
-
-
 def _decoded(cell: Cell) -> pa.ChunkedArray:
     column = str(cell.keys[0])
     try:
@@ -173,24 +141,22 @@ def _decoded(cell: Cell) -> pa.ChunkedArray:
             )
         with opened(cell.path, metadata=_footer(cell.path, cell.stamp)) as file:
             leaves = [file.schema.column(n) for n in range(len(file.schema))]
-            own = [leaf for leaf in leaves if _is_part(leaf.path, column)]
+            own = [leaf for leaf in leaves if is_part(leaf.path, column)]
             # not its texts, such as the name beside the bytes
             own = [leaf for leaf in own if leaf.logical_type.type == "NONE" and leaf.physical_type == "BYTE_ARRAY"]
             held = [leaf.path for leaf in own]
             if cell.group >= file.metadata.num_row_groups or not held:
                 raise InputError(f"{cell} is not there any more; start again, so that its rows are read anew")
             return file.read_row_group(cell.group, columns=held, use_threads=False).column(0)
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(
             f"{named(cell.path)} is not there any more, and pictures are read from it (data.streaming); put it back, "
             "and start again or --resume"
         ) from error
     except UNREADABLE as error:
-        then = (
-            "Is the hub within reach? Then"
-            if is_address(cell.path)
-            else "If the file is damaged, put it back whole, and"
-        )
+        then = "Is the hub within reach? Then" if is_address(cell.path) else "Put the file back whole, then"
         raise InputError(
             f"{cell} cannot be read ({' '.join(str(error).split())[:200]}). {then} go on with --resume"
         ) from error
@@ -201,10 +167,6 @@ def _footer(path: Path, stamp: str) -> pq.FileMetaData:
     """What a file says of its row groups, as long as it has this stamp."""
     with opened(path) as file:
         return file.metadata
-
-
-def _is_part(leaf: str, column: str) -> bool:
-    return leaf == column or leaf.startswith(f"{column}.")
 
 
 def _keys_of(value: Any, data: bytes) -> Keys | None:

@@ -13,20 +13,14 @@ from vfl.data import hf, jsonarray, jsonl, parquet, webdataset
 from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.packed import ZSTD, packing, unpacked_head
 from vfl.data.rawrow import RawRow
+from vfl.data.shards import in_folder, on_hub
 from vfl.errors import InputError
-from vfl.io.hub import fetched, is_address, is_fetched, named
-from vfl.io.hub_in_place import files_at, pinned
+from vfl.io.hub import fetched, is_address, is_fetched
 
 Container = Literal["json", "jsonl", "parquet", "hf", "webdataset"]
 
-_DIGITS = re.compile(r"\d+")
 LOOKED_AT = 100
 """Rows among which one of a known kind must be; the first decides."""
-SUFFIXES = (
-    ".json", ".jsonl", ".parquet", ".tar", ".tar.gz", ".tgz", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst"
-)  # fmt: skip
-NO_DATA = ("dataset_info.json", "dataset_infos.json", "manifest.json", "state.json")
-"""Files beside data that tell of it: LLaMA-Factory's, the Hub's, this tool's."""
 WRITTEN = ("vfl subset", "vfl negatives")
 """The kinds of manifests of this tool's own folders of rows."""
 
@@ -79,7 +73,7 @@ def sources(source: Any, split: str | None = None, *, streaming: bool = False) -
     if not isinstance(source, (str, Path)):
         raise InputError(f"data of type {type(source).__name__} was given; expected a path or a datasets.Dataset")
     if streaming and is_address(source):
-        files = _on_hub(source, split)
+        files = on_hub(source, split)
         return [Source(file.name, "parquet", None, partial(parquet.rows, file), file) for file in files]
     path = fetched(source)
     if not path.exists():
@@ -89,7 +83,7 @@ def sources(source: Any, split: str | None = None, *, streaming: bool = False) -
     if path.is_dir() and (parts := _own(path)):
         return parts
     if path.is_dir():
-        return [_file(file) for file in _shards(path, split)]
+        return [_file(file) for file in in_folder(path, split)]
     if split is not None:
         raise InputError(f"{path} has no splits, but the split {split!r} was asked for; leave it out")
     return [_file(path)]
@@ -134,66 +128,6 @@ def kind_of(source: Source) -> tuple[Kind, str]:
         " others of docs/data-formats.md (instruction and output, query and response, question and answer, texts);"
         f" format= names one of {', '.join(KINDS)}"
     )
-
-
-def _shards(folder: Path, split: str | None) -> list[Path]:
-    """The data files of a folder, or of `data` in it (a repository of the Hugging Face Hub)."""
-    files = _data_files(folder) or (_data_files(folder / "data") if (folder / "data").is_dir() else [])
-    return _alike(folder, files, split, sorted(file.name for file in folder.iterdir()))
-
-
-def _on_hub(address: str | Path, split: str | None) -> list[Path]:
-    """The parquet files at an address, as those of a folder are found."""
-    whole = Path(pinned(address))
-    inside = files_at(whole)
-    if not inside and whole.name.endswith(".parquet"):
-        return [whole]
-    here = [file for file in inside if file.parent == whole]
-    below = [file for file in inside if file.parent == whole / "data"]
-    data = [[file for file in folder if _is_data(file)] for folder in (here, below)]
-    files = _alike(whole, data[0] or data[1], split, [file.name for file in here])
-    if not files[0].name.lower().endswith(".parquet"):
-        raise InputError(
-            f"{named(whole)} holds {files[0].suffix} files, and streaming reads parquet from the hub where it lies: "
-            "leave streaming out to have them fetched, or fetch them and name the folder"
-        )
-    return files
-
-
-def _alike(folder: Path, files: list[Path], split: str | None, names: list[str]) -> list[Path]:
-    """The data files of a folder, which must be of one kind; `names`: what lies in it."""
-    if split is not None:
-        some = ", ".join(file.name for file in files[:8]) or "nothing"
-        files = [file for file in files if re.match(re.escape(split) + r"(?:\b|_)", file.name)]
-        if not files:
-            raise InputError(f"{named(folder)} has no splits called {split!r}: no file's name begins so; found {some}")
-    for suffix in SUFFIXES:
-        shards = [file for file in files if file.name.lower().endswith(suffix)]
-        others = sorted({file.suffix for file in files if file not in shards})
-        if shards and not others:
-            stems = sorted({_DIGITS.sub("", file.name) for file in shards})
-            if len(stems) > 1:  # train-00000.parquet beside test-00000.parquet
-                raise InputError(
-                    f"{named(folder)} holds files of several names ({', '.join(stems)}); name the data files, or the "
-                    "split if the names begin with it"
-                )
-            return shards
-        if shards:
-            raise InputError(f"{named(folder)} holds {suffix} and {', '.join(others)} files; name the data file itself")
-    inside = ", ".join(names[:8]) or "nothing"
-    raise InputError(
-        f"{named(folder)} is no data folder: expected one that save_to_disk wrote, or shards ending in "
-        f"{', '.join(SUFFIXES)}; found {inside}"
-    )
-
-
-def _data_files(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.iterdir()) if file.is_file() and _is_data(file)]
-
-
-def _is_data(file: Path) -> bool:
-    name = file.name
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES) and name not in NO_DATA
 
 
 def _file(path: Path) -> Source:

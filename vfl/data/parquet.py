@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vfl.data.arrowrows import BATCH, batch_rows
-from vfl.data.cell import UNREADABLE, StoredRow, opened, sizes_of, stamp_of
+from vfl.data.cell import StoredRow
 from vfl.data.conversation import IMAGE_COLUMNS
 from vfl.data.hashing import HashedFile, Hashes
+from vfl.data.parquet_file import UNREADABLE, opened, sizes_of, stamp_of
 from vfl.data.rawrow import RawRow, Start
 from vfl.errors import InputError
 from vfl.io.hub import is_address, named
