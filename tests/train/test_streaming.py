@@ -248,15 +248,19 @@ def test_preferences_and_labels_go_too(qwen, parquet, data_of, run, tmp_path, ca
     assert json.loads((tmp_path / "kto" / "preflight.json").read_text())["order"]
 
 
-def test_sets_with_weights_and_held_out_rows_go_too(qwen, parquet, data_of, run, tmp_path, cache):
+def test_sets_with_weights_old_held_out_and_evaluated_rows_go_too(qwen, parquet, data_of, run, tmp_path, cache):
     train = [{"path": str(parquet(*KINDS)), "weight": 1}, {"path": str(data_of("image", "image")), "weight": 1}]
     run(
         qwen,
         parquet("image"),
         tmp_path / "run",
-        data={"streaming": True, "train": train},
-        evaluation={"heldout": str(parquet("image", "text"))},
+        data={"streaming": True, "train": train, "replay": {"data": str(parquet("image", "images")), "share": 0.2}},
+        evaluation={
+            "heldout": str(parquet("image", "text")),
+            "data": {"own": {"path": str(parquet("image", "image")), "max_new_tokens": 2}},
+        },
     )
+    assert json.loads((tmp_path / "run" / "preflight.json").read_text())["data"]["replay"] > 0
     assert not pictures(cache)
     assert any("eval_loss" in line for line in trained.metric_lines(tmp_path / "run"))
 
