@@ -27,6 +27,8 @@ class HubStub:
         self.private: set[str] = set()
         self.commits: list[tuple[str, str]] = []
         self.calls: list[str] = []
+        self.sent = 0  # bytes of files
+        self._known: dict[tuple[str, str], dict[str, bytes]] = {}
         stub = self
 
         class Handler(_Handler):
@@ -46,7 +48,14 @@ class HubStub:
     def sha(self, repo: str) -> str:
         """The newest commit."""
         content = json.dumps(sorted((name, hashlib.sha1(data).hexdigest()) for name, data in self.repos[repo].items()))
-        return hashlib.sha1(content.encode()).hexdigest()
+        sha = hashlib.sha1(content.encode()).hexdigest()
+        self._known[repo, sha] = dict(self.repos[repo])
+        return sha
+
+    def files(self, repo: str, revision: str) -> dict[str, bytes] | None:
+        """Those of a commit that was asked for once, or of the newest; None for a revision that is not known."""
+        newest = self.repos.get(repo)
+        return newest if newest is None or revision in ("main", self.sha(repo)) else self._known.get((repo, revision))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -62,6 +71,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.calls.append(f"POST {path}")
         if path == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
+        if "/paths-info/" in path:
+            _, repo, call = self._parts(path)
+            asked, files = json.loads(body)["paths"], self.hub.files(repo, call.split("/")[1]) or {}
+            return self._json([_entry(name, files[name]) for name in asked if name in files])
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._json({"error": "Invalid credentials"}, 401)
         if path == "/api/repos/create":
@@ -103,22 +116,29 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.calls.append(f"{self.command} {path}")
         if found := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path):
-            repo, _, name = found.groups()
-            data = self.hub.repos.get(repo, {}).get(name)
+            repo, revision, name = found.groups()
+            data = (self.hub.files(repo, revision) or {}).get(name)
             if data is None:
                 return self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": self.hub.sha(repo)}
-            return self._send(data if body else b"", 200, headers, length=len(data))
+            status = 200
+            if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                begin, end = int(wanted[1]), int(wanted[2] or len(data) - 1)
+                headers["Content-Range"] = f"bytes {begin}-{end}/{len(data)}"
+                data, status = data[begin : end + 1], 206
+            self.hub.sent += len(data) if body else 0
+            return self._send(data if body else b"", status, headers, length=len(data))
         _, repo, call = self._parts(path)
         closed = repo in self.hub.private and self.headers.get("Authorization") != f"Bearer {TOKEN}"
         if repo not in self.hub.repos or closed:
             return self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
-        files = self.hub.repos[repo]
-        sha = self.hub.sha(repo)
+        revision = call.split("/")[1] if "/" in call else "main"
+        files = self.hub.files(repo, revision)
+        if files is None:
+            return self._json({"error": "Invalid rev"}, 404, {"X-Error-Code": "RevisionNotFound"})
+        sha = self.hub.sha(repo) if revision == "main" else revision
         if call.startswith("tree"):
             return self._json([_entry(name, data) for name, data in files.items()])
-        if call.startswith("revision") and call.partition("/")[2] not in ("main", sha):
-            return self._json({"error": "Invalid rev"}, 404, {"X-Error-Code": "RevisionNotFound"})
         siblings = [{"rfilename": name} for name in files]
         facts = {"sha": sha, "siblings": siblings, "private": repo in self.hub.private, "tags": []}
         return self._json({"id": repo.removeprefix("datasets/"), **facts})

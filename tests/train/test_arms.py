@@ -97,6 +97,30 @@ def test_without_a_study_the_functions_layers_are_compared_with_all_others_and_r
     assert all(rest == common[0] for rest in common)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("method=kto", "reads the loss of all answers, and kto's rows hold bad ones"),
+        ("method=grpo", "reads the loss of the rows' own answers, and grpo takes none of them"),
+        ("fsdp=true", None),
+        ("data.streaming=true", None),
+    ],
+)
+def test_arms_of_any_method_are_planned_and_rules_that_it_has_no_loss_for_are_refused(plan, changed, said):
+    study = plan("data.replay=null", changed)
+    assert {run.arm for run in study.runs} == set(STANDARD)
+    write_recipes(study)
+    key, _, value = changed.rpartition(".")[2].partition("=")
+    for run in study.runs:
+        read = read_recipe(run.recipe)
+        assert str(getattr(read.data if "data." in changed else read, key)).lower() == value
+    if said is None:
+        assert plan("data.replay=null", changed, names=("gradient",)).runs
+    else:
+        with pytest.raises(InputError, match=f"arm 'gradient': .*{said}"):
+            plan("data.replay=null", changed, names=("gradient",))
+
+
 def test_axes_make_a_product_whose_arms_say_what_differs(plan):
     study = plan(
         "study={layers: {full: , three: {rule: uniform, count: 3}, own: {seed: 5}, low: 0-2}, replay: [off, on], "

@@ -38,6 +38,7 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
         "sft": (mixed, {"checkpointing": "on", "evaluation": asked}),
         "sft-tight": (mixed, {"checkpointing": "on", "evaluation": asked}),
         "dpo": (pairs, {"method": "dpo", "checkpointing": "auto"}),
+        "best": (mixed, {"checkpointing": "on", "evaluation": judged(data_of)}),
     }
     recipes = []
     for name, (data, changed) in runs.items():
@@ -47,6 +48,22 @@ def ranks(qwen, data_of, asked, tmp_path_factory):
     assert [rank.returncode for rank in done] == [0, 0], "\n".join(rank.stderr[-6000:] for rank in done)
     codes = [json.loads((folder / f"ranks.{rank}.json").read_text()) for rank in range(2)]
     return folder, codes, "\n".join(rank.stderr for rank in done)
+
+
+def judged(data_of):
+    """The loss of held-out rows after every step, which decides; three rows for two ranks."""
+    return {"heldout": str(data_of("image", "text", "turns")), "best": "loss", "every": 1}
+
+
+def test_the_best_step_by_held_out_loss_is_that_of_one_process(ranks, qwen, data_of, run, tmp_path):
+    folder, codes, errors = ranks
+    assert [code["best"] for code in codes] == [0, 0], errors[-6000:]
+    run(qwen, data_of(*MIXED), tmp_path / "run", trainer=WHOLE, evaluation=judged(data_of))
+    assert trained.difference(trained.weights(tmp_path / "run"), trained.weights(folder / "best")) < trained.ROUNDING
+    outs = (tmp_path / "run", folder / "best")
+    one, other = (json.loads((out / "best" / "history.json").read_text()) for out in outs)
+    assert [step for step, _ in one] == [step for step, _ in other] == [1, 2, 3]
+    assert [value for _, value in other] == pytest.approx([value for _, value in one], rel=1e-4)
 
 
 def measured(out):

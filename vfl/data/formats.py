@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -12,19 +13,14 @@ from vfl.data import hf, jsonarray, jsonl, parquet, webdataset
 from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.packed import ZSTD, packing, unpacked_head
 from vfl.data.rawrow import RawRow
+from vfl.data.shards import in_folder, on_hub
 from vfl.errors import InputError
-from vfl.io.hub import fetched, is_fetched
+from vfl.io.hub import fetched, is_address, is_fetched
 
 Container = Literal["json", "jsonl", "parquet", "hf", "webdataset"]
 
-_DIGITS = re.compile(r"\d+")
 LOOKED_AT = 100
 """Rows among which one of a known kind must be; the first decides."""
-SUFFIXES = (
-    ".json", ".jsonl", ".parquet", ".tar", ".tar.gz", ".tgz", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst"
-)  # fmt: skip
-NO_DATA = ("dataset_info.json", "dataset_infos.json", "manifest.json", "state.json")
-"""Files beside data that tell of it: LLaMA-Factory's, the Hub's, this tool's."""
 WRITTEN = ("vfl subset", "vfl negatives")
 """The kinds of manifests of this tool's own folders of rows."""
 
@@ -66,13 +62,19 @@ def detect(path: str | Path, split: str | None = None) -> Format:
     return Format(found[0].container, *kind_of(found[0]))
 
 
-def sources(source: Any, split: str | None = None) -> list[Source]:
-    """The parts of one data source: one, or the shards of a folder in the order of their names."""
+def sources(source: Any, split: str | None = None, *, streaming: bool = False) -> list[Source]:
+    """The parts of one data source: one, or the shards of a folder in the order of their names.
+
+    With `streaming`, parquet on the hub is not fetched.
+    """
     if hf.is_dataset(source):
         hf.check_dataset(source)
         return [_dataset(source, "dataset", None)]
     if not isinstance(source, (str, Path)):
         raise InputError(f"data of type {type(source).__name__} was given; expected a path or a datasets.Dataset")
+    if streaming and is_address(source):
+        files = on_hub(source, split)
+        return [Source(file.name, "parquet", None, partial(parquet.rows, file), file) for file in files]
     path = fetched(source)
     if not path.exists():
         raise InputError(f"the data {path} does not exist; expected a file, a folder of shards or a saved dataset")
@@ -81,7 +83,7 @@ def sources(source: Any, split: str | None = None) -> list[Source]:
     if path.is_dir() and (parts := _own(path)):
         return parts
     if path.is_dir():
-        return [_file(file) for file in _shards(path, split)]
+        return [_file(file) for file in in_folder(path, split)]
     if split is not None:
         raise InputError(f"{path} has no splits, but the split {split!r} was asked for; leave it out")
     return [_file(path)]
@@ -126,39 +128,6 @@ def kind_of(source: Source) -> tuple[Kind, str]:
         " others of docs/data-formats.md (instruction and output, query and response, question and answer, texts);"
         f" format= names one of {', '.join(KINDS)}"
     )
-
-
-def _shards(folder: Path, split: str | None) -> list[Path]:
-    """The data files of a folder, or of `data` in it (a repository of the Hugging Face Hub)."""
-    files = _data_files(folder) or (_data_files(folder / "data") if (folder / "data").is_dir() else [])
-    if split is not None:
-        some = ", ".join(file.name for file in files[:8]) or "nothing"
-        files = [file for file in files if re.match(re.escape(split) + r"(?:\b|_)", file.name)]
-        if not files:
-            raise InputError(f"{folder} has no splits called {split!r}: no file's name begins so; found {some}")
-    for suffix in SUFFIXES:
-        shards = [file for file in files if file.name.lower().endswith(suffix)]
-        others = sorted({file.suffix for file in files if file not in shards})
-        if shards and not others:
-            stems = sorted({_DIGITS.sub("", file.name) for file in shards})
-            if len(stems) > 1:  # train-00000.parquet beside test-00000.parquet
-                raise InputError(
-                    f"{folder} holds files of several names ({', '.join(stems)}); name the data files, or the split if"
-                    " the names begin with it"
-                )
-            return shards
-        if shards:
-            raise InputError(f"{folder} holds {suffix} and {', '.join(others)} files; name the data file itself")
-    inside = ", ".join(file.name for file in sorted(folder.iterdir())[:8]) or "nothing"
-    raise InputError(
-        f"{folder} is no data folder: expected one that save_to_disk wrote, or shards ending in {', '.join(SUFFIXES)};"
-        f" found {inside}"
-    )
-
-
-def _data_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    return [file for file in files if file.name.lower().endswith(SUFFIXES) and file.name not in NO_DATA]
 
 
 def _file(path: Path) -> Source:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from vfl.data.cell import Cell
 from vfl.data.remote import fetch
 from vfl.errors import InputError
 from vfl.io.files import as_rgb
@@ -28,8 +29,8 @@ class Span:
 class ImageRef:
     """Exactly one of `path`, `data` and `url` is set; `name` is the image as the row wrote it.
 
-    Where `data` lies in an archive as it is, `span` says so, and may stand in its place. Pickles, so that workers can
-    open it.
+    Where `data` lies in an archive as it is, `span` says so, and may stand in its place; so may `cell`, where it lies
+    in a parquet file. Pickles, so that workers can open it.
     """
 
     path: Path | None
@@ -37,6 +38,7 @@ class ImageRef:
     name: str
     url: str | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
+    cell: Cell | None = field(default=None, compare=False, repr=False)
 
     def open(self) -> Image.Image:
         """The image as RGB, turned as its EXIF says; transparency shows white. An address is fetched each time.
@@ -85,6 +87,8 @@ class ImageRef:
             with self.span.path.open("rb") as handle:
                 handle.seek(self.span.offset)
                 return io.BytesIO(handle.read(self.span.length))
+        if self.cell is not None:
+            return io.BytesIO(self.cell.read())
         assert self.url is not None
         return io.BytesIO(fetch(self.url))
 

@@ -8,10 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vfl.data.arrowrows import BATCH, batch_rows
+from vfl.data.cell import StoredRow
 from vfl.data.conversation import IMAGE_COLUMNS
 from vfl.data.hashing import HashedFile, Hashes
+from vfl.data.parquet_file import UNREADABLE, opened, sizes_of, stamp_of
 from vfl.data.rawrow import RawRow, Start
 from vfl.errors import InputError
+from vfl.io.hub import is_address, named
 
 BUFFER = 2**16
 """Bytes read at a time from a column; without it, a row group's columns are read whole."""
@@ -39,9 +42,10 @@ def rows(
     """
     number = begin = start.at if start else 0
     try:
+        stamp = stamp_of(path)
         with (
             nullcontext(path) if hashes is None else hashes.open_any_order(path) as source,
-            pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False) as file,
+            opened(source, buffer_size=BUFFER) as file,
         ):
             columns = _text_columns(file) if only_texts else None
             if only_ids:
@@ -50,11 +54,13 @@ def rows(
                     return  # no row has an id
             size = ID_BATCH if only_ids else BATCH
             groups, number = _groups(file, begin)
-            for batch in _batches(file, groups, size, columns, source):
+            for group, inside, batch in _batches(file, groups, size, columns, source):
                 before = min(max(begin - number, 0), batch.num_rows)
                 number += before
-                for row in batch_rows(batch.slice(before)):
+                sizes = sizes_of(file, group)
+                for at, row in enumerate(batch_rows(batch.slice(before)), start=inside + before):
                     place = Start(number, number + 1)
+                    stored = StoredRow(path, stamp, group, at, sizes)
                     number += 1
                     where = f"{path.name} row {number}"
                     if isinstance(row, InputError):
@@ -62,11 +68,10 @@ def rows(
                     elif only_texts:
                         yield RawRow(where, {name: row.get(name) for name in file.schema_arrow.names}, start=place)
                     else:
-                        yield RawRow(where, row, start=place)
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names or texts that are not UTF-8
-        raise InputError(
-            f"{path} is no intact parquet file (after row {number}: {' '.join(str(error).split())[:200]})"
-        ) from error
+                        yield RawRow(where, row, start=place, stored_row=stored)
+    except UNREADABLE as error:
+        what = "cannot be read from the hub" if is_address(path) else "is no intact parquet file"
+        raise InputError(f"{named(path)} {what} (after row {number}: {' '.join(str(error).split())[:200]})") from error
 
 
 def _text_columns(file: pq.ParquetFile) -> list[str]:
@@ -83,11 +88,15 @@ def _text_columns(file: pq.ParquetFile) -> list[str]:
 
 def _batches(
     file: pq.ParquetFile, groups: list[int], size: int, columns: list[str] | None, source: Path | HashedFile
-) -> Iterator[pa.RecordBatch]:
+) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+    """Batches, each with its row group and how many of that one's rows are before it."""
     for group in groups:
+        inside = 0
         if isinstance(source, HashedFile):
             source.keep(*_span(file.metadata.row_group(group)))
-        yield from file.iter_batches(batch_size=size, columns=columns, use_threads=False, row_groups=[group])
+        for batch in file.iter_batches(batch_size=size, columns=columns, use_threads=False, row_groups=[group]):
+            yield group, inside, batch
+            inside += batch.num_rows
 
 
 def _span(group: pq.RowGroupMetaData) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vfl.data.cell import StoredRow
 from vfl.data.imageref import Span
 from vfl.errors import InputError
 
@@ -29,6 +30,8 @@ class RawRow:
     """Where the members lie, if they lie in a file as they are."""
     problem: str = ""
     stored: Any = None
+    stored_row: StoredRow | None = None
+    """Where the row lies in a parquet file, if it does."""
     start: Start | None = None
     """Where reading can begin with this row, if it can."""
 

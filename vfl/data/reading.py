@@ -29,6 +29,7 @@ def read(
     allow_remote: bool = False,
     image_column: str | Sequence[str] | None = None,
     keep_rows: bool = False,
+    streaming: bool = False,
 ) -> Iterator[Sample | BadRow]:
     """The rows of `source` in order, each as a sample or as a bad row; nothing is left out.
 
@@ -47,6 +48,7 @@ def read(
         allow_remote: let images be addresses (http, https), fetched when they are opened.
         image_column: the column, or columns in order, with the images; default: `images` or `image`.
         keep_rows: keep the stored row in `Sample.row`.
+        streaming: read parquet of an address on the hub (hf://) piece by piece, without fetching the files.
 
     Raises:
         InputError: at once for a source that is not there or of no known format, and while reading where a container
@@ -60,6 +62,7 @@ def read(
         allow_remote=allow_remote,
         image_column=image_column,
         keep_rows=keep_rows,
+        streaming=streaming,
     ).rows()
 
 
@@ -119,6 +122,7 @@ def open_data(
     allow_remote: bool = False,
     image_column: str | Sequence[str] | None = None,
     keep_rows: bool = False,
+    streaming: bool = False,
 ) -> Data:
     """What `read` reads, to read it in several ways. Args and errors as of `read`."""
     root = None if images is None else Path(images)
@@ -129,7 +133,7 @@ def open_data(
     data_sources = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
     if not data_sources:
         raise InputError("no data was given; expected at least one file")
-    parts = [part for data_source in data_sources for part in sources(data_source, split)]
+    parts = [part for data_source in data_sources for part in sources(data_source, split, streaming=streaming)]
     kinds = [kind_of(part)[0] if format == "auto" else format for part in parts]
     columns = (image_column,) if isinstance(image_column, str) else image_column
     if columns is not None:
@@ -187,9 +191,12 @@ def _sample(
 
 
 def _placed(image: ImageRef, raw: RawRow) -> ImageRef:
-    """The image with its place, where it is a member that came with the row."""
+    """The image with its place, where it is a member that came with the row, or lies in its cells."""
     if image.data is None:
         return image
+    if raw.stored_row is not None:
+        assert raw.row is not None
+        return replace(image, cell=raw.stored_row.cell(raw.row, image.data))
     return next(
         (replace(image, span=span) for name, span in raw.spans.items() if raw.members[name] is image.data), image
     )

@@ -177,13 +177,24 @@ def _here(values: dict[str, Any]) -> dict[str, Any]:
     """The values with every address on the hub fetched, but for keys that are no places to read."""
     if "hf:/" not in str(values):
         return values
-    from vfl.io.hub import is_address, with_fetched  # takes a second
+    from vfl.io.hub import is_address  # takes a second
 
     if is_address(values.get("out")):
         raise InputError(f"out is {str(values['out'])!r}: results are written here, and `vfl push` takes them up.")
     if is_address(values.get("model")):
         raise InputError(f"model is {str(values['model'])!r}: write ORG/NAME, and its revision as `revision`.")
-    return {key: value if key in _PLAIN else with_fetched(value) for key, value in values.items()}
+    return {key: value if key in _PLAIN else _found(key, value) for key, value in values.items()}
+
+
+def _found(key: str, value: Any) -> Any:
+    """A setting with its addresses fetched; rows that are read where they lie are only pinned to their commit."""
+    from vfl.io.hub import with_fetched
+    from vfl.io.hub_in_place import with_pinned
+
+    if key == "data" and isinstance(value, Mapping) and value.get("streaming") and "train" in value:
+        rest = {name: inner for name, inner in value.items() if name != "train"}
+        return {**with_fetched(rest), "train": with_pinned(value["train"])}
+    return with_fetched(value)
 
 
 def unknown_key(key: str, known: Sequence[str], path: str = "") -> str:

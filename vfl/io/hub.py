@@ -75,6 +75,11 @@ def is_address(value: object) -> bool:
     return isinstance(value, (str, Path)) and str(value).startswith("hf:/")
 
 
+def named(path: Path) -> str:
+    """A path as text; of an address as it is written, whose two slashes a path does not keep."""
+    return str(read_address(path)) if is_address(path) else str(path)
+
+
 def read_address(value: str | Path) -> Address:
     """The parts of an address.
 
@@ -101,7 +106,7 @@ def fetched(value: str | Path) -> Path:
     if not is_address(value):
         return Path(value)
     address = read_address(value)
-    commit = _commit(address)
+    commit = commit_of(address)
     name = f"{_name(address)}@{commit}"
     if address.path and (whole := cache_home() / KIND / name).is_dir():
         return _there(whole, address)
@@ -144,8 +149,12 @@ def _there(folder: Path, address: Address) -> Path:
     return path
 
 
-def _commit(address: Address) -> str:
-    """The commit that an address means now, or the one that it meant last where nobody can be asked."""
+def commit_of(address: Address) -> str:
+    """The commit that an address means now, or the one that it meant last where nobody can be asked.
+
+    Raises:
+        InputError: when it is not there, or can't be reached and never was.
+    """
     last = cache_home() / LAST / f"{_name(address)}@{quote(address.revision or '', safe='')}"
     try:
         commit = hub().repo_info(address.repo, repo_type=address.kind, revision=address.revision).sha

@@ -42,8 +42,9 @@ from vfl.train.read_rows import heldout_rows, training_rows
 from vfl.train.recipe import Recipe
 from vfl.train.rows.packs import Packs
 from vfl.train.rows.prepare import check_paths
-from vfl.train.rows.prepared import Prepared, shuffled
+from vfl.train.rows.prepared import Prepared, in_order, shuffled
 from vfl.train.rows.questions import QuestionCollator, check_encoder
+from vfl.train.rows.row_groups import GroupedOrder, row_groups
 from vfl.train.rows.table import ANCHOR
 from vfl.train.rows.weights import warn_of_unused
 from vfl.train.trainers import TRAINERS
@@ -68,6 +69,7 @@ class Assembly:
         zero_stage: DeepSpeed's ZeRO stage, 0 without.
         packs: the training rows in packs; None where each is a sequence by itself.
         heldout: rows whose loss is measured.
+        order: of the training rows, where their pictures are read from parquet files.
     """
 
     vlm: VLM
@@ -81,6 +83,7 @@ class Assembly:
     decision: LayerDecision | None = None
     protection: Protection | None = None
     heldout: Prepared | None = None
+    order: GroupedOrder | None = None
 
     @property
     def peft_model(self) -> PeftModel:
@@ -88,10 +91,15 @@ class Assembly:
         return self.trainer.model
 
 
-def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
+def assemble(recipe: Recipe, *, progress: bool = True, readers: int | None = None) -> Assembly:
     """Load the model, choose the layers, read the data, build the trainer.
 
     What is wrong with the recipe is found before weights and data are read, as far as it can be.
+
+    Args:
+        recipe: validated.
+        progress: show bars.
+        readers: with `data.streaming`, the reading processes that the order of rows is for; default: this run's.
 
     Raises:
         InputError: for anything in the recipe, the data or the model that can't be used.
@@ -185,7 +193,9 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         check_questions(prepared, args)
     if recipe.method == "kto":
         check_labels(prepared, args)
-        prepared = shuffled(prepared, recipe.seed)  # TRL reads them in one order, epoch after epoch
+        # TRL reads them in one order, epoch after epoch.
+        order = _order(recipe, prepared, args, readers)
+        prepared = shuffled(prepared, recipe.seed) if order is None else in_order(prepared, order.order())
         # By this column it takes rows for pairs.
         prepared = replace(prepared, rows=prepared.rows.remove_columns("rejected"))
     if mixed:
@@ -227,7 +237,17 @@ def assemble(recipe: Recipe, *, progress: bool = True) -> Assembly:
         trainer.packs, trainer.packing = packs, Packing(vlm, encoder.pad)
     if recipe.backward is not None:
         trainer.shortened = Shortened(vlm.parts.decoder, recipe.backward.whole_every)
-    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, packs, decision, protection, heldout)
+    if recipe.method != "kto":
+        trainer.order = order = _order(recipe, prepared, args, readers)
+    return Assembly(vlm, identity, layers, lora, prepared, trainer, stage, packs, decision, protection, heldout, order)
+
+
+def _order(recipe: Recipe, prepared: Prepared, args: Any, readers: int | None) -> GroupedOrder | None:
+    """An order by row groups, where there is to be one."""
+    if not recipe.data.streaming or recipe.trainer.get("train_sampling_strategy") == "sequential":
+        return None
+    own = args.world_size * max(args.dataloader_num_workers, 1)
+    return GroupedOrder(row_groups(prepared.rows), args.train_batch_size, readers or own, recipe.seed)
 
 
 def _spread(vlm: VLM, model: Any, device: torch.device) -> None:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_serializer, model_validator
 from vfl.data import Kind
 from vfl.evaluate.right_answers import RowMatch
 from vfl.io.fields import OnBadRow, Paths, SomeNames, SystemPrompt, several
+from vfl.io.hub import named
 from vfl.train.old_rows import OldRowsConfig
 from vfl.train.strict import Strict
 
@@ -91,6 +92,11 @@ class DataConfig(Strict):
     workers: int | None = Field(
         default=None, ge=0, description="processes that encode rows once before the first step; default: one a core"
     )
+    streaming: bool = Field(
+        default=False,
+        description="pictures in parquet files, here or on the hub, are read where they lie and not copied into the "
+        "cache; rows are shuffled by row groups",
+    )
     token_weights: Path | None = Field(
         default=None, description="token-weights.parquet of a subset: the loss is over the answer tokens of weight 1"
     )
@@ -111,8 +117,11 @@ class DataConfig(Strict):
     @field_serializer("train")
     def _as_written(self, train: tuple[TrainingSet, ...]) -> list[Any]:
         if len(train) == 1 and train[0].plain:
-            return [str(path) for path in train[0].path]
-        return [source.model_dump(mode="json", exclude_none=True) for source in train]
+            return [named(path) for path in train[0].path]
+        return [
+            source.model_dump(mode="json", exclude_none=True) | {"path": [named(path) for path in source.path]}
+            for source in train
+        ]
 
     @property
     def sets(self) -> tuple[TrainingSet, ...]:

@@ -186,6 +186,28 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _streams_in_an_order_of_its_own(self) -> Self:
+        if not self.data.streaming:
+            return self
+        if self.packing:
+            raise ValueError(
+                "packing lays rows of any row groups together, and data.streaming reads a row group for all of its "
+                "rows: leave one of the two out"
+            )
+        if self.method == "grpo":
+            raise ValueError(
+                "under method: grpo TRL draws the questions in an order of its own, and data.streaming needs one by "
+                "row groups: leave streaming out"
+            )
+        strategy = self.trainer.get("train_sampling_strategy", "random")
+        if strategy not in ("random", "sequential"):
+            raise ValueError(
+                f"trainer.train_sampling_strategy: {strategy} puts rows of any row groups together, and data.streaming "
+                "reads a row group for all of its rows: leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _packs_up_to_a_length(self) -> Self:
         if not self.packing:
             return self

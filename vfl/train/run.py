@@ -193,7 +193,7 @@ def _train(recipe: Recipe, previous: PreviousRun | None, *, resume: bool, check:
     check_names(recipe.evaluation.metrics)
     if "wandb" in str(recipe.trainer.get("report_to")):
         offline_without_login()
-    parts = assemble(recipe, progress=progress)
+    parts = assemble(recipe, progress=progress, readers=_readers_before(recipe.out) if resume and not check else None)
     trainer = parts.trainer
     main = trainer.args.process_index == 0
     last = last_of_all(recipe.out / CHECKPOINTS) if resume else []
@@ -286,6 +286,14 @@ def _refuse_other_batch(out: Path, flight: Preflight) -> None:
             f"{before['world_size']} processes, this one would take {flight.launch.global_batch} with "
             f"{flight.launch.world_size}. Start as many processes as before, or use --overwrite to begin again."
         )
+
+
+def _readers_before(out: Path) -> int | None:
+    """The reading processes that the interrupted run's order of rows was made for: others would have other steps."""
+    if not (out / PREFLIGHT).exists():
+        return None
+    order = json.loads((out / PREFLIGHT).read_text(encoding="utf-8")).get("order")
+    return None if order is None else int(order["readers"])
 
 
 def _claim(recipe: Recipe, previous: PreviousRun, *, resume: bool) -> None:

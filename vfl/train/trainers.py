@@ -20,6 +20,7 @@ from vfl.train.layers.freeze import Freezing
 from vfl.train.layers.learning_rates import parameter_groups
 from vfl.train.nonfinite import FiniteSteps
 from vfl.train.packed import PackedLoss
+from vfl.train.rows.row_groups import GroupedOrder
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,13 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
         rates: learning rates of weights that have one of their own, by name; set before training.
         freezing: which layers are frozen in later steps, and from which on; set before training.
         shortened: in which steps the backward pass ends at the image; set before training.
+        order: of rows whose pictures lie in parquet files; set before training.
     """
 
     rates: Mapping[str, float] = MappingProxyType({})
     freezing: Freezing | None = None
     shortened: Shortened | None = None
+    order: GroupedOrder | None = None
 
     def __init__(self, *args: Any, spread: Callable[[Any, torch.device], None] | None = None, **kwargs: Any) -> None:
         self._spread = spread  # before the model is moved
@@ -119,8 +122,14 @@ class _Adapted(WholeCheckpoints, FiniteSteps):
             self.optimizer = kind(groups, **options)
         return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As Trainer does, or by row groups."""
+        return super()._get_train_sampler(train_dataset) if self.order is None else self.order  # type: ignore[misc]
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """As Trainer does, unless the run resumes behind its last step: in mid-epoch Trainer would take another."""
+        if self.order is not None:  # Trainer tells it to some kinds of samplers alone
+            self.order.epoch = kwargs["epoch"]
         if self.state.global_step < self.state.max_steps:  # type: ignore[attr-defined]
             super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
         else:

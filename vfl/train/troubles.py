@@ -14,16 +14,30 @@ _MEMORY_TEXTS = ("out of memory", "not enough memory", "can't allocate memory")
 
 @contextmanager
 def explained(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
-    """Within it, a lack of memory, of room on the disk, or of rights in the run's folder is an InputError."""
+    """Within it, a lack of memory, of room on the disk, or of rights in the run's folder is an InputError.
+
+    What went wrong in a process that reads rows is said as it was there.
+    """
     try:
         with folder.explained():
             yield
+    except InputError as error:
+        if (text := _said_by_worker(str(error))) is None:
+            raise
+        raise InputError(text) from error
     except torch.OutOfMemoryError as error:
         raise InputError(_no_memory(recipe, str(error))) from error
     except RuntimeError as error:
         if any(text in str(error) for text in _MEMORY_TEXTS):
             raise InputError(_no_memory(recipe, str(error))) from error
         raise
+
+
+def _said_by_worker(text: str) -> str | None:
+    """What a process of the data loader said, which comes wrapped in its traceback; None for anything else."""
+    if not text.startswith("Caught "):
+        return None
+    return text.rpartition(f"{InputError.__name__}: ")[2].strip()
 
 
 def _no_memory(recipe: Recipe, text: str) -> str:

@@ -123,6 +123,13 @@ class DataFacts(_Facts):
         return sum(each.drawn for each in self.sets) if self.sets else self.used
 
 
+class OrderFacts(_Facts):
+    """The order of rows whose pictures are read from parquet files where they lie."""
+
+    readers: int  # processes that it is made for
+    sentence: str
+
+
 class TimeEstimate(_Facts):
     """Seconds, extrapolated from one measured step: an estimate, and called so wherever it is shown."""
 
@@ -174,6 +181,7 @@ class Preflight(_Facts):
     after_image: AfterImageFacts | None = None  # where the backward pass of most steps ends at the image
     versions: dict[str, str]
     packing: str | None = None  # a sentence: how many packs the rows lie in, and how full these are
+    order: OrderFacts | None = None  # with data.streaming
     audit: LossAudit | None = None
     grpo: GrpoFacts | None = None
     lengths: LengthHistogram | None = None

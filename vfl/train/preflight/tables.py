@@ -222,6 +222,7 @@ def _model(flight: Preflight) -> RenderableType:
     if flight.grpo is not None:
         rows += [("Answers", sampling_text(flight.grpo)), ("Reward", reward_text(flight.grpo, flight.data.matches))]
     rows += [("Backward", backward_text(flight)), ("Data", data_text(flight.data))]
+    rows += [("Streaming", flight.order.sentence)] if flight.order else []
     return _pairs([*rows, ("Packing", flight.packing)] if flight.packing else rows)
 
 

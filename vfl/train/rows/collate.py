@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from vfl.data.sample import Message
+from vfl.errors import InputError
 from vfl.models.conversation import ConversationBatch, ConversationEncoder
 from vfl.train.rows.starts import starts_of
 from vfl.train.rows.table import ANCHOR, conversation
@@ -33,7 +34,7 @@ class Collator:
         self.starts = starts
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        batch = self._encode([conversation(row) for row in rows], [row["prompt"] for row in rows])
+        batch = self._encode([opened(row) for row in rows], [row["prompt"] for row in rows])
         labels = batch.inputs["input_ids"].masked_fill(~learned(batch, rows), -100)
         tensors = {**batch.inputs, "labels": labels} | self._starts(batch)
         if ANCHOR not in rows[0]:
@@ -64,7 +65,7 @@ class PreferenceCollator(Collator):
     """
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        turns = [conversation(row, rejected=which) for which in (False, True) for row in rows]
+        turns = [opened(row, rejected=which) for which in (False, True) for row in rows]
         prompts = [row["prompt"] for row in rows] * 2
         batch = self.encoder.encode(turns, prompts)
         return {**batch.inputs, "completion_mask": batch.answers.long()} | self._starts(batch)
@@ -78,7 +79,7 @@ class LabelCollator(Collator):
     """
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        turns = [conversation(row) for row in rows]
+        turns = [opened(row) for row in rows]
         prompts = [row["prompt"] for row in rows]
         batch = self.encoder.encode(turns, prompts)
         others = [[*asked[:-1], said[-1]] for asked, said in zip(turns, [turns[-1], *turns[:-1]], strict=True)]
@@ -95,6 +96,18 @@ class LabelCollator(Collator):
             "KL_completion_mask": mismatched.answers.long(),
             "label": torch.tensor([row["label"] for row in rows]),
         }
+
+
+def opened(row: Row, *, rejected: bool = False) -> list[Message]:
+    """A row's turns with their images.
+
+    Raises:
+        InputError: for an image that can't be read any more; names the row.
+    """
+    try:
+        return conversation(row, rejected=rejected)
+    except InputError as error:
+        raise InputError(f"{row['where']} ({row['uid']}): {error}") from error
 
 
 def _shows(messages: list[Message]) -> bool:

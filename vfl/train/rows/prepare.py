@@ -14,6 +14,7 @@ from vfl.data import BadRow
 from vfl.data.token_weights import TOKEN_WEIGHTS
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
+from vfl.io.hub import is_address
 from vfl.models.conversation import ConversationEncoder
 from vfl.train.data_config import DataConfig
 from vfl.train.preflight.facts import DataFacts, SetFacts
@@ -34,7 +35,7 @@ def check_paths(config: DataConfig) -> None:
     """
     for source in config.sets:
         for path in source.path:
-            if not path.exists():
+            if not (is_address(path) or path.exists()):
                 raise InputError(
                     f"There is no data at {path} (data.train). Check the path; it is taken from {Path.cwd()}."
                 )

@@ -43,5 +43,9 @@ def joined(parts: Sequence[tuple[Prepared, Sequence[int]]], facts: DataFacts) ->
 
 def shuffled(prepared: Prepared, seed: int) -> Prepared:
     """The rows in another order, the same one wherever the seed is the same."""
-    order = Random(f"order/{seed}").sample(range(len(prepared.rows)), len(prepared.rows))
+    return in_order(prepared, Random(f"order/{seed}").sample(range(len(prepared.rows)), len(prepared.rows)))
+
+
+def in_order(prepared: Prepared, order: Sequence[int]) -> Prepared:
+    """The rows in the order of these numbers."""
     return joined([(prepared, order)], prepared.facts)

@@ -30,6 +30,8 @@ from vfl.data.token_weights import TokenWeights
 from vfl.errors import InputError
 from vfl.evaluate.right_answers import right_answer
 from vfl.io.cache import cached_folder
+from vfl.io.hub import is_address, named
+from vfl.io.hub_in_place import pinned
 from vfl.io.progress import progress_bar
 from vfl.io.versions import versions
 from vfl.models.conversation import ConversationEncoder
@@ -37,11 +39,12 @@ from vfl.models.system_turn import has_system, with_system
 from vfl.train.data_config import DataConfig, TrainingSet
 from vfl.train.rows.audited import audited
 from vfl.train.rows.questions import measured
+from vfl.train.rows.row_groups import in_turn_of_groups, row_groups
 from vfl.train.rows.table import label_of, write_rows
 from vfl.train.rows.weights import OtherTokensError
 
 KIND, ROWS, CHECKED = "rows", "rows.arrow", "checked.json"
-CHECKS = "audited, weighed, matched, labelled, images by place"  # changed with it, so that rows are checked again
+CHECKS = "audited, weighed, matched, labelled, images by place, cells"  # changed with it, so that rows are made again
 BATCH = 16  # rows that a worker encodes at a time
 FEW = 8  # batches that are no work for one more process
 LOOKING = 16  # threads that look at files: a shared disk takes its time
@@ -129,7 +132,7 @@ def set_on_disk(
     Raises:
         InputError: for data that can't be read at all.
     """
-    files = {str(path): file_hash(path) for path in source.path}
+    files = {named(path): file_hash(path) for path in source.path}
 
     def known(folder: Path) -> SetOnDisk | None:
         try:
@@ -155,11 +158,13 @@ def code() -> dict[str, str]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and bytes of a folder's files.
+    """SHA-256 of a file, or of the names and bytes of a folder's files; of an address on the hub, of its commit.
 
     Raises:
         InputError: it can't be read.
     """
+    if is_address(path):
+        return sha256(pinned(path).encode()).hexdigest()
     digest = sha256()
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
@@ -179,11 +184,12 @@ def _key(
 ) -> str:
     """Hash of everything that the rows on disk depend on, but for the images that they name."""
     facts = {
-        "files": [[os.path.abspath(name), digest] for name, digest in files.items()],
+        "files": [[name if is_address(name) else os.path.abspath(name), digest] for name, digest in files.items()],
         "images": None if source.images is None else os.path.abspath(source.images),
         "format": source.format,
         "image_column": source.image_column,
         "allow_remote": config.allow_remote,
+        "streaming": config.streaming,
         "token_weights": None if config.token_weights is None else file_hash(config.token_weights),
         "method": method,
         "system_prompt": config.system_prompt,
@@ -209,8 +215,9 @@ def _check(
         _usable(source, config, method, reading, weights), "reading rows", unit="row", disable=not progress, leave=False
     )
     match = source.match if method == "grpo" else None
-    rows = write_rows(samples, folder / ROWS, weights, match, labelled=method == "kto")
-    checked = list(_check_all(rows, encoder, method, config.workers, progress)) if len(rows) else []
+    labelled = method == "kto"
+    rows = write_rows(samples, folder / ROWS, weights, match, labelled=labelled, streaming=config.streaming)
+    checked = _check_all(rows, encoder, method, config, progress) if len(rows) else []
     refused = {number: row.reason for number, row in enumerate(checked) if row.reason}
     absent = [json.dumps(str(row.missing)) for row in reading.bad if row.missing is not None]
     return Checked(
@@ -242,6 +249,7 @@ def _usable(
         format=source.format or "auto",
         allow_remote=config.allow_remote,
         image_column=source.image_column,
+        streaming=config.streaming,
     )
     for sample in samples:
         counts["rows"] += 1
@@ -293,19 +301,27 @@ def _no_signal(sample: Sample, source: TrainingSet, method: str) -> str | None:
 
 
 def _check_all(
-    rows: Dataset, encoder: ConversationEncoder, method: str, workers: int | None, progress: bool
-) -> Iterator[_Row]:
+    rows: Dataset, encoder: ConversationEncoder, method: str, config: DataConfig, progress: bool
+) -> list[_Row]:
     """Every row encoded as it will be in training, by processes that each take a batch at a time."""
+    workers = _sensible(len(rows)) if config.workers is None else config.workers
+    # Each process has row groups of its own: it would read all of them otherwise.
+    order = in_turn_of_groups(row_groups(rows), BATCH, max(workers, 1)) if config.streaming else range(len(rows))
     loader = DataLoader(
         rows,
+        sampler=order,
         batch_size=BATCH,
-        num_workers=_sensible(len(rows)) if workers is None else workers,
+        num_workers=workers,
         collate_fn=partial(_check_rows, encoder=encoder, method=method),
     )
+    checked = [_Row()] * len(rows)
+    numbers = iter(order)
     with progress_bar(total=len(rows), desc="checking rows", unit="row", disable=not progress, leave=False) as bar:
         for batch in loader:
-            yield from batch
+            for row in batch:
+                checked[next(numbers)] = row
             bar.update(len(batch))
+    return checked
 
 
 def _sensible(rows: int) -> int:

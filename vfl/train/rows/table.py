@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ from datasets import Dataset, Features, Value
 from datasets import List as ListOf
 from datasets.arrow_writer import ArrowWriter
 
+from vfl.data.cell import MOST_KEPT, Cell
 from vfl.data.imageref import ImageRef, Span
 from vfl.data.sample import Message, Sample
 from vfl.data.token_weights import RowWeights, TokenWeights
 from vfl.errors import InputError
 from vfl.evaluate.right_answers import RowMatch, right_answer
 from vfl.io.atomic import replacing
+from vfl.io.hub import named
 
 LABELS = ("label", "kto_tag")
 _TRUE, _FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0"}
@@ -36,13 +39,18 @@ FEATURES = Features(
         # of the answers' tokens: a byte each, and the hash of those that they belong to; null where all count
         "weights": Value("binary"),
         "weighed": Value("string"),
-        # a file, bytes of one (from offset on), bytes that lie here, or an address
+        # a file, bytes of one (from offset on, or in a cell of a parquet file), bytes that lie here, or an address
         "images": ListOf(
             {
                 "name": Value("string"),
                 "path": Value("string"),
                 "offset": Value("int64"),
                 "length": Value("int64"),
+                "group": Value("int64"),
+                "row": Value("int64"),
+                "keys": Value("string"),
+                "stamp": Value("string"),
+                "size": Value("int64"),
                 "data": Value("large_binary"),
                 "url": Value("string"),
             }
@@ -58,19 +66,24 @@ def write_rows(
     match: RowMatch | None = None,
     *,
     labelled: bool = False,
+    streaming: bool = False,
 ) -> Dataset:
     """Write samples and their tokens' weights to an Arrow file as they come, in constant memory, and open it.
 
     Args:
         match: where answers are sampled, how they are compared with a row's last one; all before it is then the prompt.
         labelled: whether rows say if their last answer is good; all before it is the prompt then, too.
+        streaming: whether pictures stay where they lie.
+
+    Raises:
+        InputError: with `streaming`, for a picture that would have to be copied.
     """
     count = 0
     # Beside the old file, which another process may have mapped into its memory.
     with replacing(path) as temporary:
         writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=100)
         for sample in samples:
-            writer.write(_row(sample, None if weights is None else weights.of(sample), match, labelled))
+            writer.write(_row(sample, None if weights is None else weights.of(sample), match, labelled, streaming))
             count += 1
         if count:
             writer.finalize()
@@ -118,7 +131,9 @@ def label_of(sample: Sample) -> bool:
     return value in _TRUE
 
 
-def _row(sample: Sample, weights: RowWeights | None, match: RowMatch | None, labelled: bool) -> dict[str, Any]:
+def _row(
+    sample: Sample, weights: RowWeights | None, match: RowMatch | None, labelled: bool, streaming: bool
+) -> dict[str, Any]:
     def text(messages: Sequence[Message] | None) -> str | None:
         return None if messages is None else json.dumps(list(messages), ensure_ascii=False)
 
@@ -132,15 +147,16 @@ def _row(sample: Sample, weights: RowWeights | None, match: RowMatch | None, lab
         "match": None if match is None else right_answer(sample.messages, match, len(sample.images)).match,
         "weights": None if weights is None else weights.weights,
         "weighed": None if weights is None else weights.tokens,
-        "images": [_stored(image) for image in sample.images],
+        "images": [_in_place(image, sample) if streaming else _stored(image) for image in sample.images],
     }
 
 
 def _stored(image: ImageRef) -> dict[str, Any]:
-    """An image by its place where it has one, else its bytes."""
+    """An image by its place where it has one outside of packed files, else its bytes."""
     span = image.span
     path = image.path if span is None else span.path
     return {
+        **dict.fromkeys(("group", "row", "keys", "stamp", "size")),
         "name": image.name,
         "path": None if path is None else str(path),
         "offset": None if span is None else span.offset,
@@ -150,8 +166,41 @@ def _stored(image: ImageRef) -> dict[str, Any]:
     }
 
 
+def _in_place(image: ImageRef, sample: Sample) -> dict[str, Any]:
+    """An image by its place, in whatever file."""
+    cell = image.cell
+    if cell is None:
+        stored = _stored(image)
+        if stored["data"] is not None:
+            raise InputError(
+                f"data.streaming reads pictures where they lie, and {sample.where} ({sample.uid}) has one that is "
+                "packed in another way than parquet's columns of bytes (base64, .tar.gz, a saved data set), so it "
+                "would be copied. Write the rows as parquet (datasets.Dataset.to_parquet) or with picture files, or "
+                "leave streaming out."
+            )
+        return stored
+    if cell.size > MOST_KEPT:
+        raise InputError(
+            f"{named(cell.path)}: row group {cell.group + 1} has {cell.size / 2**20:,.0f} MiB of pictures, and "
+            f"data.streaming holds at most {MOST_KEPT / 2**20:,.0f} MiB in memory. Write the file with smaller row "
+            "groups (pyarrow.parquet.write_table(..., row_group_size=100)), or leave streaming out."
+        )
+    return _stored(replace(image, data=None)) | {
+        "path": str(cell.path),
+        "group": cell.group,
+        "row": cell.row,
+        "keys": json.dumps(cell.keys),
+        "stamp": cell.stamp,
+        "size": cell.size,
+    }
+
+
 def _reference(stored: dict[str, Any]) -> ImageRef:
     path = None if stored["path"] is None else Path(stored["path"])
+    if path is not None and stored["group"] is not None:
+        keys = tuple(json.loads(stored["keys"]))
+        cell = Cell(path, stored["stamp"], stored["group"], stored["row"], keys, stored["size"])
+        return ImageRef(None, None, stored["name"], cell=cell)
     if path is not None and stored["offset"] is not None:
         return ImageRef(None, None, stored["name"], span=Span(path, stored["offset"], stored["length"]))
     return ImageRef(path, stored["data"], stored["name"], stored["url"])
