@@ -181,6 +181,13 @@ def test_an_empty_lock_is_taken_over_once_its_process_is_gone(folder, monkeypatc
         assert [path.name for path in folder.path.iterdir()] == [LOCK]
 
 
+def test_a_run_of_an_earlier_version_did_without_what_came_later(folder):
+    folder.save({"data": {"train": "a"}})
+    folder.refuse_other_settings({"data": {"train": "a", "streaming": False}, "fsdp": False})
+    with pytest.raises(InputError, match=r"data\.streaming: False then, True now"):
+        folder.refuse_other_settings({"data": {"train": "a", "streaming": True}, "fsdp": False})
+
+
 def test_settings_of_a_json_kind_are_yaml(folder):
     folder.save(json.loads('{"a": [1, 2], "b": {"c": null}}'))
     assert yaml.safe_load((folder.path / SETTINGS).read_text()) == {"a": [1, 2], "b": {"c": None}}

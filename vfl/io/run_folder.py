@@ -226,8 +226,13 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     write_text(folder / SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
 
+# Settings that a run of an earlier version did not save, and what it did.
+BEFORE_THEY_CAME = {"data.streaming": False, "screen": False, "fsdp": False}
+
+
 def differing(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Dotted keys of two settings whose values differ, each with both values for a person."""
+    before = BEFORE_THEY_CAME.get(key) if before is None else before
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for inner in {**before, **now}:
             yield from differing(before.get(inner), now.get(inner), f"{key}.{inner}" if key else inner)
