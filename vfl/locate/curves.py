@@ -3,6 +3,7 @@
 Legend: P kept pairs, B swapped blocks, L layers.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.errors import InputError
-from vfl.stats import Floats, wilson
+from vfl.stats import Bools, Floats, wilson
 
 LayerSpan = tuple[int, int]
 
@@ -35,10 +36,15 @@ class Outcomes:
     def kept(self) -> int:
         return len(self.pair_ids)
 
+    @property
+    def swept(self) -> Bools:
+        """(L,) layers that were swapped; a screen may have left others out."""
+        return np.asarray(~np.isnan(self.changed[:, : self.num_layers]).all(axis=0))
+
 
 @dataclass(frozen=True)
 class Curves:
-    """Rates over kept pairs, one number a layer, all (L,)."""
+    """Rates over kept pairs, one number a layer, all (L,); NaN for layers that were not swept."""
 
     changed: Floats
     ci_low: Floats
@@ -50,8 +56,14 @@ class Curves:
     effect: Floats | None
 
 
-def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
+def outcomes(
+    records: pa.Table, function: str, num_layers: int, skipped: Collection[LayerSpan] = frozenset()
+) -> Outcomes:
     """The records of one function as arrays.
+
+    Args:
+        skipped: blocks that a screen left out. They have columns of NaN, so that tests count them as not significant,
+            whatever the records hold of them.
 
     Raises:
         InputError: the function has no records, none of its pairs was kept, or a kept pair lacks a single-layer swap.
@@ -70,7 +82,7 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
         raise InputError(f"The records of {function} swap layers {swapped}; the model has {num_layers} layers.")
 
     singles = [(k, k) for k in range(num_layers)]
-    wider = sorted(set(zip(first[is_swap].tolist(), last[is_swap].tolist(), strict=True)) - set(singles))
+    wider = sorted({*skipped, *zip(first[is_swap].tolist(), last[is_swap].tolist(), strict=True)} - set(singles))
     blocks = tuple(singles + wider)
     number = {block: column for column, block in enumerate(blocks)}
     column_of = np.array([number.get((a, b), -1) for a, b in zip(first.tolist(), last.tolist(), strict=True)])
@@ -79,6 +91,7 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
         matrix = np.full((len(ids), len(blocks)), np.nan)
         here = swap == which
         matrix[row_of[here], column_of[here]] = values[here]
+        matrix[:, [number[block] for block in skipped]] = np.nan
         return matrix
 
     changed = spread(_numbers(rows["changed"]), "source")
@@ -96,7 +109,8 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
             f"({correct_column.mean():.0%} of the target images). Its layers for {function} cannot be located; "
             "leave the function out, or use probes that the model can answer."
         )
-    for k in range(num_layers):
+    swept = [k for k in range(num_layers) if (k, k) not in skipped]
+    for k in swept:
         if np.isnan(changed[kept, k]).any():
             lacking = ids[kept[np.isnan(changed[kept, k])][0]]
             raise InputError(
@@ -114,7 +128,7 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
         followed=spread(_numbers(rows["followed_source"]), "source")[kept],
         control=spread(_numbers(rows["changed"]), "control")[kept],
         effect=(unswapped[:, None] - spread(log_odds, "source"))[kept],
-        unfiltered=None if np.isnan(changed[:, :num_layers]).any() else changed[:, :num_layers].mean(0),
+        unfiltered=None if np.isnan(changed[:, swept]).any() else changed[:, :num_layers].mean(0),
     )
 
 
@@ -123,6 +137,7 @@ def curves(data: Outcomes) -> Curves:
     single = slice(0, data.num_layers)
     trials = np.full(data.num_layers, float(data.kept))
     changed, followed = data.changed[:, single].sum(0), np.nansum(data.followed[:, single], axis=0)
+    followed = np.where(data.swept, followed, np.nan)
     low, high = wilson(changed, trials)
     followed_low, followed_high = wilson(followed, trials)
     return Curves(
@@ -132,14 +147,20 @@ def curves(data: Outcomes) -> Curves:
         followed=followed / trials,
         followed_low=followed_low,
         followed_high=followed_high,
-        control=_mean_if_whole(data.control[:, single]),
-        effect=_mean_if_whole(np.where(np.isfinite(data.effect[:, single]), data.effect[:, single], np.nan)),
+        control=_mean_if_whole(data.control[:, single], data.swept),
+        effect=_mean_if_whole(
+            np.where(np.isfinite(data.effect[:, single]), data.effect[:, single], np.nan), data.swept
+        ),
     )
 
 
-def _mean_if_whole(values: Floats) -> Floats | None:
-    """Column means without NaN; None if a column has nothing else."""
-    return None if np.isnan(values).all(axis=0).any() else np.nanmean(values, axis=0)
+def _mean_if_whole(values: Floats, swept: Bools) -> Floats | None:
+    """Column means without NaN; None if a column that was swept has nothing else."""
+    if np.isnan(values[:, swept]).all(axis=0).any():
+        return None
+    means = np.full(values.shape[1], np.nan)
+    means[swept] = np.nanmean(values[:, swept], axis=0)
+    return means
 
 
 def _numbers(column: pa.ChunkedArray) -> Floats:
