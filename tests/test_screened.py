@@ -1,0 +1,134 @@
+"""`vfl locate --screen` on the embedded model: the same layers from fewer swaps, also after a stop and by two ranks."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import trained
+import warm
+
+import vfl
+from vfl.loading.beds import EMBEDDED
+from vfl.locate import screen_stage, sweeping
+from vfl.locate.records import KEY
+from vfl.locate.recovery import read_truth
+
+pytestmark = pytest.mark.long
+
+FIRST, PAIRS = 8, 11  # the fewest that can be screened, and some more
+SETTINGS = {"functions": ["counting"], "pairs": PAIRS, "seed": 1, "mode": "single", "progress": False, "part_pairs": 2}
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return vfl.load()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_pairs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screen_stage, "SCREENED", FIRST)
+        yield
+
+
+@pytest.fixture(scope="module")
+def screened(vlm, tmp_path_factory):
+    out = tmp_path_factory.mktemp("screened")
+    return out, vfl.locate(vlm, out=out, screen=True, **SETTINGS)
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_map_names_what_the_full_sweep_names(screened, vlm, tmp_path):
+    out, fmap = screened
+    full = vfl.locate(vlm, out=tmp_path, **SETTINGS).functions["counting"]
+    entry = fmap.functions["counting"]
+    assert entry.layers == full.layers == read_truth(EMBEDDED)["counting"]
+    assert entry.peak == full.peak
+    assert len(entry.screen.skipped) >= 7
+    for name in ("changed", "ci_low", "ci_high", "control", "logprob_effect"):
+        theirs = getattr(full, name)
+        expected = [None if k in entry.screen.skipped else value for k, value in enumerate(theirs)]
+        assert getattr(entry, name) == pytest.approx(expected, abs=1e-4), name
+    table, whole = (pq.read_table(folder / "pairs.parquet").to_pylist() for folder in (out, tmp_path))
+    by_key = {tuple(row[name] for name in KEY): row["answer"] for row in whole}
+    assert all(by_key[tuple(row[name] for name in KEY)] == row["answer"] for row in table)
+    skipped = [row for row in table if row["first"] in entry.screen.skipped]
+    assert len({row["pair_id"] for row in skipped}) == FIRST, "the others were not asked"
+    assert "Screen: " in (out / "report.html").read_text()
+    assert "screen" not in json.loads((tmp_path / "map.json").read_text())["settings"]
+    assert not (tmp_path / "screen.json").exists()
+
+
+@pytest.mark.parametrize("asked", [FIRST - 3, PAIRS - 1], ids=["while it screens", "behind it"])
+def test_an_interrupted_run_resumes_to_the_same_bytes(screened, vlm, tmp_path, monkeypatch, asked):
+    out, real, done = tmp_path / "out", sweeping.sweep_pair, []
+
+    def interrupted(asker, pair, blocks, **options):
+        if blocks:
+            if len(done) == asked:
+                raise KeyboardInterrupt
+            done.append(pair.id)
+        return real(asker, pair, blocks, **options)
+
+    monkeypatch.setattr(sweeping, "sweep_pair", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        vfl.locate(vlm, out=out, screen=True, **SETTINGS)
+    assert (out / "screen.json").exists() == (asked > FIRST)
+    monkeypatch.setattr(sweeping, "sweep_pair", real)
+    with pytest.raises(vfl.InputError, match="screen: True then, None now"):
+        vfl.locate(vlm, out=out, resume=True, **SETTINGS)
+    vfl.locate(vlm, out=out, screen=True, resume=True, **SETTINGS)
+    assert files_of(out) == files_of(screened[0])
+
+
+RANK = """
+import sys
+
+import torch
+
+from vfl.launching.ranks import leave
+from vfl.locate import screen_stage
+from vfl.locate.launch import main
+
+torch.set_num_threads(int(sys.argv[1]))
+screen_stage.SCREENED = int(sys.argv[2])
+code = main(sys.argv[3:])
+leave()
+sys.exit(code)
+"""
+
+
+def test_two_ranks_screen_as_one_process_does(screened, tmp_path):
+    out = tmp_path / "out"
+    settings = [f"{name}={value}" for name, value in SETTINGS.items() if name not in ("progress", "functions")]
+    arguments = ["embedded", f"out={out}", "--screen", "--functions", "counting", *settings]
+    threads = str(torch.get_num_threads())
+    done = warm.ranks(["-c", RANK, threads, str(FIRST), *arguments], trained.environment())
+    assert [rank.returncode for rank in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert done[0].stdout.count("Screen: counting: ") == 1
+    theirs, ours = files_of(out), files_of(screened[0])
+    assert theirs.keys() == ours.keys()
+    # The settings name the model, which the other run was given loaded.
+    named = {"map.json", "report.html", "settings.yaml"}
+    assert {name for name in ours if theirs[name] != ours[name]} <= named
+    assert vfl.FunctionMap.load(out).functions == screened[1].functions
+
+
+@pytest.mark.slow
+def test_where_several_layers_can_each_serve_everything_is_swept(vlm, tmp_path):
+    """Recognition is planted in layers 0 to 3, of which each can do it alone."""
+    settings = SETTINGS | {"functions": ["recognition", "grounding", "ocr"], "mode": "auto"}
+    fmaps = {screen: vfl.locate(vlm, out=tmp_path / str(screen), screen=screen, **settings) for screen in (False, True)}
+    recognition = fmaps[True].functions["recognition"].screen
+    assert recognition.skipped == []
+    assert recognition.fallback.startswith("no layer alone is estimated to take more than")
+    assert fmaps[True].order() == fmaps[False].order()
+    truth = read_truth(EMBEDDED)
+    for name, entry in fmaps[True].functions.items():
+        assert entry.layers == fmaps[False].functions[name].layers
+        assert set(entry.screen.skipped).isdisjoint(truth[name])
+    assert all(fmaps[True].functions[name].screen.skipped for name in ("grounding", "ocr"))
