@@ -56,8 +56,8 @@ def test_estimates_are_exact_for_small_swaps(vlm, answers):
     torch.testing.assert_close(estimates.drops, drops.double(), rtol=0.02, atol=0.02 * float(drops.abs().max()))
 
 
-def test_the_last_layer_reads_what_is_swapped_there_alone(loaded):
-    """Its estimate is linear in the head alone: half the way to the other image is not a half of the drop."""
+def test_a_layer_itself_is_not_taken_as_linear(loaded):
+    """Half the way to the other image is not half of the drop: attention and MLP of the layer are computed."""
     vlm = loaded("qwen2_5_vl", dtype="float64")
     encoded = ask(vlm, 1)
     own, other = prefill(vlm, encoded), prefill(vlm, ask(vlm, 2))

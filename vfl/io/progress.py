@@ -33,9 +33,9 @@ def say(bar: Any, line: str) -> None:
         bar.write(line, file=sys.stderr)
 
 
-def say_between(line: str, *, shown: bool) -> None:
-    """A line on standard error between two bars; none where bars are not shown."""
-    if shown and not os.environ.get("TQDM_DISABLE"):
+def say_between(line: str) -> None:
+    """A line on standard error between two bars; none with `--quiet`."""
+    if not os.environ.get("TQDM_DISABLE"):
         print(line, file=sys.stderr)
 
 

@@ -79,8 +79,8 @@ def sweep_all(
         next_stage = partial(_next_stage, function=function, pairs=of_function, config=config, screen=screened)
         while stage := ranks.first(partial(next_stage, records, num_layers)):
             blocks, todo = stage
-            if screened and (line := screened.left_out(records).screen.in_words()) != said:
-                say_between(f"{function}: {line}.", shown=progress)
+            if progress and screened and (line := screened.left_out(records).screen.in_words()) != said:
+                say_between(f"{function}: {line}.")
                 said = line
             title = f"{function}: {_describe(blocks, num_layers)}"
             records = joined([records, *ranks.each(partial(sweep, todo, blocks, title=title))])
