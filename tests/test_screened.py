@@ -9,10 +9,16 @@ import trained
 import warm
 
 import vfl
+from vfl.engine.plan import Plan
+from vfl.engine.sweep import sweep
 from vfl.loading.beds import EMBEDDED
 from vfl.locate import screen_stage, sweeping
 from vfl.locate.records import KEY
 from vfl.locate.recovery import read_truth
+from vfl.locate.screening import estimates_of
+from vfl.probes.asking import Asker
+from vfl.probes.make import make
+from vfl.probes.style import MICRO_STYLE
 
 pytestmark = pytest.mark.long
 
@@ -36,6 +42,31 @@ def fewer_pairs():
 def screened(vlm, tmp_path_factory):
     out = tmp_path_factory.mktemp("screened")
     return out, vfl.locate(vlm, out=out, screen=True, **SETTINGS)
+
+
+@pytest.mark.parametrize("function", ["counting", "grounding", "ocr"])
+def test_the_planted_layer_comes_first_and_small_effects_come_out_right(vlm, function, tmp_path):
+    planted = read_truth(EMBEDDED)[function][0]
+    asker, found = Asker(vlm), []
+    for pair in make(tmp_path, [function], pairs=4, seed=3, style=MICRO_STYLE):
+        estimated = estimates_of(asker, pair)[0]
+        target, source = asker.ask_all(pair, ["image", "source_image"])
+        plans = [Plan.own(), *(Plan.swap([layer], source.image_cache) for layer in range(vlm.num_layers))]
+        answers = [pair.answer, pair.source_answer]
+        logprobs = sweep(vlm, target.encoded, plans, answers=answers, own=target.image_cache).answer_logprobs
+        log_odds = (logprobs[:, 0] - logprobs[:, 1]).double()
+        assert estimated.log_odds == pytest.approx(float(log_odds[0]), abs=1e-3)
+        found.append((estimated.drops, log_odds[0] - log_odds[1:]))
+    estimates, exact = (torch.stack(drops) for drops in zip(*found, strict=True))
+    others = [layer for layer in range(vlm.num_layers) if layer != planted]
+    size = estimates.abs().mean(0)
+    assert float(size[planted]) > 9 * float(size[others].max())
+    assert float(size[planted]) < float(exact.abs().mean(0)[planted]), "large effects saturate"
+    small = exact[:, others].abs() < 0.3  # nats
+    assert float(small.double().mean()) > 0.6
+    pairs_of_drops = torch.stack([estimates[:, others][small], exact[:, others][small]])
+    assert float(torch.corrcoef(pairs_of_drops)[0, 1]) > 0.9
+    assert float((pairs_of_drops[0] - pairs_of_drops[1]).abs().mean()) < 0.03
 
 
 def files_of(folder):
