@@ -22,6 +22,7 @@ class Fake:
     control: bool = True
     question: str = "How many?"
     blocks: list[Block] = field(default_factory=list)  # beyond the single layers
+    group: int = 0  # pairs of each group, which share their fate; 0 for pairs of their own
 
 
 def sharp(layer: int, rate: float = 0.9) -> Callable[[int, int], float]:
@@ -45,11 +46,13 @@ def records(functions: dict[str, Fake], num_layers: int = 12, seed: int = 0) -> 
     rows = []
     for name, fake in functions.items():
         for n in range(fake.pairs):
-            fate, noise = rng.random(2)
+            if not fake.group or n % fake.group == 0:
+                fate, noise = rng.random(2)
             kept = n < round(fake.accuracy * fake.pairs)
             common = {
                 "function": name,
                 "pair_id": f"{name}-{n:04d}",
+                "group": f"{name}-{n // fake.group}" if fake.group else None,
                 "kept": kept,
                 "target_correct": kept,
                 "source_correct": True,

@@ -98,6 +98,7 @@ class FunctionEntry(_Strict):
     distributed: bool
     pairs: int = Field(ge=1)
     kept: int = Field(ge=1)
+    groups: int | None = None
     accuracy: Rate
     changed: list[Rate | None]
     followed_source: list[Rate | None]
@@ -162,6 +163,11 @@ class FunctionEntry(_Strict):
         return self
 
 
+def _kept(entry: FunctionEntry) -> str:
+    groups = "" if entry.groups is None else f", {entry.groups} groups"
+    return f"{entry.kept} of {entry.pairs}{groups}"
+
+
 class FunctionMap(_Strict):
     """What `vfl locate` found; load, check against the model at hand, then ask for layers.
 
@@ -198,7 +204,7 @@ class FunctionMap(_Strict):
             at = entry.peak
             changed = None if at is None else percent(entry.rate(at))
             ends = None if at is None else percent_interval(*entry.interval(at))
-            rows.append((name, layer_list(entry.layers), at, changed, ends, f"{entry.kept} of {entry.pairs}"))
+            rows.append((name, layer_list(entry.layers), at, changed, ends, _kept(entry)))
         return html_table(
             f"Function layers of {self.model.id} ({self.model.num_layers} layers)",
             ("function", "layers", "peak", "answers changed at the peak", "95 %", "kept pairs"),

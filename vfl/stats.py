@@ -35,8 +35,9 @@ def clustered_wilson(outcomes: Floats, clusters: Sequence[Hashable]) -> tuple[Fl
     """Wilson's 95 % interval of shares whose samples come in clusters, such as both answers of a pair.
 
     Wilson's interval at the effective number of samples, rate (1 - rate) / variance of the mean over clusters (Korn and
-    Graubard, Survey Methodology 24, 1998), never more than there are samples. Where all agree, nothing tells how alike
-    a cluster's samples are, and clusters count as single samples. Clusters of one are Wilson's interval.
+    Graubard, Survey Methodology 24, 1998), never more than there are samples, and with Student's quantile, since few
+    clusters say little of how much clusters differ. Where all agree, nothing tells how alike a cluster's samples are,
+    and clusters count as single samples. Clusters of one are Wilson's interval.
 
     Args:
         outcomes: (N, X), each 0 or 1.
@@ -45,10 +46,16 @@ def clustered_wilson(outcomes: Floats, clusters: Sequence[Hashable]) -> tuple[Fl
     totals, sizes = cluster_totals(outcomes, clusters)
     count = float(sizes.sum())
     rate = totals.sum(0) / count
-    variance = ((totals - sizes[:, None] * rate) ** 2).sum(0) / count**2
+    groups = len(sizes)
+    if groups == count:
+        return wilson(totals.sum(0), np.full(rate.shape, count))
     spread = rate * (1 - rate)
-    least = np.maximum(variance, spread / count)  # never more samples than there are
-    n = np.where(spread > 0, spread / np.where(spread > 0, least, 1.0), float(len(sizes)))
+    n = np.full(rate.shape, float(groups))
+    if groups > 1:
+        variance = ((totals - sizes[:, None] * rate) ** 2).sum(0) / count**2 * groups / (groups - 1)
+        least = np.maximum(variance, spread / count)
+        widened = (Z_95 / student.ppf(LEVEL[1], groups - 1)) ** 2
+        n = np.where(spread > 0, widened * spread / np.where(spread > 0, least, 1.0), n)
     return wilson(rate * n, n)
 
 

@@ -19,7 +19,7 @@ def sweep_by_cached_prefix(task: Task) -> Answers:
     model, num_layers = task.vlm.model, task.vlm.num_layers
     end = int(task.slots[-1]) + 1
     target, source = (embed(model, prompt) for prompt in (task.target, task.source))
-    own, other = (_prefilled(model, embedded[:, :end]) for embedded in (target, source))
+    own, other = (prefilled(model, embedded[:, :end]) for embedded in (target, source))
     cache = DynamicCache()
     for layer_idx in range(num_layers):
         pairs = []
@@ -38,7 +38,8 @@ def sweep_by_cached_prefix(task: Task) -> Answers:
     return Answers(first.float().cpu(), torch.stack(answers, dim=1).tolist())
 
 
-def _prefilled(model: Any, embedded: torch.Tensor) -> DynamicCache:
+def prefilled(model: Any, embedded: torch.Tensor) -> DynamicCache:
+    """Keys and values of a prompt's first tokens, from their (1, T, d) embeddings."""
     cache = DynamicCache()
     model(inputs_embeds=embedded, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return cache

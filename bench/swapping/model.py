@@ -150,11 +150,15 @@ def build(shape: Shape, device: str, dtype: str) -> VLM:
 
 def task(vlm: VLM, shape: Shape, num_tokens: int) -> Task:
     """A question of random words on two pictures of random blocks."""
-    words = np.random.default_rng(0).integers(len(MARKERS), shape.vocabulary, shape.text_tokens - NUM_TEMPLATE_TOKENS)
-    question = " ".join(f"w{word}" for word in words)
-    target, source = (vlm.ask(question, _picture(shape, seed)) for seed in (1, 2))
+    target, source = (vlm.ask(question(shape), picture(shape, seed)) for seed in (1, 2))
     assert target.length == shape.vision_tokens + shape.text_tokens, f"{target.length} tokens in the prompt"
     return Task(vlm, target, source, slots_of(target.spans, vlm.device), num_tokens)
+
+
+def question(shape: Shape) -> str:
+    """Random words, the same on each call."""
+    words = np.random.default_rng(0).integers(len(MARKERS), shape.vocabulary, shape.text_tokens - NUM_TEMPLATE_TOKENS)
+    return " ".join(f"w{word}" for word in words)
 
 
 def _tokenizer(shape: Shape) -> PreTrainedTokenizerFast:
@@ -171,7 +175,8 @@ def _tokenizer(shape: Shape) -> PreTrainedTokenizerFast:
     )
 
 
-def _picture(shape: Shape, seed: int) -> Image.Image:
+def picture(shape: Shape, seed: int) -> Image.Image:
+    """Random blocks, a patch each."""
     grid = math.isqrt(shape.vision_tokens)
     blocks = np.random.default_rng(seed).integers(0, 256, (grid, grid, 3), dtype=np.uint8)
     return Image.fromarray(blocks.repeat(PATCH, axis=0).repeat(PATCH, axis=1))

@@ -69,15 +69,15 @@ import os, signal
 from vfl.commands.main import run
 from vfl.locate import sweeping
 
-sweep_pair, pairs = sweeping.sweep_pair, []
+sweep_group, done = sweeping.sweep_group, []
 
-def stopped(asker, pair, blocks, **options):
-    pairs.extend([pair] if blocks else [])  # without blocks it is only asked, before anything is swept
-    if blocks and len(pairs) == 4:
+def stopped(asker, pairs, blocks, **options):
+    done.extend(pairs)
+    if len(done) == 4:
         os.kill(os.getpid(), signal.SIGINT)
-    return sweep_pair(asker, pair, blocks, **options)
+    return sweep_group(asker, pairs, blocks, **options)
 
-sweeping.sweep_pair = stopped
+sweeping.sweep_group = stopped
 run()
 """
 

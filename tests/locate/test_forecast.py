@@ -41,11 +41,13 @@ def test_a_long_run_says_what_to_change(tmp_path):
     line = forecast(tmp_path).after(60.0, kept=True)
     assert "100 more pairs: about 1.7 h, up to 2.8 h if every function needs prefixes" in line
     assert "To shorten it: fewer --pairs, --mode single (a third" in line
-    assert "a lower --max-new-tokens if answers ramble, smaller pictures (--size)." in line
+    assert "a lower --max-new-tokens if answers ramble, smaller pictures (--size), --group 3 (pairs" in line
+    assert "--group" not in forecast(tmp_path, group=4).after(60.0, kept=True)
 
     images = SimpleNamespace(model_input_names=["image_grid_thw"], size={"shortest_edge": 1, "longest_edge": 9})
     own = forecast(tmp_path, images, probes="my-pairs", mode="single", unfiltered=True).after(60.0, kept=True)
     assert "fewer pairs in the suite, a lower" in own
     assert "smaller pictures (--max-pixels)" in own
     assert "mode single" not in own
+    assert "--group" not in own
     assert "wrongly" not in own

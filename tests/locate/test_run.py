@@ -160,17 +160,15 @@ def test_a_control_that_is_the_target_itself_changes_nothing(finished):
 def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(
     finished, vlm, suite, tmp_path, monkeypatch, tiny_folder, capfd, loaded
 ):
-    done, real = [], sweeping.sweep_pair
+    done, real = [], sweeping.sweep_group
 
-    def interrupted(asker, pair, blocks, **kwargs):
-        if not blocks:  # asked unswapped, before anything is swept
-            return real(asker, pair, blocks, **kwargs)
+    def interrupted(asker, pairs, blocks, **kwargs):
         if len(done) == 5:
             raise KeyboardInterrupt
-        done.append(pair.id)
-        return real(asker, pair, blocks, **kwargs)
+        done.extend(pair.id for pair in pairs)
+        return real(asker, pairs, blocks, **kwargs)
 
-    monkeypatch.setattr(sweeping, "sweep_pair", interrupted)
+    monkeypatch.setattr(sweeping, "sweep_group", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vfl.locate(vlm, out=tmp_path, probes=str(suite), **QUIET | {"progress": True})
     assert capfd.readouterr().err.count("5 more pairs: about") == 1, "said once, after the first kept pair"
@@ -188,8 +186,11 @@ def test_an_interrupted_run_leaves_no_map_and_resumes_to_the_same(
     asked = []
     monkeypatch.setattr(
         sweeping,
-        "sweep_pair",
-        lambda asker, pair, blocks, **kw: (asked.append((pair.id, tuple(blocks))), real(asker, pair, blocks, **kw))[1],
+        "sweep_group",
+        lambda asker, pairs, blocks, **kw: (
+            asked.extend((pair.id, tuple(blocks)) for pair in pairs),
+            real(asker, pairs, blocks, **kw),
+        )[1],
     )
     fmap = vfl.locate(vlm, out=tmp_path, probes=str(suite), resume=True, **QUIET)
     saved = done[:4]  # parts are saved after every second pair
@@ -212,19 +213,18 @@ from vfl.locate.launch import main
 
 threads, folder, ports, arguments = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(","), sys.argv[4:]
 torch.set_num_threads(int(threads))
-rank, failed, real, load = os.environ["RANK"], folder / "failed", sweeping.sweep_pair, run.load_from
+rank, failed, real, load = os.environ["RANK"], folder / "failed", sweeping.sweep_group, run.load_from
 codes, visits, loads = [], [], []
 
 
-def failing(asker, pair, blocks, **options):
-    if blocks:
-        visits.append(pair.id)
-        if len(visits) == 2 and rank == "1":
-            failed.touch()
-            raise InputError(f"Pair {pair.id!r} is torn.")
-        while len(visits) == 2 and not failed.exists():
-            time.sleep(0.01)
-    return real(asker, pair, blocks, **options)
+def failing(asker, pairs, blocks, **options):
+    visits.extend(pair.id for pair in pairs)
+    if len(visits) == 2 and rank == "1":
+        failed.touch()
+        raise InputError(f"Pair {pairs[0].id!r} is torn.")
+    while len(visits) == 2 and not failed.exists():
+        time.sleep(0.01)
+    return real(asker, pairs, blocks, **options)
 
 
 def load_once(config):
@@ -233,13 +233,13 @@ def load_once(config):
 
 
 run.load_from = load_once
-sweeping.sweep_pair = failing
+sweeping.sweep_group = failing
 for port, more in zip(ports, (["--functions", "counting"], [], ["--resume"]), strict=True):
     os.environ["MASTER_PORT"] = port
     codes.append([main([*arguments, *more]), len(loads)])
     leave()
     if visits:
-        sweeping.sweep_pair = real
+        sweeping.sweep_group = real
 (folder / f"rank.{rank}.json").write_text(json.dumps({"codes": codes, "visits": visits}))
 """
 
@@ -374,6 +374,6 @@ def test_killed_behind_its_sweep_a_run_asks_no_pair_again(finished, vlm, suite, 
     def asked(*_, **__):
         raise AssertionError("a pair was asked again")
 
-    monkeypatch.setattr(sweeping, "sweep_pair", asked)
+    monkeypatch.setattr(sweeping, "sweep_group", asked)
     assert comparable(vfl.locate(vlm, out=out, probes=str(suite), resume=True, **QUIET)) == comparable(finished[1])
     assert same_files(out, finished[0])

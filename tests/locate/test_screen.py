@@ -30,13 +30,13 @@ CHOICE = ChoiceConfig(bootstrap=50)
 WHOLE = [*single_blocks(L), *window_blocks(L)]
 
 
-def scores(away, back=None, changed=(), pairs=16, asked=16):
+def scores(away, back=None, changed=(), pairs=16, samples=None, asked=16):
     """Scores of some layers; the others are at 0."""
     curve, other = [0.0] * L, [0.0] * L
     for of, given in ((curve, away), (other, back or {})):
         for layer, score in given.items():
             of[layer] = score
-    return Scores(pairs=pairs, away=curve, back=other, changed=list(changed), asked=asked)
+    return Scores(pairs=pairs, samples=samples or pairs, away=curve, back=other, changed=list(changed), asked=asked)
 
 
 class _Pair:
@@ -69,6 +69,7 @@ def test_a_screen_that_says_little_leaves_nothing_out(tmp_path) -> None:
     for found, why in (
         (scores({5: SMALL / 2}, {5: 0.9}), "no layer alone is estimated to take more than 10% of the log-odds"),
         (scores({5: 0.9}, pairs=7), "7 pairs could be screened, and 8 are needed"),
+        (scores({5: 0.9}, pairs=42, samples=7), "7 groups of pairs could be screened, and 8 are needed"),
         (scores({5: 0.9}, asked=PAIRS), "there are no more pairs than the 60 that a screen sweeps in full"),
     ):
         left_out = screen_of(found, tmp_path).left_out(records({"f": Fake(sharp(5))}, L).slice(0, 0))
@@ -160,17 +161,17 @@ def test_scores_are_shares_of_the_log_odds_and_at_most_one() -> None:
     away = [SwapEstimates(4.0, torch.tensor([1.0, 9.0, -0.4])), SwapEstimates(1.0, torch.tensor([0.5, 0.5, 0.0]))]
     back = SwapEstimates(2.0, torch.tensor([0.0, -1.0, 0.2]))
     found = {f"f-{number:04d}": (one, back) for number, one in enumerate(away)}
-    got = scores_of(found, table, "f", 3, asked=2)
+    got = scores_of(found, table, "f", 3, samples=2, asked=2)
     assert got.away == pytest.approx([(0.25 + 0.5) / 2, (1.0 + 0.5) / 2, 0.1 / 2])
     assert got.back == pytest.approx([0.0, 0.5, 0.1])
     assert got.changed == [(1, 1)]
-    assert scores_of({}, table, "f", 3, asked=2).away == [0.0, 0.0, 0.0]
+    assert scores_of({}, table, "f", 3, samples=2, asked=2).away == [0.0, 0.0, 0.0]
 
 
 def test_what_the_control_changes_too_is_no_change() -> None:
     table = records({"f": Fake(sharp(1, 1.0), lambda a, b: 1.0 if a == 2 else 0.0, pairs=2)}, 3)
     both = SwapEstimates(1.0, torch.zeros(3))
-    assert scores_of({"f-0000": (both, both)}, table, "f", 3, asked=2).changed == [(1, 1)]
+    assert scores_of({"f-0000": (both, both)}, table, "f", 3, samples=1, asked=2).changed == [(1, 1)]
 
 
 def test_scores_are_read_as_they_were_saved(tmp_path) -> None:

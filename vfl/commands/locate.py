@@ -17,6 +17,7 @@ from rich.text import Text
 
 from vfl.commands.options import (
     Functions,
+    Group,
     Layers,
     MaxNewTokens,
     ModelArgument,
@@ -45,6 +46,7 @@ def command(
     probes: Probes = None,
     functions: Functions = None,
     pairs: Pairs = None,
+    group: Group = None,
     size: Size = None,
     seed: Seed = None,
     mode: Annotated[
@@ -84,6 +86,7 @@ def command(
         probes=probes,
         functions=functions,
         pairs=pairs,
+        group=group,
         size=size,
         seed=seed,
         mode=mode,
@@ -125,8 +128,13 @@ def table_of(fmap: Any) -> Table:
         explained = percent(entry.explained) if entry.explained is not None else "-"
         against = "control" if entry.tested_against == "control" else f"floor {percent(entry.floor or 0.0)}"
         table.add_row(*map(Text, (name, layers, changed, explained, against, f"{entry.kept}/{entry.pairs}")))
+    notes = []
     if any(entry.distributed for entry in fmap.functions.values()):
-        table.caption = "* distributed: more of the depth than choice.distributed_above"
+        notes.append("* distributed: more of the depth than choice.distributed_above")
+    if groups := [f"{name} {entry.groups}" for name, entry in fmap.functions.items() if entry.groups is not None]:
+        notes.append(f"groups kept, each one sample: {', '.join(groups)}")
+    if notes:
+        table.caption = "\n".join(notes)
         table.caption_justify = "left"
     return table
 

@@ -87,6 +87,15 @@ Probes = Annotated[
 ]
 PAIRS = "Number of pairs per function."
 Pairs = Annotated[int | None, typer.Option("--pairs", help=PAIRS, show_default="100", rich_help_panel=PAIRS_GROUP)]
+Group = Annotated[
+    int | None,
+    typer.Option(
+        "--group",
+        help="Generate groups of so many images of one scene, and all ordered pairs of each.",
+        show_default="pairs of their own",
+        rich_help_panel=PAIRS_GROUP,
+    ),
+]
 Size = Annotated[
     int | None, typer.Option("--size", help="Side length of generated images, in pixels.", rich_help_panel=PAIRS_GROUP)
 ]

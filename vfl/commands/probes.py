@@ -20,6 +20,7 @@ from vfl.commands.options import (
     PAIRS_GROUP,
     RESULTS_GROUP,
     Functions,
+    Group,
     Pairs,
     Seed,
     Shared,
@@ -46,6 +47,7 @@ def make_command(
     ] = None,
     functions: Functions = None,
     pairs: Pairs = None,
+    group: Group = None,
     seed: Seed = None,
     style: Annotated[
         str | None,
@@ -91,6 +93,7 @@ def make_command(
         out=out,
         functions=functions,
         pairs=pairs,
+        group=group,
         seed=seed,
         style=style,
         size=size,
@@ -114,8 +117,8 @@ def _made(settings: "SuiteConfig") -> "list[Pair]":
 
     names, count = settings.functions, settings.pairs
     if settings.coco is not None:
-        if settings.size is not None or settings.objects is not None or settings.style != "standard":
-            raise InputError("--coco takes photographs as they are: leave out --style, --size and --objects")
+        if settings.size is not None or settings.objects is not None or settings.style != "standard" or settings.group:
+            raise InputError("--coco takes photographs as they are: leave out --style, --size, --group and --objects")
         drawn, left_out = coco_pairs(*settings.coco, functions=names or COCO_FUNCTIONS, pairs=count, seed=settings.seed)
         made = write_suite(settings.out, drawn)
         for function, reasons in left_out.items():
@@ -123,7 +126,7 @@ def _made(settings: "SuiteConfig") -> "list[Pair]":
             typer.echo(f"{function}: annotations left out: {listed}")
         return made
     style_used = _style(settings.style, settings.size, settings.objects)
-    return make(settings.out, names or PAPER_FUNCTIONS, count, settings.seed, style_used)
+    return make(settings.out, names or PAPER_FUNCTIONS, count, settings.seed, style_used, settings.group)
 
 
 @app.command("check", cls=Command, epilog=examples(__doc__, "probes check"))

@@ -4,7 +4,7 @@ The image is prefilled once. Rows share its keys and values and everything below
 answer positions get logits. Where a prompt can't share its prefix, the same rows run over the whole prompt instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,8 @@ class SweepResult:
 
     Attributes:
         logits: (R, vocabulary) at the last prompt position, on the CPU.
-        answer_logprobs: (R, A) mean log-probability per token of each given answer, in nats.
+        answer_logprobs: (R, A) mean log-probability per token of each given answer, in nats; NaN where a plan was not
+            to be scored by an answer.
         texts: R generated answers; empty strings where none was asked for.
         token_ids: their tokens, without the end token.
         shared_prefix: False where exact full passes were run.
@@ -86,6 +87,7 @@ def sweep(
     plans: Sequence[Plan],
     *,
     answers: Sequence[str] = (),
+    scored: Sequence[Collection[int]] | None = None,
     max_new_tokens: int = 0,
     reading: Reading = "text",
     own: ImageCache | None = None,
@@ -98,6 +100,7 @@ def sweep(
         encoded: the prompt.
         plans: what the text reads, a row each; results come in this order.
         answers: answers to score under teacher forcing.
+        scored: for each plan, the numbers of the answers that it is scored by; all by all if None.
         max_new_tokens: generate greedily up to this many tokens; 0 for none.
         reading: who sees the plan. "text": every token after the image (default); "answer": the last prompt position
             and the answer; "all": the vision tokens too (leaks through the vision states, for comparison).
@@ -119,7 +122,11 @@ def sweep(
     following = start.answer_tokens(vlm, ahead) if ahead > 0 else None
 
     def run(rows: Sequence[int]) -> list[_Row]:
-        return _run(vlm, [plans[row] for row in rows], start, following, answer_ids, max_new_tokens)
+        asked = [
+            (ids, [place for place, row in enumerate(rows) if scored is None or number in scored[row]])
+            for number, ids in enumerate(answer_ids)
+        ]
+        return _run(vlm, [plans[row] for row in rows], start, following, asked, max_new_tokens)
 
     limit = vlm.row_limit or guess_row_limit(vlm, start.trace)
     done, fitting = in_parts(order, limit, run, "rows")
@@ -173,14 +180,14 @@ def _run(
     plans: list[Plan],
     start: RowStart,
     following: Tokens | None,
-    answer_ids: list[list[int]],
+    asked: list[tuple[list[int], list[int]]],
     max_new_tokens: int,
 ) -> list[_Row]:
     output, prompt = run_rows(vlm, plans, tokens_of(start.trace), start.context, trace=start.trace)
     logits = _wide(vlm.logits(output[:, -1]))
     context = Context(start.context.shared, start.context.spans)
     branch = _Branch(vlm, plans, context, prompt, following)
-    scores = [branch.score(ids, logits) for ids in answer_ids]
+    scores = [branch.score_rows(rows, ids, logits) for ids, rows in asked]
     logprobs = torch.stack(scores, dim=1) if scores else logits.new_zeros(len(plans), 0)
     generated = branch.generate(logits, max_new_tokens) if max_new_tokens else [[] for _ in plans]
     logits, logprobs = logits.cpu(), logprobs.cpu()
@@ -196,6 +203,17 @@ class _Branch:
     context: Context
     past: list[KeysValues]
     following: Tokens | None
+
+    def score_rows(self, rows: list[int], ids: list[int], logits: torch.Tensor) -> torch.Tensor:
+        """(R,) as `score` for some rows, NaN for the others."""
+        if len(rows) == len(self.plans):
+            return self.score(ids, logits)
+        scores = torch.full_like(logits[:, 0], torch.nan)
+        if rows:
+            past = [(keys[rows], values[rows]) for keys, values in self.past]
+            branch = _Branch(self.vlm, [self.plans[row] for row in rows], self.context, past, self.following)
+            scores[rows] = branch.score(ids, logits[rows])
+        return scores
 
     def score(self, ids: list[int], logits: torch.Tensor) -> torch.Tensor:
         """(R,) mean log-probability per token of an answer; `logits` (R, vocabulary) predict its first token."""

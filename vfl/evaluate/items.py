@@ -78,13 +78,18 @@ class Row(Protocol):
 def items_of_probes(
     vlm: VLM, pairs: Iterable[Pair], which: Sequence[Which] = ("image",), *, max_new_tokens: int | None = None
 ) -> list[EvalItem]:
-    """An item for each pair's target image, or for each of the images named in `which`; the group is the function."""
-    items = []
+    """An item for each pair's target image, or for each of the images named in `which`; the group is the function.
+
+    What several pairs of one scene ask of the same image is one item.
+    """
+    items, asked = [], set()
     for pair in pairs:
         content = ({"type": vlm.medium.name}, {"type": "text", "text": question_of(vlm, pair)})
         for name in which:
-            if name not in pair.images:
+            question = (pair.path(name), pair.question, pair.function) if name in pair.images else None
+            if question is None or (pair.group is not None and question in asked):
                 continue
+            asked.add(question)
             items.append(
                 EvalItem(
                     id=pair.id if name == "image" else f"{pair.id}/{name}",

@@ -22,6 +22,9 @@ class LocateConfig(ModelConfig):
     )
     functions: SomeNames | None = Field(default=None, description="all of a suite, or the paper's four, if None")
     pairs: int = Field(default=100, ge=1, description="generated pairs a function")
+    group: int | None = Field(
+        default=None, ge=2, description="generate groups of so many images of one scene, and all ordered pairs of each"
+    )
     size: int | None = Field(default=None, ge=16, description="pixels of generated images")
     seed: int = Field(default=0, ge=0)
     mode: Mode = Field(

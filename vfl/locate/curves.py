@@ -1,17 +1,19 @@
 """From records to per-layer curves of one function.
 
-Legend: P kept pairs, B swapped blocks, L layers.
+Legend: P kept pairs, G groups of them, B swapped blocks, L layers.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vfl.errors import InputError
-from vfl.stats import Bools, Floats, wilson
+from vfl.stats import Bools, Floats, clustered_wilson
 
 LayerSpan = tuple[int, int]
 
@@ -31,6 +33,7 @@ class Outcomes:
     control: Floats  # (P, B) 0 | 1: changed under the control swap
     effect: Floats  # (P, B) drop of the log-odds of answer against source answer
     unfiltered: Floats | None  # (L,) changed rate over all pairs, kept or not; None where only kept ones were swept
+    groups: tuple[str, ...] = ()  # of each kept pair, its scene's; empty where all pairs are of their own
 
     @property
     def kept(self) -> int:
@@ -40,6 +43,24 @@ class Outcomes:
     def swept(self) -> Bools:
         """(L,) layers that were swapped; a screen may have left others out."""
         return np.asarray(~np.isnan(self.changed[:, : self.num_layers]).all(axis=0))
+
+    @cached_property
+    def group_of(self) -> NDArray[np.intp]:
+        """(P,) the number of each kept pair's group."""
+        if not self.groups:
+            return np.arange(self.kept)
+        return np.unique(self.groups, return_inverse=True)[1]
+
+    @property
+    def samples(self) -> int:
+        """Kept groups G: what is independent of each other; as many as pairs where these are of their own."""
+        return int(self.group_of.max()) + 1
+
+    def by_group(self, values: Floats) -> Floats:
+        """(P, B) -> (G, B): sums over the pairs of each group."""
+        totals = np.zeros((self.samples, values.shape[1]))
+        np.add.at(totals, self.group_of, values)
+        return totals
 
 
 @dataclass(frozen=True)
@@ -129,28 +150,40 @@ def outcomes(
         control=spread(_numbers(rows["changed"]), "control")[kept],
         effect=(unswapped[:, None] - spread(log_odds, "source"))[kept],
         unfiltered=None if np.isnan(changed[:, swept]).any() else changed[:, :num_layers].mean(0),
+        groups=_groups(rows, [ids[p] for p in kept]),
     )
 
 
+def _groups(rows: pa.Table, kept: Sequence[str]) -> tuple[str, ...]:
+    """The group of each kept pair; empty where none has one."""
+    if rows["group"].null_count == rows.num_rows:
+        return ()
+    named = dict(zip(rows["pair_id"].to_pylist(), rows["group"].to_pylist(), strict=True))
+    return tuple(f"pair {pair}" if named[pair] is None else f"group {named[pair]}" for pair in kept)
+
+
 def curves(data: Outcomes) -> Curves:
-    """The single-layer curves over kept pairs, with Wilson 95 % intervals."""
+    """The single-layer curves over kept pairs, with Wilson 95 % intervals (clustered by group)."""
     single = slice(0, data.num_layers)
-    trials = np.full(data.num_layers, float(data.kept))
-    changed, followed = data.changed[:, single].sum(0), np.nansum(data.followed[:, single], axis=0)
-    followed = np.where(data.swept, followed, np.nan)
-    low, high = wilson(changed, trials)
-    followed_low, followed_high = wilson(followed, trials)
+    swept = data.swept
+
+    def of_all(values: Floats) -> Floats:
+        out = np.full(data.num_layers, np.nan)
+        out[swept] = values
+        return out
+
+    changed, followed = data.changed[:, single][:, swept], np.nan_to_num(data.followed[:, single][:, swept])
+    low, high = clustered_wilson(changed, data.group_of.tolist())
+    followed_low, followed_high = clustered_wilson(followed, data.group_of.tolist())
     return Curves(
-        changed=changed / trials,
-        ci_low=low,
-        ci_high=high,
-        followed=followed / trials,
-        followed_low=followed_low,
-        followed_high=followed_high,
-        control=_mean_if_whole(data.control[:, single], data.swept),
-        effect=_mean_if_whole(
-            np.where(np.isfinite(data.effect[:, single]), data.effect[:, single], np.nan), data.swept
-        ),
+        changed=of_all(changed.mean(0)),
+        ci_low=of_all(low),
+        ci_high=of_all(high),
+        followed=of_all(followed.mean(0)),
+        followed_low=of_all(followed_low),
+        followed_high=of_all(followed_high),
+        control=_mean_if_whole(data.control[:, single], swept),
+        effect=_mean_if_whole(np.where(np.isfinite(data.effect[:, single]), data.effect[:, single], np.nan), swept),
     )
 
 

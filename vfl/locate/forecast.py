@@ -26,12 +26,16 @@ class Forecast:
         self.vlm, self.config, self.left, self.blocks, self.processes = vlm, config, pairs, blocks, processes
         self.said = False
 
-    def after(self, seconds: float, *, kept: bool, blocks: int | None = None) -> str | None:
-        """The line to say after a pair was asked with these blocks, once; a screen leaves only `blocks` of them."""
-        self.left -= self.processes  # the others have asked about as many meanwhile
+    def after(self, seconds: float, *, pairs: int = 1, kept: int, blocks: int | None = None) -> str | None:
+        """The line to say after pairs of one group were asked with these blocks, once; `kept` of them were.
+
+        A screen leaves only so many `blocks`.
+        """
+        self.left -= pairs * self.processes  # the others have asked about as many meanwhile
         if self.said or not kept or self.left < 1:
             return None
         self.said = True
+        seconds /= kept  # those that weren't kept took little
         asked = self.blocks if blocks is None else blocks
         further = self.blocks - asked
         further += len(end_blocks(self.vlm.num_layers)) if self.config.mode == "auto" else 0
@@ -41,9 +45,10 @@ class Forecast:
         more = f", up to {most} if every function needs {needs}" if most != least else ""
         less = "" if self.config.unfiltered else "; those answered wrongly take less"
         shared = f" by {self.processes} processes" if self.processes > 1 else ""
+        of = "the first kept pair" if pairs == 1 else "each kept pair of the first group"
         line = (
             f"{self.left:,} more pair{'s' if self.left > 1 else ''}{shared}: about {least}{more} "
-            f"({seconds:.2g} s for the first kept pair{less}). Memory so far: {peak_memory(self.vlm.device)}."
+            f"({seconds:.2g} s for {of}{less}). Memory so far: {peak_memory(self.vlm.device)}."
         )
         return line if longest < LONG else f"{line} To shorten it: {', '.join(self._remedies())}."
 
@@ -56,6 +61,7 @@ class Forecast:
             *([] if self.config.mode == "single" else ["--mode single (a third of the work or less)"]),
             "a lower --max-new-tokens if answers ramble",
             f"smaller pictures ({' or '.join(sizes)})" if sizes else "smaller pictures",
+            *(["--group 3 (pairs share their pictures)"] if generated and self.config.group is None else []),
         ]
 
 

@@ -17,7 +17,7 @@ from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers
 from vfl.locate.left_out import LeftOut
 from vfl.locate.records import checked, read_records
 from vfl.locate.significance import Levels, levels, pairs_needed
-from vfl.stats import Floats, wilson
+from vfl.stats import Floats, clustered_wilson
 
 
 def build_entries(
@@ -91,7 +91,7 @@ def _choices(data: Outcomes, weights: Floats, config: ChoiceConfig) -> list[Choi
     families = Families.of(data.blocks, data.num_layers)
     level = _levels(data, weights, config)
     above = significant(families, level.excess, level.p, config)
-    if data.kept < pairs_needed(data.num_layers, config.alpha):
+    if data.samples < pairs_needed(data.num_layers, config.alpha):
         return [Choice()] * len(weights)
     return [choose(families, level.excess[s], above[s], config) for s in range(len(weights))]
 
@@ -101,8 +101,9 @@ def _levels(data: Outcomes, weights: Floats, config: ChoiceConfig) -> Levels:
 
 
 def _min_control(data: Outcomes, config: ChoiceConfig) -> int:
-    """Fewer pairs with a control swap than this can't decide: the floor does."""
-    return min(data.kept, max(config.min_kept, pairs_needed(data.num_layers, config.alpha)))
+    """Fewer pairs, or groups, with a control swap than this can't decide: the floor does."""
+    needed = pairs_needed(data.num_layers, config.alpha)
+    return min(data.samples, needed if data.groups else max(config.min_kept, needed))
 
 
 def _entry(
@@ -133,7 +134,7 @@ def _entry(
     if share is not None and chosen_by != "user" and (few := unexplained(data, layers, share, single)):
         warnings.append(few)
     above = significant(Families.of(data.blocks, data.num_layers), single.excess, single.p, config)[0]
-    enough = data.kept >= pairs_needed(data.num_layers, config.alpha)
+    enough = data.samples >= pairs_needed(data.num_layers, config.alpha)
     peak = _peak(layers, single.excess[0], single.effect[0])
     return FunctionEntry(
         layers=layers,
@@ -141,6 +142,7 @@ def _entry(
         distributed=distributed,
         pairs=data.pairs,
         kept=data.kept,
+        groups=data.samples if data.groups else None,
         accuracy=_rounded(data.accuracy),
         changed=_list(curve.changed),
         followed_source=_list(curve.followed),
@@ -177,12 +179,18 @@ def _few_pairs(data: Outcomes, config: ChoiceConfig) -> list[str]:
             f"{config.min_kept}."
         )
         needed = pairs_needed(data.num_layers, config.alpha)
-        if data.kept < needed:
+        if data.samples < needed:
             text += (
                 f" At least {needed} kept pairs are needed before one of {data.num_layers} layers is significant: "
                 "none is named."
             )
         warnings.append(text + " Use more pairs.")
+    elif data.samples < (needed := pairs_needed(data.num_layers, config.alpha)):
+        warnings.append(
+            f"The {data.kept} kept pairs are of {data.samples} groups, each of which counts as one sample. At least "
+            f"{needed} groups are needed before one of {data.num_layers} layers is significant: none is named. Use "
+            "more pairs, or smaller groups."
+        )
     return warnings
 
 
@@ -190,11 +198,12 @@ def _floor(data: Outcomes, level: Levels, config: ChoiceConfig) -> list[str]:
     """What a test without control swaps means."""
     if level.has_control[: data.num_layers][data.swept].all():
         return []
-    with_control = int((~np.isnan(data.control[:, : data.num_layers][:, data.swept])).all(axis=1).sum())
+    controlled = (~np.isnan(data.control[:, : data.num_layers][:, data.swept])).all(axis=1)
+    with_control = len(set(data.group_of[controlled]))
     why = "No kept pair has a control swap"
     if with_control:
-        why = f"Only {with_control} of {data.kept} kept pairs have a control swap (at least "
-        why += f"{_min_control(data, config)} are needed)"
+        why = f"Only {with_control} of {data.samples} {'groups' if data.groups else 'kept pairs'} have a control swap "
+        why += f"(at least {_min_control(data, config)} are needed)"
     floor = max(config.floor, float(level.background[0, 0]))
     return [
         f"{why}: layers were tested against a floor of {floor:.0%} of the answers, what a swap at the median layer "
@@ -238,12 +247,12 @@ def _own_layers(data: Outcomes, override: Sequence[int]) -> list[int]:
 
 
 def _stability(data: Outcomes, layers: Sequence[int], config: ChoiceConfig) -> list[float] | None:
-    """For each layer, the share of bootstrap resamples over pairs in which the rule chooses it again."""
-    if not config.bootstrap or data.kept < pairs_needed(data.num_layers, config.alpha):
+    """For each layer, the share of bootstrap resamples over pairs, or groups, in which the rule chooses it again."""
+    if not config.bootstrap or data.samples < pairs_needed(data.num_layers, config.alpha):
         return None  # resamples of a handful of pairs agree whatever the truth is
     rng = np.random.default_rng(config.seed)
-    weights = rng.multinomial(data.kept, np.full(data.kept, 1 / data.kept), size=config.bootstrap).astype(float)
-    again = _choices(data, weights, config)
+    drawn = rng.multinomial(data.samples, np.full(data.samples, 1 / data.samples), size=config.bootstrap)
+    again = _choices(data, drawn.astype(float)[:, data.group_of], config)
     return [_rounded(sum(k in choice.layers for choice in again) / len(again)) for k in layers]
 
 
@@ -255,15 +264,15 @@ def _blocks(data: Outcomes, choice: Choice, layers: Sequence[int]) -> list[funct
 
 def _block(data: Outcomes, block: LayerSpan) -> functionmap.Block:
     column = data.blocks.index(block)
-    changed = data.changed[:, column]
-    runs_done, hits = np.asarray(np.sum(~np.isnan(changed)), float), np.asarray(np.nansum(changed))
-    low, high = wilson(hits, runs_done)
+    ran = ~np.isnan(data.changed[:, column])
+    changed = data.changed[ran, column]
+    (low,), (high,) = clustered_wilson(changed[:, None], data.group_of[ran].tolist())
     control = data.control[:, column]
     return functionmap.Block(
         layers=list(layers_in(block)),
-        changed=_rounded(float(hits / runs_done)),
+        changed=_rounded(float(changed.mean())),
         ci=(_rounded(float(low)), _rounded(float(high))),
-        followed_source=_rounded(float(np.nansum(data.followed[:, column]) / runs_done)),
+        followed_source=_rounded(float(np.nansum(data.followed[:, column]) / len(changed))),
         control=None if np.isnan(control).all() else _rounded(float(np.nanmean(control))),
     )
 

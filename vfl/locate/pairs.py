@@ -1,6 +1,12 @@
-"""One probe pair through the sweep: rows of the records table."""
+"""Probe pairs through the sweep: rows of the records table.
 
-from collections.abc import Sequence
+Pairs that ask the same target are swept in one visit: its prompt is run once, and the rows of all sources, and those of
+the control that they share, are one batch.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +16,36 @@ from vfl.engine.row_start import Reading, RowStart, row_start
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
 from vfl.locate.curves import LayerSpan
+from vfl.models.vlm import VLM
 from vfl.probes.asking import Asked, Asker, expected_text, read_answer, token_limit
 from vfl.probes.pair import Pair, Which
+
+Record = dict[str, Any]
+Answers = dict[tuple[str, Path, int], str]
+"""Unswapped answers of a group, by question, image and the tokens they may have."""
+
+
+def groups(pairs: Iterable[Pair]) -> list[list[Pair]]:
+    """Pairs of a group together, in order of appearance; others alone."""
+    together: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        # Ids are unique, so a name of its own can't be that of a group.
+        together.setdefault(f"pair {pair.id}" if pair.group is None else f"group {pair.group}", []).append(pair)
+    return list(together.values())
+
+
+def sweep_group(asker: Asker, pairs: Sequence[Pair], blocks: Sequence[LayerSpan], **options: Any) -> list[Record]:
+    """As `sweep_pair` for the pairs of one group: those that ask the same target are one visit.
+
+    What it gives depends on these pairs alone, so that a group that was interrupted and is swept again gives the same.
+    """
+    answers: Answers = {}
+    same = [list(visit) for _, visit in groupby(sorted(pairs, key=_visit), key=_visit)]
+    return [record for visit in same for record in sweep_visit(asker, visit, blocks, answers=answers, **options)]
+
+
+def _visit(pair: Pair) -> tuple[str, ...]:
+    return pair.image, pair.control_image or "", pair.question, pair.answer, pair.match, pair.label or ""
 
 
 def sweep_pair(
@@ -22,7 +56,7 @@ def sweep_pair(
     reading: Reading = "text",
     max_new_tokens: int | None = None,
     unfiltered: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Ask a pair unswapped and with each block of layers swapped for the source's and the control's.
 
     A pair that isn't answered correctly on both images gets its unswapped row alone, unless `unfiltered`. The control's
@@ -31,87 +65,129 @@ def sweep_pair(
     Raises:
         InputError: names the pair, when its images don't give the same vision tokens.
     """
-    try:
-        return _records(asker, pair, blocks, reading, max_new_tokens, unfiltered)
-    except InputError as error:
-        raise InputError(f"Pair {pair.id!r}: {error}") from error
+    return sweep_visit(asker, [pair], blocks, reading=reading, max_new_tokens=max_new_tokens, unfiltered=unfiltered)
 
 
-def _records(
-    asker: Asker, pair: Pair, blocks: Sequence[LayerSpan], reading: Reading, limit: int | None, unfiltered: bool
-) -> list[dict[str, Any]]:
-    vlm = asker.vlm
-    which: list[Which] = ["image", "source_image"]
-    if pair.control_image is not None and blocks:
-        which.append("control_image")
-    asked = asker.ask_all(pair, which)
-    target = asked[0]
-    for other in asked[1:]:
-        other.image_cache.check_swappable(target.encoded)
-    expected = [expected_text(vlm, pair, answer, target.encoded) for answer in (pair.answer, pair.source_answer)]
-    limit = token_limit(vlm, pair.limited(limit))
+def sweep_visit(
+    asker: Asker,
+    pairs: Sequence[Pair],
+    blocks: Sequence[LayerSpan],
+    *,
+    reading: Reading = "text",
+    max_new_tokens: int | None = None,
+    unfiltered: bool = False,
+    answers: Answers | None = None,
+) -> list[Record]:
+    """As `sweep_pair` for pairs that ask the same target, one after the other; known `answers` aren't asked again."""
+    vlm, first = asker.vlm, pairs[0]
+    images: list[tuple[Pair, Which]] = [(first, "image"), *((pair, "source_image") for pair in pairs)]
+    if first.control_image is not None and blocks:
+        images.append((first, "control_image"))
+    asked = asker.ask_images(images)
+    target, sources, control = asked[0], asked[1 : 1 + len(pairs)], asked[1 + len(pairs) :]
+    for (pair, _), other in zip(images[1:], asked[1:], strict=True):
+        try:
+            other.image_cache.check_swappable(target.encoded)
+        except InputError as error:
+            raise InputError(f"Pair {pair.id!r}: {error}") from error
+    limit = max(token_limit(vlm, pair.limited(max_new_tokens)) for pair in pairs)
     start = row_start(vlm, target.encoded, reading, target.image_cache)
-    own = dict(zip(which, _own_answers(asker, pair, asked, start, limit), strict=True))
-    correct = {image: pair.correct(text, image) for image, text in own.items()}
-
-    labels: list[tuple[str, int, int]] = [("none", -1, -1)]
-    plans = [Plan.own()]
-    if unfiltered or (correct["image"] and correct["source_image"]):
-        for swap, image, other in zip(("source", "control"), which[1:], asked[1:], strict=False):
-            if swap == "source" or correct[image]:
-                labels += [(swap, *block) for block in blocks]
-                plans += [Plan.swap(range(first, last + 1), other.image_cache) for first, last in blocks]
-    swept = len(plans) > 1
-    result = sweep(vlm, target.encoded, plans, answers=expected, max_new_tokens=limit if swept else 0, start=start)
-    # The unswapped answer is that of the same batch, so that rounding can't tell it from the swapped ones.
-    texts = [read_answer(vlm, pair, text, target.encoded) for text in result.texts] if swept else [own["image"]]
-    source_text = own["source_image"]
-    target_correct = pair.correct(texts[0])
-    return [
-        {
-            "function": pair.function,
-            "pair_id": pair.id,
-            "kept": target_correct and correct["source_image"],
-            "target_correct": target_correct,
-            "source_correct": correct["source_image"],
-            "swap": swap,
-            "first": first,
-            "last": last,
-            "answer": text,
-            "changed": swap != "none" and pair.changed(text, texts[0]),
-            "followed_source": swap != "none" and pair.followed_source(text, source_text),
-            "logprob_answer": scores[0],
-            "logprob_source_answer": scores[1],
-            "baseline_answer": texts[0],
-            "source_baseline": source_text,
-        }
-        for (swap, first, last), text, scores in zip(labels, texts, result.answer_logprobs.tolist(), strict=True)
+    answers = {} if answers is None else answers
+    keys = [(pair.question, pair.path(which), limit) for pair, which in images]
+    new = [n for n, key in enumerate(keys) if key not in answers]
+    answers |= zip([keys[n] for n in new], _own_answers(asker.vlm, [asked[n] for n in new], start, limit), strict=True)
+    own = [
+        read_answer(vlm, pair, answers[key], image.encoded)
+        for (pair, _), image, key in zip(images, asked, keys, strict=True)
     ]
+    source_correct = [pair.correct(text, "source_image") for pair, text in zip(pairs, own[1:], strict=False)]
+    swept = [n for n, correct in enumerate(source_correct) if unfiltered or (correct and first.correct(own[0]))]
+    if not blocks:
+        swept = []
+
+    # Answer 0 is the target's, answer 1 + n that of the source of pair n.
+    expected = [expected_text(vlm, first, first.answer, target.encoded)]
+    expected += [expected_text(vlm, pair, pair.source_answer, target.encoded) for pair in pairs]
+    layers = [range(block[0], block[1] + 1) for block in blocks]
+    plans, scored = [Plan.own()], [tuple(range(len(expected)))]
+    place: dict[tuple[str, int], int] = {}  # where the rows of a swap begin
+    for n in swept:
+        place["source", n] = len(plans)
+        plans += [Plan.swap(block, sources[n].image_cache) for block in layers]
+        scored += [(0, 1 + n)] * len(layers)
+    if swept and control and first.correct(own[-1], "control_image"):
+        place |= {("control", n): len(plans) for n in swept}
+        plans += [Plan.swap(block, control[0].image_cache) for block in layers]
+        scored += [(0, *(1 + n for n in swept))] * len(layers)
+    result = sweep(
+        vlm,
+        target.encoded,
+        plans,
+        answers=expected,
+        scored=scored,
+        max_new_tokens=limit if swept else 0,
+        start=start,
+    )
+    # The unswapped answer is that of the same batch, so that rounding can't tell it from the swapped ones.
+    texts = [read_answer(vlm, first, text, target.encoded) for text in result.texts] if swept else [own[0]]
+    scores = result.answer_logprobs.tolist()
+    target_correct = first.correct(texts[0])
+    records = []
+    for n, (pair, source_text) in enumerate(zip(pairs, own[1:], strict=False)):
+        rows: list[tuple[str, LayerSpan, int]] = [("none", (-1, -1), 0)]
+        for swap in ("source", "control"):
+            if (swap, n) in place:
+                rows += [(swap, block, place[swap, n] + number) for number, block in enumerate(blocks)]
+        records += [
+            {
+                "function": pair.function,
+                "pair_id": pair.id,
+                "group": pair.group,
+                "kept": target_correct and source_correct[n],
+                "target_correct": target_correct,
+                "source_correct": source_correct[n],
+                "swap": swap,
+                "first": block[0],
+                "last": block[1],
+                "answer": texts[row],
+                "changed": swap != "none" and pair.changed(texts[row], texts[0]),
+                "followed_source": swap != "none" and pair.followed_source(texts[row], source_text),
+                "logprob_answer": scores[row][0],
+                "logprob_source_answer": scores[row][1 + n],
+                "baseline_answer": texts[0],
+                "source_baseline": source_text,
+            }
+            for swap, block, row in rows
+        ]
+    return records
 
 
-def _own_answers(asker: Asker, pair: Pair, asked: Sequence[Asked], start: RowStart, limit: int) -> list[str]:
+def _own_answers(vlm: VLM, asked: Sequence[Asked], start: RowStart, limit: int) -> list[str]:
     """The model's unswapped answer to each image.
 
     With every layer swapped for another image a row of the target is that image's own prompt, so all are rows of one
     sweep. Where what comes before the text may differ (full passes, another reading, other tokens), each has its own.
     """
-    vlm, target = asker.vlm, asked[0].encoded
+    target = start.encoded
     if (
         start.shared_prefix
         and start.reading == "text"
-        and all(torch.equal(other.encoded.input_ids, target.input_ids) for other in asked[1:])
+        and all(torch.equal(image.encoded.input_ids, target.input_ids) for image in asked)
     ):
-        plans = [Plan.own(), *(Plan.swap(range(vlm.num_layers), other.image_cache) for other in asked[1:])]
-        texts = sweep(vlm, target, plans, max_new_tokens=limit, start=start).texts
-    else:
-        texts = sweep(vlm, target, [Plan.own()], max_new_tokens=limit, start=start).texts
-        for other in asked[1:]:
-            texts += sweep(
-                vlm,
-                other.encoded,
-                [Plan.own()],
-                max_new_tokens=limit,
-                reading=start.reading,
-                own=other.image_cache,
-            ).texts
-    return [read_answer(vlm, pair, text, image.encoded) for text, image in zip(texts, asked, strict=True)]
+        every = range(vlm.num_layers)
+        plans = [Plan.own() if i.encoded is target else Plan.swap(every, i.image_cache) for i in asked]
+        return sweep(vlm, target, plans, max_new_tokens=limit, start=start).texts if plans else []
+    texts = []
+    for image in asked:
+        known = start if image.encoded is target else None
+        own = sweep(
+            vlm,
+            image.encoded,
+            [Plan.own()],
+            max_new_tokens=limit,
+            reading=start.reading,
+            own=image.image_cache,
+            start=known,
+        )
+        texts += own.texts
+    return texts

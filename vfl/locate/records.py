@@ -20,6 +20,7 @@ SCHEMA = pa.schema(
     [
         ("function", pa.string()),
         ("pair_id", pa.string()),
+        ("group", pa.string()),  # pairs of one scene; empty for pairs of their own
         ("kept", pa.bool_()),  # unswapped target and source both answered correctly
         ("target_correct", pa.bool_()),
         ("source_correct", pa.bool_()),
@@ -107,7 +108,9 @@ def read_records(path: Path) -> pa.Table:
 
 
 def checked(table: pa.Table, name: str = "the records") -> pa.Table:
-    """The table in SCHEMA's column order and types, or InputError."""
+    """The table in SCHEMA's column order and types, or InputError; records of older versions know no groups."""
+    if "group" not in table.column_names:
+        table = table.append_column("group", pa.nulls(table.num_rows, pa.string()))
     if missing := [column for column in SCHEMA.names if column not in table.column_names]:
         raise InputError(f"{name}: columns {', '.join(missing)} are missing; expected `vfl locate`'s pairs.parquet.")
     try:

@@ -4,6 +4,7 @@ vfl locate Qwen/Qwen2.5-VL-3B-Instruct --out runs/qwen2.5-vl-3b
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -30,11 +31,12 @@ from vfl.locate.recovery import read_truth
 from vfl.locate.report.write import write_report
 from vfl.locate.screen_rule import saved_screenings
 from vfl.locate.screening import SCREENS, refuse_unscreenable
+from vfl.locate.significance import pairs_needed
 from vfl.locate.sweeping import by_function, first_blocks, sweep_all
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asker
 from vfl.probes.functions import PAPER_FUNCTIONS
-from vfl.probes.make import drawn_pairs, make
+from vfl.probes.make import draw_group, drawn_pairs, make
 from vfl.probes.pair import PROBES_FILE, Pair, read_suite, suite_sha256
 from vfl.probes.style import STYLES, Style
 
@@ -131,7 +133,7 @@ def _run(
 def _own_pairs(config: LocateConfig) -> list[Pair]:
     """The chosen pairs of a user's own suite; none where they are to be drawn, which then is known to be possible."""
     if (suite := _own_suite(config)) is None:
-        drawn_pairs(config.functions or PAPER_FUNCTIONS, config.pairs, config.seed, _style_of(config)[1])
+        drawn_pairs(config.functions or PAPER_FUNCTIONS, config.pairs, config.seed, _style_of(config)[1], config.group)
         return []
     return _chosen(read_suite(suite), config.functions, suite)
 
@@ -149,6 +151,8 @@ def _begin(
     if config.screen:
         refuse_unscreenable(vlm)
     _check_layers(config, {pair.function for pair in own} or set(config.functions or PAPER_FUNCTIONS), vlm)
+    if config.group is not None and not own:
+        _check_groups(config, vlm)
     if overwrite:
         folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", RECORDS, SCREENS])
     if not folder.started:
@@ -196,9 +200,11 @@ def _generated(config: LocateConfig) -> Path:
     """The folder of generated pairs, written into `out` like a user's own; a resumed run finds them there."""
     name, style = _style_of(config)
     functions = config.functions or PAPER_FUNCTIONS
-    folder = config.out / "probes" / f"{name}-{style.size}-{config.pairs}-{config.seed}-{'-'.join(functions)}"
+    grouped = "" if config.group is None else f"-group{config.group}"
+    name = f"{name}-{style.size}-{config.pairs}-{config.seed}{grouped}-{'-'.join(functions)}"
+    folder = config.out / "probes" / name
     if not (folder / PROBES_FILE).exists():
-        make(folder, functions, pairs=config.pairs, seed=config.seed, style=style)
+        make(folder, functions, pairs=config.pairs, seed=config.seed, style=style, group=config.group)
     return folder
 
 
@@ -208,6 +214,20 @@ def _chosen(pairs: list[Pair], functions: Sequence[str] | None, folder: Path) ->
     if unknown:
         raise InputError(f"The suite {folder} has no pairs for {', '.join(unknown)}; it has {', '.join(present)}.")
     return [pair for pair in pairs if functions is None or pair.function in functions]
+
+
+def _check_groups(config: LocateConfig, vlm: VLM) -> None:
+    """Groups that are too few to tell layers apart, before they are asked."""
+    assert config.group is not None
+    needed = pairs_needed(vlm.num_layers, config.choice.alpha)
+    for function in config.functions or PAPER_FUNCTIONS:
+        size = len(draw_group(function, 0, config.seed, _style_of(config)[1], config.group))
+        if (groups := math.ceil(config.pairs / size)) < needed:
+            raise InputError(
+                f"{config.pairs} pairs of {function} are {groups} group{'s' if groups > 1 else ''} of {config.group} "
+                f"images, and a group counts as one sample: at least {needed} are needed before one of "
+                f"{vlm.num_layers} layers is significant. Give --pairs {needed * size} or more, or a smaller --group."
+            )
 
 
 def _check_layers(config: LocateConfig, functions: set[str], vlm: VLM) -> None:

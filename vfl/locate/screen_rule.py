@@ -133,8 +133,12 @@ def saved_screenings(
 def survivors(scores: Scores, num_layers: int, choice: ChoiceConfig) -> tuple[set[int], str]:
     """Layers that pass the screen by what they take away, bring back or change, or why it can't be relied on."""
     needed = pairs_needed(num_layers, choice.alpha)
-    if scores.pairs < needed:
-        return set(), f"{scores.pairs} pairs could be screened, and {needed} are needed for a layer to be significant"
+    if scores.samples < needed:
+        which = "pairs" if scores.samples == scores.pairs else "groups of pairs"
+        return (
+            set(),
+            f"{scores.samples} {which} could be screened, and {needed} are needed for a layer to be significant",
+        )
     if max(scores.away) < SMALL:
         return set(), (
             f"no layer alone is estimated to take more than {max(scores.away):.0%} of the log-odds, as where several "

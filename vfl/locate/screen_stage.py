@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.launching.ranks import Ranks
+from vfl.locate.pairs import groups
 from vfl.locate.records import joined
 from vfl.locate.screening import SCREENED, Both, Scores, estimates_of, is_usable, save_scores, scores_of
 from vfl.probes.asking import Asker
@@ -27,17 +28,19 @@ def screen(
 ) -> tuple[pa.Table, Scores]:
     """All records with those of the pairs that were swept, and the function's scores, which are saved in `out`.
 
-    The pairs come in parts, since those that aren't kept say nothing of how the model answers.
+    The pairs come in parts, since those that aren't kept say nothing of how the model answers. Those of a group stay
+    together, and count as one.
 
     Args:
         lacking: those of `pairs` that the records don't hold in full.
         sweep: this process's share of such pairs in full, and calls `kept_pair` with each that is kept; new records.
     """
     found: dict[str, Both] = {}
-    usable: list[str] = []
-    asked = 0
-    while asked < len(pairs) and len(usable) < SCREENED:
-        part = list(pairs[asked : asked + SCREENED])
+    usable: list[list[str]] = []
+    left, asked = groups(pairs), 0
+    while left and len(usable) < SCREENED:
+        together, left = left[:SCREENED], left[SCREENED:]
+        part = [pair for group in together for pair in group]
         asked += len(part)
         todo = lacking(records, pairs=part)
         kept = set(records.filter((pc.field("function") == function) & pc.field("kept"))["pair_id"].to_pylist())
@@ -48,9 +51,13 @@ def screen(
             records = joined([records, *ranks.each(work)])
         for of_rank in ranks.each(partial(_estimated, asker, fresh, swept_before, ranks)):
             found |= of_rank
-        usable += [pair.id for pair in part if pair.id in found and is_usable(found[pair.id])]
-    chosen = {pair_id: found[pair_id] for pair_id in usable[:SCREENED]}
-    scores = scores_of(chosen, records, function, asker.vlm.num_layers, asked=asked)
+        of_groups = (
+            [pair.id for pair in group if pair.id in found and is_usable(found[pair.id])] for group in together
+        )
+        usable += filter(None, of_groups)
+    usable = usable[:SCREENED]
+    chosen = {pair_id: found[pair_id] for group in usable for pair_id in group}
+    scores = scores_of(chosen, records, function, asker.vlm.num_layers, samples=len(usable), asked=asked)
     ranks.first(partial(save_scores, out, function, scores))
     return records, scores
 

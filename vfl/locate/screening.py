@@ -22,8 +22,9 @@ from vfl.probes.pair import Pair
 from vfl.stats import Floats
 
 SCREENS = "screen.json"
-# A layer that serves a quarter of the pairs serves none of 16 with a probability of 1 % (.75 ** 16). With the sweep's
-# own image caches, the estimates for a pair cost some ten passes over its text.
+# A layer that serves a quarter of the pairs serves none of 16 with a probability of 1 % (.75 ** 16); pairs of a group
+# are too much alike to count for more than one. With the sweep's own image caches, the estimates for a pair cost some
+# ten passes over its text.
 SCREENED = 16
 
 
@@ -32,6 +33,7 @@ class Scores(BaseModel):
 
     Attributes:
         pairs: how many.
+        samples: how many groups they are of; a pair without a group is one of its own.
         away: (L,) mean share of the log-odds that a layer's swap alone would take from the target's answer, at most 1.
         back: (L,) the same of the source's answer where its text reads the target: in a function that several layers
             can each serve, none takes anything away, but each brings it back.
@@ -42,6 +44,7 @@ class Scores(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pairs: int
+    samples: int
     away: list[float]
     back: list[float]
     changed: list[LayerSpan]
@@ -80,7 +83,9 @@ def is_usable(both: Both) -> bool:
     return all(one.log_odds > 0 for one in both)
 
 
-def scores_of(found: dict[str, Both], records: pa.Table, function: str, num_layers: int, *, asked: int) -> Scores:
+def scores_of(
+    found: dict[str, Both], records: pa.Table, function: str, num_layers: int, *, samples: int, asked: int
+) -> Scores:
     """Scores over pairs, by their ids, of which the records hold every block.
 
     A drop counts by the log-odds that it is taken from: what is small beside one answer's turns another that is close
@@ -95,6 +100,7 @@ def scores_of(found: dict[str, Both], records: pa.Table, function: str, num_laye
 
     return Scores(
         pairs=len(found),
+        samples=samples,
         away=mean_share(lambda both: both[0]),
         back=mean_share(lambda both: both[1]),
         changed=_changed(records, function, found),

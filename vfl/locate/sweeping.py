@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vfl.locate.config import LocateConfig
 from vfl.locate.curves import LayerSpan
 from vfl.locate.forecast import Forecast
 from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
-from vfl.locate.pairs import sweep_pair
+from vfl.locate.pairs import groups, sweep_group, sweep_pair
 from vfl.locate.records import joined, pending, read_saved, table_of, write_part
 from vfl.locate.schedule import next_blocks
 from vfl.locate.screen_rule import Screening, saved_screenings, screening
@@ -183,6 +184,8 @@ def _sweep_stage(
     """
     saved: list[pa.Table] = []
     rows: list[dict[str, Any]] = []
+    dealt = groups(pairs)
+    ends = list(accumulate(map(len, dealt)))
     asked_of_all = set(blocks) <= set(first_blocks(asker.vlm.num_layers, config))
 
     def save() -> None:
@@ -192,27 +195,33 @@ def _sweep_stage(
         rows.clear()
 
     with progress_bar(total=len(pairs), desc=title, unit="pair", disable=not progress) as bar:
-        for count, (number, pair) in enumerate(ranks.dealt(pairs), 1):
+        unsaved = 0
+        for number, group in ranks.dealt(dealt):
             start = time.perf_counter()
-            visit = sweep_pair(
+            swept = sweep_group(
                 asker,
-                pair,
+                group,
                 blocks,
                 reading=config.reading,
                 max_new_tokens=config.max_new_tokens,
                 unfiltered=config.unfiltered,
             )
-            rows += visit
-            seconds, kept = time.perf_counter() - start, bool(visit[0]["kept"])
-            if kept and kept_pair is not None:
-                kept_pair(pair)
-            # A pair that is screened takes longer than the others will.
-            told = kept and kept_pair is None
-            if asked_of_all and (line := forecast.after(seconds, kept=told, blocks=len(blocks))):
+            rows += swept
+            seconds = time.perf_counter() - start
+            kept = {row["pair_id"] for row in swept if row["kept"]}
+            if kept_pair is not None:
+                for pair in group:
+                    if pair.id in kept:
+                        kept_pair(pair)
+            # Pairs that are screened take longer than the others will.
+            told = len(kept) if kept_pair is None else 0
+            if asked_of_all and (line := forecast.after(seconds, pairs=len(group), kept=told, blocks=len(blocks))):
                 say(bar, line)
-            bar.update(number + 1 - bar.n)
-            if count % config.part_pairs == 0:
+            bar.update(ends[number] - bar.n)
+            unsaved += len(group)
+            if unsaved >= config.part_pairs:
                 save()
+                unsaved = 0
         if rows:
             save()
         if not ranks.halted:  # the last pairs may be with the others

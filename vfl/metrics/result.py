@@ -50,8 +50,8 @@ def result(
 
 
 def cluster_of(pair: Pair) -> Hashable:
-    """What a pair's samples have in common with one another, and with those of other questions on its image."""
-    return str(pair.path("image"))
+    """What a pair's samples have in common: with the pairs of its group, or with other questions on its image."""
+    return str(pair.path("image")) if pair.group is None else ("group", pair.group)
 
 
 def mean_curve(

@@ -14,7 +14,7 @@ import numpy as np
 from vfl.engine.row_start import Reading
 from vfl.errors import InputError
 from vfl.locate.curves import outcomes
-from vfl.locate.pairs import sweep_pair
+from vfl.locate.pairs import groups, sweep_group
 from vfl.locate.records import table_of
 from vfl.metrics.result import Result, by_function, mean_curve, no_scalar, result, share_curve, share_scalar
 from vfl.metrics.spec import SHARE, VFL, Metric
@@ -44,22 +44,26 @@ def swap(vlm: VLM, pairs: Sequence[Pair], *, reading: Reading = "text") -> Resul
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
-        records = [record for row in rows for record in sweep_pair(asker, pairs[row], layers, reading=reading)]
+        asked = groups(pairs[row] for row in rows)
+        records = [record for group in asked for record in sweep_group(asker, group, layers, reading=reading)]
         unswapped = [record for record in records if record["swap"] == "none"]
-        scalars[f"{function}/accuracy"] = share_scalar([record["target_correct"] for record in unswapped])
-        scalars[f"{function}/kept"] = share_scalar([record["kept"] for record in unswapped])
+        names = [record["group"] or (record["pair_id"],) for record in unswapped]
+        for name, key in (("accuracy", "target_correct"), ("kept", "kept")):
+            scalars[f"{function}/{name}"] = share_scalar([record[key] for record in unswapped], clusters=names)
         if not any(record["kept"] for record in unswapped):
             continue
         data = outcomes(table_of(records), function, vlm.num_layers)
-        single = slice(0, vlm.num_layers)
-        changed = curves[f"{function}/changed"] = share_curve(data.changed[:, single])
-        curves[f"{function}/followed"] = share_curve(data.followed[:, single])
+        single, of = slice(0, vlm.num_layers), data.group_of.tolist()
+        changed = curves[f"{function}/changed"] = share_curve(data.changed[:, single], clusters=of)
+        curves[f"{function}/followed"] = share_curve(data.followed[:, single], clusters=of)
         controlled = ~np.isnan(data.control[:, single]).any(axis=1)
         if controlled.any():
-            curves[f"{function}/control"] = share_curve(data.control[controlled, single])
+            of_controlled = data.group_of[controlled].tolist()
+            curves[f"{function}/control"] = share_curve(data.control[controlled, single], clusters=of_controlled)
         finite = np.isfinite(data.effect[:, single]).all(axis=1)
         if finite.any():
-            curves[f"{function}/effect"] = mean_curve(data.effect[finite, single])
+            of_finite = data.group_of[finite].tolist()
+            curves[f"{function}/effect"] = mean_curve(data.effect[finite, single], clusters=of_finite)
         peak = int(np.argmax(changed["value"]))
         scalars[f"{function}/peak"] = no_scalar(peak if changed["value"][peak] else None, data.kept)
         scalars[f"{function}/peak_changed"] = {name: changed[name][peak] for name in ("value", "low", "high")} | {

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -161,6 +162,7 @@ class Asker:
         self.vlm = vlm
         self._keep = keep
         self._caches: OrderedDict[_Prefix, ImageCache] = OrderedDict()
+        self._prompts: dict[tuple[str, Path], Encoded] = {}
 
     def ask(self, pair: Pair, which: Which) -> Asked:
         """Encode and prefill one image of a pair."""
@@ -168,8 +170,13 @@ class Asker:
 
     def ask_all(self, pair: Pair, which: Sequence[Which]) -> list[Asked]:
         """Encode images of a pair, and prefill those that aren't kept, together where they can be."""
-        question = question_of(self.vlm, pair)
-        prompts = [self.vlm.ask(question, pair.path(image)) for image in which]
+        return self.ask_images([(pair, image) for image in which])
+
+    def ask_images(self, images: Sequence[tuple[Pair, Which]]) -> list[Asked]:
+        """As `ask_all` for images of several pairs, each with its pair's question."""
+        named = [(question_of(self.vlm, pair), pair.path(which)) for pair, which in images]
+        prompts = [self._prompts.get(name) or self.vlm.ask(*name) for name in named]
+        self._prompts = dict(zip(named, prompts, strict=True))  # a group's next target is asked with the same images
         keys = [_prefix(prompt) for prompt in prompts]
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._caches}
         caches = {key: self._caches[key] for key in keys if key not in missing}
@@ -177,7 +184,7 @@ class Asker:
         for key in keys:
             self._caches[key] = caches[key]
             self._caches.move_to_end(key)
-        while len(self._caches) > self._keep:
+        while len(self._caches) > max(self._keep, len(caches)):  # a group's images serve its next target
             self._caches.popitem(last=False)
         return [Asked(prompt, caches[key]) for key, prompt in zip(keys, prompts, strict=True)]
 

@@ -15,6 +15,9 @@ class SuiteConfig(BaseModel):
     out: Path = Field(description="folder for the suite; must not hold one already")
     functions: Names | None = Field(default=None, description="the paper's four, or those of the photographs, if None")
     pairs: int = Field(default=100, description="pairs of each function")
+    group: int | None = Field(
+        default=None, ge=2, description="draw groups of so many images of one scene, and all ordered pairs of each"
+    )
     seed: int = 0
     style: str = Field(default="standard", description="standard: for real models; micro: for the embedded one")
     size: int | None = Field(default=None, description="pixels of generated images, on a side")

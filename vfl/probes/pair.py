@@ -34,7 +34,8 @@ class Pair(BaseModel):
 
     `image` is the target: the image that is asked about. `source_image` lends its vision states to a swap.
     `control_image` has the same answer as `image` and other nuisance (place, colour, distractors): what a swap with it
-    changes is disruption and not function. Boxes and points are pixels of the file.
+    changes is disruption and not function. Boxes and points are pixels of the file. Pairs of one `group` show the same
+    scene: intervals and tests take them as one sample.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -51,6 +52,7 @@ class Pair(BaseModel):
     boxes: dict[Which, list[Annotated[list[float], Field(min_length=4, max_length=4)]]] = Field(default_factory=dict)
     label: Text | None = None
     choices: list[Text] = Field(default_factory=list)
+    group: Text | None = None
 
     _folder: Path = PrivateAttr(default=Path())
     _size: tuple[int, int] = PrivateAttr(default=(0, 0))
@@ -189,6 +191,7 @@ class DrawnPair:
     boxes: dict[Which, list[Box]] = field(default_factory=dict)
     label: str | None = None
     choices: tuple[str, ...] = ()
+    group: str | None = None
     id: str = ""
 
 
@@ -245,7 +248,8 @@ def read_lines(folder: str | Path) -> Iterator[tuple[int, Pair | InputError]]:
 def write_suite(folder: str | Path, drawn: Iterable[DrawnPair]) -> list[Pair]:
     """Write drawn pairs as a suite (PNG images under `images/`) and return them as `read_suite` would.
 
-    probes.jsonl is written last, so an interrupted run leaves no suite that looks complete.
+    An image that several pairs of a group share is written once. probes.jsonl is written last, so an interrupted run
+    leaves no suite that looks complete.
 
     Raises:
         InputError: the folder holds a suite already, or an id cannot name a file.
@@ -256,18 +260,25 @@ def write_suite(folder: str | Path, drawn: Iterable[DrawnPair]) -> list[Pair]:
         raise InputError(f"{path} exists already; give another folder, or remove that suite first")
     (root / "images").mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
+    group, shared = None, dict[int, tuple[str, Image.Image]]()  # images are held, or their ids would be taken again
     for pair in drawn:
+        if pair.group is None or pair.group != group:
+            group = pair.group
+            shared.clear()
         if not pair.id or not set(pair.id) <= _FILE_NAME or pair.id.startswith("."):
             raise InputError(f"id {pair.id!r} cannot name an image file; use letters, digits, '.', '-' and '_'")
         names: dict[Which, str] = {}
         for which, suffix in zip(WHICH, ("", ".source", ".control"), strict=True):
             image: Image.Image | None = getattr(pair, which)
-            if image is not None:
-                names[which] = f"images/{pair.id}{suffix}.png"
-                image.save(root / names[which])
+            if image is None:
+                continue
+            if id(image) not in shared:
+                shared[id(image)] = f"images/{pair.id}{suffix}.png", image
+                image.save(root / shared[id(image)][0])
+            names[which] = shared[id(image)][0]
         boxes = {which: [list(map(float, box)) for box in corners] for which, corners in pair.boxes.items()}
         texts = {key: getattr(pair, key) for key in ("id", "function", "question", "answer", "source_answer", "match")}
-        rest = {"boxes": boxes, "label": pair.label, "choices": list(pair.choices)}
+        rest = {"boxes": boxes, "label": pair.label, "choices": list(pair.choices), "group": pair.group}
         written = Pair.model_validate(texts | names | rest)
         lines.append(written.line() + "\n")
     with replacing(path) as temporary:

@@ -8,6 +8,7 @@ from vfl.probes.pair import DrawnPair
 from vfl.probes.style import Style
 
 DrawPair = Callable[[Random, Style, int], DrawnPair]
+DrawGroup = Callable[[Random, Style, int], list[DrawnPair]]
 
 FUNCTIONS: dict[str, DrawPair] = {
     "recognition": recognition.draw_pair,
@@ -18,5 +19,16 @@ FUNCTIONS: dict[str, DrawPair] = {
     "colour": colour.draw_pair,
     "relation": relation.draw_pair,
     "chart": chart.draw_pair,
+}
+# Those that also draw several answers of one scene (vfl/probes/group.py), by `draw_group(rng, style, size)`.
+GROUPS: dict[str, DrawGroup] = {
+    "recognition": recognition.draw_group,
+    "counting": counting.draw_group,
+    "grounding": grounding.draw_group,
+    "ocr": ocr.draw_group,
+    "pointing": pointing.draw_group,
+    "colour": colour.draw_group,
+    "relation": relation.draw_group,
+    "chart": chart.draw_group,
 }
 PAPER_FUNCTIONS = ("recognition", "counting", "grounding", "ocr")

@@ -6,6 +6,7 @@ from PIL import Image
 
 from vfl.probes import draw, scene, solids
 from vfl.probes.draw import Box, Colour
+from vfl.probes.group import Shown, check_size, ordered_pairs
 from vfl.probes.pair import DrawnPair
 from vfl.probes.style import Style
 
@@ -21,27 +22,39 @@ def draw_pair(rng: Random, style: Style, index: int) -> DrawnPair:
     names = list(COLOURS)
     answer = names[index % len(names)]
     source_answer = names[(index + 1 + index // len(names) % (len(names) - 1)) % len(names)]
+    return _scene(rng, style, [answer, source_answer], controls=1)[0]
+
+
+def draw_group(rng: Random, style: Style, size: int) -> list[DrawnPair]:
+    """The pairs of `size` colours of one solid, none of which its neighbours have."""
+    check_size("colour", size, len(COLOURS) - 2, f"{len(COLOURS)} colours, two of which the other solids have")
+    return _scene(rng, style, rng.sample(list(COLOURS), size), controls=size)
+
+
+def _scene(rng: Random, style: Style, answers: list[str], controls: int) -> list[DrawnPair]:
     kinds = rng.sample(solids.KINDS, len(solids.KINDS))
     tints = rng.sample(style.backgrounds, 2)
-    others = [name for name in names if name not in (answer, source_answer)]
-    placed = _scatter(rng, style, kinds, [answer, *rng.sample(others, 2)])
-    elsewhere = _scatter(rng, style, kinds, [answer, *rng.sample(others, 2)])
-    return DrawnPair(
+    others = [name for name in COLOURS if name not in answers]
+    placed = _scatter(rng, style, kinds, [answers[0], *rng.sample(others, 2)])
+    elsewhere = [_scatter(rng, style, kinds, [answer, *rng.sample(others, 2)]) for answer in answers[:controls]]
+    asked = placed[0][1]
+    shown = [
+        Shown(
+            answer=answer,
+            image=_draw(style, tints[0], [(kinds[0], asked, answer), *placed[1:]]),
+            boxes=[scene.floats(asked)],
+            control_image=_draw(style, tints[1], elsewhere[n]) if n < controls else None,
+            control_boxes=[scene.floats(elsewhere[n][0][1])] if n < controls else (),
+        )
+        for n, answer in enumerate(answers)
+    ]
+    return ordered_pairs(
+        shown,
         function="colour",
         question=f"What colour is the {kinds[0]}? Answer with one word.",
-        answer=answer,
-        source_answer=source_answer,
         match="text",
-        image=_draw(style, tints[0], placed),
-        source_image=_draw(style, tints[0], [(kinds[0], placed[0][1], source_answer), *placed[1:]]),
-        control_image=_draw(style, tints[1], elsewhere),
-        boxes={
-            "image": [scene.floats(placed[0][1])],
-            "source_image": [scene.floats(placed[0][1])],
-            "control_image": [scene.floats(elsewhere[0][1])],
-        },
         label=kinds[0],
-        choices=tuple(names),
+        choices=tuple(COLOURS),
     )
 
 

@@ -11,7 +11,15 @@ from vfl.probes.style import Style
 
 def draw_pair(rng: Random, style: Style, index: int) -> DrawnPair:
     """A grounding pair whose answers are points; an answer counts inside the object's box."""
-    pair = grounding.draw_pair(rng, style, index)
+    return _pointed(grounding.draw_pair(rng, style, index))
+
+
+def draw_group(rng: Random, style: Style, size: int) -> list[DrawnPair]:
+    """A group of grounding with points as answers."""
+    return [_pointed(pair) for pair in grounding.draw_group(rng, style, size)]
+
+
+def _pointed(pair: DrawnPair) -> DrawnPair:
     x0, y0, x1, y1 = pair.boxes["image"][0]
     u0, v0, u1, v1 = pair.boxes["source_image"][0]
     return replace(

@@ -5,6 +5,7 @@ from random import Random
 from vfl.errors import InputError
 from vfl.probes import scene
 from vfl.probes.draw import Box
+from vfl.probes.group import Shown, check_size, ordered_pairs
 from vfl.probes.pair import DrawnPair
 from vfl.probes.style import Style
 
@@ -16,36 +17,51 @@ def draw_pair(rng: Random, style: Style, index: int) -> DrawnPair:
     names = list(STEPS)
     answer = names[index % 4]
     source_answer = names[(index + 1 + index // 4 % 3) % 4]
+    return _scene(rng, style, [answer, source_answer], controls=1)[0]
+
+
+def draw_group(rng: Random, style: Style, size: int) -> list[DrawnPair]:
+    """The pairs of `size` sides of one object on which the other stands."""
+    check_size("relation", size, len(STEPS), f"sides {', '.join(STEPS)}")
+    return _scene(rng, style, rng.sample(list(STEPS), size), controls=size)
+
+
+def _scene(rng: Random, style: Style, answers: list[str], controls: int) -> list[DrawnPair]:
     labels = rng.sample(style.object_names(), 1)
     labels += scene.distractors(rng, style, set(labels), 1)
     if len(labels) < 2:
         raise InputError("relation probes need two classes that are not alike; give more objects")
     tints = rng.sample(style.backgrounds, 2)
     longest = scene.side(rng, style, style.object_sides)
-    centre = rng.choice(_with_room(style.object_grid, {answer, source_answer}))
-    elsewhere = rng.choice([cell for cell in _with_room(style.object_grid, {answer}) if cell != centre])
+    centre = rng.choice(_with_room(style.object_grid, set(answers)))
     stays = _box(style, labels[1], longest, centre)
-    moved = [_box(style, labels[0], longest, _step(centre, name)) for name in (answer, source_answer)]
-    control = _box(style, labels[0], longest, _step(elsewhere, answer))
-    return DrawnPair(
+    shown = []
+    for n, answer in enumerate(answers):
+        moved = _box(style, labels[0], longest, _step(centre, answer))
+        control, boxes = None, []
+        if n < controls:
+            elsewhere = rng.choice([cell for cell in _with_room(style.object_grid, {answer}) if cell != centre])
+            there = _box(style, labels[0], longest, _step(elsewhere, answer))
+            beside = _box(style, labels[1], longest, elsewhere)
+            control = scene.draw_objects(style, tints[1], {labels[0]: there, labels[1]: beside})
+            boxes = [scene.floats(there)]
+        shown.append(
+            Shown(
+                answer=answer,
+                image=scene.draw_objects(style, tints[0], {labels[0]: moved, labels[1]: stays}),
+                boxes=[scene.floats(moved)],
+                control_image=control,
+                control_boxes=boxes,
+            )
+        )
+    return ordered_pairs(
+        shown,
         function="relation",
         question=f"Is the {labels[0]} left of, right of, above or below the {labels[1]}?"
         " Answer with one word: left, right, above or below.",
-        answer=answer,
-        source_answer=source_answer,
         match="text",
-        image=scene.draw_objects(style, tints[0], {labels[0]: moved[0], labels[1]: stays}),
-        source_image=scene.draw_objects(style, tints[0], {labels[0]: moved[1], labels[1]: stays}),
-        control_image=scene.draw_objects(
-            style, tints[1], {labels[0]: control, labels[1]: _box(style, labels[1], longest, elsewhere)}
-        ),
-        boxes={
-            "image": [scene.floats(moved[0])],
-            "source_image": [scene.floats(moved[1])],
-            "control_image": [scene.floats(control)],
-        },
         label=labels[0],
-        choices=tuple(names),
+        choices=tuple(STEPS),
     )
 
 
