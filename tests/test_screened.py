@@ -15,7 +15,7 @@ from vfl.loading.beds import EMBEDDED
 from vfl.locate import screen_stage, sweeping
 from vfl.locate.records import KEY
 from vfl.locate.recovery import read_truth
-from vfl.locate.screening import estimates_of
+from vfl.locate.screening import estimates_of, read_scores
 from vfl.probes.asking import Asker
 from vfl.probes.make import make
 from vfl.probes.style import MICRO_STYLE
@@ -96,24 +96,33 @@ def test_the_map_names_what_the_full_sweep_names(screened, vlm, tmp_path):
 
 @pytest.mark.parametrize("asked", [FIRST - 3, PAIRS - 1], ids=["while it screens", "behind it"])
 def test_an_interrupted_run_resumes_to_the_same_bytes(screened, vlm, tmp_path, monkeypatch, asked):
-    out, real, done = tmp_path / "out", sweeping.sweep_pair, []
+    out, real, done = tmp_path / "out", sweeping.sweep_group, []
 
-    def interrupted(asker, pair, blocks, **options):
-        if blocks:
-            if len(done) == asked:
-                raise KeyboardInterrupt
-            done.append(pair.id)
-        return real(asker, pair, blocks, **options)
+    def interrupted(asker, group, blocks, **options):
+        if len(done) == asked:
+            raise KeyboardInterrupt
+        done.append(group)
+        return real(asker, group, blocks, **options)
 
-    monkeypatch.setattr(sweeping, "sweep_pair", interrupted)
+    monkeypatch.setattr(sweeping, "sweep_group", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vfl.locate(vlm, out=out, screen=True, **SETTINGS)
     assert (out / "screen.json").exists() == (asked > FIRST)
-    monkeypatch.setattr(sweeping, "sweep_pair", real)
+    monkeypatch.setattr(sweeping, "sweep_group", real)
     with pytest.raises(vfl.InputError, match="screen: True then, None now"):
         vfl.locate(vlm, out=out, resume=True, **SETTINGS)
     vfl.locate(vlm, out=out, screen=True, resume=True, **SETTINGS)
     assert files_of(out) == files_of(screened[0])
+
+
+def test_pairs_of_a_group_are_screened_together(vlm, tmp_path):
+    settings = SETTINGS | {"pairs": 54, "group": 3}  # nine groups of all ordered pairs
+    entry = vfl.locate(vlm, out=tmp_path, screen=True, **settings).functions["counting"]
+    scores = read_scores(tmp_path)["counting"]
+    assert (scores.samples, scores.asked) == (FIRST, 48)
+    assert entry.layers == read_truth(EMBEDDED)["counting"]
+    assert entry.groups == 9
+    assert entry.screen.skipped == [k for k, rate in enumerate(entry.changed) if rate is None] != []
 
 
 RANK = """
