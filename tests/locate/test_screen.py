@@ -20,7 +20,7 @@ from vfl.locate.map_entries import build_entries
 from vfl.locate.report.page import render_report
 from vfl.locate.schedule import next_blocks
 from vfl.locate.screen_rule import BOUND, SMALL, screening, survivors
-from vfl.locate.screening import Scores, read_scores, refuse_unscreenable, save_scores, scores_of
+from vfl.locate.screening import Scores, is_usable, read_scores, refuse_unscreenable, save_scores, scores_of
 from vfl.locate.significance import levels
 from vfl.report import charts
 from vfl.report.map_figure import curves_figure
@@ -166,6 +166,14 @@ def test_scores_are_shares_of_the_log_odds_and_at_most_one() -> None:
     assert got.back == pytest.approx([0.0, 0.5, 0.1])
     assert got.changed == [(1, 1)]
     assert scores_of({}, table, "f", 3, samples=2, asked=2).away == [0.0, 0.0, 0.0]
+
+
+def test_pairs_without_anything_to_take_are_not_used() -> None:
+    one, overflown = SwapEstimates(1.0, torch.zeros(3)), SwapEstimates(1.0, torch.tensor([0.0, math.inf, 0.0]))
+    assert is_usable((one, one))
+    for other in (overflown, SwapEstimates(0.0, torch.zeros(3)), SwapEstimates(-1.0, torch.zeros(3))):
+        assert not is_usable((one, other))
+        assert not is_usable((other, one))
 
 
 def test_what_the_control_changes_too_is_no_change() -> None:

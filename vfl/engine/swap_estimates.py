@@ -71,7 +71,7 @@ def swap_estimates(
     tokens = tokens_of(trace)
     masks = {id(mask): model_mask(vlm, mask, trace.hidden[0].dtype) for mask in trace.masks}
     slots = own.slots()
-    drops = torch.zeros(vlm.num_layers, dtype=torch.float64)
+    drops = []
     for k in reversed(range(vlm.num_layers)):
 
         def layer(state: torch.Tensor, before: KeysValues, k: int = k) -> torch.Tensor:
@@ -85,10 +85,10 @@ def swap_estimates(
         there = (other.keys[k], other.values[k])
         swapped = layer(state.detach(), (_swapped(here[0], there[0], slots), _swapped(here[1], there[1], slots)))
         gradient = gradient.to(output.device)
-        drops[k] = -float(((swapped - output.detach()).double() * gradient.double()).sum())
+        drops.append(-((swapped - output.detach()).double() * gradient.double()).sum())
         if k:
             (gradient,) = torch.autograd.grad(output, state, gradient)
-    return SwapEstimates(log_odds, drops)
+    return SwapEstimates(log_odds, torch.stack([drop.cpu() for drop in reversed(drops)]))
 
 
 class _Before:

@@ -79,8 +79,8 @@ def estimates_of(asker: Asker, pair: Pair) -> Both:
 
 
 def is_usable(both: Both) -> bool:
-    """Whether there is something to take from both right answers."""
-    return all(one.log_odds > 0 for one in both)
+    """Whether there is something to take from both right answers, and no estimate left the range of its numbers."""
+    return all(one.log_odds > 0 and bool(one.drops.isfinite().all()) for one in both)
 
 
 def scores_of(
