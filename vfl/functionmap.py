@@ -63,8 +63,35 @@ class Block(_Strict):
     control: Rate | None = None
 
 
+class Screen(_Strict):
+    """Which layers were not swept, since an estimate by gradients says that they do next to nothing."""
+
+    pairs: int = Field(ge=0)
+    bound: Rate
+    scores: list[Rate]
+    largest: Rate
+    skipped: list[int]
+    fallback: str | None = None
+
+    def in_words(self) -> str:
+        """What was left out, with the bound, in a sentence without a full stop."""
+        if self.fallback:
+            return f"all layers were swept: {self.fallback}"
+        if not self.skipped:
+            return f"no layer was skipped: none is estimated to do less than {self.bound:.0%} of what the peak does"
+        most = max(self.scores[k] for k in self.skipped)
+        return (
+            f"{len(self.skipped)} of {len(self.scores)} layers were skipped ({layer_list(self.skipped)}): each is "
+            f"estimated to do less than {self.bound:.0%} of what the peak does ({most:.1%} at most), and changed no "
+            f"answer of {self.pairs} pairs"
+        )
+
+
 class FunctionEntry(_Strict):
-    """One function's curves (one number a layer, over kept pairs) and the layers chosen from them."""
+    """One function's curves (one number a layer, over kept pairs) and the layers chosen from them.
+
+    Layers that a screen left out are None in every curve.
+    """
 
     layers: list[int]
     peak: int | None
@@ -73,14 +100,14 @@ class FunctionEntry(_Strict):
     kept: int = Field(ge=1)
     groups: int | None = None
     accuracy: Rate
-    changed: list[Rate]
-    followed_source: list[Rate]
-    ci_low: list[Rate]
-    ci_high: list[Rate]
-    control: list[Rate] | None
-    logprob_effect: list[float] | None
+    changed: list[Rate | None]
+    followed_source: list[Rate | None]
+    ci_low: list[Rate | None]
+    ci_high: list[Rate | None]
+    control: list[Rate | None] | None
+    logprob_effect: list[float | None] | None
     blocks: list[Block] = []
-    unfiltered: list[Rate] | None = None
+    unfiltered: list[Rate | None] | None = None
     stability: list[Rate] | None = None
     chosen_by: Literal["single", "window", "range", "user", "nothing"] = "single"
     tested_against: Literal["control", "floor"] = "control"
@@ -88,20 +115,47 @@ class FunctionEntry(_Strict):
     also_significant: list[int] = []
     explained: Rate | None = None
     warnings: list[str] = []
+    screen: Screen | None = None
+
+    def lines(self) -> list[str]:
+        """What a person should read beside the layers: the warnings, and what a screen left out."""
+        return [*self.warnings, *([] if self.screen is None else [f"Screen: {self.screen.in_words()}."])]
+
+    def rate(self, layer: int) -> float:
+        """`changed` of a layer that was swept, as all named ones were."""
+        rate = self.changed[layer]
+        assert rate is not None, f"layer {layer} was not swept"
+        return rate
+
+    def interval(self, layer: int) -> tuple[float, float]:
+        """Wilson's 95 % interval of a swept layer's `changed`."""
+        low, high = self.ci_low[layer], self.ci_high[layer]
+        assert low is not None, f"layer {layer} was not swept"
+        assert high is not None
+        return low, high
 
     @model_validator(mode="after")
     def _layers_belong_together(self) -> Self:
         num_layers = len(self.changed)
-        for name in ("followed_source", "ci_low", "ci_high", "control", "logprob_effect", "unfiltered"):
+        skipped = [] if self.screen is None else self.screen.skipped
+        for name in ("changed", "followed_source", "ci_low", "ci_high", "control", "logprob_effect", "unfiltered"):
             curve = getattr(self, name)
-            if curve is not None and len(curve) != num_layers:
+            if curve is None:
+                continue
+            if len(curve) != num_layers:
                 raise ValueError(f"{name} has {len(curve)} layers, changed has {num_layers}")
+            if [k for k, value in enumerate(curve) if value is None] != skipped:
+                raise ValueError(f"{name} must have a number for every layer but those skipped, {skipped}")
         if any(after <= before for before, after in pairwise(self.layers)):
             raise ValueError(f"layers must ascend without repeats, got {self.layers}")
         named = [*self.layers, *([] if self.peak is None else [self.peak]), *(k for b in self.blocks for k in b.layers)]
         named += self.also_significant
         if outside := [k for k in named if not 0 <= k < num_layers]:
             raise ValueError(f"layer {outside[0]} lies outside 0..{num_layers - 1}")
+        if self.screen is not None and len(self.screen.scores) != num_layers:
+            raise ValueError(f"screen.scores has {len(self.screen.scores)} layers, changed has {num_layers}")
+        if unswept := [k for k in [*self.layers, *self.also_significant] if k in skipped]:
+            raise ValueError(f"layer {unswept[0]} is named and skipped")
         if self.stability is not None and len(self.stability) != len(self.layers):
             raise ValueError(f"stability has {len(self.stability)} values for {len(self.layers)} layers")
         if self.kept > self.pairs:
@@ -148,14 +202,14 @@ class FunctionMap(_Strict):
         rows = []
         for name, entry in self.functions.items():
             at = entry.peak
-            changed = None if at is None else percent(entry.changed[at])
-            ends = None if at is None else percent_interval(entry.ci_low[at], entry.ci_high[at])
+            changed = None if at is None else percent(entry.rate(at))
+            ends = None if at is None else percent_interval(*entry.interval(at))
             rows.append((name, layer_list(entry.layers), at, changed, ends, _kept(entry)))
         return html_table(
             f"Function layers of {self.model.id} ({self.model.num_layers} layers)",
             ("function", "layers", "peak", "answers changed at the peak", "95 %", "kept pairs"),
             rows,
-            (f"{name}: {warning}" for name, entry in self.functions.items() for warning in entry.warnings),
+            (f"{name}: {line}" for name, entry in self.functions.items() for line in entry.lines()),
         )
 
     def plot(self, planted: Mapping[str, Sequence[int]] | None = None) -> "Figure":
@@ -190,6 +244,9 @@ class FunctionMap(_Strict):
         """The map as JSON; lists of numbers stand on one line, so that a map can be read and compared by eye."""
         content = self.model_dump(mode="json", by_alias=True)
         content["model"] = self.model.model_dump(exclude_none=True)
+        for name, entry in self.functions.items():
+            if entry.screen is None:
+                del content["functions"][name]["screen"]
         if self.derived_from is None:
             del content["derived_from"]
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -3,6 +3,7 @@
 vfl locate --out runs/embedded --pairs 20
 vfl locate Qwen/Qwen2.5-VL-3B-Instruct --out runs/qwen2.5-vl-3b
 vfl locate Qwen/Qwen2.5-VL-3B-Instruct --probes my-pairs --functions counting --mode single --out runs/mine
+vfl locate Qwen/Qwen2.5-VL-3B-Instruct --pairs 200 --screen --out runs/screened
 vfl locate --config runs/mine/settings.yaml --set pairs=200 --out runs/again
 """
 
@@ -57,6 +58,9 @@ def command(
             default="auto",
         ),
     ] = None,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Skip layers that gradients estimate to do next to nothing.")
+    ] = False,
     reading: Reading = None,
     layers: Layers = None,
     max_new_tokens: MaxNewTokens = None,
@@ -86,6 +90,7 @@ def command(
         size=size,
         seed=seed,
         mode=mode,
+        screen=screen or None,
         reading=reading,
         layers=by_function(layers),
         max_new_tokens=max_new_tokens,
@@ -101,6 +106,8 @@ def command(
     for name, entry in fmap.functions.items():
         for warning in entry.warnings:
             console.print(f"Warning: {name}: {warning}", style="yellow", markup=False, highlight=False)
+        if entry.screen:
+            console.print(f"Screen: {name}: {entry.screen.in_words()}.", markup=False, highlight=False)
     console.print(f"Report: {settings.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     print_recovery(fmap, console)
 

@@ -17,7 +17,7 @@ def map_table(fmap: FunctionMap) -> str:
 def _changed(entry: FunctionEntry) -> str:
     share = entry.explained
     if share is None and len(entry.layers) == 1:
-        share = entry.changed[entry.layers[0]]
+        share = entry.rate(entry.layers[0])
     return f"{entry.kept} asked" if share is None else f"{share:.0%} of {entry.kept}"
 
 

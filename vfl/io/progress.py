@@ -33,6 +33,12 @@ def say(bar: Any, line: str) -> None:
         bar.write(line, file=sys.stderr)
 
 
+def say_between(line: str) -> None:
+    """A line on standard error between two bars; none with `--quiet`."""
+    if not os.environ.get("TQDM_DISABLE"):
+        print(line, file=sys.stderr)
+
+
 def progress_bar(rows: Iterable[Any] | None = None, desc: str | None = None, **options: Any) -> Any:
     """A tqdm bar over `rows`, or one that is updated by hand.
 

@@ -1,9 +1,9 @@
 """Settings of `vfl locate`: a YAML recipe, overridden by flags, saved beside the results."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vfl.engine.row_start import Reading
 from vfl.io.fields import LayersByFunction, SomeNames
@@ -34,6 +34,10 @@ class LocateConfig(ModelConfig):
     unfiltered: bool = Field(
         default=False, description="sweep pairs that aren't kept too, for the map's unfiltered curve"
     )
+    screen: bool = Field(
+        default=False,
+        description="skip layers that gradients on a function's first pairs estimate to do next to nothing",
+    )
     reading: Reading = "text"
     layers: LayersByFunction = Field(
         default_factory=dict, description="your own layers for functions: {counting: 10-12,20}"
@@ -41,3 +45,11 @@ class LocateConfig(ModelConfig):
     max_new_tokens: int | None = Field(default=None, ge=1)
     choice: ChoiceConfig = ChoiceConfig()
     part_pairs: int = Field(default=10, ge=1, description="pairs after which a process saves its results")
+
+    @model_validator(mode="after")
+    def _can_be_screened(self) -> Self:
+        if self.screen and self.reading != "text":
+            raise ValueError(f"screen estimates what text reads; it can't be used with reading: {self.reading}")
+        if self.screen and self.mode == "suffix":
+            raise ValueError("screen skips single layers and windows; it can't be used with mode: suffix")
+        return self

@@ -3,7 +3,7 @@
 Legend: P kept pairs, G groups of them, B swapped blocks, L layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vfl.errors import InputError
-from vfl.stats import Floats, clustered_wilson
+from vfl.stats import Bools, Floats, clustered_wilson
 
 LayerSpan = tuple[int, int]
 
@@ -39,6 +39,11 @@ class Outcomes:
     def kept(self) -> int:
         return len(self.pair_ids)
 
+    @property
+    def swept(self) -> Bools:
+        """(L,) layers that were swapped; a screen may have left others out."""
+        return np.asarray(~np.isnan(self.changed[:, : self.num_layers]).all(axis=0))
+
     @cached_property
     def group_of(self) -> NDArray[np.intp]:
         """(P,) the number of each kept pair's group."""
@@ -60,7 +65,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Curves:
-    """Rates over kept pairs, one number a layer, all (L,)."""
+    """Rates over kept pairs, one number a layer, all (L,); NaN for layers that were not swept."""
 
     changed: Floats
     ci_low: Floats
@@ -72,8 +77,14 @@ class Curves:
     effect: Floats | None
 
 
-def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
+def outcomes(
+    records: pa.Table, function: str, num_layers: int, skipped: Collection[LayerSpan] = frozenset()
+) -> Outcomes:
     """The records of one function as arrays.
+
+    Args:
+        skipped: blocks that a screen left out. They have columns of NaN, so that tests count them as not significant,
+            whatever the records hold of them.
 
     Raises:
         InputError: the function has no records, none of its pairs was kept, or a kept pair lacks a single-layer swap.
@@ -92,7 +103,7 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
         raise InputError(f"The records of {function} swap layers {swapped}; the model has {num_layers} layers.")
 
     singles = [(k, k) for k in range(num_layers)]
-    wider = sorted(set(zip(first[is_swap].tolist(), last[is_swap].tolist(), strict=True)) - set(singles))
+    wider = sorted({*skipped, *zip(first[is_swap].tolist(), last[is_swap].tolist(), strict=True)} - set(singles))
     blocks = tuple(singles + wider)
     number = {block: column for column, block in enumerate(blocks)}
     column_of = np.array([number.get((a, b), -1) for a, b in zip(first.tolist(), last.tolist(), strict=True)])
@@ -101,6 +112,7 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
         matrix = np.full((len(ids), len(blocks)), np.nan)
         here = swap == which
         matrix[row_of[here], column_of[here]] = values[here]
+        matrix[:, [number[block] for block in skipped]] = np.nan
         return matrix
 
     changed = spread(_numbers(rows["changed"]), "source")
@@ -118,7 +130,8 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
             f"({correct_column.mean():.0%} of the target images). Its layers for {function} cannot be located; "
             "leave the function out, or use probes that the model can answer."
         )
-    for k in range(num_layers):
+    swept = [k for k in range(num_layers) if (k, k) not in skipped]
+    for k in swept:
         if np.isnan(changed[kept, k]).any():
             lacking = ids[kept[np.isnan(changed[kept, k])][0]]
             raise InputError(
@@ -136,7 +149,7 @@ def outcomes(records: pa.Table, function: str, num_layers: int) -> Outcomes:
         followed=spread(_numbers(rows["followed_source"]), "source")[kept],
         control=spread(_numbers(rows["changed"]), "control")[kept],
         effect=(unswapped[:, None] - spread(log_odds, "source"))[kept],
-        unfiltered=None if np.isnan(changed[:, :num_layers]).any() else changed[:, :num_layers].mean(0),
+        unfiltered=None if np.isnan(changed[:, swept]).any() else changed[:, :num_layers].mean(0),
         groups=_groups(rows, [ids[p] for p in kept]),
     )
 
@@ -152,24 +165,35 @@ def _groups(rows: pa.Table, kept: Sequence[str]) -> tuple[str, ...]:
 def curves(data: Outcomes) -> Curves:
     """The single-layer curves over kept pairs, with Wilson 95 % intervals (clustered by group)."""
     single = slice(0, data.num_layers)
-    changed, followed = data.changed[:, single], np.nan_to_num(data.followed[:, single])
+    swept = data.swept
+
+    def of_all(values: Floats) -> Floats:
+        out = np.full(data.num_layers, np.nan)
+        out[swept] = values
+        return out
+
+    changed, followed = data.changed[:, single][:, swept], np.nan_to_num(data.followed[:, single][:, swept])
     low, high = clustered_wilson(changed, data.group_of.tolist())
     followed_low, followed_high = clustered_wilson(followed, data.group_of.tolist())
     return Curves(
-        changed=changed.mean(0),
-        ci_low=low,
-        ci_high=high,
-        followed=followed.mean(0),
-        followed_low=followed_low,
-        followed_high=followed_high,
-        control=_mean_if_whole(data.control[:, single]),
-        effect=_mean_if_whole(np.where(np.isfinite(data.effect[:, single]), data.effect[:, single], np.nan)),
+        changed=of_all(changed.mean(0)),
+        ci_low=of_all(low),
+        ci_high=of_all(high),
+        followed=of_all(followed.mean(0)),
+        followed_low=of_all(followed_low),
+        followed_high=of_all(followed_high),
+        control=_mean_if_whole(data.control[:, single], swept),
+        effect=_mean_if_whole(np.where(np.isfinite(data.effect[:, single]), data.effect[:, single], np.nan), swept),
     )
 
 
-def _mean_if_whole(values: Floats) -> Floats | None:
-    """Column means without NaN; None if a column has nothing else."""
-    return None if np.isnan(values).all(axis=0).any() else np.nanmean(values, axis=0)
+def _mean_if_whole(values: Floats, swept: Bools) -> Floats | None:
+    """Column means without NaN; None if a column that was swept has nothing else."""
+    if np.isnan(values[:, swept]).all(axis=0).any():
+        return None
+    means = np.full(values.shape[1], np.nan)
+    means[swept] = np.nanmean(values[:, swept], axis=0)
+    return means
 
 
 def _numbers(column: pa.ChunkedArray) -> Floats:

@@ -26,17 +26,23 @@ class Forecast:
         self.vlm, self.config, self.left, self.blocks, self.processes = vlm, config, pairs, blocks, processes
         self.said = False
 
-    def after(self, seconds: float, *, pairs: int = 1, kept: int) -> str | None:
-        """The line to say after pairs of one group were asked with these blocks, once; `kept` of them were."""
+    def after(self, seconds: float, *, pairs: int = 1, kept: int, blocks: int | None = None) -> str | None:
+        """The line to say after pairs of one group were asked with these blocks, once; `kept` of them were.
+
+        A screen leaves only so many `blocks`.
+        """
         self.left -= pairs * self.processes  # the others have asked about as many meanwhile
         if self.said or not kept or self.left < 1:
             return None
         self.said = True
         seconds /= kept  # those that weren't kept took little
-        further = len(end_blocks(self.vlm.num_layers)) if self.config.mode == "auto" else 0
-        shortest, longest = seconds_left(seconds, self.left / self.processes, self.blocks, further)
+        asked = self.blocks if blocks is None else blocks
+        further = self.blocks - asked
+        further += len(end_blocks(self.vlm.num_layers)) if self.config.mode == "auto" else 0
+        shortest, longest = seconds_left(seconds, self.left / self.processes, asked, further)
         least, most = map(duration, (shortest, longest))
-        more = f", up to {most} if every function needs prefixes and suffixes too" if most != least else ""
+        needs = "all layers" if asked < self.blocks else "prefixes and suffixes too"
+        more = f", up to {most} if every function needs {needs}" if most != least else ""
         less = "" if self.config.unfiltered else "; those answered wrongly take less"
         shared = f" by {self.processes} processes" if self.processes > 1 else ""
         of = "the first kept pair" if pairs == 1 else "each kept pair of the first group"

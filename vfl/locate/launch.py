@@ -47,6 +47,8 @@ def _locate(arguments: Sequence[str] | None, first: bool) -> None:
         for name, entry in fmap.functions.items():
             for warning in entry.warnings:
                 print(f"Warning: {name}: {warning}")
+            if entry.screen:
+                print(f"Screen: {name}: {entry.screen.in_words()}.")
         print(f"Report: {config.out / 'report.html'}")
 
 

@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 
 from vfl import functionmap
 from vfl.errors import InputError
-from vfl.functionmap import FunctionEntry
+from vfl.functionmap import FunctionEntry, Screen
 from vfl.io.layers import layer_list, runs
 from vfl.locate.curves import LayerSpan, Outcomes, curves, outcomes
 from vfl.locate.explained import explained, unexplained
 from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
+from vfl.locate.left_out import LeftOut
 from vfl.locate.records import checked, read_records
 from vfl.locate.significance import Levels, levels, pairs_needed
 from vfl.stats import Floats, clustered_wilson
@@ -24,6 +25,7 @@ def build_entries(
     num_layers: int,
     choice: ChoiceConfig | None = None,
     override: Mapping[str, Sequence[int]] | None = None,
+    left_out: Mapping[str, LeftOut] | None = None,
 ) -> dict[str, FunctionEntry]:
     """The map's entry of every function in the records, in the order in which the functions first appear.
 
@@ -32,12 +34,13 @@ def build_entries(
         num_layers: decoder layers of the model.
         choice: the numbers of the layer rule; the defaults when None.
         override: layers a user wants instead of the rule's, per function.
+        left_out: what a screen left out of the sweep, per function.
 
     Raises:
         InputError: a function without a kept pair, an unfinished sweep, an override of what is not there.
     """
     table = read_records(records) if isinstance(records, Path) else checked(records)
-    config, override = choice or ChoiceConfig(), override or {}
+    config, override, left_out = choice or ChoiceConfig(), override or {}, left_out or {}
     counts = kept_counts(table)
     if unknown := [name for name in override if name not in counts]:
         raise InputError(f"Layers were given for {', '.join(unknown)}; the records hold {', '.join(counts)}.")
@@ -46,7 +49,12 @@ def build_entries(
             f"No pair was answered correctly on both images for {', '.join(unanswered)}, so there is nothing "
             "that a swap could change. Leave these functions out (--functions), or use probes the model can answer."
         )
-    return {name: _entry(outcomes(table, name, num_layers), config, override.get(name)) for name in counts}
+    entries = {}
+    for name in counts:
+        out = left_out.get(name)
+        data = outcomes(table, name, num_layers, out.blocks if out else ())
+        entries[name] = _entry(data, config, override.get(name), out.screen if out else None)
+    return entries
 
 
 def kept_counts(records: pa.Table) -> dict[str, tuple[int, int]]:
@@ -73,6 +81,12 @@ def choice_and_share(data: Outcomes, config: ChoiceConfig) -> tuple[Choice, floa
     return choice, explained(data, spans, _levels(data, np.ones((1, data.kept)), config))
 
 
+def has_control(data: Outcomes, config: ChoiceConfig) -> bool:
+    """Whether every swept layer is tested against a control swap, and none against the floor."""
+    level = _levels(data, np.ones((1, data.kept)), config)
+    return bool(level.has_control[: data.num_layers][data.swept].all())
+
+
 def _choices(data: Outcomes, weights: Floats, config: ChoiceConfig) -> list[Choice]:
     families = Families.of(data.blocks, data.num_layers)
     level = _levels(data, weights, config)
@@ -92,10 +106,12 @@ def _min_control(data: Outcomes, config: ChoiceConfig) -> int:
     return min(data.samples, needed if data.groups else max(config.min_kept, needed))
 
 
-def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None) -> FunctionEntry:
+def _entry(
+    data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None, screen: Screen | None
+) -> FunctionEntry:
     curve = curves(data)
     single = _levels(data, np.ones((1, data.kept)), config)
-    against_control = bool(single.has_control[: data.num_layers].all())
+    against_control = bool(single.has_control[: data.num_layers][data.swept].all())
     choice = choice_of(data, config)
     warnings = _few_pairs(data, config) + _floor(data, single, config)
     if choice.chosen_by == "range":
@@ -143,6 +159,7 @@ def _entry(data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None)
         also_significant=[k for k in range(data.num_layers) if enough and above[k] and k not in layers],
         explained=None if share is None else _rounded(share),
         warnings=warnings,
+        screen=screen,
     )
 
 
@@ -179,9 +196,9 @@ def _few_pairs(data: Outcomes, config: ChoiceConfig) -> list[str]:
 
 def _floor(data: Outcomes, level: Levels, config: ChoiceConfig) -> list[str]:
     """What a test without control swaps means."""
-    if level.has_control[: data.num_layers].all():
+    if level.has_control[: data.num_layers][data.swept].all():
         return []
-    controlled = (~np.isnan(data.control[:, : data.num_layers])).all(axis=1)
+    controlled = (~np.isnan(data.control[:, : data.num_layers][:, data.swept])).all(axis=1)
     with_control = len(set(data.group_of[controlled]))
     why = "No kept pair has a control swap"
     if with_control:
@@ -265,5 +282,6 @@ def _rounded(value: float) -> float:
     return round(float(value), 6)
 
 
-def _list(values: Floats) -> list[float]:
-    return [_rounded(value) for value in values]
+def _list(values: Floats) -> list[float | None]:
+    """A curve as the map has it: nothing where a layer was not swept."""
+    return [None if np.isnan(value) else _rounded(value) for value in values]

@@ -29,8 +29,10 @@ from vfl.locate.map_entries import build_entries, kept_counts
 from vfl.locate.records import unite
 from vfl.locate.recovery import read_truth
 from vfl.locate.report.write import write_report
+from vfl.locate.screen_rule import saved_screenings
+from vfl.locate.screening import SCREENS, refuse_unscreenable
 from vfl.locate.significance import pairs_needed
-from vfl.locate.sweeping import sweep_all
+from vfl.locate.sweeping import by_function, first_blocks, sweep_all
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asker
 from vfl.probes.functions import PAPER_FUNCTIONS
@@ -109,7 +111,8 @@ def run(
 
 def settings_of(config: LocateConfig) -> dict[str, Any]:
     """What is saved of a configuration: everything but where its results go."""
-    return config.model_dump(mode="json", exclude={"out"}, exclude_none=True)
+    unsaid = {"out"} if config.screen else {"out", "screen"}
+    return config.model_dump(mode="json", exclude=unsaid, exclude_none=True)
 
 
 def _run(
@@ -145,11 +148,13 @@ def _begin(
     """The suite and its pairs, once the folder is this run's; `own` are the user's."""
     if folder.started and not overwrite:
         folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED)
+    if config.screen:
+        refuse_unscreenable(vlm)
     _check_layers(config, {pair.function for pair in own} or set(config.functions or PAPER_FUNCTIONS), vlm)
     if config.group is not None and not own:
         _check_groups(config, vlm)
     if overwrite:
-        folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", RECORDS])
+        folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", RECORDS, SCREENS])
     if not folder.started:
         folder.save(settings_of(config))
     if (suite := _own_suite(config)) is not None:
@@ -162,8 +167,11 @@ def _finish(config: LocateConfig, vlm: VLM, suite: Path, pairs: list[Pair], reco
     """The map and its report, from all records."""
     out = config.out
     answered, unanswered = _answered(records)
-    built = build_entries(answered, vlm.num_layers, config.choice, config.layers or None)
-    entries = {name: built[name] for name in dict.fromkeys(pair.function for pair in pairs) if name in built}
+    of_functions = by_function(pairs)
+    screens = saved_screenings(config, of_functions, first_blocks(vlm.num_layers, config), vlm.num_layers)
+    left_out = {name: screen.left_out(answered) for name, screen in screens.items()}
+    built = build_entries(answered, vlm.num_layers, config.choice, config.layers or None, left_out)
+    entries = {name: built[name] for name in of_functions if name in built}
     model = identify(vlm)
     fmap = FunctionMap(
         model=model,

@@ -1,5 +1,7 @@
 """Which blocks of layers to sweep next for a function, in `--mode auto`."""
 
+from collections.abc import Collection
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,16 +13,20 @@ from vfl.locate.map_entries import choice_and_share
 
 
 def next_blocks(
-    records: pa.Table, function: str, num_layers: int, choice: ChoiceConfig | None = None
+    records: pa.Table,
+    function: str,
+    num_layers: int,
+    choice: ChoiceConfig | None = None,
+    skipped: Collection[LayerSpan] = frozenset(),
 ) -> list[LayerSpan]:
     """The blocks (first, last) to sweep next over the function's kept pairs; empty when there is nothing left to ask.
 
     Single layers and windows of 2 and 3 first, in one visit of a pair; prefixes and suffixes only where what these find
     changes less than half of the kept pairs; at last the runs of chosen layers, swapped together, for the rate of the
-    whole block. Call it again with the new records each time.
+    whole block. Call it again with the new records each time. Blocks that a screen left out are `skipped`.
     """
     config = choice or ChoiceConfig()
-    narrow = [*single_blocks(num_layers), *window_blocks(num_layers)]
+    narrow = [block for block in (*single_blocks(num_layers), *window_blocks(num_layers)) if block not in skipped]
     rows = records.filter(pc.field("function") == function)
     if not rows.num_rows:
         return narrow
@@ -38,7 +44,7 @@ def next_blocks(
         return wanted
     if not num_kept:
         return []
-    choice_so_far, share = choice_and_share(outcomes(records, function, num_layers), config)
+    choice_so_far, share = choice_and_share(outcomes(records, function, num_layers, skipped), config)
     if share < HALF and (wanted := missing(end_blocks(num_layers))):
         return wanted
     return missing([(run[0], run[-1]) for run in runs(choice_so_far.layers) if len(run) > 1])

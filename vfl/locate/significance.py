@@ -149,17 +149,19 @@ def _tail(hits: Floats, trials: Floats, rate: Floats) -> Floats:
 def _medians(data: Outcomes, rate: Floats) -> Floats:
     """(S, B): the median rate of the blocks as wide as each block, where the sweep holds them at every place.
 
-    Other blocks (prefixes, suffixes) get the single layers'; fewer than three layers have no median to speak of.
+    Other blocks (prefixes, suffixes) get the single layers'; fewer than three layers have no median to speak of. Of
+    layers that were not swept nothing is known: the median of the others is the higher one.
     """
     widths = np.array([last - first + 1 for first, last in data.blocks])
     out = np.zeros_like(rate)
     if data.num_layers < 3:
         return out
-    out[:] = np.median(rate[:, : data.num_layers], axis=1, keepdims=True)
+    out[:] = np.median(rate[:, : data.num_layers][:, data.swept], axis=1, keepdims=True)
     for width in range(2, data.num_layers - 1):
         columns = np.flatnonzero(widths == width)
         if len(columns) == data.num_layers - width + 1:
-            out[:, columns] = np.median(rate[:, columns], axis=1, keepdims=True)
+            swept = columns[~np.isnan(data.changed[:, columns]).all(axis=0)]
+            out[:, columns] = np.median(rate[:, swept], axis=1, keepdims=True)
     return out
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.io.disk import explained
-from vfl.io.progress import progress_bar, say
+from vfl.io.progress import progress_bar, say, say_between
 from vfl.launching.ranks import ALONE, Ranks
 from vfl.locate.config import LocateConfig
 from vfl.locate.curves import LayerSpan
@@ -21,6 +21,8 @@ from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
 from vfl.locate.pairs import groups, sweep_group, sweep_pair
 from vfl.locate.records import joined, pending, read_saved, table_of, write_part
 from vfl.locate.schedule import next_blocks
+from vfl.locate.screen_rule import Screening, saved_screenings, screening
+from vfl.locate.screen_stage import screen
 from vfl.probes.asking import Asker, question_of
 from vfl.probes.match import is_thinking
 from vfl.probes.pair import Pair
@@ -52,20 +54,44 @@ def sweep_all(
     num_layers = asker.vlm.num_layers
     records = ranks.first(partial(read_saved, parts, united))
     swept = set(records["function"].to_pylist())
-    names = dict.fromkeys(pair.function for pair in pairs)
-    of_functions = {name: [pair for pair in pairs if pair.function == name] for name in names}
+    of_functions = by_function(pairs)
     first = first_blocks(num_layers, config)
-    left = sum(len(_lacking(records, name, some, first, config)) for name, some in of_functions.items())
+    screens = ranks.first(partial(saved_screenings, config, of_functions, first, num_layers))
+    asked = {name: screens[name].asked(records) if name in screens else first for name in of_functions}
+    left = sum(len(_lacking(records, name, some, asked[name], config)) for name, some in of_functions.items())
     forecast = Forecast(asker.vlm, config, pairs=left, blocks=len(first), processes=ranks.size)
+    sweep = partial(_sweep_stage, asker, config=config, parts=parts, forecast=forecast, ranks=ranks, progress=progress)
     for function, of_function in of_functions.items():
         if function not in swept:
             ranks.first(partial(_try_out, asker, of_function[:FIRST], config))
-        while stage := ranks.first(partial(_next_stage, records, function, of_function, num_layers, config)):
+        if config.screen and function not in screens:
+            records, scores = screen(
+                asker,
+                function,
+                of_function,
+                records,
+                config.out,
+                lacking=partial(_lacking, function=function, blocks=first, config=config),
+                sweep=partial(sweep, blocks=first, title=f"{function}: screen"),
+                ranks=ranks,
+            )
+            screens[function] = screening(config, function, scores, of_function, first, num_layers)
+        screened, said = screens.get(function), ""
+        next_stage = partial(_next_stage, function=function, pairs=of_function, config=config, screen=screened)
+        while stage := ranks.first(partial(next_stage, records, num_layers)):
             blocks, todo = stage
+            if progress and screened and (line := screened.left_out(records).screen.in_words()) != said:
+                say_between(f"{function}: {line}.")
+                said = line
             title = f"{function}: {_describe(blocks, num_layers)}"
-            sweep = partial(_sweep_stage, asker, todo, blocks, config, parts, forecast, ranks)
-            records = joined([records, *ranks.each(partial(sweep, title=title, progress=progress))])
+            records = joined([records, *ranks.each(partial(sweep, todo, blocks, title=title))])
     return records
+
+
+def by_function(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """The pairs of each function, functions in the order in which they first appear."""
+    names = dict.fromkeys(pair.function for pair in pairs)
+    return {name: [pair for pair in pairs if pair.function == name] for name in names}
 
 
 def _try_out(asker: Asker, pairs: Sequence[Pair], config: LocateConfig) -> None:
@@ -96,13 +122,23 @@ def _try_out(asker: Asker, pairs: Sequence[Pair], config: LocateConfig) -> None:
 
 
 def _next_stage(
-    records: pa.Table, function: str, pairs: list[Pair], num_layers: int, config: LocateConfig
+    records: pa.Table,
+    num_layers: int,
+    *,
+    function: str,
+    pairs: list[Pair],
+    config: LocateConfig,
+    screen: Screening | None,
 ) -> tuple[Sequence[LayerSpan], list[Pair]] | None:
     """The blocks to sweep next for a function and the pairs that lack them; None when there is nothing left to ask."""
-    first = first_blocks(num_layers, config)
+    first, left_out = first_blocks(num_layers, config), frozenset[LayerSpan]()
+    if screen is not None:
+        left_out = frozenset(screen.left_out(records).blocks)
+        # Where layers come back in, the others have been swept.
+        first = [b for b in first if b not in left_out and _lacking(records, function, pairs, [b], config)]
     if todo := _lacking(records, function, pairs, first, config):
         return first, todo
-    blocks = next_blocks(records, function, num_layers, config.choice) if config.mode == "auto" else []
+    blocks = next_blocks(records, function, num_layers, config.choice, left_out) if config.mode == "auto" else []
     todo = _lacking(records, function, pairs, blocks, config) if blocks else []
     return (blocks, todo) if todo else None
 
@@ -132,20 +168,25 @@ def _sweep_stage(
     asker: Asker,
     pairs: Sequence[Pair],
     blocks: Sequence[LayerSpan],
+    *,
     config: LocateConfig,
     parts: Path,
     forecast: Forecast,
     ranks: Ranks,
-    *,
     title: str,
     progress: bool,
+    kept_pair: Callable[[Pair], None] | None = None,
 ) -> pa.Table:
-    """The records of the pairs that are this process's, each part of which was saved."""
+    """The records of the pairs that are this process's, each part of which was saved.
+
+    Args:
+        kept_pair: what is done besides with each pair that is kept, while its image caches are there.
+    """
     saved: list[pa.Table] = []
     rows: list[dict[str, Any]] = []
     dealt = groups(pairs)
     ends = list(accumulate(map(len, dealt)))
-    asked_of_all = list(blocks) == first_blocks(asker.vlm.num_layers, config)
+    asked_of_all = set(blocks) <= set(first_blocks(asker.vlm.num_layers, config))
 
     def save() -> None:
         saved.append(table_of(rows))
@@ -166,8 +207,15 @@ def _sweep_stage(
                 unfiltered=config.unfiltered,
             )
             rows += swept
-            kept = len({row["pair_id"] for row in swept if row["kept"]})
-            if asked_of_all and (line := forecast.after(time.perf_counter() - start, pairs=len(group), kept=kept)):
+            seconds = time.perf_counter() - start
+            kept = {row["pair_id"] for row in swept if row["kept"]}
+            if kept_pair is not None:
+                for pair in group:
+                    if pair.id in kept:
+                        kept_pair(pair)
+            # Pairs that are screened take longer than the others will.
+            told = len(kept) if kept_pair is None else 0
+            if asked_of_all and (line := forecast.after(seconds, pairs=len(group), kept=told, blocks=len(blocks))):
                 say(bar, line)
             bar.update(ends[number] - bar.n)
             unsaved += len(group)

@@ -6,6 +6,8 @@ Layer k of L is a cell of width 100 / L, so curves and heat map line up. Text ne
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vfl.io.layers import runs
+
 # Okabe and Ito's palette, which stays apart for the common colour blindnesses; its yellow is too pale for white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6F4E9C", "#5A5A5A")
 DASHES = ("", "6 3", "2 2.5")  # from the ninth function on colours repeat, with another dash
@@ -21,6 +23,9 @@ class Ink:
 
 
 PLAIN = Ink(COLOURS[0], "")
+DASH = 0.3  # half the length of a point that has no neighbours, in layers
+UNKNOWN = "#e4e4e0"
+"""The colour of a layer without a value: not that of a rate."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,37 @@ def x_of(layer: float, num_layers: int) -> float:
     return round((layer + 0.5) * 100 / num_layers, 3)
 
 
-def line(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> str:
-    """Path of a curve, one point a layer."""
-    points = (f"{x_of(k, len(values))} {y_of(value, low, high)}" for k, value in enumerate(values))
-    return "M" + " L".join(points)
+def line(values: Sequence[float | None], low: float = 0.0, high: float = 1.0) -> str:
+    """Path of a curve, one point a layer, with gaps where there is no value; a point by itself is a short dash."""
+    depth = len(values)
+    pieces = []
+    for run in _stretches(values):
+        points = (f"{x_of(k, depth)} {y_of(value, low, high)}" for k, value in _dashed(run))
+        pieces.append("M" + " L".join(points))
+    return " ".join(pieces)
 
 
-def area(lower: Sequence[float], upper: Sequence[float]) -> str:
-    """Closed path between two curves of rates."""
-    back = [f"{x_of(k, len(lower))} {y_of(lower[k])}" for k in reversed(range(len(lower)))]
-    return line(upper) + " L" + " L".join(back) + " Z"
+def area(lower: Sequence[float | None], upper: Sequence[float | None]) -> str:
+    """Closed path between two curves of rates, with the same gaps as `line`."""
+    depth = len(lower)
+    pieces = []
+    for run_up, run_down in zip(_stretches(upper), _stretches(lower), strict=True):
+        corners = [*_dashed(run_up), *reversed(_dashed(run_down))]
+        pieces.append("M" + " L".join(f"{x_of(k, depth)} {y_of(value)}" for k, value in corners) + " Z")
+    return " ".join(pieces)
+
+
+def _stretches(values: Sequence[float | None]) -> list[list[tuple[float, float]]]:
+    """Layers in a row that have a value, each with it."""
+    value_of = {k: value for k, value in enumerate(values) if value is not None}
+    return [[(k, value_of[k]) for k in run] for run in runs(value_of)]
+
+
+def _dashed(stretch: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The stretch, or both ends of a dash where it is a single point."""
+    if len(stretch) > 1:
+        return stretch
+    return [(k + side, value) for k, value in stretch for side in (-DASH, DASH)]
 
 
 def y_of(value: float, low: float = 0.0, high: float = 1.0) -> float:
@@ -61,8 +87,10 @@ def layer_ticks(num_layers: int, most: int = 8) -> list[Tick]:
     return [Tick(x_of(k, num_layers), str(k)) for k in range(0, num_layers, step)]
 
 
-def shade(rate: float) -> str:
-    """White to dark blue, for a rate in 0..1."""
+def shade(rate: float | None) -> str:
+    """White to dark blue, for a rate in 0..1; grey where there is none."""
+    if rate is None:
+        return UNKNOWN
     position = min(max(rate, 0.0), 1.0) * (len(SEQUENTIAL) - 1)
     n = min(int(position), len(SEQUENTIAL) - 2)
     mixed = (round(a + (b - a) * (position - n)) for a, b in zip(SEQUENTIAL[n], SEQUENTIAL[n + 1], strict=True))

@@ -1,5 +1,6 @@
 """A figure fit for a paper: the curves of one function map."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from vfl.io.layers import layer_list, runs
-from vfl.report.charts import inks
+from vfl.report.charts import DASH, inks
 from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH, PaperFigure
 from vfl.report.words import shortened
 
@@ -60,14 +61,16 @@ def _draw(axes: Axes, fmap: "FunctionMap", name: str, colour: str, truth: Sequen
         axes.axvspan(run[0] - 0.5, run[-1] + 0.5, color=colour, alpha=0.12, lw=0)
     for run in runs(truth):
         axes.plot([run[0] - 0.5, run[-1] + 0.5], [-7, -7], clip_on=False, **PLANTED)
-    axes.fill_between(
-        layers, [100 * v for v in entry.ci_low], [100 * v for v in entry.ci_high], color=colour, alpha=0.2, lw=0
-    )
+    axes.fill_between(layers, _percent(entry.ci_low), _percent(entry.ci_high), color=colour, alpha=0.2, lw=0)
     if entry.control:
-        axes.plot(layers, [100 * v for v in entry.control], **CONTROL)
-    axes.plot(layers, [100 * v for v in entry.changed], color=colour, lw=1.4)
+        axes.plot(layers, _percent(entry.control), **CONTROL)
+    axes.plot(layers, _percent(entry.changed), color=colour, lw=1.4)
+    for k in _alone(entry.changed):  # lines and areas don't show a point between gaps
+        axes.plot([k - DASH, k + DASH], [100 * entry.rate(k)] * 2, color=colour, lw=1.4)
+        low, high = (100 * end for end in entry.interval(k))
+        axes.fill_between([k - DASH, k + DASH], low, high, color=colour, alpha=0.2, lw=0)
     axes.plot(
-        entry.layers, [100 * entry.changed[k] for k in entry.layers], "o", color=colour, ms=3.6, mec="white", mew=0.7
+        entry.layers, [100 * entry.rate(k) for k in entry.layers], "o", color=colour, ms=3.6, mec="white", mew=0.7
     )
     for block in entry.blocks:
         ends = [block.layers[0] - 0.5, block.layers[-1] + 0.5]
@@ -78,3 +81,14 @@ def _draw(axes: Axes, fmap: "FunctionMap", name: str, colour: str, truth: Sequen
     plural = "s" if len(entry.layers) > 1 else ""
     layers_found = f"layer{plural} {layer_list(entry.layers)}" if entry.layers else "no layers found"
     axes.set_title(f"{shortened(name, LONGEST_NAME)}: {layers_found}", loc="left", fontsize=8, pad=2)
+
+
+def _percent(curve: Sequence[float | None]) -> list[float]:
+    """A curve in per cent, with gaps for layers that were not swept."""
+    return [math.nan if value is None else 100 * value for value in curve]
+
+
+def _alone(curve: Sequence[float | None]) -> list[int]:
+    """Layers that have a value and no neighbour with one."""
+    swept = [k for k, value in enumerate(curve) if value is not None]
+    return [run[0] for run in runs(swept) if len(run) == 1]

@@ -69,7 +69,7 @@ def headline(entry: "FunctionEntry") -> tuple[float, tuple[float, float], str] |
     if entry.blocks and entry.chosen_by in ("window", "range"):
         best = max(entry.blocks, key=lambda block: block.changed)
         return best.changed, best.ci, f"layers {layer_list(best.layers)} together"
-    return entry.changed[entry.peak], (entry.ci_low[entry.peak], entry.ci_high[entry.peak]), f"layer {entry.peak}"
+    return entry.rate(entry.peak), entry.interval(entry.peak), f"layer {entry.peak}"
 
 
 def distinct_labels(model_ids: Sequence[str], paths: Sequence[Path]) -> tuple[str, ...]:

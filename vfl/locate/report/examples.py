@@ -16,7 +16,7 @@ from vfl.report.thumbnail import data_uri, shrunk
 from vfl.report.words import layer_list, shortened
 
 LONGEST_ANSWER = 120
-State = Literal["same", "changed", "source"]
+State = Literal["same", "changed", "source", "unswept"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _example(fmap: FunctionMap, name: str, rows: list[dict[str, Any]], pair: Pai
         together=[_swapped([row]) for row in together[:3]],
         chosen=_joined([row for row in single if row["first"] in entry.layers]),
         layers=_joined(single),
-        strip=[_state(row) for row in single],
+        strip=[_state(by_block[k, k]) if (k, k) in by_block else "unswept" for k in range(fmap.model.num_layers)],
     )
 
 

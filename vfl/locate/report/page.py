@@ -101,7 +101,8 @@ def _panel(
 ) -> Panel:
     entry, depth = fmap.functions[name], fmap.model.num_layers
     effect = entry.logprob_effect
-    low, high = (min(0.0, *effect), max(0.0, *effect)) if effect else (0.0, 1.0)
+    known = [value for value in effect or () if value is not None]
+    low, high = (min(0.0, *known), max(0.0, *known)) if known else (0.0, 1.0)
     high = high + 0.06 * (high - low) if high > low else low + 1  # room for the line's own width
     truth = sorted((planted or {}).get(name, ()))
     return Panel(
@@ -120,7 +121,7 @@ def _panel(
         effect_zero=charts.y_of(0.0, low, high),
         chosen=_bands(entry.layers, depth),
         truth=_bands(truth, depth),
-        dots=[(charts.x_of(k, depth), charts.y_of(entry.changed[k])) for k in entry.layers],
+        dots=[(charts.x_of(k, depth), charts.y_of(entry.rate(k))) for k in entry.layers],
         together=[
             (round(b.layers[0] * 100 / depth, 3), round((b.layers[-1] + 1) * 100 / depth, 3), charts.y_of(b.changed))
             for b in entry.blocks
@@ -128,11 +129,11 @@ def _panel(
         cells=[
             (
                 round(k * 100 / depth, 3),
-                charts.shade(entry.changed[k]),
-                f"{name}, layer {k}: {percent(entry.changed[k])} changed",
+                charts.shade(rate),
+                f"{name}, layer {k}: " + ("not swept" if rate is None else f"{percent(rate)} changed"),
                 k in entry.layers,
             )
-            for k in range(depth)
+            for k, rate in enumerate(entry.changed)
         ],
         examples=shown,
     )
