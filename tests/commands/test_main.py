@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,6 +189,11 @@ def test_models_lists_every_family(vfl_command, monkeypatch):
     for name, tested in TESTED.items():
         assert f"{name} {tested}" in output
         assert f"{name}=={tested}\n" in pinned
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "vfl", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, f"vfl {vfl.__version__}")
 
 
 def test_version(vfl_command):
