@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vfl.data.parquet_file import UNREADABLE, is_part, opened, stamp_of
+from vfl.data.parquet_file import UNREADABLE, leaves_of, opened, stamp_of
 from vfl.errors import InputError
 from vfl.io.hub import is_address, named
 
@@ -139,15 +139,14 @@ def _decoded(cell: Cell) -> pa.ChunkedArray:
             raise InputError(
                 f"{named(cell.path)} was changed since its rows were prepared; start again, so that they are read anew"
             )
-        with opened(cell.path, metadata=_footer(cell.path, cell.stamp)) as file:
-            leaves = [file.schema.column(n) for n in range(len(file.schema))]
-            own = [leaf for leaf in leaves if is_part(leaf.path, column)]
-            # not its texts, such as the name beside the bytes
-            own = [leaf for leaf in own if leaf.logical_type.type == "NONE" and leaf.physical_type == "BYTE_ARRAY"]
-            held = [leaf.path for leaf in own]
-            if cell.group >= file.metadata.num_row_groups or not held:
-                raise InputError(f"{cell} is not there any more; start again, so that its rows are read anew")
-            return file.read_row_group(cell.group, columns=held, use_threads=False).column(0)
+        footer = _footer(cell.path, cell.stamp)
+        held = _of_bytes(footer, column)
+        if cell.group >= footer.num_row_groups or not held:
+            raise InputError(f"{cell} is not there any more; start again, so that its rows are read anew")
+        with opened(cell.path, metadata=footer) as file:
+            table = file.read_row_group(cell.group, columns=held, use_threads=False)
+            # another column may have a leaf of the same path
+            return table.column(table.column_names.index(column))
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -160,6 +159,12 @@ def _decoded(cell: Cell) -> pa.ChunkedArray:
         raise InputError(
             f"{cell} cannot be read ({' '.join(str(error).split())[:200]}). {then} go on with --resume"
         ) from error
+
+
+def _of_bytes(footer: pq.FileMetaData, column: str) -> list[str]:
+    """Paths of a column's leaves that hold bytes, not texts such as the name beside them."""
+    leaves = [footer.schema.column(number) for number in leaves_of(footer).get(column, ())]
+    return [leaf.path for leaf in leaves if leaf.logical_type.type == "NONE" and leaf.physical_type == "BYTE_ARRAY"]
 
 
 @lru_cache(maxsize=256)

@@ -57,7 +57,7 @@ def rows(
             for group, inside, batch in _batches(file, groups, size, columns, source):
                 before = min(max(begin - number, 0), batch.num_rows)
                 number += before
-                sizes = sizes_of(file, group)
+                sizes = sizes_of(file.metadata, group)
                 for at, row in enumerate(batch_rows(batch.slice(before)), start=inside + before):
                     place = Start(number, number + 1)
                     stored = StoredRow(path, stamp, group, at, sizes)
