@@ -69,6 +69,8 @@ def rows(
                         yield RawRow(where, {name: row.get(name) for name in file.schema_arrow.names}, start=place)
                     else:
                         yield RawRow(where, row, start=place, stored_row=stored)
+    except pa.ArrowMemoryError:
+        raise
     except UNREADABLE as error:
         what = "cannot be read from the hub" if is_address(path) else "is no intact parquet file"
         raise InputError(f"{named(path)} {what} (after row {number}: {' '.join(str(error).split())[:200]})") from error

@@ -11,7 +11,8 @@ from vfl.io.hub import HTTPError, is_address
 from vfl.io.hub_in_place import open_at
 
 UNREADABLE = (pa.ArrowException, OSError, ValueError, HTTPError)
-"""What reading a parquet file raises; ValueError: names or texts that are not UTF-8."""
+"""What reading a parquet file raises, and pa.ArrowMemoryError, which says nothing of the file;
+ValueError: names or texts that are not UTF-8."""
 
 
 def stamp_of(path: Path) -> str:
