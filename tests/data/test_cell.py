@@ -59,6 +59,19 @@ def test_a_cell_is_the_picture(tmp_path, png, form, number, chunks):
     assert chunks.readings == 3, "each row group once"
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_another_column_with_the_name_and_a_dot_is_another(tmp_path, png, nested, chunks):
+    """A thumbnail is a valid picture too: nobody would see that it was the wrong one."""
+    own, other = [[png(size=(3 + n, k)) for n in range(4)] for k in (3, 4)]
+    images = [{"bytes": one, "path": "a.png"} for one in own] if nested else own
+    columns = {"image.bytes" if nested else "image.thumb": other, "image": images, "messages": [TURNS] * 4}
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+    assert [images[0].cell.read() for images in placed(path)] == own
+    alone = write(tmp_path / "alone.parquet", [{"messages": TURNS, "image": image} for image in images])
+    assert [images[0].cell.size for images in placed(path)] == [images[0].cell.size for images in placed(alone)]
+
+
 def test_what_is_kept_is_bounded_and_what_was_used_last_stays(tmp_path, chunks):
     path = write(tmp_path / "rows.parquet", [{"messages": TURNS, "image": os.urandom(9000)} for _ in range(6)])
     flat = [images[0].cell for images in placed(path)]

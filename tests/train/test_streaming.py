@@ -29,6 +29,7 @@ from vfl.train.check import preflight_of
 from vfl.train.data_config import DataConfig
 from vfl.train.launch import main
 from vfl.train.recipe import read_recipe
+from vfl.train.rows import set_on_disk
 from vfl.train.rows.collate import opened
 from vfl.train.rows.prepare import prepare
 from vfl.train.rows.row_groups import GroupedOrder, row_groups
@@ -309,6 +310,33 @@ def test_a_picture_that_is_none_is_a_bad_row(encoder, parquet, cache):
     assert len(prepared(encoder, path, streaming=True, on_bad_row="skip").rows) == 2
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_cannot_be_read_for_once_is_no_bad_row(encoder, parquet, cache, monkeypatch, workers):
+    path, opening, broken = parquet(*KINDS), cells.opened, True
+
+    def opened_at_times(file, **how):
+        if broken:
+            raise OSError(5, "Input/output error")
+        return opening(file, **how)
+
+    monkeypatch.setattr(cells, "opened", opened_at_times)
+    cells._footer.cache_clear()
+    with pytest.raises(InputError, match=r"row 1 in row group 1 of .*Input/output error.*Put the file back whole"):
+        prepared(encoder, path, streaming=True, workers=workers, on_bad_row="skip")
+    assert not list((cache_home() / "rows").glob("[!.]*"))
+    broken = False
+    assert prepared(encoder, path, streaming=True, workers=workers, on_bad_row="skip").facts.bad == 0
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_file(encoder, parquet, monkeypatch):
+    def no_memory(file, **how):
+        raise pa.ArrowMemoryError("malloc failed")
+
+    monkeypatch.setattr(cells, "opened", no_memory)
+    with pytest.raises(MemoryError, match="malloc failed"):
+        prepared(encoder, parquet("image", files=1), streaming=True, workers=0)
+
+
 def test_what_would_be_copied_is_refused(encoder, data_of, tmp_path, monkeypatch, parquet):
     data = data_of("image", "image")
     rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -394,6 +422,26 @@ def named_only(folder):
         row["images"] = [image["path"] for image in row["images"]]
     pq.write_table(pa.Table.from_pylist(rows), folder.parent / "names.parquet")
     return (folder.parent / "names.parquet").read_bytes()
+
+
+def test_a_hub_that_is_away_for_a_while_is_no_fault_of_the_rows(hub, encoder, parquet, monkeypatch):
+    hub.repos["datasets/me/rows"] = files = {
+        path.name: path.read_bytes() for path in parquet("image", files=1).iterdir()
+    }
+    address, checking = Path(pinned("hf://datasets/me/rows")), set_on_disk._check_all
+
+    def away(*arguments):
+        hub.repos["datasets/me/rows"] = {}
+        hub._known.clear()
+        return checking(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(set_on_disk, "_check_all", away)
+        with pytest.raises(InputError, match=r"train-0.parquet is not there any more|train-0.parquet cannot be read"):
+            prepared(encoder, address, streaming=True, workers=0)
+    hub.repos["datasets/me/rows"] = files
+    hub._known.clear()
+    assert len(prepared(encoder, address, streaming=True, workers=0).rows) == 1
 
 
 def test_of_the_hub_what_cannot_be_read_there_is_said(hub, encoder, parquet, monkeypatch):

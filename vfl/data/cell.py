@@ -16,13 +16,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vfl.data.parquet_file import UNREADABLE, is_part, opened, stamp_of
+from vfl.data.parquet_file import UNREADABLE, leaves_of, opened, stamp_of
 from vfl.errors import InputError
 from vfl.io.hub import is_address, named
 
 MOST_KEPT = 2**29
 """Bytes of decoded columns in a process; no row group's pictures may be more."""
 Keys = tuple[str | int, ...]
+
+
+class ContainerError(InputError):
+    """What is wrong with a file that rows' pictures lie in, and so with no row of it: it may be otherwise soon."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Cell:
         """The bytes.
 
         Raises:
-            InputError: the file is gone, has changed, or holds something else there.
+            ContainerError: the file is gone, has changed, or holds something else there.
         """
         column = _chunks().column(self)
         value: Any = column[self.row].as_py() if self.row < len(column) else None
@@ -79,7 +83,7 @@ class Cell:
             inside = isinstance(value, dict) if isinstance(key, str) else isinstance(value, list) and key < len(value)
             value = (value.get(key) if isinstance(value, dict) else value[key]) if inside else None
         if not isinstance(value, bytes):
-            raise InputError(f"{self} holds no picture any more; start again, so that its rows are read anew")
+            raise ContainerError(f"{self} holds no picture any more; start again, so that its rows are read anew")
         return value
 
     def __str__(self) -> str:
@@ -136,30 +140,35 @@ def _decoded(cell: Cell) -> pa.ChunkedArray:
     column = str(cell.keys[0])
     try:
         if stamp_of(cell.path) != cell.stamp:
-            raise InputError(
+            raise ContainerError(
                 f"{named(cell.path)} was changed since its rows were prepared; start again, so that they are read anew"
             )
-        with opened(cell.path, metadata=_footer(cell.path, cell.stamp)) as file:
-            leaves = [file.schema.column(n) for n in range(len(file.schema))]
-            own = [leaf for leaf in leaves if is_part(leaf.path, column)]
-            # not its texts, such as the name beside the bytes
-            own = [leaf for leaf in own if leaf.logical_type.type == "NONE" and leaf.physical_type == "BYTE_ARRAY"]
-            held = [leaf.path for leaf in own]
-            if cell.group >= file.metadata.num_row_groups or not held:
-                raise InputError(f"{cell} is not there any more; start again, so that its rows are read anew")
-            return file.read_row_group(cell.group, columns=held, use_threads=False).column(0)
-    except InputError:
+        footer = _footer(cell.path, cell.stamp)
+        held = _of_bytes(footer, column)
+        if cell.group >= footer.num_row_groups or not held:
+            raise ContainerError(f"{cell} is not there any more; start again, so that its rows are read anew")
+        with opened(cell.path, metadata=footer) as file:
+            table = file.read_row_group(cell.group, columns=held, use_threads=False)
+            # another column may have a leaf of the same path
+            return table.column(table.column_names.index(column))
+    except (ContainerError, pa.ArrowMemoryError):
         raise
     except FileNotFoundError as error:
-        raise InputError(
+        raise ContainerError(
             f"{named(cell.path)} is not there any more, and pictures are read from it (data.streaming); put it back, "
             "and start again or --resume"
         ) from error
     except UNREADABLE as error:
         then = "Is the hub within reach? Then" if is_address(cell.path) else "Put the file back whole, then"
-        raise InputError(
-            f"{cell} cannot be read ({' '.join(str(error).split())[:200]}). {then} go on with --resume"
+        raise ContainerError(
+            f"{cell} cannot be read ({' '.join(str(error).split())[:200]}). {then} start again, or --resume"
         ) from error
+
+
+def _of_bytes(footer: pq.FileMetaData, column: str) -> list[str]:
+    """Paths of a column's leaves that hold bytes, not texts such as the name beside them."""
+    leaves = [footer.schema.column(number) for number in leaves_of(footer).get(column, ())]
+    return [leaf.path for leaf in leaves if leaf.logical_type.type == "NONE" and leaf.physical_type == "BYTE_ARRAY"]
 
 
 @lru_cache(maxsize=256)

@@ -57,7 +57,7 @@ def rows(
             for group, inside, batch in _batches(file, groups, size, columns, source):
                 before = min(max(begin - number, 0), batch.num_rows)
                 number += before
-                sizes = sizes_of(file, group)
+                sizes = sizes_of(file.metadata, group)
                 for at, row in enumerate(batch_rows(batch.slice(before)), start=inside + before):
                     place = Start(number, number + 1)
                     stored = StoredRow(path, stamp, group, at, sizes)
@@ -69,6 +69,8 @@ def rows(
                         yield RawRow(where, {name: row.get(name) for name in file.schema_arrow.names}, start=place)
                     else:
                         yield RawRow(where, row, start=place, stored_row=stored)
+    except pa.ArrowMemoryError:
+        raise
     except UNREADABLE as error:
         what = "cannot be read from the hub" if is_address(path) else "is no intact parquet file"
         raise InputError(f"{named(path)} {what} (after row {number}: {' '.join(str(error).split())[:200]})") from error

@@ -11,7 +11,8 @@ from vfl.io.hub import HTTPError, is_address
 from vfl.io.hub_in_place import open_at
 
 UNREADABLE = (pa.ArrowException, OSError, ValueError, HTTPError)
-"""What reading a parquet file raises; ValueError: names or texts that are not UTF-8."""
+"""What reading a parquet file raises, and pa.ArrowMemoryError, which says nothing of the file;
+ValueError: names or texts that are not UTF-8."""
 
 
 def stamp_of(path: Path) -> str:
@@ -33,16 +34,31 @@ def opened(path: Any, **how: Any) -> pq.ParquetFile:
     return pq.ParquetFile(path, pre_buffer=False, **how)
 
 
-def sizes_of(file: pq.ParquetFile, group: int) -> dict[str, int]:
+def sizes_of(metadata: pq.FileMetaData, group: int) -> dict[str, int]:
     """Bytes of each column of a row group, unpacked."""
-    facts = file.metadata.row_group(group)
-    leaves = [facts.column(number) for number in range(facts.num_columns)]
+    facts = metadata.row_group(group)
     return {
-        name: sum(leaf.total_uncompressed_size for leaf in leaves if is_part(leaf.path_in_schema, name))
-        for name in file.schema_arrow.names
+        name: sum(facts.column(number).total_uncompressed_size for number in leaves)
+        for name, leaves in leaves_of(metadata).items()
     }
 
 
-def is_part(leaf: str, column: str) -> bool:
-    """Whether a leaf is the column, or a field of it."""
-    return leaf == column or leaf.startswith(f"{column}.")
+def leaves_of(metadata: pq.FileMetaData) -> dict[str, range]:
+    """The leaves of each column, by their numbers: their paths don't tell whether a dot is part of a name."""
+    leaves: dict[str, range] = {}
+    first = 0
+    for field in metadata.schema.to_arrow_schema():
+        after = first + _count(field.type)
+        leaves.setdefault(field.name, range(first, after))
+        first = after
+    assert first == len(metadata.schema)
+    return leaves
+
+
+def _count(kind: pa.DataType) -> int:
+    """How many leaves a type has."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _count(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return 1
+    return sum(_count(kind.field(n).type) for n in range(kind.num_fields)) if kind.num_fields else 1

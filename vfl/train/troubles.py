@@ -22,7 +22,7 @@ def explained(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
         with folder.explained():
             yield
     except InputError as error:
-        if (text := _said_by_worker(str(error))) is None:
+        if (text := _said_by_worker(error)) is None:
             raise
         raise InputError(text) from error
     except torch.OutOfMemoryError as error:
@@ -33,11 +33,12 @@ def explained(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _said_by_worker(text: str) -> str | None:
+def _said_by_worker(error: InputError) -> str | None:
     """What a process of the data loader said, which comes wrapped in its traceback; None for anything else."""
+    text = str(error)
     if not text.startswith("Caught "):
         return None
-    return text.rpartition(f"{InputError.__name__}: ")[2].strip()
+    return text.rpartition(f"{type(error).__name__}: ")[2].strip()
 
 
 def _no_memory(recipe: Recipe, text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vfl.data.cell import ContainerError
 from vfl.data.sample import Message
 from vfl.errors import InputError
 from vfl.models.conversation import ConversationBatch, ConversationEncoder
@@ -103,11 +104,13 @@ def opened(row: Row, *, rejected: bool = False) -> list[Message]:
 
     Raises:
         InputError: for an image that can't be read any more; names the row.
+        ContainerError: for the file that it lies in.
     """
     try:
         return conversation(row, rejected=rejected)
     except InputError as error:
-        raise InputError(f"{row['where']} ({row['uid']}): {error}") from error
+        kind = ContainerError if isinstance(error, ContainerError) else InputError
+        raise kind(f"{row['where']} ({row['uid']}): {error}") from error
 
 
 def _shows(messages: list[Message]) -> bool:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from torch.utils.data import DataLoader
 
 from vfl.data import BadRow, Sample, read
+from vfl.data.cell import ContainerError
 from vfl.data.token_weights import TokenWeights
 from vfl.errors import InputError
 from vfl.evaluate.right_answers import right_answer
@@ -131,6 +132,7 @@ def set_on_disk(
 
     Raises:
         InputError: for data that can't be read at all.
+        ContainerError: for a file that could not be read while its rows were checked; nothing is cached then.
     """
     files = {named(path): file_hash(path) for path in source.path}
 
@@ -342,6 +344,8 @@ def _check_row(row: dict[str, Any], encoder: ConversationEncoder, method: str) -
             return _Row(*measured(row, encoder))
         for rejected in (False, True) if method == "dpo" else (False,):
             longest = max(longest, _Row(*audited(row, encoder, rejected=rejected)), key=lambda side: side.text)
+    except ContainerError:  # no fault of the row: nothing is to be noted, and cached
+        raise
     except InputError as error:
         return _Row(reason=str(error), other_tokens=isinstance(error, OtherTokensError))
     # Processors reject what they can't handle (extreme shapes, a placeholder in the text) with errors of their own.
