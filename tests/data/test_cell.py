@@ -72,6 +72,25 @@ def test_another_column_with_the_name_and_a_dot_is_another(tmp_path, png, nested
     assert [images[0].cell.size for images in placed(path)] == [images[0].cell.size for images in placed(alone)]
 
 
+def test_bytes_of_one_length_are_pictures_too(tmp_path, png, chunks):
+    image = png()
+    fixed = pa.array([image] * 4, pa.binary(len(image)))
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"image": fixed, "messages": [TURNS] * 4}), path, row_group_size=2)
+    assert [images[0].cell.read() for images in placed(path)] == [image] * 4
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_picture_that_many_rows_show_is_held_once(tmp_path, nested, chunks):
+    image = os.urandom(50_000)
+    rows = [{"messages": TURNS, "images": [{"bytes": image}] if nested else [image]} for _ in range(100)]
+    path = write(tmp_path / "rows.parquet", rows, group=100)
+    cells_of = [images[0].cell for images in placed(path)]
+    assert all(cell.read() == image for cell in cells_of)
+    assert chunks.readings == 1
+    assert chunks._bytes < 10 * len(image)
+
+
 def test_what_is_kept_is_bounded_and_what_was_used_last_stays(tmp_path, chunks):
     path = write(tmp_path / "rows.parquet", [{"messages": TURNS, "image": os.urandom(9000)} for _ in range(6)])
     flat = [images[0].cell for images in placed(path)]

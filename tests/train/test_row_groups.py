@@ -1,5 +1,6 @@
 """Rows in an order by row groups: every row once, shuffled, and hardly a row group twice."""
 
+import json
 from collections import Counter, OrderedDict
 from random import Random
 
@@ -10,11 +11,16 @@ from vfl.train.rows.row_groups import GroupedOrder, RowGroup, in_turn_of_groups,
 from vfl.train.rows.table import FEATURES
 
 
-def rows_at(*places):
-    """Rows with one picture each, at (file, group, row), or with none."""
+def rows_at(*places, columns=(("image", 0),)):
+    """Rows with a picture of each of the columns, at (file, group, row), or with none."""
     cell = dict.fromkeys(FEATURES["images"].feature)
     images = [
-        [] if place is None else [cell | {"path": place[0], "group": place[1], "row": place[2], "size": 10}]
+        []
+        if place is None
+        else [
+            cell | {"path": place[0], "group": place[1], "row": place[2], "keys": json.dumps([column, n]), "size": 10}
+            for column, n in columns
+        ]
         for place in places
     ]
     return Dataset.from_dict({"images": images}, FEATURES.__class__({"images": FEATURES["images"]}))
@@ -28,6 +34,11 @@ def test_rows_of_a_group_are_together_and_a_row_that_comes_again_is_in_another()
     assert [group.size for group in groups] == [10, 10, 0, 10, 10, 10, 0]
     chosen = rows.select([7, 2, 0, 4])
     assert [group.rows for group in row_groups(chosen)] == [[0], [1], [2], [3]]
+
+
+def test_a_row_group_is_as_large_as_all_columns_that_its_rows_show():
+    rows = rows_at(("a", 0, 0), ("a", 0, 1), None, columns=[("left", 0), ("left", 1), ("right", 0)])
+    assert [group.size for group in row_groups(rows)] == [20, 0]
 
 
 GROUPS = [RowGroup(list(range(n * 50, n * 50 + 50)), 10) for n in range(40)]

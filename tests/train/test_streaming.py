@@ -159,6 +159,31 @@ def test_a_resumed_run_is_the_whole_run(qwen, parquet, run, tmp_path, step, work
     assert trained.metric_lines(out) == trained.metric_lines(whole)
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_run_is_not_resumed_with_other_rows(qwen, parquet, run, tmp_path, streams):
+    path, out = parquet(*KINDS, files=1), tmp_path / "run"
+    settings = streaming(save_total_limit=9) if streams else {"trainer": streaming(save_total_limit=9)["trainer"]}
+    run(qwen, path, out, **settings)
+    shutil.rmtree(out / "adapter")
+    (out / "report.html").unlink()
+    (file,) = path.iterdir()
+    table = pq.read_table(file)
+    pq.write_table(table.take(list(reversed(range(table.num_rows)))), file, row_group_size=3)
+    with pytest.raises(InputError, match=r"was changed since the interrupted run in .* began: .*Put the old data back"):
+        run(qwen, path, out, how={"resume": True}, **settings)
+
+
+def test_a_seed_of_the_order_is_taken(qwen, parquet, tmp_path):
+    path = parquet(*("image",) * 12)
+
+    def order(**trainer):
+        settings = trained.settings(qwen, path, tmp_path / "run", **streaming(**trainer))
+        return assemble(read_recipe(settings), progress=False).order.order()
+
+    assert order() == order()
+    assert order(data_seed=5) != order(data_seed=6)
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(qwen, parquet, run, tmp_path):
     path, out, whole = parquet(*KINDS), tmp_path / "run", tmp_path / "whole"
     settings = streaming(dataloader_num_workers=1, save_steps=1)
@@ -247,6 +272,9 @@ def test_preferences_and_labels_go_too(qwen, parquet, data_of, run, tmp_path, ca
     run(qwen, folder, tmp_path / "kto", method="kto", data={"streaming": True})
     assert not pictures(cache)
     assert json.loads((tmp_path / "kto" / "preflight.json").read_text())["order"]
+    # Which is all that TRL's trainer takes under KTO.
+    run(qwen, folder, tmp_path / "same", method="kto", data={"streaming": True}, trainer=IN_ORDER)
+    assert json.loads((tmp_path / "same" / "preflight.json").read_text())["order"]
 
 
 def test_sets_with_weights_old_held_out_and_evaluated_rows_go_too(qwen, parquet, data_of, run, tmp_path, cache):

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vfl.data.parquet_file import UNREADABLE, leaves_of, opened, stamp_of
+from vfl.data.parquet_file import UNREADABLE, holds_bytes, leaves_of, opened, stamp_of
 from vfl.errors import InputError
 from vfl.io.hub import is_address, named
 
@@ -78,10 +78,7 @@ class Cell:
             ContainerError: the file is gone, has changed, or holds something else there.
         """
         column = _chunks().column(self)
-        value: Any = column[self.row].as_py() if self.row < len(column) else None
-        for key in self.keys[1:]:
-            inside = isinstance(value, dict) if isinstance(key, str) else isinstance(value, list) and key < len(value)
-            value = (value.get(key) if isinstance(value, dict) else value[key]) if inside else None
+        value = _inside(column[self.row], self.keys[1:]) if self.row < len(column) else None
         if not isinstance(value, bytes):
             raise ContainerError(f"{self} holds no picture any more; start again, so that its rows are read anew")
         return value
@@ -147,7 +144,8 @@ def _decoded(cell: Cell) -> pa.ChunkedArray:
         held = _of_bytes(footer, column)
         if cell.group >= footer.num_row_groups or not held:
             raise ContainerError(f"{cell} is not there any more; start again, so that its rows are read anew")
-        with opened(cell.path, metadata=footer) as file:
+        # Kept by dictionaries, a picture that many rows show is held once.
+        with opened(cell.path, metadata=footer, read_dictionary=held) as file:
             table = file.read_row_group(cell.group, columns=held, use_threads=False)
             # another column may have a leaf of the same path
             return table.column(table.column_names.index(column))
@@ -168,7 +166,7 @@ def _decoded(cell: Cell) -> pa.ChunkedArray:
 def _of_bytes(footer: pq.FileMetaData, column: str) -> list[str]:
     """Paths of a column's leaves that hold bytes, not texts such as the name beside them."""
     leaves = [footer.schema.column(number) for number in leaves_of(footer).get(column, ())]
-    return [leaf.path for leaf in leaves if leaf.logical_type.type == "NONE" and leaf.physical_type == "BYTE_ARRAY"]
+    return [leaf.path for leaf in leaves if holds_bytes(leaf)]
 
 
 @lru_cache(maxsize=256)
@@ -176,6 +174,25 @@ def _footer(path: Path, stamp: str) -> pq.FileMetaData:
     """What a file says of its row groups, as long as it has this stamp."""
     with opened(path) as file:
         return file.metadata
+
+
+def _inside(value: Any, keys: Keys) -> Any:
+    """What lies in an Arrow scalar, converted alone: a list of many pictures is not copied for one."""
+    for key in keys:
+        if isinstance(value, pa.ExtensionScalar):
+            value = value.value
+        if not value.is_valid:
+            return None
+        if isinstance(key, str):
+            if not isinstance(value, pa.StructScalar) or value.type.get_field_index(key) < 0:
+                return None
+            value = value[key]
+        else:
+            items = getattr(value, "values", None)  # of any kind of list
+            if items is None or key >= len(items):
+                return None
+            value = items[key]
+    return value.as_py()
 
 
 def _keys_of(value: Any, data: bytes) -> Keys | None:

@@ -11,7 +11,7 @@ from vfl.data.arrowrows import BATCH, batch_rows
 from vfl.data.cell import StoredRow
 from vfl.data.conversation import IMAGE_COLUMNS
 from vfl.data.hashing import HashedFile, Hashes
-from vfl.data.parquet_file import UNREADABLE, opened, sizes_of, stamp_of
+from vfl.data.parquet_file import UNREADABLE, holds_bytes, opened, sizes_of, stamp_of
 from vfl.data.rawrow import RawRow, Start
 from vfl.errors import InputError
 from vfl.io.hub import is_address, named
@@ -79,13 +79,7 @@ def rows(
 def _text_columns(file: pq.ParquetFile) -> list[str]:
     """The columns, and parts of columns, that are no bytes, or may be turns."""
     leaves = [file.schema.column(n) for n in range(len(file.schema))]
-    return [
-        leaf.path
-        for leaf in leaves
-        if leaf.physical_type != "BYTE_ARRAY"
-        or leaf.logical_type.type != "NONE"
-        or leaf.path.split(".")[0] not in IMAGE_COLUMNS
-    ]
+    return [leaf.path for leaf in leaves if not holds_bytes(leaf) or leaf.path.split(".")[0] not in IMAGE_COLUMNS]
 
 
 def _batches(

@@ -34,6 +34,11 @@ def opened(path: Any, **how: Any) -> pq.ParquetFile:
     return pq.ParquetFile(path, pre_buffer=False, **how)
 
 
+def holds_bytes(leaf: pq.ColumnSchema) -> bool:
+    """Whether a leaf holds plain bytes, of equal lengths or not: no texts, numbers or names."""
+    return leaf.logical_type.type == "NONE" and leaf.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
+
+
 def sizes_of(metadata: pq.FileMetaData, group: int) -> dict[str, int]:
     """Bytes of each column of a row group, unpacked."""
     facts = metadata.row_group(group)

@@ -244,10 +244,13 @@ def assemble(recipe: Recipe, *, progress: bool = True, readers: int | None = Non
 
 def _order(recipe: Recipe, prepared: Prepared, args: Any, readers: int | None) -> GroupedOrder | None:
     """An order by row groups, where there is to be one."""
-    if not recipe.data.streaming or recipe.trainer.get("train_sampling_strategy") == "sequential":
+    # Under KTO TRL's trainer reads rows as they lie whatever is asked for, and they are laid in this order.
+    as_they_lie = recipe.trainer.get("train_sampling_strategy") == "sequential" and recipe.method != "kto"
+    if not recipe.data.streaming or as_they_lie:
         return None
+    seed = recipe.seed if args.data_seed is None else args.data_seed
     own = args.world_size * max(args.dataloader_num_workers, 1)
-    return GroupedOrder(row_groups(prepared.rows), args.train_batch_size, readers or own, recipe.seed)
+    return GroupedOrder(row_groups(prepared.rows), args.train_batch_size, readers or own, seed)
 
 
 def _spread(vlm: VLM, model: Any, device: torch.device) -> None:

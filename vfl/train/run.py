@@ -205,6 +205,8 @@ def _train(recipe: Recipe, previous: PreviousRun | None, *, resume: bool, check:
     flight, checkpointing = preflight_of(recipe, parts, evaluation)
     if resume and not check:
         _refuse_other_batch(recipe.out, flight)
+        if last:
+            _refuse_other_data(recipe.out, flight)
         if last and recipe.method == "grpo":
             check_resumed(trainer.args, int(last[-1].name.rpartition("-")[2]), flight.launch.steps_per_epoch)
     if main and not check and previous is not None:
@@ -285,6 +287,21 @@ def _refuse_other_batch(out: Path, flight: Preflight) -> None:
             f"The interrupted run in {out} took {before['global_batch']} {flight.launch.unit} a step with "
             f"{before['world_size']} processes, this one would take {flight.launch.global_batch} with "
             f"{flight.launch.world_size}. Start as many processes as before, or use --overwrite to begin again."
+        )
+
+
+def _refuse_other_data(out: Path, flight: Preflight) -> None:
+    """With other rows in a file the steps that are left would hold some rows twice and others never."""
+    if not (out / PREFLIGHT).exists():
+        return
+    before = json.loads((out / PREFLIGHT).read_text(encoding="utf-8"))["data"]["files"]
+    changed = [name for name, digest in flight.data.files.items() if before.get(name, digest) != digest]
+    # A folder's hash is over all of its files: where the run itself writes, it says nothing of the data.
+    if lost := [name for name in changed if not out.resolve().is_relative_to(Path(name).resolve())]:
+        raise InputError(
+            f"{', '.join(lost)} {'was' if len(lost) == 1 else 'were'} changed since the interrupted run in {out} "
+            "began: the steps that are left would not hold the rows that are left. Put the old data back, or use "
+            "--overwrite to begin again."
         )
 
 

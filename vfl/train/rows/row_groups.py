@@ -6,6 +6,7 @@ buffer, and then goes on to the next window. Batches come from the processes in 
 accelerate deal them. The order follows from the seed and the epoch alone, for as many processes as it was made for.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -49,12 +50,11 @@ def row_groups(rows: Dataset) -> list[RowGroup]:
     start = np.maximum.accumulate(np.where(first, number, 0))
     times = np.empty(len(places), dtype=np.int64)
     times[same] = number - start
-    groups: dict[tuple[int, int, int], RowGroup] = {}
-    for n, (code, group, time, size) in enumerate(
-        zip(codes.tolist(), places["group"].tolist(), times.tolist(), places["size"].tolist(), strict=True)
-    ):
-        groups.setdefault((code, group, time), RowGroup([], size)).rows.append(n)
-    return list(groups.values())
+    members: dict[tuple[int, int, int], list[int]] = {}
+    for n, key_of in enumerate(zip(codes.tolist(), places["group"].tolist(), times.tolist(), strict=True)):
+        members.setdefault(key_of, []).append(n)
+    sizes = places["size"]
+    return [RowGroup(rows_of, int(sizes[rows_of].max())) for rows_of in members.values()]
 
 
 def in_turn_of_groups(
@@ -169,13 +169,23 @@ def _tables(rows: Dataset) -> Iterator[tuple[pa.Table, int]]:
 
 
 def _places(table: pa.Table, start: int) -> np.ndarray:
-    """Where each row lies: the file and row group of its first picture in a cell, else its own number."""
+    """Where each row lies: the file and row group of its first picture in a cell, else its own number.
+
+    Its size is that of all columns there that it has pictures in.
+    """
     places = np.zeros(table.num_rows, dtype=_PLACE)
     places["file"], places["group"] = "", np.arange(start, start + table.num_rows)
     images = table.column("images").combine_chunks()
     flat, parents = images.flatten(), pc.list_parent_indices(images)
-    columns = [pc.struct_field(flat, name).to_pylist() for name in ("path", "group", "row", "size")]
-    for row, path, group, inside, size in zip(parents.to_pylist(), *columns, strict=True):
-        if group is not None and not places["file"][row]:
-            places[row] = (path, group, inside, size)
+    columns = [pc.struct_field(flat, name).to_pylist() for name in ("path", "group", "row", "keys", "size")]
+    counted: set[tuple[int, str]] = set()
+    for row, path, group, inside, keys, size in zip(parents.to_pylist(), *columns, strict=True):
+        if group is None:
+            continue
+        if not places["file"][row]:
+            places[row] = (path, group, inside, 0)
+        column = (row, str(json.loads(keys)[0]))
+        if (places["file"][row], places["group"][row]) == (path, group) and column not in counted:
+            counted.add(column)
+            places["size"][row] += size
     return places

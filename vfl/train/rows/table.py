@@ -179,9 +179,10 @@ def _in_place(image: ImageRef, sample: Sample) -> dict[str, Any]:
                 "leave streaming out."
             )
         return stored
-    if cell.size > MOST_KEPT:
+    columns = {other.cell.keys[0]: other.cell.size for other in sample.images if other.cell is not None}
+    if (size := sum(columns.values())) > MOST_KEPT:  # of all columns: a row needs them at a time
         raise InputError(
-            f"{named(cell.path)}: row group {cell.group + 1} has {cell.size / 2**20:,.0f} MiB of pictures, and "
+            f"{named(cell.path)}: row group {cell.group + 1} has {size / 2**20:,.0f} MiB of pictures, and "
             f"data.streaming holds at most {MOST_KEPT / 2**20:,.0f} MiB in memory. Write the file with smaller row "
             "groups (pyarrow.parquet.write_table(..., row_group_size=100)), or leave streaming out."
         )
