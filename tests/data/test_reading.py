@@ -4,6 +4,8 @@ import json
 import pickle
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vfl.data import BadRow, Format, Sample, detect, read
@@ -338,3 +340,15 @@ def test_the_kind_is_decided_by_the_first_row_that_has_one(folder, write, turns,
 def test_reading_is_repeatable(folder, rows, write):
     source = write("jsonl", folder / "data.jsonl", [rows["messages"]] * 5)
     assert list(read(source)) == list(read(source))
+
+
+@pytest.mark.parametrize("empty", ["train-0", "train-2"])
+def test_a_shard_without_rows_goes_with_the_others(tmp_path, empty):
+    schema = pa.schema([("prompt", pa.string()), ("completion", pa.string())])
+    rows = [{"prompt": "How many?", "completion": str(number)} for number in range(3)]
+    for name, its_rows in (("train-1", rows), (empty, [])):
+        pq.write_table(pa.Table.from_pylist(its_rows, schema=schema), tmp_path / f"{name}.parquet")
+    assert len(list(read(tmp_path))) == 3
+    (tmp_path / "train-1.parquet").unlink()
+    with pytest.raises(InputError, match="holds no rows"):
+        list(read(tmp_path))

@@ -52,6 +52,10 @@ class Source:
     path: Path | None = None
 
 
+class NoRowsError(InputError):
+    """A source without any row, of which no kind can be told."""
+
+
 def detect(path: str | Path, split: str | None = None) -> Format:
     """The container and kind of a file, folder or saved dataset.
 
@@ -122,7 +126,7 @@ def kind_of(source: Source) -> tuple[Kind, str]:
                 f"{raw.where} could be {' or '.join(kinds)} (it has {', '.join(raw.row)}); say which with format="
             )
         columns = list(raw.row)
-    raise InputError(
+    raise (InputError if columns else NoRowsError)(
         f"{source.name}: {'no row of a known kind; found ' + ', '.join(columns) if columns else 'holds no rows'}."
         " Expected columns messages, or conversations, or prompt and completion, or prompt, chosen and rejected, or"
         " others of docs/data-formats.md (instruction and output, query and response, question and answer, texts);"

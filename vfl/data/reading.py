@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vfl.data.conversation import IMAGE_COLUMNS, converse
-from vfl.data.formats import LOOKED_AT, Source, kind_of, sources
+from vfl.data.formats import LOOKED_AT, NoRowsError, Source, kind_of, sources
 from vfl.data.hashing import Hashes
 from vfl.data.imagefolder import ImageFolder, MissingImageError
 from vfl.data.imageref import ImageRef
@@ -134,11 +134,26 @@ def open_data(
     if not data_sources:
         raise InputError("no data was given; expected at least one file")
     parts = [part for data_source in data_sources for part in sources(data_source, split, streaming=streaming)]
-    kinds = [kind_of(part)[0] if format == "auto" else format for part in parts]
+    kinds = _kinds(parts) if format == "auto" else [format] * len(parts)
     columns = (image_column,) if isinstance(image_column, str) else image_column
     if columns is not None:
         _check_columns(parts, columns)
     return Data(parts, kinds, root, allow_remote, columns, keep_rows, mixed=format == "auto")
+
+
+def _kinds(parts: list[Source]) -> list[Kind]:
+    """The kind of each part; shards without rows, as writers of many leave them, go with the others."""
+    found: list[Kind | NoRowsError] = []
+    for part in parts:
+        try:
+            found.append(kind_of(part)[0])
+        except NoRowsError as error:
+            found.append(error)
+    known = [kind for kind in found if not isinstance(kind, NoRowsError)]
+    if not known:
+        assert isinstance(found[0], NoRowsError)
+        raise found[0]
+    return [known[0] if isinstance(kind, NoRowsError) else kind for kind in found]
 
 
 def _check_columns(parts: list[Source], columns: Sequence[str]) -> None:

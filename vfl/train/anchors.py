@@ -50,7 +50,8 @@ class Anchors:
         for index, number in enumerate(rows[ANCHOR]):
             if number >= 0:
                 first.setdefault(number, index)
-        self.rows = rows.select(list(first.values()))
+        # As they lie in their pool, not as they are shuffled: pictures in one row group are read together.
+        self.rows = rows.select([first[number] for number in sorted(first)])
         self._states: dict[int, torch.Tensor] = {}
 
     def measure(self, trainer: Any) -> None:
