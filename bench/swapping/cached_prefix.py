@@ -29,10 +29,14 @@ def sweep_by_cached_prefix(task: Task) -> Answers:
             rows[[1 + layer_idx, num_layers + 1]] = theirs
             pairs.append(rows)
         cache.update(*pairs, layer_idx)
-    question = target[:, end:].expand(num_layers + 2, -1, -1)
+    return answered(model, target[:, end:].expand(num_layers + 2, -1, -1), cache, task.num_tokens)
+
+
+def answered(model: Any, question: torch.Tensor, cache: DynamicCache, num_tokens: int) -> Answers:
+    """Rows of a cache that read the (R, n, d) question and answer."""
     logits = model(inputs_embeds=question, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
     first, answers = logits, [logits.argmax(-1)]
-    while len(answers) < task.num_tokens:
+    while len(answers) < num_tokens:
         output = model(input_ids=answers[-1][:, None], past_key_values=cache, use_cache=True, logits_to_keep=1)
         answers.append(output.logits[:, -1].argmax(-1))
     return Answers(first.float().cpu(), torch.stack(answers, dim=1).tolist())

@@ -9,7 +9,7 @@ from itertools import permutations
 import torch
 from transformers import DynamicCache
 
-from bench.swapping.cached_prefix import prefilled
+from bench.swapping.cached_prefix import answered, prefilled
 from bench.swapping.hooks import embed
 from bench.swapping.model import Answers, Shape, Task, picture, question
 from vfl.engine.image_cache import slots_of
@@ -73,13 +73,14 @@ def sweep_group_by_prefixes(task: Group) -> Answers:
     end = task.prompts[0].spans[-1].end
     embedded = [embed(model, prompt) for prompt in task.prompts]
     caches = [prefilled(model, each[:, :end]) for each in embedded]
-    rows = {(n, n): _answered(task, embedded[n], _copied(caches[n], 1), end) for n in range(num_images)}
+    asked = [each[:, end:] for each in embedded]
+    rows = {(n, n): answered(model, asked[n], _copied(caches[n], 1), task.num_tokens) for n in range(num_images)}
     for n, m in permutations(range(num_images), 2):
         swapped = _copied(caches[n], num_layers)
         for layer_idx, layer in enumerate(swapped.layers):
             layer.keys[layer_idx] = caches[m].layers[layer_idx].keys[0]
             layer.values[layer_idx] = caches[m].layers[layer_idx].values[0]
-        rows[n, m] = _answered(task, embedded[n], swapped, end)
+        rows[n, m] = answered(model, asked[n].expand(num_layers, -1, -1), swapped, task.num_tokens)
     order = [(n, m) for n in range(num_images) for m in (n, *(m for m in range(num_images) if m != n))]
     found = [rows[key] for key in order]
     return Answers(torch.cat([of.logits for of in found]), [ids for of in found for ids in of.token_ids])
@@ -90,15 +91,3 @@ def _copied(cache: DynamicCache, rows: int) -> DynamicCache:
     for layer_idx, layer in enumerate(cache.layers):
         copied.update(layer.keys.repeat(rows, 1, 1, 1), layer.values.repeat(rows, 1, 1, 1), layer_idx)
     return copied
-
-
-def _answered(task: Group, embedded: torch.Tensor, cache: DynamicCache, end: int) -> Answers:
-    """The question's rest and the answer on a cache of some rows."""
-    model, rows = task.vlm.model, cache.layers[0].keys.shape[0]
-    asked = embedded[:, end:].expand(rows, -1, -1)
-    logits = model(inputs_embeds=asked, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-    first, answers = logits, [logits.argmax(-1)]
-    while len(answers) < task.num_tokens:
-        output = model(input_ids=answers[-1][:, None], past_key_values=cache, use_cache=True, logits_to_keep=1)
-        answers.append(output.logits[:, -1].argmax(-1))
-    return Answers(first.float().cpu(), torch.stack(answers, dim=1).tolist())

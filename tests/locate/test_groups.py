@@ -12,6 +12,7 @@ import vfl
 from vfl.engine import joint_prefill
 from vfl.errors import InputError
 from vfl.evaluate.items import items_of_probes
+from vfl.locate import pairs
 from vfl.locate.map_entries import build_entries
 from vfl.locate.pairs import groups, sweep_group, sweep_pair
 from vfl.locate.records import write_part
@@ -49,6 +50,23 @@ def test_a_group_says_what_its_pairs_say_alone(embedded, grouped):
                 **row,
                 **{name: None for name in row if "logprob" in name},
             }
+
+
+def test_an_answer_is_read_by_the_two_answers_of_each_pair(embedded, grouped, monkeypatch):
+    """A text that holds both is no answer; one that holds the target's and some third is."""
+    ocr = [pair for pair in grouped if pair.function == "ocr"]
+    first = next(pair for pair in ocr if all(row["kept"] for row in sweep_pair(Asker(embedded), pair, [])))
+    asked = [pair for pair in ocr if pair.image == first.image]
+    real = pairs.read_answer
+
+    def torn(vlm, pair, text, encoded):
+        text = real(vlm, pair, text, encoded)
+        return f"{text} or {asked[0].source_answer}" if text == first.answer else text
+
+    monkeypatch.setattr(pairs, "read_answer", torn)
+    together = {row["pair_id"]: row["target_correct"] for row in sweep_group(Asker(embedded), asked, [])}
+    assert together == {pair.id: sweep_pair(Asker(embedded), pair, [])[0]["target_correct"] for pair in asked}
+    assert set(together.values()) == {True, False}
 
 
 def test_an_image_of_a_group_is_prefilled_once(embedded, grouped, monkeypatch):

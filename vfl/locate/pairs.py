@@ -101,9 +101,9 @@ def sweep_visit(
         for (pair, _), image, key in zip(images, asked, keys, strict=True)
     ]
     source_correct = [pair.correct(text, "source_image") for pair, text in zip(pairs, own[1:], strict=False)]
-    swept = [n for n, correct in enumerate(source_correct) if unfiltered or (correct and first.correct(own[0]))]
-    if not blocks:
-        swept = []
+    # By each pair's own answers, since a text is read by which of these it holds.
+    right = [pair.correct(own[0]) and correct for pair, correct in zip(pairs, source_correct, strict=True)]
+    swept = [n for n in range(len(pairs)) if blocks and (unfiltered or right[n])]
 
     # Answer 0 is the target's, answer 1 + n that of the source of pair n.
     expected = [expected_text(vlm, first, first.answer, target.encoded)]
@@ -115,10 +115,11 @@ def sweep_visit(
         place["source", n] = len(plans)
         plans += [Plan.swap(block, sources[n].image_cache) for block in layers]
         scored += [(0, 1 + n)] * len(layers)
-    if swept and control and first.correct(own[-1], "control_image"):
-        place |= {("control", n): len(plans) for n in swept}
+    controlled = [n for n in swept if control and pairs[n].correct(own[-1], "control_image")]
+    if controlled:
+        place |= {("control", n): len(plans) for n in controlled}
         plans += [Plan.swap(block, control[0].image_cache) for block in layers]
-        scored += [(0, *(1 + n for n in swept))] * len(layers)
+        scored += [(0, *(1 + n for n in controlled))] * len(layers)
     result = sweep(
         vlm,
         target.encoded,
@@ -131,9 +132,9 @@ def sweep_visit(
     # The unswapped answer is that of the same batch, so that rounding can't tell it from the swapped ones.
     texts = [read_answer(vlm, first, text, target.encoded) for text in result.texts] if swept else [own[0]]
     scores = result.answer_logprobs.tolist()
-    target_correct = first.correct(texts[0])
     records = []
     for n, (pair, source_text) in enumerate(zip(pairs, own[1:], strict=False)):
+        target_correct = pair.correct(texts[0])
         rows: list[tuple[str, LayerSpan, int]] = [("none", (-1, -1), 0)]
         for swap in ("source", "control"):
             if (swap, n) in place:
