@@ -1,7 +1,7 @@
 """Score data once, on any number of GPUs, to select from it many times.
 
     python select/score.py data=llava.json images=train2017 model=Qwen/Qwen2.5-VL-7B-Instruct map=map.json out=scores
-    python select/score.py --config score.yaml batch=8
+    python select/score.py --config score.yaml batch_size=8
 
 One machine with eight GPUs, by any launcher:
 

@@ -47,7 +47,7 @@ class Bed:
 
     def __init__(self, model: str | None, out: Path, noise: float = 0.0, tested: int = TESTED) -> None:
         # Eager is the fastest at these lengths; float32 on a GPU too, so that its runs stand beside a CPU's.
-        self.vlm = vfl.load(model, attention="eager", dtype="float32")
+        self.vlm = vfl.load(model, attn_implementation="eager", dtype="float32")
         write_tasks(out / "tasks", boxes=self.vlm.family.boxes)
         self.out = out
         self.tested = tested

@@ -168,7 +168,7 @@ def negatives_of(bed: Bed, run: Run, fmap: FunctionMap) -> tuple[list[Pair], Neg
         where = blind_at(source, run.task, fmap, run.seed)
         data = bed.out / "tasks" / written(bed.out, run.task) / "train.jsonl"
         count = ROWS_OF[kind_of(run.task)]
-        vfl.negatives(data, bed.vlm, out=folder, first=count, batch=64, overwrite=True, progress=False, **where)
+        vfl.negatives(data, bed.vlm, out=folder, first=count, batch_size=64, overwrite=True, progress=False, **where)
     manifest = Negatives.model_validate_json((folder / "manifest.json").read_bytes())
     return pairs_of(bed.vlm, folder), manifest
 

@@ -308,7 +308,7 @@ def stand_of(out: Path, name: str) -> Stand:
     if BASES[setting.base].fused:  # for small decoders, which a processor runs faster than a GPU starts their kernels
         trials = Trials(vfl.load(base, device="cpu"))
     else:
-        trials = DeepTrials(vfl.load(base, attention="eager", dtype="float32"))
+        trials = DeepTrials(vfl.load(base, attn_implementation="eager", dtype="float32"))
     uids, rows = _encoded(trials, folder / "pool.jsonl", out / "rows.arrow")
     _, questions = _encoded(trials, folder / "test.jsonl", out / "rows.arrow")
     asked = [row["truth"] for row in lines_of(folder / "test.jsonl")]

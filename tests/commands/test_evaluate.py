@@ -89,7 +89,7 @@ def test_probes_that_are_the_models_own_answers_are_all_right(base_run):
 
 def test_an_adapter_is_compared_with_the_base(vfl_command, model, suite, adapter, base_run, tmp_path):
     config = tmp_path / "evaluate.yaml"
-    config.write_text("which: [image, source_image]\nbatch: 4\n")
+    config.write_text("which: [image, source_image]\nbatch_size: 4\n")
     arguments = ("evaluate", model, "--probes", suite, "--config", config, "--out", tmp_path / "out")
     code, output, errors = vfl_command(*arguments, "--adapter", adapter, "--baseline", base_run)
     assert code == 0, errors

@@ -57,7 +57,7 @@ def data(tmp_path_factory):
 def made(vlm, data, tmp_path_factory):
     """A run by the map's layers of counting: its folder and what it says."""
     out = tmp_path_factory.mktemp("made") / "out"
-    return out, vfl.negatives(data, vlm, map=MAP, functions="counting", out=out, batch=4, **QUIET)
+    return out, vfl.negatives(data, vlm, map=MAP, functions="counting", out=out, batch_size=4, **QUIET)
 
 
 def lines(path):
@@ -134,7 +134,7 @@ def test_embedded_bytes_and_marks(vlm, data, made, tmp_path):
     result = vfl.negatives(packed, vlm, blind=READS, out=tmp_path / "out", **QUIET)
     assert result.images is None
     assert [row.images[0].data for row in read(tmp_path / "out")] == [row.images[0].data for row in read(packed)]
-    asker = Asker(vlm, NegativesConfig(data=packed, out=tmp_path, blind="all", batch=1), [])
+    asker = Asker(vlm, NegativesConfig(data=packed, out=tmp_path, blind="all", batch_size=1), [])
     item = asker._item(next(read(packed)))
     for text, outcome in (("<image>", "control mark"), ("", "empty"), (item.expected, "same answer"), ("x", "kept")):
         assert asker._outcome(item, Said(text, True)) == outcome
@@ -151,7 +151,7 @@ def test_an_interrupted_run_goes_on(vlm, data, made, tmp_path, monkeypatch):
         calls.append(len(rows))
         return ask(self, rows, on_rows)
 
-    settings = {"map": MAP, "functions": "counting", "batch": 4, "out": tmp_path / "out", **QUIET}
+    settings = {"map": MAP, "functions": "counting", "batch_size": 4, "out": tmp_path / "out", **QUIET}
     monkeypatch.setattr(Asker, "ask", asked)
     with pytest.raises(KeyboardInterrupt):
         vfl.negatives(data, vlm, **settings)

@@ -203,7 +203,7 @@ def test_a_plain_viewer_has_no_settings():
 
 def test_commands_that_load_a_model_load_it_alike():
     loading = {
-        "--dtype", "--device", "--device-map", "--quantize", "--attention", "--revision", "--chat-template",
+        "--dtype", "--device", "--device-map", "--quantize", "--attn-implementation", "--revision", "--chat-template",
         "--trust-remote-code",
     }  # fmt: skip
     for name in ("locate", "evaluate", "measure", "swap", "skip", "layers", "select score", "select run"):
@@ -214,6 +214,8 @@ def test_commands_that_load_a_model_load_it_alike():
     ("arguments", "now"),
     [
         (("evaluate", "--skip-bad-rows"), "--on-bad-row skip"),
+        (("evaluate", "--batch", "8"), "--batch-size"),
+        (("locate", "--attention=eager"), "--attn-implementation"),
         (("select", "score", "--strict"), "--on-bad-row error"),
         (("lora-config", "--match"), "--match-rank"),
     ],
@@ -338,7 +340,7 @@ def test_no_memory_is_one_paragraph_and_what_is_there_stays(vfl_command, tiny_fo
     before = rows.read_bytes()
     monkeypatch.setattr(Qwen2_5_VLModel, "get_image_features", full)
     code, _, errors = vfl_command(
-        "evaluate", tiny_folder("qwen2_5_vl"), "--data", rows, "--out", tmp_path / "out", "--set", "batch=1"
+        "evaluate", tiny_folder("qwen2_5_vl"), "--data", rows, "--out", tmp_path / "out", "--set", "batch_size=1"
     )
     assert code == 2
     assert errors.count("Error: ") == 1

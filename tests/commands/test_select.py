@@ -129,7 +129,7 @@ def test_run_does_all_three(drawn, tmp_path, vfl_command):
         json.dumps(
             {
                 "out": str(out),
-                "score": {"layers": layers, "batch": 4, "on_bad_row": "skip"},
+                "score": {"layers": layers, "batch_size": 4, "on_bad_row": "skip"},
                 "filter": {"budget": "50%"},
             }
         )
@@ -146,7 +146,7 @@ def test_run_does_all_three(drawn, tmp_path, vfl_command):
     assert code == 2
     assert "--overwrite" in errors
     code, *_ = vfl_command(
-        "select", "score", drawn, "--out", tmp_path / "subset-scores", "--set", "batch=4", "--on-bad-row", "skip",
+        "select", "score", drawn, "--out", tmp_path / "subset-scores", "--set", "batch_size=4", "--on-bad-row", "skip",
         "--set", f"layers={json.dumps(layers)}",
     )  # fmt: skip
     assert code == 0  # all is there

@@ -213,7 +213,7 @@ def test_eager_attention_gives_the_same(loaded, family, reading):
     """Eager attention takes additive masks where sdpa takes boolean ones."""
     results = []
     for attention in ("sdpa", "eager"):
-        vlm = loaded(family, dtype="float64", attention=attention)
+        vlm = loaded(family, dtype="float64", attn_implementation=attention)
         target, source = (vlm.ask("how many cats", tiny.picture(seed=seed)) for seed in (1, 2))
         plans = [Plan.own(), Plan.swap([1], prefill(vlm, source)), *([Plan.hide([2])] if reading == "text" else [])]
         results.append(sweep(vlm, target, plans, answers=["three cats"], reading=reading))

@@ -342,6 +342,6 @@ def test_eager_attention_gives_the_same(loaded, family):
     scores = []
     for attention in ("sdpa", "eager"):
         # Not float64: eager attention computes its softmax in float32, where padding's mask overflows to nan.
-        vlm = loaded(family, dtype="float32", attention=attention)
+        vlm = loaded(family, dtype="float32", attn_implementation=attention)
         scores.append(teacher_forced(vlm, encoder_of(vlm).encode(conversations(vlm)), ABLATIONS))
     torch.testing.assert_close(scores[0].logprobs, scores[1].logprobs, rtol=0, atol=1e-3)

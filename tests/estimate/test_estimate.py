@@ -63,7 +63,7 @@ def test_what_is_done_more_costs_more():
     assert cost("train", train_layers="14-27").operations() < cost("train").operations()
     assert cost("train", checkpointing=True).operations() > cost("train").operations()
     assert cost("train", checkpointing=True).bytes < cost("train").bytes
-    assert cost("train", batch=1).bytes < cost("train").bytes
+    assert cost("train", batch_size=1).bytes < cost("train").bytes
     never, seldom = (cost("train", backward={"tokens": "after_image", "whole_every": n}) for n in (0, 3))
     assert never.operations() < seldom.operations() < cost("train").operations()
     assert never.bytes < seldom.bytes == cost("train").bytes
@@ -91,7 +91,7 @@ def test_what_is_named_as_a_remedy_fits():
     (each,) = estimate(seven(work="train", gpu="l40s"), estimates.shape())
     assert not each.fits
     assert any("checkpointing" in remedy for remedy in each.remedies)
-    changed = {"checkpointing": True, "batch": 1}
+    changed = {"checkpointing": True, "batch_size": 1}
     assert cost("train", "l40s", **changed).fits(CARDS["l40s"])
     (fitting,) = estimate(seven(work="train", gpu="l40s", **changed), estimates.shape())
     assert fitting.fits

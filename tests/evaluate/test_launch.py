@@ -8,7 +8,7 @@ import vfl
 
 pytestmark = pytest.mark.long
 
-ASKED = ("embedded", "--pairs", "5", "--functions", "counting,ocr", "--batch", "4")
+ASKED = ("embedded", "--pairs", "5", "--functions", "counting,ocr", "--batch-size", "4")
 
 
 def launched(*words, number=2):
@@ -16,7 +16,7 @@ def launched(*words, number=2):
 
 
 def test_processes_answer_what_one_does(tmp_path):
-    vfl.evaluate("embedded", out=tmp_path / "one", pairs=5, functions=["counting", "ocr"], batch=4, progress=False)
+    vfl.evaluate("embedded", out=tmp_path / "one", pairs=5, functions=["counting", "ocr"], batch_size=4, progress=False)
     done = launched(*ASKED, "--out", tmp_path / "two")
     assert [rank.returncode for rank in done] == [0, 0], done[0].stderr[-3000:]
     for name in ("evaluation.json", "answers.jsonl"):

@@ -57,7 +57,7 @@ def task(tmp_path_factory):
 @pytest.fixture(scope="module")
 def embedded():
     """The model that is not trained itself: adapters come and go."""
-    return vfl.load(None, attention="eager", device="cpu")
+    return vfl.load(None, attn_implementation="eager", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_loop_trains_as_vfl_train_does(layers, freeze, beta, whole_every, ta
             "logging_steps": 1,
             "disable_tqdm": True,
         },
-        "attention": "eager",
+        "attn_implementation": "eager",
         "checkpointing": "off",
         "seed": 0,
     }
@@ -135,7 +135,7 @@ def test_pairs_train_as_dpo_of_vfl_train_does(kind, task, embedded, tmp_path):
         "layers": [4, 6],
         "lora": {"r": 4, "lora_dropout": 0.0},
         "trainer": trainer,
-        "attention": "eager",
+        "attn_implementation": "eager",
         "checkpointing": "off",
         "seed": 0,
     }
@@ -252,7 +252,7 @@ def test_the_rows_of_a_known_task(tmp_path):
 
 def test_tasks_and_rows_of_a_model_with_plain_positions(loaded, tmp_path):
     """A model whose images have no rows and columns, and whose boxes are shares of the image: its own loss."""
-    vlm, taken = loaded("smolvlm", attention="eager", device="cpu"), set()
+    vlm, taken = loaded("smolvlm", attn_implementation="eager", device="cpu"), set()
     assert vlm.family.boxes is UNIT
     write(tmp_path / "poster", "train", rows_of("poster", 3, seed=0, test=False, boxes=vlm.family.boxes), taken)
     rows = write_rows(list(read(tmp_path / "poster" / "train.jsonl")), tmp_path / "rows.arrow")

@@ -126,7 +126,7 @@ def test_trials_of_any_architecture_ask_and_train_as_the_fused_ones(pool, tmp_pa
     """The same answers before training, the same first loss, and adapters that learn the same rows."""
     rows = write_rows(list(read(pool / "pool.jsonl")), tmp_path / "rows.arrow")
     told = [conversation(rows[n]) for n in range(len(rows))]
-    vlm = loaded(None, attention="eager")
+    vlm = loaded(None, attn_implementation="eager")
     deep = DeepTrials(vlm)
     encoded = deep.encode(told)
     right, first = deep.right(encoded), deep.train(encoded, seed=2)

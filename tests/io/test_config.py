@@ -91,6 +91,9 @@ def test_words_for_on_and_off_are_those_of_yaml(tmp_path, written, meant):
         (Recipe, "evaluation.data.mine.pth=x", "unknown key 'evaluation.data.mine.pth', did you mean path"),
         (Recipe, "layers.exapnd=1", "unknown key 'layers.exapnd', did you mean expand"),
         (Recipe, "match=parameters", "'match' was a spelling of vfl 0.1; write match_rank: true"),
+        (EvaluateConfig, "batch=8", "'batch' was a spelling of vfl 0.1; write batch_size: 16"),
+        (Recipe, "evaluation.batch=8", "'evaluation.batch' was a spelling of vfl 0.1; write batch_size"),
+        (LocateConfig, "attention=eager", "'attention' was a spelling of vfl 0.1; write attn_implementation: sdpa"),
         (ScoreConfig, "strict=true", "'strict' was a spelling of vfl 0.1; write on_bad_row: error"),
     ],
 )

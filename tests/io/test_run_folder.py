@@ -292,3 +292,11 @@ def test_how_to_go_on_after_a_full_disk_depends_on_what_is_there(folder, state, 
     said = rf"The disk of .*out is full\. .*{said}"
     with pytest.raises(InputError, match=said), folder.explained(can_resume=can_resume):
         raise OSError(28, "No space left on device")
+
+
+def test_a_run_of_earlier_names_goes_on(folder):
+    folder.save({"evaluation": {"batch": 8}, "attention": "sdpa", "seed": 1})
+    now = {"evaluation": {"batch_size": 8}, "attn_implementation": "sdpa", "seed": 1}
+    folder.refuse_other_settings(now)
+    with pytest.raises(InputError, match=r"evaluation\.batch_size: 8 then, 4 now"):
+        folder.refuse_other_settings(now | {"evaluation": {"batch_size": 4}})

@@ -24,7 +24,7 @@ def scores(tmp_path_factory):
     done = warm.finished(
         [
             str(ROOT / "select" / "score.py"), f"data={data}", f"images={folder}", f"out={folder / 'scores'}",
-            "layers={counting: [5], ocr: [8]}", "batch=8",
+            "layers={counting: [5], ocr: [8]}", "batch_size=8",
         ],
         trained.environment(),
     )  # fmt: skip

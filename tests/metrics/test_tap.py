@@ -215,7 +215,7 @@ def test_a_model_has_one_tap_and_the_vision_tower_none(vlm, prompts, untouched):
 
 
 def test_eager_models_get_their_implementation_back(loaded):
-    vlm = loaded("llava", dtype="float64", attention="eager")
+    vlm = loaded("llava", dtype="float64", attn_implementation="eager")
     encoded = vlm.ask("how many", tiny.picture())
     with tapped(vlm):
         forward(vlm, encoded)

@@ -114,7 +114,7 @@ def test_missing_weights_are_not_left_random(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"dtype": "float8"}, "dtype='float8'"), ({"attention": "flash_attention_2"}, "needs masks")],
+    [({"dtype": "float8"}, "dtype='float8'"), ({"attn_implementation": "flash_attention_2"}, "needs masks")],
 )
 def test_settings_that_cannot_be_used(tiny_folder, settings, message):
     with pytest.raises(InputError, match=message):

@@ -88,7 +88,7 @@ def test_no_memory_for_an_image(read, monkeypatch, part, place):
         message = not_enough_memory(raised.value)
         assert place in message
         assert "\n" not in message
-        assert all(word in message for word in ("max_pixels", "batch", "attention: sdpa"))
+        assert all(word in message for word in ("max_pixels", "batch", "attn_implementation: sdpa"))
     monkeypatch.undo()
     assert torch.equal(encoded.input_ids, before)
     assert len(prefill(vlm, encoded).keys) == vlm.num_layers

@@ -31,7 +31,7 @@ def test_a_local_cluster_of_two_workers_of_which_one_is_killed(tmp_path):
     data = score_rows.write(tmp_path, score_rows.rows_of(tmp_path, 10))
 
     def settings(name, **more):
-        return ScoreConfig(data=data, layers=score_rows.LAYERS, out=tmp_path / name, shard_rows=4, batch=2, **more)
+        return ScoreConfig(data=data, layers=score_rows.LAYERS, out=tmp_path / name, shard_rows=4, batch_size=2, **more)
 
     whole = score(settings("whole"), progress=False)
     scores = tmp_path / "scores"

@@ -36,7 +36,7 @@ def test_processes_share_the_time():
 
 def test_it_is_said_while_most_rows_are_left(tmp_path, capfd):
     data = score_rows.write(tmp_path, score_rows.rows_of(tmp_path, 3))
-    score(ScoreConfig(data=data, layers={"ocr": [8]}, batch=1, out=tmp_path / "s"), vlm=vfl.load())
+    score(ScoreConfig(data=data, layers={"ocr": [8]}, batch_size=1, out=tmp_path / "s"), vlm=vfl.load())
     lines = capfd.readouterr().err.replace("\r", "\n").splitlines()
     (line,) = [line for line in lines if "rows are left" in line]
     assert int(line.split()[0]) >= 3

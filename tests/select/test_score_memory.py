@@ -25,7 +25,13 @@ def test_peak_memory_of_500_and_5000_rows_is_within_10_percent(tmp_path):
     for number in (500, 5_000):
         rows = [made[i % len(made)] | {"id": str(i), "note": "word " * 200} for i in range(number)]
         data = score_rows.write(tmp_path, rows)
-        settings = [f"data={data}", f"out={tmp_path / str(number)}", "layers.ocr=[8]", "batch=32", "shard_rows=128"]
+        settings = [
+            f"data={data}",
+            f"out={tmp_path / str(number)}",
+            "layers.ocr=[8]",
+            "batch_size=32",
+            "shard_rows=128",
+        ]
         done = subprocess.run([sys.executable, "-c", RUN, *settings], capture_output=True, text=True, check=False)
         code, peak = map(int, done.stdout.split())
         assert code == 0, done.stderr

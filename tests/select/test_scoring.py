@@ -60,7 +60,7 @@ def start(data):
     code = "import sys; from vfl.select.score.run import main; sys.exit(main(sys.argv[1:]))"
 
     def _start(out, *settings):
-        arguments = [f"data={data}", f"out={out}", f"shard_rows={PART}", "batch=2", "on_bad_row=skip", *settings]
+        arguments = [f"data={data}", f"out={out}", f"shard_rows={PART}", "batch_size=2", "on_bad_row=skip", *settings]
         arguments += [f"layers.{name}={layers}" for name, layers in score_rows.LAYERS.items()]
         process = warm.Process(["-c", code, *arguments])
         started.append(process)
@@ -169,7 +169,7 @@ def test_woken_after_another_ended_the_run_it_ends_well(config, embedded, whole,
 
 def test_a_finished_run_is_left_as_it_is(config, embedded, whole):
     before = files(whole), (whole / "manifest.json").stat().st_mtime_ns
-    assert score(config(whole, batch=3, workers=1), vlm=embedded, progress=False) == whole
+    assert score(config(whole, batch_size=3, workers=1), vlm=embedded, progress=False) == whole
     assert (files(whole), (whole / "manifest.json").stat().st_mtime_ns) == before
 
 

@@ -23,7 +23,7 @@ def test_scores_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for device in ("cpu", "cuda"):
         out = tmp_path / device
         score(
-            ScoreConfig(data=(data,), layers=score_rows.LAYERS, out=out, device=device, dtype="float64", batch=2),
+            ScoreConfig(data=(data,), layers=score_rows.LAYERS, out=out, device=device, dtype="float64", batch_size=2),
             progress=False,
         )
     assert pinned

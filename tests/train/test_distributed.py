@@ -27,7 +27,7 @@ SPLIT = {**WHOLE, "per_device_train_batch_size": 1, "gradient_accumulation_steps
 def asked(data_of):
     """What is evaluated beside the training, at the start and the end."""
     rows = data_of("image", "text", "image")
-    return {"data": {"own": {"path": str(rows), "max_new_tokens": 2}}, "batch": 2}
+    return {"data": {"own": {"path": str(rows), "max_new_tokens": 2}}, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")

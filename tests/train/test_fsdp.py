@@ -27,7 +27,7 @@ def asked(data_of):
     """What is evaluated at the start and the end: five questions, three of which are one rank's, and three metrics."""
     rows = data_of("image", "text", "image")
     probes = {"probes": "micro", "functions": ["counting"], "pairs": 1, "metrics": ["cosine", "drop", "swap"]}
-    return {"data": {"own": {"path": str(rows), "max_new_tokens": 2}}, "batch": 2, **probes}
+    return {"data": {"own": {"path": str(rows), "max_new_tokens": 2}}, "batch_size": 2, **probes}
 
 
 @pytest.fixture(scope="module")

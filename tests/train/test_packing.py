@@ -178,7 +178,7 @@ def test_rows_that_see_each_other_are_noticed(qwen, data_of, monkeypatch):
         ({"method": "dpo"}, "packing is for method: sft"),
         ({"data": {}}, "up to data.max_length"),
         ({"backward": "after_image"}, "leave one of the two out"),
-        ({"attention": "flash_attention_2"}, "per_device_train_batch_size: 1"),
+        ({"attn_implementation": "flash_attention_2"}, "per_device_train_batch_size: 1"),
         ({"trainer": {"train_sampling_strategy": "group_by_length"}}, "leave packing out"),
         ({"trainer": {"packing": True}}, "set packing of the recipe instead"),
         ({}, "zero2"),

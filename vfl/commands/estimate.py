@@ -60,9 +60,9 @@ def command(
     answer_tokens: Annotated[
         int | None, typer.Option(help="Length of an answer, in tokens.", show_default="2, of rows 60")
     ] = None,
-    batch: Annotated[
+    batch_size: Annotated[
         int | None,
-        typer.Option("--batch", help="Questions or rows per batch.", show_default="16 to score, 4 to train"),
+        typer.Option("--batch-size", help="Questions or rows per batch.", show_default="16 to score, 4 to train"),
     ] = None,
     train_layers: Annotated[
         str | None,
@@ -108,7 +108,7 @@ def command(
         picture=picture,
         vision_tokens=vision_tokens,
         answer_tokens=answer_tokens,
-        batch=batch,
+        batch_size=batch_size,
         train_layers=train_layers,
         checkpointing=checkpointing,
         backward=backward,

@@ -58,7 +58,7 @@ def command(
     match: Match = None,
     on_bad_row: BadRows = None,
     baseline: Annotated[Path | None, typer.Option(help="evaluation.json of another run to compare with.")] = None,
-    batch: Batch = None,
+    batch_size: Batch = None,
     overwrite: Overwrite = False,
     *,
     shared: Shared,
@@ -87,7 +87,7 @@ def command(
         data=data_sets(data, reading),
         max_new_tokens=max_new_tokens,
         baseline=baseline,
-        batch=batch,
+        batch_size=batch_size,
     )
     result = run(settings, overwrite=overwrite, progress=True)
     console = Console()

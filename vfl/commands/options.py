@@ -104,7 +104,7 @@ LAYERS = "Layers of your own, such as 10-12,20; for one function counting=10-12,
 Layers = Annotated[list[str] | None, typer.Option("--layers", metavar="LAYERS", help=LAYERS)]
 Batch = Annotated[
     int | None,
-    typer.Option("--batch", help="Questions or rows per batch.", show_default="16"),
+    typer.Option("--batch-size", help="Questions or rows per batch.", show_default="16"),
 ]
 DATA = "Files, folders of shards or saved datasets, in any supported format."
 DataOption = Annotated[list[Path] | None, typer.Option("--data", metavar="PATH", help=DATA, rich_help_panel=DATA_GROUP)]
@@ -160,7 +160,11 @@ Reading = Annotated[
 Attention = Annotated[
     str | None,
     choice(
-        "--attention", values=("sdpa", "eager"), help="Attention implementation.", default="sdpa", group=MODEL_GROUP
+        "--attn-implementation",
+        values=("sdpa", "eager"),
+        help="Attention implementation.",
+        default="sdpa",
+        group=MODEL_GROUP,
     ),
 ]
 Dtype = Annotated[
@@ -252,7 +256,7 @@ def model_options(
             group=MODEL_GROUP,
         ),
     ] = None,
-    attention: Attention = None,
+    attn_implementation: Attention = None,
     revision: Revision = None,
     chat_template: Annotated[
         Path | None,

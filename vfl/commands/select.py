@@ -133,7 +133,8 @@ def run_command(
     """Score, choose and report in one go.
 
     Scores that exist already are kept. --config is a recipe: `score:` and `filter:` with the settings of
-    these commands, which --set names as score.batch=8 or filter.end=low. The subset and its report.html go into --out.
+    these commands, which --set names as score.batch_size=8 or filter.end=low. The subset and its report.html go into
+    --out.
     """
     with extras():
         from vfl.select.recipe import SelectRecipe, read_select_recipe

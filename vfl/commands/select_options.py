@@ -165,7 +165,7 @@ def scoring_options(
     layers: Layers = None,
     allow_other_model: AllowOtherModel = False,
     ablation: Ablation = None,
-    batch: Batch = None,
+    batch_size: Batch = None,
     on_bad_row: BadRows = None,
 ) -> None:
     """What is scored, at whose layers."""

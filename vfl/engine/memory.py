@@ -142,8 +142,8 @@ def not_enough_memory(error: BaseException) -> str:
     return (
         f"There is not enough memory {place} ({' '.join(str(error).split())[:200] or type(error).__name__}). Lower "
         "max_pixels (Qwen2-VL and its kin) or give smaller pictures, use a smaller batch where there is one, "
-        "attention: sdpa, dtype: bfloat16, quantize: 4bit, or device_map: auto over several GPUs. Results that were "
-        "finished are kept: a command that knows --resume goes on from them."
+        "attn_implementation: sdpa, dtype: bfloat16, quantize: 4bit, or device_map: auto over several GPUs. Results "
+        "that were finished are kept: a command that knows --resume goes on from them."
     )
 
 

@@ -59,7 +59,7 @@ class EstimateConfig(BaseModel):
     max_pixels: MaxPixels = None
     text_tokens: int | None = Field(default=None, ge=1, description="of a prompt beside the picture's: 40, of rows 80")
     answer_tokens: int | None = Field(default=None, ge=1, description="of an answer: 2, of rows 60")
-    batch: int | None = Field(default=None, ge=1, description="rows at a time on a card: 16 to score, 4 to train")
+    batch_size: int | None = Field(default=None, ge=1, description="rows at a time on a card: 16 to score, 4 to train")
     train_layers: Annotated[tuple[int, ...], BeforeValidator(_layers)] | None = Field(
         default=None, description="decoder layers that are trained; default: all"
     )

@@ -101,9 +101,9 @@ def _changes(config: EstimateConfig, shape: Shape, work: Work) -> Iterator[tuple
     """What a person may change, the cheapest first; the settings' names are those of the command that does the work."""
     if work == "train" and not config.checkpointing and not never_whole(config):
         yield "checkpointing: on", {"checkpointing": True}
-    if work in ("train", "score") and (config.batch or 2) > 1:
-        key = "trainer.per_device_train_batch_size=1" if work == "train" else "batch: 1"
-        yield key, {"batch": 1}
+    if work in ("train", "score") and (config.batch_size or 2) > 1:
+        key = "trainer.per_device_train_batch_size=1" if work == "train" else "batch_size: 1"
+        yield key, {"batch_size": 1}
     if shape.tower.tile is None and config.vision_tokens is None:
         pixels = 256 * shape.tower.side**2
         if config.max_pixels is None or config.max_pixels > pixels:

@@ -16,7 +16,7 @@ ROW_BYTES = 600  # of the score table, with a function's columns, words and hash
 
 def scoring(config: EstimateConfig, shape: Shape) -> Cost:
     """Score rows once: the image hidden at all layers, and at those of each function."""
-    prompt, batch = prompt_of(config, shape, "score"), config.batch or BATCH
+    prompt, batch = prompt_of(config, shape, "score"), config.batch_size or BATCH
     processes = 1 if config.spread else config.gpus
     count = len(config.functions)
     # Functions read in the middle of most models: from half of the depth on at best, from the lowest layer at worst.

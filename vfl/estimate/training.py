@@ -25,7 +25,7 @@ def training(config: EstimateConfig, shape: Shape) -> Cost:
         InputError: for layers that the model does not have, or settings that `vfl train` refuses together.
     """
     _check_backward(config)
-    prompt, batch = prompt_of(config, shape, "train"), config.batch or BATCH
+    prompt, batch = prompt_of(config, shape, "train"), config.batch_size or BATCH
     layers = trained_layers(config, shape)
     steps = config.steps or math.ceil(config.data_rows / config.rows_a_step)
     of_card = math.ceil(config.rows_a_step / config.gpus)

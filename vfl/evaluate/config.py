@@ -31,5 +31,5 @@ class EvaluateConfig(ModelConfig):
     max_new_tokens: int | None = Field(
         default=None, ge=1, description="most tokens of an answer; default: by the right answer's kind and length"
     )
-    batch: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     baseline: Path | None = Field(default=None, description="evaluation.json, or its folder, to compare with")

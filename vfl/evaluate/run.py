@@ -128,10 +128,10 @@ def _evaluated(
     items, notes = _items_of_all(config, vlm, ranks)
     if baseline:
         check_ids((answered.id for answered in baseline[1]), (item.id for item in items))  # before the slow part
-    mine = [item for batch in grouped(items, config.batch)[ranks.rank :: ranks.size] for item in batch]
+    mine = [item for batch in grouped(items, config.batch_size)[ranks.rank :: ranks.size] for item in batch]
 
     def ask() -> list[Answered]:
-        return Evaluator(vlm, mine, batch=config.batch, keep_bytes=0).answer(progress=progress) if mine else []
+        return Evaluator(vlm, mine, batch=config.batch_size, keep_bytes=0).answer(progress=progress) if mine else []
 
     by_id = {one.id: one for part in ranks.each(ask) for one in part}
     answered = [by_id[item.id] for item in items]

@@ -24,6 +24,7 @@ from vfl.io.disk import explained
 from vfl.io.folders import take_up
 from vfl.io.json_files import write_text
 from vfl.io.lock_holder import holder, take
+from vfl.io.renamed import KEYS
 
 SETTINGS = "settings.yaml"
 LOCK = ".lock"
@@ -122,7 +123,7 @@ class RunFolder:
         Raises:
             InputError: names each setting that differs, with both values.
         """
-        before = read_yaml(self.path / SETTINGS)
+        before = under_new_names(read_yaml(self.path / SETTINGS), settings)
         other = [text for key, text in differing(before, settings) if key.partition(".")[0] not in may_change]
         if other:
             raise InputError(
@@ -224,6 +225,14 @@ class RunFolder:
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write a run's settings beside its results, as YAML that `--config` reads."""
     write_text(folder / SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+def under_new_names(before: Any, now: Any) -> Any:
+    """Settings that an earlier version saved, with the keys that those of now have instead."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return before
+    names = {key: KEYS[key][0] for key in before if key in KEYS and key not in now and KEYS[key][0] in now}
+    return {names.get(key, key): under_new_names(value, now.get(names.get(key, key))) for key, value in before.items()}
 
 
 # Settings that a run of an earlier version did not save, and what it did.

@@ -28,7 +28,7 @@ class ModelConfig(BaseModel):
     device: str | None = None
     device_map: str | None = None
     quantize: Quantize = None
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attn_implementation: Literal["sdpa", "eager"] = "sdpa"
     chat_template: Path | None = Field(default=None, description="file with a chat template that replaces the model's")
     min_pixels: MinPixels = None
     max_pixels: MaxPixels = None
@@ -87,7 +87,7 @@ def load_from(config: ModelConfig) -> VLM:
         device=config.device,
         device_map=config.device_map,
         quantize=config.quantize,
-        attention=config.attention,
+        attn_implementation=config.attn_implementation,
         revision=config.revision,
         chat_template=template,
         min_pixels=config.min_pixels,

@@ -46,7 +46,7 @@ def load(
     device: str | None = None,
     device_map: str | dict[str, Any] | None = None,
     quantize: Quantize = None,
-    attention: str = "sdpa",
+    attn_implementation: str = "sdpa",
     revision: str | None = None,
     chat_template: str | None = None,
     min_pixels: int | None = None,
@@ -64,7 +64,7 @@ def load(
         device_map: spread the model over devices as accelerate does ("auto" or a dict).
         quantize: read the decoder layers' weights in "4bit" (NF4, double quantization) or "8bit", or by fields of
             BitsAndBytesConfig (needs bitsandbytes).
-        attention: "sdpa" or "eager": swaps and hidden tokens need an implementation that takes masks.
+        attn_implementation: "sdpa" or "eager": swaps and hidden tokens need an implementation that takes masks.
         revision: branch, tag or commit on the hub.
         chat_template: replaces the processor's.
         min_pixels: pictures of fewer pixels are enlarged, where the family counts pixels (Qwen2-VL and its kin); by
@@ -76,8 +76,11 @@ def load(
     Raises:
         InputError: for what can't be found, loaded or supported; the message says why and what to do.
     """
-    if attention not in ("sdpa", "eager"):
-        raise InputError(f"attention={attention!r} can't be used: hiding tokens needs masks. Expected sdpa or eager.")
+    if attn_implementation not in ("sdpa", "eager"):
+        raise InputError(
+            f"attn_implementation={attn_implementation!r} can't be used: hiding tokens needs masks. Expected "
+            "sdpa or eager."
+        )
     if boxes is not None:
         convention_of(boxes)
     loaded, processor, name = read_pretrained(
@@ -86,7 +89,7 @@ def load(
         device=device,
         device_map=device_map,
         quantize=quantize,
-        attention=attention,
+        attn_implementation=attn_implementation,
         revision=revision,
         min_pixels=min_pixels,
         max_pixels=max_pixels,
@@ -102,7 +105,7 @@ def read_pretrained(
     device: str | None = None,
     device_map: str | dict[str, Any] | None = None,
     quantize: Quantize = None,
-    attention: str = "sdpa",
+    attn_implementation: str = "sdpa",
     revision: str | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
@@ -144,7 +147,7 @@ def read_pretrained(
             "text-only or needs its own code. Give a vision-language model, or trust_remote_code=True "
             "(--trust-remote-code) if you trust the repository."
         )
-    weights: dict[str, Any] = {"dtype": dtype_of(dtype, target), "attn_implementation": attention}
+    weights: dict[str, Any] = {"dtype": dtype_of(dtype, target), "attn_implementation": attn_implementation}
     if weights["dtype"] == torch.float64:
         weights["experts_implementation"] = "eager"  # grouped kernels take shorter floats alone
     if quantize is not None:

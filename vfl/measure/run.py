@@ -13,7 +13,7 @@ from typing import Any
 from vfl.errors import InputError
 from vfl.io.json_files import write_json
 from vfl.io.progress import progress_bar
-from vfl.io.run_folder import RunFolder, differing
+from vfl.io.run_folder import RunFolder, differing, under_new_names
 from vfl.io.versions import versions
 from vfl.loading.beds import EMBEDDED_ID
 from vfl.loading.config import configured, identify, load_from
@@ -247,7 +247,7 @@ def _base(config: MeasureConfig, vlm: VLM, measured_on: MeasuredOn) -> dict[str,
         "quantize": config.quantize,
         "max_new_tokens": config.max_new_tokens,
         "letters": config.letters,
-        "attention": config.attention,
+        "attn_implementation": config.attn_implementation,
         "chat_template": None if config.chat_template is None else config.chat_template.read_text(encoding="utf-8"),
         "judge": judge,
         "versions": versions(),
@@ -261,7 +261,7 @@ def _claim(folder: RunFolder, config: MeasureConfig, base: dict[str, Any], *, ov
     if overwrite or not path.exists():
         folder.clear([f"{PARTS}/*.json", f"{FIGURES}/*.png", REPORT])
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = under_new_names(json.loads(path.read_text(encoding="utf-8")), base)
         if other := [text for _, text in differing(before, base)]:
             raise InputError(
                 f"The metrics in {folder.path} were measured with other settings ({', '.join(other)}). Use the same, "

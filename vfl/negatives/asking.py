@@ -60,7 +60,7 @@ class Asker:
     def __init__(self, vlm: VLM, config: NegativesConfig, layers: Collection[int]) -> None:
         self.vlm, self.config, self.layers = vlm, config, layers
         with untouched(vlm):
-            self.pad = config.batch > 1 and pads_left(vlm)
+            self.pad = config.batch_size > 1 and pads_left(vlm)
         special = [token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special]
         self.marks = sorted({*MEDIA_MARKS, *special} - {""})
 
@@ -123,7 +123,7 @@ class Asker:
         """The greedy answer to each item, by its id, with the image hidden from the text at some layers."""
         said: dict[str, Said] = {}
         with untouched(self.vlm):
-            for batch in Batches(self.vlm, items, self.config.batch, pad=self.pad, keep_bytes=0):
+            for batch in Batches(self.vlm, items, self.config.batch_size, pad=self.pad, keep_bytes=0):
 
                 def ask(some: Sequence[EvalItem], batch: ItemBatch = batch) -> list[tuple[str, Said]]:
                     part = batch if len(some) == len(batch.items) else encode_batch(self.vlm, some, pad=self.pad)

@@ -59,7 +59,7 @@ class NegativesConfig(ModelConfig):
     only_answered: bool = Field(
         default=False, description="keep only rows that the model answers correctly when it sees the image"
     )
-    batch: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:

@@ -49,7 +49,7 @@ class ScoreConfig(ModelConfig):
     mean_images: int = Field(default=64, ge=1, description="first rows with images that ablation: mean averages over")
     max_length: int | None = Field(default=None, ge=2, description="most tokens a row; default: the model's context")
     on_bad_row: OnBadRow = Field(default="error", description="stop at the first bad row, or leave such rows out")
-    batch: int = Field(
+    batch_size: int = Field(
         default=16,
         ge=1,
         description="rows of middle length scored together; fewer of longer rows, more of shorter ones",
@@ -74,10 +74,10 @@ class ScoreConfig(ModelConfig):
 
 NOT_MEASURED = {
     "data", "images", "out", "map", "functions", "layers", "allow_other_model", "device", "device_map", "on_bad_row",
-    "batch", "shard_rows", "workers", "encoders", "expiry", "ray", "model", "revision", "dtype", "chat_template",
+    "batch_size", "shard_rows", "workers", "encoders", "expiry", "ray", "model", "revision", "dtype", "chat_template",
     "min_pixels", "max_pixels", "trust_remote_code",
 }  # fmt: skip
 """Settings that say where and how to run, or that the plan holds by what they lead to: hashes, layers, rows.
 
-`batch` is among them: it moves scores by rounding alone.
+`batch_size` is among them: it moves scores by rounding alone.
 """

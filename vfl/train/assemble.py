@@ -136,7 +136,7 @@ def assemble(recipe: Recipe, *, progress: bool = True, readers: int | None = Non
         device=str(args.device),
         device_map={"": str(args.device)} if recipe.quantize else None,
         quantize=recipe.quantize,
-        attention=recipe.attention,
+        attn_implementation=recipe.attn_implementation,
         revision=recipe.revision,
         **_limits(recipe),
         trust_remote_code=recipe.trust_remote_code,

@@ -293,7 +293,7 @@ def _model_facts(parts: Assembly, recipe: Recipe) -> ModelFacts:
         family=parts.vlm.family.name,
         num_layers=parts.vlm.num_layers,
         dtype=str(model.dtype).removeprefix("torch."),
-        attention=recipe.attention,
+        attention=recipe.attn_implementation,
         parameters=sum(count for count, _ in sizes),
         bytes=sum(count * size for count, size in sizes),
         revision=parts.model_id.revision,

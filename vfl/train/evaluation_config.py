@@ -20,7 +20,7 @@ class EvaluationConfig(Strict):
     metrics: Names = Field(default=(), description="names of `vfl.metrics`")
     at_start: bool = Field(default=True, description="measure step 0; without it there is no before")
     metric_pairs: int = Field(default=4, ge=1, description="probe pairs a function that metrics are measured on")
-    batch: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     every: int | None = Field(default=None, ge=1, description="optimizer steps; None: only before and after")
     heldout: Paths = Field(default=(), description="rows like those of data.train, whose loss is measured")
     best: str | None = Field(

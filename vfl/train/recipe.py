@@ -39,7 +39,7 @@ class Recipe(Strict):
     model: str = Field(default=EMBEDDED_ID, description="folder, hub id, or embedded: the test model")
     revision: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float64"] = "auto"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     quantize: Quantize = None
     chat_template: Path | None = None
     min_pixels: MinPixels = None

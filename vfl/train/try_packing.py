@@ -35,7 +35,7 @@ def check_packing(recipe: Recipe, args: Any, zero_stage: int) -> None:
             "packing is tried on the model before the run, and ZeRO-3 spreads its weights over the ranks: use "
             "deepspeed: zero2, or leave packing out."
         )
-    if recipe.attention == "flash_attention_2" and args.per_device_train_batch_size > 1:
+    if recipe.attn_implementation == "flash_attention_2" and args.per_device_train_batch_size > 1:
         raise InputError(
             "Flash attention takes packed rows as one sequence: set trainer.per_device_train_batch_size: 1 and raise "
             "data.max_length instead."

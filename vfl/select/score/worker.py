@@ -92,7 +92,7 @@ class Worker:
             ablation=config.ablation,
             mean=self._mean() if config.ablation == "mean" else None,
             limit=config.max_length,
-            batch=config.batch,
+            batch=config.batch_size,
             workers=config.workers,
             encoders=config.encoders,
             source_column=config.source_column,

@@ -46,7 +46,7 @@ def evaluation_callback_of(recipe: Recipe, vlm: VLM) -> EvaluationCallback | Non
         at_start=wanted.at_start,
         metrics=wanted.metrics,
         metric_pairs=_first(pairs, wanted.metric_pairs) if wanted.metrics else (),
-        batch=wanted.batch,
+        batch=wanted.batch_size,
         settings=wanted.model_dump(mode="json"),
     )
 
