@@ -100,7 +100,11 @@ def write_scores(
         pq.write_table(pa.Table.from_pylist(some, schema(functions)), folder / "parts" / f"part-{part:05}.parquet")
     if errors is not None:
         pq.write_table(pa.Table.from_pylist(errors), folder / "errors.parquet")
+    solved = sum(row["exact"] for row in rows)
+    counts = {"rows": len(rows) + len(errors or ()), "scored": len(rows), "errors": len(errors or ()), "solved": solved}
     defaults = {
+        "kind": "vfl scores",
+        "counts": counts,
         "functions": {name: [n] for n, name in enumerate(functions)},
         "model": {"id": "owner/model", "parameters": 1_000_000, "weights_sha256": "ab" * 32},
         "map": {"sha256": "cd" * 32},

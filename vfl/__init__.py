@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vfl.measure.run import measure as measure
     from vfl.models.vlm import VLM as VLM
     from vfl.negatives.run import negatives as negatives
+    from vfl.select.score.result import Scores as Scores
     from vfl.select.score.run import score_data as _score_data
     from vfl.select.subset.result import Subset as Subset
     from vfl.select.subset.write import filter_data as _filter_data
@@ -43,6 +44,7 @@ _HOMES = {
     "ImageCache": "vfl.engine.image_cache",
     "InputError": "vfl.errors",
     "Plan": "vfl.engine.plan",
+    "Scores": "vfl.select.score.result",
     "Subset": "vfl.select.subset.result",
     "SweepResult": "vfl.engine.sweep",
     "VLM": "vfl.models.vlm",

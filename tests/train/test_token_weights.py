@@ -145,7 +145,7 @@ def test_from_scores_to_a_run_that_is_killed_and_resumed(qwen, data_of, run, tmp
     scores = vfl.score(
         data, model=str(qwen), layers={"early": [0]}, out=tmp_path / "scores", device="cpu", progress=False
     )
-    parts = pq.read_table(scores / "parts")
+    parts = pq.read_table(scores.folder / "parts")
     drops = [drop for row in parts["no_image_token_drops"].to_pylist() for drop in row or ()]
     middle = sorted(map(abs, drops))[len(drops) // 2]
     vfl.filter(scores, budget="100%", policy="random", out=subset, token_weights=middle, copy_images=True)

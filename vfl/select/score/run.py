@@ -32,6 +32,7 @@ from vfl.loading.beds import EMBEDDED_ID
 from vfl.models.vlm import VLM
 from vfl.select.choose.classes import classify
 from vfl.select.score.pace import told
+from vfl.select.score.result import Scores
 from vfl.select.score.worker import Worker, pause
 from vfl.select.settings import ScoreConfig
 from vfl.select.shards.claims import Claims
@@ -95,7 +96,7 @@ def score_data(
     overwrite: bool = False,
     progress: bool = True,
     **settings: Any,
-) -> Path:
+) -> Scores:
     """Score data from a notebook; see `score`.
 
         scores = vfl.score(dataset, model="Qwen/Qwen2.5-VL-3B-Instruct", map="map.json", out="scores")
@@ -108,7 +109,10 @@ def score_data(
         map: function map, or its path.
         overwrite: replace the scores of another run in `out`.
         progress: show a bar.
-        settings: fields of `ScoreConfig`, such as images, layers, ablation, batch.
+        settings: fields of `ScoreConfig`, such as images, layers, ablation, batch_size.
+
+    Returns:
+        The scores; `Path(scores)` is their folder.
     """
     paths = [data] if isinstance(data, str | Path) else data
     files = isinstance(paths, list | tuple) and all(isinstance(path, str | Path) for path in paths)
@@ -121,7 +125,7 @@ def score_data(
     }
     values = {key: value for key, value in values.items() if value is not None}
     config = validated(ScoreConfig, values, source="settings")
-    return score(
+    folder = score(
         config,
         data=None if files else data,
         vlm=model if isinstance(model, VLM) else None,
@@ -129,6 +133,7 @@ def score_data(
         overwrite=overwrite,
         progress=progress,
     )
+    return Scores.load(folder)
 
 
 def _score(

@@ -32,7 +32,7 @@ from vfl.errors import InputError
 from vfl.functionmap import PIXELS
 from vfl.io.atomic import replacing
 from vfl.io.json_files import write_json
-from vfl.io.run_folder import SETTINGS
+from vfl.io.run_folder import SETTINGS, under_new_names
 from vfl.io.versions import versions
 from vfl.select.shards.data_files import differences
 from vfl.select.shards.part_files import ALL_ERRORS, OTHER_RUN, RUN, foreign, part_name, problem_of
@@ -182,7 +182,7 @@ def check_same(out: Path, there: Plan, here: Plan) -> None:
         "shard_rows": (there.shard_rows, here.shard_rows),
         "map": ((there.map or {}).get("sha256"), (here.map or {}).get("sha256")),
     }
-    for before, now in ((there.model, here.model), (there.measured, here.measured)):
+    for before, now in ((there.model, here.model), (under_new_names(there.measured, here.measured), here.measured)):
         pairs |= {key: (before.get(key), now.get(key)) for key in {**before, **now}}
     if there.model.get("weights_sha256") and here.model.get("weights_sha256"):
         del pairs["id"]  # a folder may have been moved

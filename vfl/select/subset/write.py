@@ -11,6 +11,7 @@ subset/dataset_info.json for LLaMA-Factory, where it can read the rows as they a
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, overload
 
@@ -138,12 +139,12 @@ D = TypeVar("D", bound=Dataset)
 
 
 @overload
-def filter_data(scores: str | Path, data: D, *, budget: str | int | float, **settings: Any) -> D: ...
+def filter_data(scores: str | PathLike[str], data: D, *, budget: str | int | float, **settings: Any) -> D: ...
 
 
 @overload
 def filter_data(
-    scores: str | Path,
+    scores: str | PathLike[str],
     data: str | Path | Sequence[str | Path] | None = None,
     *,
     budget: str | int | float,
@@ -153,7 +154,12 @@ def filter_data(
 
 
 def filter_data(
-    scores: str | Path, data: Any = None, *, budget: str | int | float, out: str | Path | None = None, **settings: Any
+    scores: str | PathLike[str],
+    data: Any = None,
+    *,
+    budget: str | int | float,
+    out: str | Path | None = None,
+    **settings: Any,
 ) -> Any:
     """Choose rows to a budget from stored scores.
 
@@ -161,7 +167,7 @@ def filter_data(
         vfl.filter("scores", "llava.json", budget="2M answer tokens", out="subset").plot()
 
     Args:
-        scores: the folder that `vfl select score` or `vfl.score` wrote.
+        scores: what `vfl.score` gave, or its folder.
         data: the data that was scored: a `datasets.Dataset`, or paths; by default where it was then.
         out: folder for the subset; needed for paths.
         settings: fields of `FilterConfig`, such as policy, shares, seed, duplicates, overwrite.
@@ -182,7 +188,7 @@ def filter_data(
         return Subset(Path(out), manifest)
     if out is not None:
         raise InputError("out was given with a datasets.Dataset; leave it out, and save what is returned.")
-    folder = open_scores(scores)
+    folder = open_scores(Path(scores))
     check_unchanged(folder.manifest, data)
     scored = folder.manifest.get("settings", {})  # read as for the scores, unless said otherwise
     read_so = {name: settings.pop(name, None) or scored.get(name) for name in READING}
