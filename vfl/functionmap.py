@@ -16,6 +16,7 @@ from vfl.io.hub import fetched
 from vfl.io.json_files import Versioned, write_text
 from vfl.io.layers import layer_list
 from vfl.io.notebook import html_table, percent, percent_interval
+from vfl.proofs import Deletion, Equivalence, LayerNull
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,6 +117,9 @@ class FunctionEntry(_Strict):
     explained: Rate | None = None
     warnings: list[str] = []
     screen: Screen | None = None
+    layer_null: LayerNull | None = None
+    deletion: Deletion | None = None
+    equivalence: Equivalence | None = None
 
     def lines(self) -> list[str]:
         """What a person should read beside the layers: the warnings, and what a screen left out."""
@@ -158,6 +162,14 @@ class FunctionEntry(_Strict):
             raise ValueError(f"layer {unswept[0]} is named and skipped")
         if self.stability is not None and len(self.stability) != len(self.layers):
             raise ValueError(f"stability has {len(self.stability)} values for {len(self.layers)} layers")
+        if self.deletion is not None and not (
+            len(self.deletion.at_least) == len(self.deletion.at_most) == len(self.layers)
+        ):
+            raise ValueError(f"deletion must have a bound for each of {len(self.layers)} layers")
+        if self.equivalence is not None and not (
+            len(self.equivalence.at_most) == len(self.equivalence.states) == num_layers
+        ):
+            raise ValueError(f"equivalence must have a state for each of {num_layers} layers")
         if self.kept > self.pairs:
             raise ValueError(f"{self.kept} pairs kept of {self.pairs}")
         return self

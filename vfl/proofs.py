@@ -1,0 +1,64 @@
+"""What a map says for the layers it names, and of those it does not name (docs/map-format.md)."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vfl.io.layers import layer_list
+
+Share = Annotated[float, Field(ge=0, le=1)]
+State = Literal["read", "not read", "undecided"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class LayerNull(_Strict):
+    """The layer that changes most, against what the largest of exchangeable layers would change."""
+
+    p: Share
+    layer: int = Field(ge=0)
+    largest: float = Field(ge=-1, le=1)
+    threshold: float = Field(ge=-1, le=1)
+    level: Share
+    permutations: int = Field(ge=1)
+
+    def in_words(self) -> str:
+        """The test in a sentence without a full stop."""
+        if self.p > 1 - self.level:
+            return f"no layer stands out from exchangeable layers (p = {self.p:.2g})"
+        return (
+            f"layer {self.layer} stands out from exchangeable layers: {self.largest:.0%} beyond the control, where the "
+            f"largest of permuted layers reaches {self.threshold:.0%} at most in {self.level:.0%} of "
+            f"{self.permutations} permutations (p = {self.p:.2g})"
+        )
+
+
+class Deletion(_Strict):
+    """For each chosen layer, how many samples must be deleted, the worst ones, before the rule chooses it no longer."""
+
+    at_least: list[int]
+    at_most: list[int]
+
+    def in_words(self, place: int, samples: int, unit: str) -> str:
+        """Of the layer at this place: such as "53 of 60 pairs"."""
+        low, high = self.at_least[place], self.at_most[place]
+        return f"{high if low == high else f'{low}–{high}'} of {samples} {unit}"
+
+
+class Equivalence(_Strict):
+    """Which layers are read, which are shown not to be, and of which nothing is shown."""
+
+    margin: Share
+    at_most: list[float | None]
+    states: list[State]
+
+    def of(self, state: State) -> list[int]:
+        """The layers in this state."""
+        return [k for k, other in enumerate(self.states) if other == state]
+
+    def in_words(self) -> str:
+        """The layers that are not read, and those that are undecided, in a sentence without a full stop."""
+        unread, undecided = (layer_list(self.of(state)) or "none" for state in ("not read", "undecided"))
+        return f"shown to change less than {self.margin:.0%} of the answers: {unread}; undecided: {undecided}"
