@@ -16,7 +16,7 @@ from vfl.io.hub import fetched
 from vfl.io.json_files import Versioned, write_text
 from vfl.io.layers import layer_list
 from vfl.io.notebook import html_table, percent, percent_interval
-from vfl.proofs import Deletion, Equivalence, LayerNull
+from vfl.proofs import Deletion, Equivalence, LayerNull, RandomWeights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,10 +120,14 @@ class FunctionEntry(_Strict):
     layer_null: LayerNull | None = None
     deletion: Deletion | None = None
     equivalence: Equivalence | None = None
+    random_weights: RandomWeights | None = None
 
     def lines(self) -> list[str]:
         """What a person should read beside the layers: the warnings, and what a screen left out."""
-        return [*self.warnings, *([] if self.screen is None else [f"Screen: {self.screen.in_words()}."])]
+        lines = [*self.warnings, *([] if self.screen is None else [f"Screen: {self.screen.in_words()}."])]
+        if self.random_weights is not None and self.random_weights.layers:
+            lines.append(f"{self.random_weights.in_words().capitalize()}.")
+        return lines
 
     def rate(self, layer: int) -> float:
         """`changed` of a layer that was swept, as all named ones were."""
@@ -170,6 +174,8 @@ class FunctionEntry(_Strict):
             len(self.equivalence.at_most) == len(self.equivalence.states) == num_layers
         ):
             raise ValueError(f"equivalence must have a state for each of {num_layers} layers")
+        if self.random_weights is not None and len(self.random_weights.changed) != num_layers:
+            raise ValueError(f"random_weights has {len(self.random_weights.changed)} layers, changed has {num_layers}")
         if self.kept > self.pairs:
             raise ValueError(f"{self.kept} pairs kept of {self.pairs}")
         return self
@@ -257,8 +263,9 @@ class FunctionMap(_Strict):
         content = self.model_dump(mode="json", by_alias=True)
         content["model"] = self.model.model_dump(exclude_none=True)
         for name, entry in self.functions.items():
-            if entry.screen is None:
-                del content["functions"][name]["screen"]
+            for optional in ("screen", "random_weights"):
+                if getattr(entry, optional) is None:
+                    del content["functions"][name][optional]
         if self.derived_from is None:
             del content["derived_from"]
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -62,3 +62,21 @@ class Equivalence(_Strict):
         """The layers that are not read, and those that are undecided, in a sentence without a full stop."""
         unread, undecided = (layer_list(self.of(state)) or "none" for state in ("not read", "undecided"))
         return f"shown to change less than {self.margin:.0%} of the answers: {unread}; undecided: {undecided}"
+
+
+class RandomWeights(_Strict):
+    """The same pairs and the same rule on the same architecture with weights drawn anew: no layer should be named."""
+
+    seed: int
+    layers: list[int]
+    changed: list[Share | None]
+    control: list[Share | None] | None
+
+    def in_words(self) -> str:
+        """What was named there, in a sentence without a full stop."""
+        if not self.layers:
+            return f"with random weights (seed {self.seed}) the rule names no layer"
+        return (
+            f"with random weights (seed {self.seed}) the rule names {layer_list(self.layers)}: what no training put "
+            "there may be named here, too"
+        )

@@ -21,6 +21,7 @@ from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, layers_in, sig
 from vfl.locate.left_out import LeftOut
 from vfl.locate.records import checked, read_records
 from vfl.locate.significance import Levels, pairs_needed
+from vfl.proofs import RandomWeights
 from vfl.stats import Floats, clustered_wilson
 
 
@@ -59,6 +60,22 @@ def build_entries(
         data = outcomes(table, name, num_layers, out.blocks if out else ())
         entries[name] = _entry(data, config, override.get(name), out.screen if out else None)
     return entries
+
+
+def with_random_weights(
+    entries: Mapping[str, FunctionEntry], anew: Mapping[str, FunctionEntry], seed: int
+) -> dict[str, FunctionEntry]:
+    """The entries, each with what the same pairs and the same rule give on weights drawn anew."""
+    return {
+        name: entry.model_copy(
+            update={
+                "random_weights": RandomWeights(
+                    seed=seed, layers=anew[name].layers, changed=anew[name].changed, control=anew[name].control
+                )
+            }
+        )
+        for name, entry in entries.items()
+    }
 
 
 def kept_counts(records: pa.Table) -> dict[str, tuple[int, int]]:

@@ -47,6 +47,7 @@ class Panel:
     dots: list[tuple[float, float]]
     together: list[tuple[float, float, float]]  # left, right, height of each block's joint rate
     cells: list[tuple[float, str, str, bool]]  # left, colour, what it says, chosen
+    untrained: str | None  # the curve with random weights
     null: str | None  # what the largest of exchangeable layers reaches
     states: list[tuple[str, str]]  # each layer's state, and what it says
     proofs: list[tuple[str, str, str]]  # of each chosen layer: found again, and lost after which deletions
@@ -140,6 +141,7 @@ def _panel(
             for k, rate in enumerate(entry.changed)
         ],
         examples=shown,
+        untrained=charts.line(entry.random_weights.changed) if entry.random_weights else None,
         null=_null(entry),
         states=_states(name, entry),
         proofs=_proofs(entry),
@@ -167,14 +169,10 @@ def _states(name: str, entry: FunctionEntry) -> list[tuple[str, str]]:
 
 
 def _proofs(entry: FunctionEntry) -> list[tuple[str, str, str]]:
-    return [
-        (
-            str(layer),
-            percent(entry.stability[n]) if entry.stability else NONE,
-            _lost(entry, n) if entry.deletion else NONE,
-        )
-        for n, layer in enumerate(entry.layers)
-    ]
+    if entry.deletion is None:
+        return []
+    again = [percent(share) for share in entry.stability] if entry.stability else [NONE] * len(entry.layers)
+    return [(str(layer), again[n], _lost(entry, n)) for n, layer in enumerate(entry.layers)]
 
 
 def _first_lost(entry: FunctionEntry) -> str | None:
