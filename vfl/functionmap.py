@@ -16,7 +16,7 @@ from vfl.io.hub import fetched
 from vfl.io.json_files import Versioned, write_text
 from vfl.io.layers import layer_list
 from vfl.io.notebook import html_table, percent, percent_interval
-from vfl.proofs import Deletion, Equivalence, LayerNull, RandomWeights
+from vfl.proofs import Deletion, Equivalence, LayerNull, OffManifold, RandomWeights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,6 +121,7 @@ class FunctionEntry(_Strict):
     deletion: Deletion | None = None
     equivalence: Equivalence | None = None
     random_weights: RandomWeights | None = None
+    off_manifold: OffManifold | None = None
 
     def lines(self) -> list[str]:
         """What a person should read beside the layers: the warnings, and what a screen left out."""
@@ -174,6 +175,8 @@ class FunctionEntry(_Strict):
             len(self.equivalence.at_most) == len(self.equivalence.states) == num_layers
         ):
             raise ValueError(f"equivalence must have a state for each of {num_layers} layers")
+        if self.off_manifold is not None and len(self.off_manifold.ratio) != num_layers:
+            raise ValueError(f"off_manifold has {len(self.off_manifold.ratio)} layers, changed has {num_layers}")
         if self.random_weights is not None and len(self.random_weights.changed) != num_layers:
             raise ValueError(f"random_weights has {len(self.random_weights.changed)} layers, changed has {num_layers}")
         if self.kept > self.pairs:
@@ -263,7 +266,7 @@ class FunctionMap(_Strict):
         content = self.model_dump(mode="json", by_alias=True)
         content["model"] = self.model.model_dump(exclude_none=True)
         for name, entry in self.functions.items():
-            for optional in ("screen", "random_weights"):
+            for optional in ("screen", "random_weights", "off_manifold"):
                 if getattr(entry, optional) is None:
                     del content["functions"][name][optional]
         if self.derived_from is None:

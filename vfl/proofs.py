@@ -1,5 +1,6 @@
 """What a map says for the layers it names, and of those it does not name (docs/map-format.md)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -79,4 +80,27 @@ class RandomWeights(_Strict):
         return (
             f"with random weights (seed {self.seed}) the rule names {layer_list(self.layers)}: what no training put "
             "there may be named here, too"
+        )
+
+
+class OffManifold(_Strict):
+    """How far swapped states lie from ordinary ones, as a multiple of how far these lie from each other."""
+
+    ratio: list[float | None]
+    high: list[float | None]
+    pairs: int = Field(ge=1)
+    states: int = Field(ge=1)
+
+    def in_words(self, layers: Sequence[int]) -> str:
+        """Of some layers, or of all where there are none, in a sentence without a full stop."""
+        of = list(layers) or list(range(len(self.ratio)))
+        known = [value for value in (self.ratio[k] for k in of) if value is not None]
+        highest = [value for value in (self.high[k] for k in of) if value is not None]
+        if not known:
+            return "ordinary states do not differ, so nothing can be said of swapped ones"
+        which = f"layers {layer_list(of)}" if layers else "all layers"
+        return (
+            f"states after a swap of {which} lie {max(known):.2g} times as far from the nearest ordinary state as "
+            f"ordinary ones lie from each other (the median of {self.pairs} pairs, at the layer's output; 90% of them "
+            f"within {max(highest):.2g} times)"
         )

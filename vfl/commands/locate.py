@@ -67,6 +67,9 @@ def command(
             "--random-weights", help="Sweep the pairs with weights drawn anew, too: no layer should be named."
         ),
     ] = False,
+    off_manifold: Annotated[
+        bool, typer.Option("--off-manifold", help="Measure how far swapped states lie from ordinary ones.")
+    ] = False,
     reading: Reading = None,
     layers: Layers = None,
     max_new_tokens: MaxNewTokens = None,
@@ -98,6 +101,7 @@ def command(
         mode=mode,
         screen=screen or None,
         random_weights=random_weights or None,
+        off_manifold=off_manifold or None,
         reading=reading,
         layers=by_function(layers),
         max_new_tokens=max_new_tokens,

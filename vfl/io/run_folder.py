@@ -227,7 +227,13 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 # Settings that a run of an earlier version did not save, and what it did.
-BEFORE_THEY_CAME = {"data.streaming": False, "screen": False, "fsdp": False, "random_weights": False}
+BEFORE_THEY_CAME = {
+    "data.streaming": False,
+    "screen": False,
+    "fsdp": False,
+    "random_weights": False,
+    "off_manifold": False,
+}
 
 
 def differing(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.errors import InputError
-from vfl.functionmap import PIXELS, FunctionMap
+from vfl.functionmap import PIXELS, FunctionEntry, FunctionMap
 from vfl.io.layers import layer_list
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
@@ -27,6 +27,7 @@ from vfl.loading.load import resolve
 from vfl.loading.untrained import refuse_unequal, untrained
 from vfl.locate.config import LocateConfig
 from vfl.locate.map_entries import build_entries, kept_counts, with_random_weights
+from vfl.locate.off_manifold import off_manifold
 from vfl.locate.records import unite
 from vfl.locate.recovery import read_truth
 from vfl.locate.report.write import write_report
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 PARTS, RECORDS, MAP = "parts", "pairs.parquet", "map.json"
 RANDOM_PARTS, RANDOM = "random-weights-parts", "random-weights.parquet"
 # These say where and how to run, not what is measured: a run may be resumed with others.
-_NOT_MEASURED = {"out", "device", "device_map", "part_pairs", "choice", "layers", "random_weights"}
+_NOT_MEASURED = {"out", "device", "device_map", "part_pairs", "choice", "layers", "random_weights", "off_manifold"}
 TEST_BED = "The embedded model is a test bed with planted function layers; it says nothing about large models."
 
 
@@ -113,7 +114,8 @@ def run(
 
 def settings_of(config: LocateConfig) -> dict[str, Any]:
     """What is saved of a configuration: everything but where its results go."""
-    unsaid = {"out"} | {name for name in ("screen", "random_weights") if not getattr(config, name)}
+    asked_for = ("screen", "random_weights", "off_manifold")
+    unsaid = {"out"} | {name for name in asked_for if not getattr(config, name)}
     return config.model_dump(mode="json", exclude=unsaid, exclude_none=True)
 
 
@@ -196,6 +198,8 @@ def _finish(
     if anew is not None:
         entries = with_random_weights(entries, build_entries(anew, vlm.num_layers, config.choice), config.seed)
         unite(anew, out / RANDOM_PARTS, out / RANDOM)
+    if config.off_manifold:
+        entries = _with_distances(vlm, config, entries, of_functions, answered)
     model = identify(vlm)
     fmap = FunctionMap(
         model=model,
@@ -212,6 +216,23 @@ def _finish(
     write_report(out, fmap, answered, pairs, planted=truth, note=" ".join(notes))
     fmap.save(out / MAP)  # last: a folder with a map is a finished run
     return fmap
+
+
+def _with_distances(
+    vlm: VLM,
+    config: LocateConfig,
+    entries: dict[str, FunctionEntry],
+    of_functions: dict[str, list[Pair]],
+    records: pa.Table,
+) -> dict[str, FunctionEntry]:
+    """The entries, each with how far swapped states of its kept pairs lie from ordinary ones."""
+    asker, out = Asker(vlm), {}
+    for name, entry in entries.items():
+        rows = records.filter((pc.field("function") == name) & pc.field("kept"))
+        kept = set(rows["pair_id"].to_pylist())
+        pairs = [pair for pair in of_functions[name] if pair.id in kept]
+        out[name] = entry.model_copy(update={"off_manifold": off_manifold(asker, pairs, config.reading)})
+    return out
 
 
 def _style_of(config: LocateConfig) -> tuple[str, Style]:

@@ -47,6 +47,9 @@ class Panel:
     dots: list[tuple[float, float]]
     together: list[tuple[float, float, float]]  # left, right, height of each block's joint rate
     cells: list[tuple[float, str, str, bool]]  # left, colour, what it says, chosen
+    distance: str | None  # of swapped states from ordinary ones
+    distance_top: float
+    distance_one: float  # where 1 lies
     untrained: str | None  # the curve with random weights
     null: str | None  # what the largest of exchangeable layers reaches
     states: list[tuple[str, str]]  # each layer's state, and what it says
@@ -110,6 +113,8 @@ def _panel(
     low, high = (min(0.0, *known), max(0.0, *known)) if known else (0.0, 1.0)
     high = high + 0.06 * (high - low) if high > low else low + 1  # room for the line's own width
     truth = sorted((planted or {}).get(name, ()))
+    ratio = entry.off_manifold.ratio if entry.off_manifold else []
+    furthest = max([1.2, *(1.1 * value for value in ratio if value is not None)])
     return Panel(
         name=name,
         entry=entry,
@@ -141,6 +146,9 @@ def _panel(
             for k, rate in enumerate(entry.changed)
         ],
         examples=shown,
+        distance=charts.line(ratio, 0.0, furthest) if ratio else None,
+        distance_top=furthest,
+        distance_one=charts.y_of(1.0, 0.0, furthest),
         untrained=charts.line(entry.random_weights.changed) if entry.random_weights else None,
         null=_null(entry),
         states=_states(name, entry),
