@@ -98,7 +98,7 @@ class OffManifold(_Strict):
         highest = [value for value in (self.high[k] for k in of) if value is not None]
         if not known:
             return "ordinary states do not differ, so nothing can be said of swapped ones"
-        which = f"layers {layer_list(of)}" if layers else "all layers"
+        which = f"layer{'s' if len(of) > 1 else ''} {layer_list(of)}" if layers else "any layer"
         return (
             f"states after a swap of {which} lie {max(known):.2g} times as far from the nearest ordinary state as "
             f"ordinary ones lie from each other (the median of {self.pairs} pairs, at the layer's output; 90% of them "

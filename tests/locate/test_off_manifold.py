@@ -81,6 +81,6 @@ def test_the_map_and_the_report_hold_it(vlm, suite, tmp_path) -> None:
 
 def test_in_words() -> None:
     found = OffManifold(ratio=[0.5, 1.2, None], high=[0.8, 2.0, None], pairs=7, states=14)
-    assert "of layers 1 lie 1.2 times as far" in found.in_words([1])
-    assert "of all layers lie 1.2 times as far" in found.in_words([])
+    assert "of layer 1 lie 1.2 times as far" in found.in_words([1])
+    assert "of any layer lie 1.2 times as far" in found.in_words([])
     assert found.in_words([2]).startswith("ordinary states do not differ")

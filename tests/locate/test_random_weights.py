@@ -9,7 +9,7 @@ from own_suite import write_own_suite
 
 import vfl
 from vfl.errors import InputError
-from vfl.functionmap import FunctionMap
+from vfl.functionmap import FunctionMap, ModelId
 from vfl.loading.untrained import refuse_unequal, untrained
 from vfl.locate.layer_rule import ChoiceConfig
 from vfl.locate.map_entries import build_entries, with_random_weights
@@ -99,3 +99,6 @@ def test_a_layer_that_is_named_there_is_said():
     entry = with_random_weights(entries, anew, seed=3)["ocr"]
     assert entry.layers == [5]
     assert "With random weights (seed 3) the rule names 2: what no training put there" in entry.lines()[-1]
+    fmap = FunctionMap(model=ModelId(id="m", family="f", num_layers=12), functions={"ocr": entry})
+    axes = fmap.plot().axes[0]
+    assert any(list(line.get_ydata()) == [100 * rate for rate in entry.random_weights.changed] for line in axes.lines)
