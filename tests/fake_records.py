@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from vfl.locate.curves import Outcomes
 from vfl.locate.records import table_of
 
 Block = tuple[int, int]
@@ -83,3 +84,22 @@ def _row(swap: str, first: int, last: int, answer: str, changed: bool, followed:
         "logprob_answer": -0.1 - 2 * strength,
         "logprob_source_answer": -4.0 + 2 * strength,
     }
+
+
+def sample(changed: np.ndarray, control: np.ndarray, groups: tuple[str, ...] = ()) -> Outcomes:
+    """(P, L) arrays of 0 | 1 as the outcomes of single layers."""
+    num_pairs, num_layers = changed.shape
+    return Outcomes(
+        function="f",
+        num_layers=num_layers,
+        pairs=num_pairs,
+        accuracy=1.0,
+        pair_ids=tuple(f"{n:04d}" for n in range(num_pairs)),
+        blocks=tuple((k, k) for k in range(num_layers)),
+        changed=changed.astype(float),
+        followed=changed.astype(float),
+        control=control.astype(float),
+        effect=changed.astype(float),
+        unfiltered=changed.mean(0),
+        groups=groups,
+    )

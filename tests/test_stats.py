@@ -4,9 +4,18 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, multinomial
 
-from vfl.stats import Z_95, _bootstrap, clustered_wilson, crossed_difference, crossed_rate, holm, wilson
+from vfl.stats import (
+    Z_95,
+    _bootstrap,
+    clustered_wilson,
+    crossed_difference,
+    crossed_rate,
+    difference_at_most,
+    holm,
+    wilson,
+)
 
 CASES = [(k, n) for n in (1, 2, 7, 20, 1000) for k in range(0, n + 1, max(1, n // 7))]
 
@@ -215,3 +224,33 @@ def test_crossed_intervals_mirror_and_widen_where_runs_differ():
     assert crossed_rate([apart, apart])[0] == pytest.approx(wide[0])
     mean, low, high = crossed_difference([apart - alike])
     assert crossed_difference([alike - apart]) == pytest.approx((-mean, -high, -low), abs=0.01)
+
+
+@pytest.mark.parametrize("n", [20, 60])
+@pytest.mark.parametrize("alpha", [0.05, 0.005])
+def test_a_difference_at_the_margin_is_seldom_bounded_below_it(n: int, alpha: float) -> None:
+    """The exact size: all counts of gains and losses, with their chances where the truth is the margin."""
+    gained, lost = (counts.ravel() for counts in np.meshgrid(np.arange(n + 1), np.arange(n + 1)))
+    possible = gained + lost <= n
+    gained, lost = gained[possible], lost[possible]
+    place = np.arange(n)[:, None]
+    gains, losses = (place < gained), (place >= n - lost)
+    below = difference_at_most(gains.astype(float), losses.astype(float), range(n), alpha) < 0.1
+    assert below.any()
+    for losing in (0.0, 0.01, 0.1, 0.3, 0.45):
+        chances = multinomial.pmf(
+            np.stack([gained, lost, n - gained - lost], axis=1), n, [0.1 + losing, losing, 0.9 - 2 * losing]
+        )
+        assert chances[below].sum() <= alpha, losing
+
+
+def test_samples_of_a_cluster_bound_less() -> None:
+    gains = (np.arange(60) < 6).astype(float)[:, None]
+    losses = np.zeros_like(gains)
+    alone = difference_at_most(gains, losses, range(60), 0.05)
+    in_scenes = difference_at_most(gains, losses, (np.arange(60) // 6).tolist(), 0.05)
+    assert 0.1 < alone[0] < in_scenes[0] < 1
+    nothing = difference_at_most(losses, losses, (np.arange(60) // 6).tolist(), 0.05)
+    assert nothing[0] == pytest.approx(1 - 0.05 ** (1 / 10)), "ten scenes that agree are ten samples"
+    everything = difference_at_most(losses + 1, losses, range(60), 0.05)
+    assert everything[0] == 1

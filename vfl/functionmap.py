@@ -16,6 +16,7 @@ from vfl.io.hub import fetched
 from vfl.io.json_files import Versioned, write_text
 from vfl.io.layers import layer_list
 from vfl.io.notebook import html_table, percent, percent_interval
+from vfl.proofs import Deletion, Equivalence, LayerNull, OffManifold, RandomWeights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,10 +117,18 @@ class FunctionEntry(_Strict):
     explained: Rate | None = None
     warnings: list[str] = []
     screen: Screen | None = None
+    layer_null: LayerNull | None = None
+    deletion: Deletion | None = None
+    equivalence: Equivalence | None = None
+    random_weights: RandomWeights | None = None
+    off_manifold: OffManifold | None = None
 
     def lines(self) -> list[str]:
         """What a person should read beside the layers: the warnings, and what a screen left out."""
-        return [*self.warnings, *([] if self.screen is None else [f"Screen: {self.screen.in_words()}."])]
+        lines = [*self.warnings, *([] if self.screen is None else [f"Screen: {self.screen.in_words()}."])]
+        if self.random_weights is not None and self.random_weights.layers:
+            lines.append(f"{self.random_weights.in_words().capitalize()}.")
+        return lines
 
     def rate(self, layer: int) -> float:
         """`changed` of a layer that was swept, as all named ones were."""
@@ -158,6 +167,18 @@ class FunctionEntry(_Strict):
             raise ValueError(f"layer {unswept[0]} is named and skipped")
         if self.stability is not None and len(self.stability) != len(self.layers):
             raise ValueError(f"stability has {len(self.stability)} values for {len(self.layers)} layers")
+        if self.deletion is not None and not (
+            len(self.deletion.at_least) == len(self.deletion.at_most) == len(self.layers)
+        ):
+            raise ValueError(f"deletion must have a bound for each of {len(self.layers)} layers")
+        if self.equivalence is not None and not (
+            len(self.equivalence.at_most) == len(self.equivalence.states) == num_layers
+        ):
+            raise ValueError(f"equivalence must have a state for each of {num_layers} layers")
+        if self.off_manifold is not None and len(self.off_manifold.ratio) != num_layers:
+            raise ValueError(f"off_manifold has {len(self.off_manifold.ratio)} layers, changed has {num_layers}")
+        if self.random_weights is not None and len(self.random_weights.changed) != num_layers:
+            raise ValueError(f"random_weights has {len(self.random_weights.changed)} layers, changed has {num_layers}")
         if self.kept > self.pairs:
             raise ValueError(f"{self.kept} pairs kept of {self.pairs}")
         return self
@@ -245,8 +266,9 @@ class FunctionMap(_Strict):
         content = self.model_dump(mode="json", by_alias=True)
         content["model"] = self.model.model_dump(exclude_none=True)
         for name, entry in self.functions.items():
-            if entry.screen is None:
-                del content["functions"][name]["screen"]
+            for optional in ("screen", "random_weights", "off_manifold"):
+                if getattr(entry, optional) is None:
+                    del content["functions"][name][optional]
         if self.derived_from is None:
             del content["derived_from"]
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta, norm
 from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
@@ -43,20 +44,53 @@ def clustered_wilson(outcomes: Floats, clusters: Sequence[Hashable]) -> tuple[Fl
         outcomes: (N, X), each 0 or 1.
         clusters: N names; equal ones are of one cluster.
     """
+    rate, n = effective_samples(outcomes, clusters, LEVEL[1])
+    return wilson(rate * n, n)
+
+
+def effective_samples(outcomes: Floats, clusters: Sequence[Hashable], level: float) -> tuple[Floats, Floats]:
+    """(X,) shares, and of how many independent samples each says as much; see `clustered_wilson`.
+
+    Args:
+        outcomes: (N, X), each 0 or 1.
+        clusters: N names; equal ones are of one cluster.
+        level: of the quantile of the interval that is made of it, such as .975.
+    """
     totals, sizes = cluster_totals(outcomes, clusters)
     count = float(sizes.sum())
     rate = totals.sum(0) / count
     groups = len(sizes)
-    if groups == count:
-        return wilson(totals.sum(0), np.full(rate.shape, count))
-    spread = rate * (1 - rate)
     n = np.full(rate.shape, float(groups))
-    if groups > 1:
+    if 1 < groups < count:
+        spread = rate * (1 - rate)
         variance = ((totals - sizes[:, None] * rate) ** 2).sum(0) / count**2 * groups / (groups - 1)
         least = np.maximum(variance, spread / count)
-        widened = (Z_95 / student.ppf(LEVEL[1], groups - 1)) ** 2
+        widened = (norm.ppf(level) / student.ppf(level, groups - 1)) ** 2
         n = np.where(spread > 0, widened * spread / np.where(spread > 0, least, 1.0), n)
-    return wilson(rate * n, n)
+    return rate, n
+
+
+def difference_at_most(gains: Floats, losses: Floats, clusters: Sequence[Hashable], alpha: float) -> Floats:
+    """(X,) one-sided upper confidence bounds, at 1 - alpha, of share of gains less share of losses.
+
+    Clopper and Pearson's upper bound of the one less their lower bound of the other, at the number of independent
+    samples (Korn and Graubard 1998). Many gains go with few losses, so both fail together, and the level holds though
+    each has the whole of alpha: the exact size is at most .93 alpha for 20 to 200 samples and margins of .1
+    (tests/test_stats.py computes it). The square-and-add rule has up to four times alpha where both shares are large.
+
+    Args:
+        gains: (N, X), each 0 or 1; a sample does not gain and lose both.
+        losses: (N, X), each 0 or 1.
+        clusters: N names; equal ones are of one cluster.
+        alpha: chance that the truth lies above a bound.
+    """
+    rose, n = effective_samples(gains, clusters, 1 - alpha)
+    fell, m = effective_samples(losses, clusters, 1 - alpha)
+    # No room above all, or below none: beta's quantile is not defined there.
+    most = np.where(rose < 1, beta.ppf(1 - alpha, rose * n + 1, np.maximum((1 - rose) * n, 1e-9)), 1.0)
+    least = np.where(fell > 0, beta.ppf(alpha, np.maximum(fell * m, 1e-9), (1 - fell) * m + 1), 0.0)
+    bound: Floats = most - least
+    return bound
 
 
 def cluster_totals(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:

@@ -99,7 +99,10 @@ def test_a_screened_map_is_that_of_the_full_sweep_with_gaps(tmp_path) -> None:
     entry = build_entries(swept, L, CHOICE, left_out={"f": left_out})["f"]
     assert entry.screen.skipped == [0, 1, 3, 4, 6, 7, 8, 9, 10, 11]
     curves = {"changed", "followed_source", "ci_low", "ci_high", "control", "logprob_effect", "unfiltered", "screen"}
-    assert entry.model_dump(exclude=curves) == full.model_dump(exclude=curves)
+    of_layers = {"layer_null", "equivalence"}  # of those that were swept
+    assert entry.model_dump(exclude=curves | of_layers) == full.model_dump(exclude=curves | of_layers)
+    assert entry.layer_null.layer == full.layer_null.layer == 5
+    assert [entry.equivalence.states[k] for k in entry.screen.skipped] == ["undecided"] * 10
     for name in curves - {"screen", "unfiltered"}:
         gaps = [None if k in entry.screen.skipped else value for k, value in enumerate(getattr(full, name))]
         assert getattr(entry, name) == gaps, name

@@ -4,30 +4,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from fake_records import sample
 from scipy.stats import binom
 
-from vfl.locate.curves import Outcomes
 from vfl.locate.significance import levels, sign_flips
 from vfl.stats import holm
-
-
-def sample(changed: np.ndarray, control: np.ndarray, groups: tuple[str, ...] = ()) -> Outcomes:
-    """(P, L) arrays of 0 | 1 as the outcomes of single layers."""
-    num_pairs, num_layers = changed.shape
-    return Outcomes(
-        function="f",
-        num_layers=num_layers,
-        pairs=num_pairs,
-        accuracy=1.0,
-        pair_ids=tuple(f"{n:04d}" for n in range(num_pairs)),
-        blocks=tuple((k, k) for k in range(num_layers)),
-        changed=changed.astype(float),
-        followed=changed.astype(float),
-        control=control.astype(float),
-        effect=changed.astype(float),
-        unfiltered=changed.mean(0),
-        groups=groups,
-    )
 
 
 def test_p_is_the_share_of_all_label_permutations_within_pairs() -> None:

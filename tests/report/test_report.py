@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vfl.locate.report.examples import examples
+from vfl.locate.report.page import render_report
 from vfl.locate.report.write import write_report
 from vfl.report import charts
 from vfl.report.thumbnail import THUMBNAIL
@@ -53,6 +54,25 @@ def test_nothing_from_data_becomes_markup(page: str) -> None:
     assert "onerror=" in elements.text
 
 
+def test_the_report_says_how_sure_the_layers_are(page: str, finished: Any) -> None:
+    text = Elements(page).text
+    counting = finished.fmap.functions["counting"]
+    assert counting.layer_null.in_words().capitalize() in text
+    assert "No layer stands out from exchangeable layers" in text
+    assert "<title>counting, layer 6: read (at most" in page
+    assert "<title>counting, layer 3: undecided (at most 11\u00a0% of the answers)</title>" in page
+    assert page.count('<rect class="not-read"') == sum(
+        entry.equivalence.states.count("not read") for entry in finished.fmap.functions.values()
+    )
+    assert f"{counting.deletion.at_most[0]} of 48 pairs" in text
+    older = {"layer_null": None, "deletion": None, "equivalence": None}
+    functions = {name: entry.model_copy(update=older) for name, entry in finished.fmap.functions.items()}
+    plain = render_report(finished.fmap.model_copy(update={"functions": functions}), {})
+    assert "stands out</li>" not in plain
+    assert "Lost without" not in plain
+    assert 'class="states"' not in plain
+
+
 def test_the_page_needs_nothing_from_outside(page: str) -> None:
     for tag, attrs in Elements(page).tags:
         for name in ("src", "href", "srcset", "data", "xlink:href", "poster", "action"):
@@ -74,7 +94,8 @@ def test_every_function_has_its_row_curve_heat_and_examples(page: str, finished:
     assert "precision 100\u00a0% (1 of 1 found), recall 50\u00a0% (1 of 2 planted)" in text
     assert "distributed" in text
     assert "Tested against a floor" in text
-    assert page.count("<title>counting, layer") == finished.fmap.model.num_layers
+    depth = finished.fmap.model.num_layers
+    assert page.count("<title>counting, layer") == 2 * depth, "its rate in the heat map, its state below the chart"
     assert "cd" * 32 in text
     assert "choice.cap" in text
 

@@ -61,6 +61,15 @@ def command(
     screen: Annotated[
         bool, typer.Option("--screen", help="Skip layers that gradients estimate to do next to nothing.")
     ] = False,
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights", help="Sweep the pairs with weights drawn anew, too: no layer should be named."
+        ),
+    ] = False,
+    off_manifold: Annotated[
+        bool, typer.Option("--off-manifold", help="Measure how far swapped states lie from ordinary ones.")
+    ] = False,
     reading: Reading = None,
     layers: Layers = None,
     max_new_tokens: MaxNewTokens = None,
@@ -91,6 +100,8 @@ def command(
         seed=seed,
         mode=mode,
         screen=screen or None,
+        random_weights=random_weights or None,
+        off_manifold=off_manifold or None,
         reading=reading,
         layers=by_function(layers),
         max_new_tokens=max_new_tokens,
@@ -108,6 +119,8 @@ def command(
             console.print(f"Warning: {name}: {warning}", style="yellow", markup=False, highlight=False)
         if entry.screen:
             console.print(f"Screen: {name}: {entry.screen.in_words()}.", markup=False, highlight=False)
+        if entry.random_weights:
+            console.print(f"{name}: {entry.random_weights.in_words()}.", markup=False, highlight=False)
     console.print(f"Report: {settings.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     print_recovery(fmap, console)
 

@@ -236,7 +236,13 @@ def under_new_names(before: Any, now: Any) -> Any:
 
 
 # Settings that a run of an earlier version did not save, and what it did.
-BEFORE_THEY_CAME = {"data.streaming": False, "screen": False, "fsdp": False}
+BEFORE_THEY_CAME = {
+    "data.streaming": False,
+    "screen": False,
+    "fsdp": False,
+    "random_weights": False,
+    "off_manifold": False,
+}
 
 
 def differing(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -38,6 +38,12 @@ class LocateConfig(ModelConfig):
         default=False,
         description="skip layers that gradients on a function's first pairs estimate to do next to nothing",
     )
+    random_weights: bool = Field(
+        default=False, description="sweep the pairs with weights drawn anew, too: a rule that is right names no layer"
+    )
+    off_manifold: bool = Field(
+        default=False, description="measure how far swapped states lie from ordinary ones; some more passes"
+    )
     reading: Reading = "text"
     layers: LayersByFunction = Field(
         default_factory=dict, description="your own layers for functions: {counting: 10-12,20}"

@@ -49,6 +49,8 @@ def _locate(arguments: Sequence[str] | None, first: bool) -> None:
                 print(f"Warning: {name}: {warning}")
             if entry.screen:
                 print(f"Screen: {name}: {entry.screen.in_words()}.")
+            if entry.random_weights:
+                print(f"{name}: {entry.random_weights.in_words()}.")
         print(f"Report: {config.out / 'report.html'}")
 
 

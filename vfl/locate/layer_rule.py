@@ -36,7 +36,13 @@ class ChoiceConfig(BaseModel):
     bootstrap: int = Field(
         default=500, ge=0, description="resamples of the pairs for the stability of each chosen layer"
     )
-    seed: int = Field(default=0, ge=0, description="of the bootstrap")
+    seed: int = Field(default=0, ge=0, description="of the bootstrap and the permutations")
+    equivalence: float = Field(
+        default=0.1, gt=0, lt=1, description="a layer shown to change fewer of the answers than this is not read"
+    )
+    permutations: int = Field(
+        default=1999, ge=0, description="permutations of the layers within pairs, the null of a layer that stands out"
+    )
 
 
 @dataclass(frozen=True)
@@ -138,13 +144,14 @@ def _redundant_windows(families: Families, excess: Floats, above: Bools, margin:
     """Columns of windows whose joint swap exceeds every single layer and narrower window inside them by the margin."""
     rates = {families.blocks[c]: float(excess[c]) for c in (*range(families.num_layers), *families.windows)}
 
-    def best_inside(block: LayerSpan) -> float:
-        return max(rate for part, rate in rates.items() if _inside(part, block))
+    def bestinside(block: LayerSpan) -> float:
+        return max(rate for part, rate in rates.items() if inside(part, block))
 
-    return [c for c in families.windows if above[c] and excess[c] - best_inside(families.blocks[c]) >= margin]
+    return [c for c in families.windows if above[c] and excess[c] - bestinside(families.blocks[c]) >= margin]
 
 
-def _inside(inner: LayerSpan, outer: LayerSpan) -> bool:
+def inside(inner: LayerSpan, outer: LayerSpan) -> bool:
+    """Whether a block is part of another, and not all of it."""
     return outer[0] <= inner[0] and inner[1] <= outer[1] and inner != outer
 
 

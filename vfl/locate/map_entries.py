@@ -11,12 +11,17 @@ from vfl import functionmap
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry, Screen
 from vfl.io.layers import layer_list, runs
+from vfl.locate.choosing import choice_of, choices, levels_of, min_control
 from vfl.locate.curves import LayerSpan, Outcomes, curves, outcomes
+from vfl.locate.deletion import deletion
+from vfl.locate.equivalence import equivalence
 from vfl.locate.explained import explained, unexplained
-from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
+from vfl.locate.layer_null import layer_null
+from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, layers_in, significant
 from vfl.locate.left_out import LeftOut
 from vfl.locate.records import checked, read_records
-from vfl.locate.significance import Levels, levels, pairs_needed
+from vfl.locate.significance import Levels, pairs_needed
+from vfl.proofs import RandomWeights
 from vfl.stats import Floats, clustered_wilson
 
 
@@ -57,6 +62,22 @@ def build_entries(
     return entries
 
 
+def with_random_weights(
+    entries: Mapping[str, FunctionEntry], anew: Mapping[str, FunctionEntry], seed: int
+) -> dict[str, FunctionEntry]:
+    """The entries, each with what the same pairs and the same rule give on weights drawn anew."""
+    return {
+        name: entry.model_copy(
+            update={
+                "random_weights": RandomWeights(
+                    seed=seed, layers=anew[name].layers, changed=anew[name].changed, control=anew[name].control
+                )
+            }
+        )
+        for name, entry in entries.items()
+    }
+
+
 def kept_counts(records: pa.Table) -> dict[str, tuple[int, int]]:
     """Per function, in order of appearance: pairs kept, and pairs in all."""
     pairs = records.group_by(["function", "pair_id"]).aggregate([("kept", "max")])
@@ -65,52 +86,11 @@ def kept_counts(records: pa.Table) -> dict[str, tuple[int, int]]:
     return {name: (pc.sum(rows[name]["kept_max"]).as_py() or 0, rows[name].num_rows) for name in names}
 
 
-def choice_of(data: Outcomes, config: ChoiceConfig) -> Choice:
-    """The layer rule applied to the sample itself (no bootstrap, and a range is not yet verified)."""
-    return _choices(data, np.ones((1, data.kept)), config)[0]
-
-
-def choice_and_share(data: Outcomes, config: ChoiceConfig) -> tuple[Choice, float]:
-    """The choice, and the share of the kept pairs that it explains: 0 where nothing is named."""
-    choice = choice_of(data, config)
-    if not choice.layers:
-        return choice, 0.0
-    spans = [(k, k) for k in choice.layers] + [
-        (run[0], run[-1]) for run in [*runs(choice.layers), *map(layers_in, choice.named)]
-    ]
-    return choice, explained(data, spans, _levels(data, np.ones((1, data.kept)), config))
-
-
-def has_control(data: Outcomes, config: ChoiceConfig) -> bool:
-    """Whether every swept layer is tested against a control swap, and none against the floor."""
-    level = _levels(data, np.ones((1, data.kept)), config)
-    return bool(level.has_control[: data.num_layers][data.swept].all())
-
-
-def _choices(data: Outcomes, weights: Floats, config: ChoiceConfig) -> list[Choice]:
-    families = Families.of(data.blocks, data.num_layers)
-    level = _levels(data, weights, config)
-    above = significant(families, level.excess, level.p, config)
-    if data.samples < pairs_needed(data.num_layers, config.alpha):
-        return [Choice()] * len(weights)
-    return [choose(families, level.excess[s], above[s], config) for s in range(len(weights))]
-
-
-def _levels(data: Outcomes, weights: Floats, config: ChoiceConfig) -> Levels:
-    return levels(data, weights, config.floor, _min_control(data, config))
-
-
-def _min_control(data: Outcomes, config: ChoiceConfig) -> int:
-    """Fewer pairs, or groups, with a control swap than this can't decide: the floor does."""
-    needed = pairs_needed(data.num_layers, config.alpha)
-    return min(data.samples, needed if data.groups else max(config.min_kept, needed))
-
-
 def _entry(
     data: Outcomes, config: ChoiceConfig, override: Sequence[int] | None, screen: Screen | None
 ) -> FunctionEntry:
     curve = curves(data)
-    single = _levels(data, np.ones((1, data.kept)), config)
+    single = levels_of(data, np.ones((1, data.kept)), config)
     against_control = bool(single.has_control[: data.num_layers][data.swept].all())
     choice = choice_of(data, config)
     warnings = _few_pairs(data, config) + _floor(data, single, config)
@@ -121,11 +101,16 @@ def _entry(
     if override is not None:
         layers, chosen_by = _own_layers(data, override), "user"
         distributed = len(layers) > config.distributed_above * data.num_layers
+    above = significant(Families.of(data.blocks, data.num_layers), single.excess, single.p, config)[0]
+    enough = data.samples >= pairs_needed(data.num_layers, config.alpha)
+    above_control = [k for k in range(data.num_layers) if enough and above[k]]
+    unread = equivalence(data, choice.layers, above_control, config)
     stability = _stability(data, layers, config)
     if not layers:
         warnings.append(
             "No layer or block of layers changes these answers beyond what a control swap or noise does: either the "
-            "function is spread over more layers than were swapped together, or its answers do not need the image."
+            "function is spread over more layers than were swapped together, or its answers do not need the image. "
+            f"Layers {unread.in_words()}."
         )
     elif shaky := [k for k, share in zip(layers, stability or [], strict=False) if share < 0.5]:
         warnings.append(f"Layers {layer_list(shaky)} are chosen again in fewer than half of the bootstrap resamples.")
@@ -133,8 +118,6 @@ def _entry(
     share = explained(data, spans, single) if layers else None
     if share is not None and chosen_by != "user" and (few := unexplained(data, layers, share, single)):
         warnings.append(few)
-    above = significant(Families.of(data.blocks, data.num_layers), single.excess, single.p, config)[0]
-    enough = data.samples >= pairs_needed(data.num_layers, config.alpha)
     peak = _peak(layers, single.excess[0], single.effect[0])
     return FunctionEntry(
         layers=layers,
@@ -156,10 +139,13 @@ def _entry(
         chosen_by=chosen_by,
         tested_against="control" if against_control else "floor",
         floor=None if against_control else _rounded(max(config.floor, float(single.background[0, 0]))),
-        also_significant=[k for k in range(data.num_layers) if enough and above[k] and k not in layers],
+        also_significant=[k for k in above_control if k not in layers],
         explained=None if share is None else _rounded(share),
         warnings=warnings,
         screen=screen,
+        layer_null=layer_null(data, config),
+        deletion=deletion(data, choice, layers, config),
+        equivalence=unread,
     )
 
 
@@ -203,7 +189,7 @@ def _floor(data: Outcomes, level: Levels, config: ChoiceConfig) -> list[str]:
     why = "No kept pair has a control swap"
     if with_control:
         why = f"Only {with_control} of {data.samples} {'groups' if data.groups else 'kept pairs'} have a control swap "
-        why += f"(at least {_min_control(data, config)} are needed)"
+        why += f"(at least {min_control(data, config)} are needed)"
     floor = max(config.floor, float(level.background[0, 0]))
     return [
         f"{why}: layers were tested against a floor of {floor:.0%} of the answers, what a swap at the median layer "
@@ -252,7 +238,7 @@ def _stability(data: Outcomes, layers: Sequence[int], config: ChoiceConfig) -> l
         return None  # resamples of a handful of pairs agree whatever the truth is
     rng = np.random.default_rng(config.seed)
     drawn = rng.multinomial(data.samples, np.full(data.samples, 1 / data.samples), size=config.bootstrap)
-    again = _choices(data, drawn.astype(float)[:, data.group_of], config)
+    again = choices(data, drawn.astype(float)[:, data.group_of], config)
     return [_rounded(sum(k in choice.layers for choice in again) / len(again)) for k in layers]
 
 

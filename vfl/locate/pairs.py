@@ -76,9 +76,15 @@ def sweep_visit(
     reading: Reading = "text",
     max_new_tokens: int | None = None,
     unfiltered: bool = False,
+    untrained: bool = False,
     answers: Answers | None = None,
 ) -> list[Record]:
-    """As `sweep_pair` for pairs that ask the same target, one after the other; known `answers` aren't asked again."""
+    """As `sweep_pair` for pairs that ask the same target, one after the other; known `answers` aren't asked again.
+
+    Args:
+        untrained: the model answers nothing rightly. All pairs are kept and have control rows, and an answer has
+            changed when its text has, since what can't be read is changed by definition.
+    """
     vlm, first = asker.vlm, pairs[0]
     images: list[tuple[Pair, Which]] = [(first, "image"), *((pair, "source_image") for pair in pairs)]
     if first.control_image is not None and blocks:
@@ -103,7 +109,7 @@ def sweep_visit(
     source_correct = [pair.correct(text, "source_image") for pair, text in zip(pairs, own[1:], strict=False)]
     # By each pair's own answers, since a text is read by which of these it holds.
     right = [pair.correct(own[0]) and correct for pair, correct in zip(pairs, source_correct, strict=True)]
-    swept = [n for n in range(len(pairs)) if blocks and (unfiltered or right[n])]
+    swept = [n for n in range(len(pairs)) if blocks and (untrained or unfiltered or right[n])]
 
     # Answer 0 is the target's, answer 1 + n that of the source of pair n.
     expected = [expected_text(vlm, first, first.answer, target.encoded)]
@@ -115,7 +121,7 @@ def sweep_visit(
         place["source", n] = len(plans)
         plans += [Plan.swap(block, sources[n].image_cache) for block in layers]
         scored += [(0, 1 + n)] * len(layers)
-    controlled = [n for n in swept if control and pairs[n].correct(own[-1], "control_image")]
+    controlled = [n for n in swept if control and (untrained or pairs[n].correct(own[-1], "control_image"))]
     if controlled:
         place |= {("control", n): len(plans) for n in controlled}
         plans += [Plan.swap(block, control[0].image_cache) for block in layers]
@@ -144,15 +150,17 @@ def sweep_visit(
                 "function": pair.function,
                 "pair_id": pair.id,
                 "group": pair.group,
-                "kept": target_correct and source_correct[n],
+                "kept": untrained or (target_correct and source_correct[n]),
                 "target_correct": target_correct,
                 "source_correct": source_correct[n],
                 "swap": swap,
                 "first": block[0],
                 "last": block[1],
                 "answer": texts[row],
-                "changed": swap != "none" and pair.changed(texts[row], texts[0]),
-                "followed_source": swap != "none" and pair.followed_source(texts[row], source_text),
+                "changed": swap != "none"
+                and (texts[row] != texts[0] if untrained else pair.changed(texts[row], texts[0])),
+                "followed_source": swap != "none"
+                and (texts[row] == source_text if untrained else pair.followed_source(texts[row], source_text)),
                 "logprob_answer": scores[row][0],
                 "logprob_source_answer": scores[row][1 + n],
                 "baseline_answer": texts[0],

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.errors import InputError
-from vfl.functionmap import PIXELS, FunctionMap
+from vfl.functionmap import PIXELS, FunctionEntry, FunctionMap
 from vfl.io.layers import layer_list
 from vfl.io.run_folder import RunFolder
 from vfl.io.versions import versions
@@ -24,8 +24,10 @@ from vfl.launching.ranks import ALONE, Ranks
 from vfl.loading.beds import EMBEDDED, EMBEDDED_ID, probe_style
 from vfl.loading.config import configured, identify, load_from, with_limits_of
 from vfl.loading.load import resolve
+from vfl.loading.untrained import refuse_unequal, untrained
 from vfl.locate.config import LocateConfig
-from vfl.locate.map_entries import build_entries, kept_counts
+from vfl.locate.map_entries import build_entries, kept_counts, with_random_weights
+from vfl.locate.off_manifold import off_manifold
 from vfl.locate.records import unite
 from vfl.locate.recovery import read_truth
 from vfl.locate.report.write import write_report
@@ -43,8 +45,9 @@ from vfl.probes.style import STYLES, Style
 logger = logging.getLogger(__name__)
 
 PARTS, RECORDS, MAP = "parts", "pairs.parquet", "map.json"
+RANDOM_PARTS, RANDOM = "random-weights-parts", "random-weights.parquet"
 # These say where and how to run, not what is measured: a run may be resumed with others.
-_NOT_MEASURED = {"out", "device", "device_map", "part_pairs", "choice", "layers"}
+_NOT_MEASURED = {"out", "device", "device_map", "part_pairs", "choice", "layers", "random_weights", "off_manifold"}
 TEST_BED = "The embedded model is a test bed with planted function layers; it says nothing about large models."
 
 
@@ -111,7 +114,8 @@ def run(
 
 def settings_of(config: LocateConfig) -> dict[str, Any]:
     """What is saved of a configuration: everything but where its results go."""
-    unsaid = {"out"} if config.screen else {"out", "screen"}
+    asked_for = ("screen", "random_weights", "off_manifold")
+    unsaid = {"out"} | {name for name in asked_for if not getattr(config, name)}
     return config.model_dump(mode="json", exclude=unsaid, exclude_none=True)
 
 
@@ -127,7 +131,21 @@ def _run(
     records = sweep_all(
         Asker(vlm), pairs, config, config.out / PARTS, united=config.out / RECORDS, progress=progress, ranks=ranks
     )
-    return ranks.first(partial(_finish, config, vlm, suite, pairs, records))
+    anew = None
+    if config.random_weights:
+        drawn = untrained(vlm, config.seed)
+        plain = config.model_copy(update={"screen": False, "unfiltered": False})
+        anew = sweep_all(
+            Asker(drawn),
+            pairs,
+            plain,
+            config.out / RANDOM_PARTS,
+            united=config.out / RANDOM,
+            untrained=True,
+            progress=progress,
+            ranks=ranks,
+        )
+    return ranks.first(partial(_finish, config, vlm, suite, pairs, records, anew))
 
 
 def _own_pairs(config: LocateConfig) -> list[Pair]:
@@ -150,11 +168,14 @@ def _begin(
         folder.refuse_other_settings(settings_of(config), may_change=_NOT_MEASURED)
     if config.screen:
         refuse_unscreenable(vlm)
+    if config.random_weights:
+        refuse_unequal(vlm)
     _check_layers(config, {pair.function for pair in own} or set(config.functions or PAPER_FUNCTIONS), vlm)
     if config.group is not None and not own:
         _check_groups(config, vlm)
     if overwrite:
-        folder.clear([f"{PARTS}/*.parquet", "report.html", "curves.png", RECORDS, SCREENS])
+        parts = [f"{PARTS}/*.parquet", f"{RANDOM_PARTS}/*.parquet"]
+        folder.clear([*parts, "report.html", "curves.png", RECORDS, RANDOM, SCREENS])
     if not folder.started:
         folder.save(settings_of(config))
     if (suite := _own_suite(config)) is not None:
@@ -163,8 +184,10 @@ def _begin(
     return suite, read_suite(suite)
 
 
-def _finish(config: LocateConfig, vlm: VLM, suite: Path, pairs: list[Pair], records: pa.Table) -> FunctionMap:
-    """The map and its report, from all records."""
+def _finish(
+    config: LocateConfig, vlm: VLM, suite: Path, pairs: list[Pair], records: pa.Table, anew: pa.Table | None
+) -> FunctionMap:
+    """The map and its report, from all records; `anew` are those with random weights."""
     out = config.out
     answered, unanswered = _answered(records)
     of_functions = by_function(pairs)
@@ -172,6 +195,11 @@ def _finish(config: LocateConfig, vlm: VLM, suite: Path, pairs: list[Pair], reco
     left_out = {name: screen.left_out(answered) for name, screen in screens.items()}
     built = build_entries(answered, vlm.num_layers, config.choice, config.layers or None, left_out)
     entries = {name: built[name] for name in of_functions if name in built}
+    if anew is not None:
+        entries = with_random_weights(entries, build_entries(anew, vlm.num_layers, config.choice), config.seed)
+        unite(anew, out / RANDOM_PARTS, out / RANDOM)
+    if config.off_manifold:
+        entries = _with_distances(vlm, config, entries, of_functions, answered)
     model = identify(vlm)
     fmap = FunctionMap(
         model=model,
@@ -188,6 +216,23 @@ def _finish(config: LocateConfig, vlm: VLM, suite: Path, pairs: list[Pair], reco
     write_report(out, fmap, answered, pairs, planted=truth, note=" ".join(notes))
     fmap.save(out / MAP)  # last: a folder with a map is a finished run
     return fmap
+
+
+def _with_distances(
+    vlm: VLM,
+    config: LocateConfig,
+    entries: dict[str, FunctionEntry],
+    of_functions: dict[str, list[Pair]],
+    records: pa.Table,
+) -> dict[str, FunctionEntry]:
+    """The entries, each with how far swapped states of its kept pairs lie from ordinary ones."""
+    asker, out = Asker(vlm), {}
+    for name, entry in entries.items():
+        rows = records.filter((pc.field("function") == name) & pc.field("kept"))
+        kept = set(rows["pair_id"].to_pylist())
+        pairs = [pair for pair in of_functions[name] if pair.id in kept]
+        out[name] = entry.model_copy(update={"off_manifold": off_manifold(asker, pairs, config.reading)})
+    return out
 
 
 def _style_of(config: LocateConfig) -> tuple[str, Style]:

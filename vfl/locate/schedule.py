@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.io.layers import runs
+from vfl.locate.choosing import choice_and_share
 from vfl.locate.curves import LayerSpan, outcomes
 from vfl.locate.explained import HALF
 from vfl.locate.layer_rule import ChoiceConfig, end_blocks, single_blocks, window_blocks
-from vfl.locate.map_entries import choice_and_share
 
 
 def next_blocks(

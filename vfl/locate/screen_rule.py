@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.functionmap import Screen
+from vfl.locate.choosing import choice_and_share, has_control
 from vfl.locate.config import LocateConfig
 from vfl.locate.curves import LayerSpan, outcomes
 from vfl.locate.explained import HALF
 from vfl.locate.layer_rule import ChoiceConfig, layers_in
 from vfl.locate.left_out import LeftOut
-from vfl.locate.map_entries import choice_and_share, has_control
 from vfl.locate.records import pending
 from vfl.locate.screening import Scores, read_scores
 from vfl.locate.significance import pairs_needed

@@ -40,6 +40,7 @@ def sweep_all(
     parts: Path,
     *,
     united: Path | None = None,
+    untrained: bool = False,
     progress: bool,
     ranks: Ranks = ALONE,
 ) -> pa.Table:
@@ -50,6 +51,7 @@ def sweep_all(
 
     Args:
         united: the file of all records, which an interrupted run may have come to.
+        untrained: the model answers nothing rightly, and its texts are compared; see `sweep_visit`.
     """
     num_layers = asker.vlm.num_layers
     records = ranks.first(partial(read_saved, parts, united))
@@ -61,8 +63,9 @@ def sweep_all(
     left = sum(len(_lacking(records, name, some, asked[name], config)) for name, some in of_functions.items())
     forecast = Forecast(asker.vlm, config, pairs=left, blocks=len(first), processes=ranks.size)
     sweep = partial(_sweep_stage, asker, config=config, parts=parts, forecast=forecast, ranks=ranks, progress=progress)
+    sweep = partial(sweep, untrained=untrained)
     for function, of_function in of_functions.items():
-        if function not in swept:
+        if function not in swept and not untrained:
             ranks.first(partial(_try_out, asker, of_function[:FIRST], config))
         if config.screen and function not in screens:
             records, scores = screen(
@@ -83,7 +86,7 @@ def sweep_all(
             if progress and screened and (line := screened.left_out(records).screen.in_words()) != said:
                 say_between(f"{function}: {line}.")
                 said = line
-            title = f"{function}: {_describe(blocks, num_layers)}"
+            title = f"{function}{', random weights' if untrained else ''}: {_describe(blocks, num_layers)}"
             records = joined([records, *ranks.each(partial(sweep, todo, blocks, title=title))])
     return records
 
@@ -173,6 +176,7 @@ def _sweep_stage(
     parts: Path,
     forecast: Forecast,
     ranks: Ranks,
+    untrained: bool,
     title: str,
     progress: bool,
     kept_pair: Callable[[Pair], None] | None = None,
@@ -205,6 +209,7 @@ def _sweep_stage(
                 reading=config.reading,
                 max_new_tokens=config.max_new_tokens,
                 unfiltered=config.unfiltered,
+                untrained=untrained,
             )
             rows += swept
             seconds = time.perf_counter() - start

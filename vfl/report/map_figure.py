@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a map draws itself with this, so that this lies below it
     from vfl.functionmap import FunctionMap
 
 CONTROL: dict[str, Any] = {"color": "#777777", "lw": 0.9, "ls": (0, (4, 2))}
+UNTRAINED: dict[str, Any] = {"color": "#b9c0c9", "lw": 1.2}
 JOINT: dict[str, Any] = {"color": "#222222", "lw": 1.8, "solid_capstyle": "butt"}
 PLANTED: dict[str, Any] = {"color": "black", "lw": 2.6, "solid_capstyle": "butt", "zorder": 4}
 
@@ -47,6 +48,8 @@ def _legend(fmap: "FunctionMap", planted: Mapping[str, Sequence[int]]) -> list[L
     marks = [Line2D([], [], color="#444444", lw=1.4, marker="o", ms=3.6, mec="white", label="one layer (dots: chosen)")]
     if any(entry.control for entry in entries):
         marks.append(Line2D([], [], **CONTROL, label="control swap"))
+    if any(entry.random_weights for entry in entries):
+        marks.append(Line2D([], [], **UNTRAINED, label="random weights"))
     if any(entry.blocks for entry in entries):
         marks.append(Line2D([], [], **JOINT, label="block together"))
     if any(planted.values()):
@@ -64,6 +67,8 @@ def _draw(axes: Axes, fmap: "FunctionMap", name: str, colour: str, truth: Sequen
     axes.fill_between(layers, _percent(entry.ci_low), _percent(entry.ci_high), color=colour, alpha=0.2, lw=0)
     if entry.control:
         axes.plot(layers, _percent(entry.control), **CONTROL)
+    if entry.random_weights:
+        axes.plot(layers, _percent(entry.random_weights.changed), **UNTRAINED)
     axes.plot(layers, _percent(entry.changed), color=colour, lw=1.4)
     for k in _alone(entry.changed):  # lines and areas don't show a point between gaps
         axes.plot([k - DASH, k + DASH], [100 * entry.rate(k)] * 2, color=colour, lw=1.4)

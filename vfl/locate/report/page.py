@@ -12,7 +12,7 @@ from vfl.locate.report.examples import Example
 from vfl.report import charts
 from vfl.report.charts import Ink, Tick
 from vfl.report.page import environment, flat
-from vfl.report.words import headline, layer_list, percent
+from vfl.report.words import NONE, headline, layer_list, percent
 
 HERE = Path(__file__).resolve().parent
 
@@ -47,6 +47,14 @@ class Panel:
     dots: list[tuple[float, float]]
     together: list[tuple[float, float, float]]  # left, right, height of each block's joint rate
     cells: list[tuple[float, str, str, bool]]  # left, colour, what it says, chosen
+    distance: str | None  # of swapped states from ordinary ones
+    distance_top: float
+    distance_one: float  # where 1 lies
+    untrained: str | None  # the curve with random weights
+    null: str | None  # what the largest of exchangeable layers reaches
+    states: list[tuple[str, str]]  # each layer's state, and what it says
+    proofs: list[tuple[str, str, str]]  # of each chosen layer: found again, and lost after which deletions
+    lost: str | None  # after which deletions the first of them is
     examples: list[Example]
 
 
@@ -105,6 +113,8 @@ def _panel(
     low, high = (min(0.0, *known), max(0.0, *known)) if known else (0.0, 1.0)
     high = high + 0.06 * (high - low) if high > low else low + 1  # room for the line's own width
     truth = sorted((planted or {}).get(name, ()))
+    ratio = entry.off_manifold.ratio if entry.off_manifold else []
+    furthest = max([1.2, *(1.1 * value for value in ratio if value is not None)])
     return Panel(
         name=name,
         entry=entry,
@@ -136,7 +146,55 @@ def _panel(
             for k, rate in enumerate(entry.changed)
         ],
         examples=shown,
+        distance=charts.line(ratio, 0.0, furthest) if ratio else None,
+        distance_top=furthest,
+        distance_one=charts.y_of(1.0, 0.0, furthest),
+        untrained=charts.line(entry.random_weights.changed) if entry.random_weights else None,
+        null=_null(entry),
+        states=_states(name, entry),
+        proofs=_proofs(entry),
+        lost=_first_lost(entry),
     )
+
+
+def _null(entry: FunctionEntry) -> str | None:
+    """The line above which a layer stands out: what permuted layers reach beyond the control, on top of the control."""
+    null = entry.layer_null
+    if null is None:
+        return None
+    control = entry.control or [None if rate is None else 0.0 for rate in entry.changed]
+    return charts.line([None if rate is None else min(1.0, max(0.0, rate + null.threshold)) for rate in control])
+
+
+def _states(name: str, entry: FunctionEntry) -> list[tuple[str, str]]:
+    if entry.equivalence is None:
+        return []
+    out = []
+    for k, (state, most) in enumerate(zip(entry.equivalence.states, entry.equivalence.at_most, strict=True)):
+        bound = "not swept" if most is None else f"at most {percent(most)}"
+        out.append((state.replace(" ", "-"), f"{name}, layer {k}: {state} ({bound} of the answers)"))
+    return out
+
+
+def _proofs(entry: FunctionEntry) -> list[tuple[str, str, str]]:
+    if entry.deletion is None:
+        return []
+    again = [percent(share) for share in entry.stability] if entry.stability else [NONE] * len(entry.layers)
+    return [(str(layer), again[n], _lost(entry, n)) for n, layer in enumerate(entry.layers)]
+
+
+def _first_lost(entry: FunctionEntry) -> str | None:
+    """Of the chosen layer that the fewest deletions lose."""
+    if entry.deletion is None:
+        return None
+    most = entry.deletion.at_most
+    return _lost(entry, most.index(min(most)))
+
+
+def _lost(entry: FunctionEntry, place: int) -> str:
+    assert entry.deletion is not None
+    of_groups = entry.groups is not None
+    return entry.deletion.in_words(place, entry.groups or entry.kept, "groups" if of_groups else "pairs")
 
 
 def _bands(layers: Sequence[int], depth: int) -> list[Band]:
