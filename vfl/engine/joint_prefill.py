@@ -1,11 +1,11 @@
 """Image caches of several prompts from one pass: a pair's images cost one launch of each kernel instead of three."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from vfl.engine.decoder_inputs import input_shape
 from vfl.engine.image_cache import ImageCache, can_share, image_cache_of, prefill
 from vfl.engine.memory import in_parts
 from vfl.models.encode import Encoded
@@ -32,15 +32,10 @@ def _joinable(vlm: VLM, prompts: Sequence[Encoded]) -> bool:
         prompt.spans == first.spans
         and torch.equal(head["input_ids"], heads[0]["input_ids"])
         and torch.equal(prompt.positions[..., :end], first.positions[..., :end])
-        and {name: _shape(value) for name, value in head.items()}
-        == {name: _shape(value) for name, value in heads[0].items()}
+        and {name: input_shape(value) for name, value in head.items()}
+        == {name: input_shape(value) for name, value in heads[0].items()}
         for prompt, head in zip(prompts, heads, strict=True)
     )
-
-
-def _shape(value: Any) -> Any:
-    """What joined inputs must have in common: a tensor's shape, anything else itself."""
-    return value.shape if isinstance(value, torch.Tensor) else value
 
 
 def _prefilled(vlm: VLM, prompts: Sequence[Encoded]) -> list[ImageCache]:

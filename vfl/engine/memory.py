@@ -52,6 +52,34 @@ def guess_row_limit(vlm: VLM, trace: LayerTrace) -> int:
     return row_limit(free_bytes(keys.device), per_row)
 
 
+def prompt_limit(vlm: VLM, length: int, *, gradients: bool = False) -> int:
+    """Whole prompts of so many tokens that should fit into half of the free memory as rows of one batch.
+
+    Args:
+        vlm: the model; what it met the end of memory with before (`row_limit`) is not exceeded.
+        length: tokens of a prompt, its answer's included.
+        gradients: rows keep the activations of all layers for a backward pass.
+    """
+    config = vlm.model.config.get_text_config(decoder=True)
+    hidden, intermediate, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    element = vlm.dtype.itemsize
+    per_row = row_bytes(
+        length,
+        length,
+        num_layers=vlm.num_layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=heads,
+        kv_heads=heads,  # no more than these
+        head_dim=hidden // heads,
+        vocabulary=config.vocab_size,
+        element=element,
+    )
+    if gradients:
+        per_row += element * vlm.num_layers * length * (12 * hidden + 4 * intermediate + heads * length)
+    return min(vlm.row_limit or MOST_ROWS, row_limit(free_bytes(vlm.device), per_row))
+
+
 def row_limit(free: float, per_row: float) -> int:
     """Rows of so many bytes each that should fit into half of the free memory."""
     return max(1, min(MOST_ROWS, int(SHARE_FOR_ROWS * free / per_row)))

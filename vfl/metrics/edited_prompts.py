@@ -1,20 +1,22 @@
-"""One question under several edits at once, a row each: is the answer right, and with which token does it begin.
+"""Questions, plain or under edits, as rows of one batch: is the answer right, and with which token does it begin.
 
-The vision tower runs once; the decoder takes all rows as one batch of the same prompt, image included, so that edits of
-attention (through the tap) or of embeddings act wherever they are made.
+The vision tower runs once an image; the decoder takes all rows as one batch of prompts of one length, image included,
+so that edits of attention (through the tap) or of embeddings act wherever they are made.
 
 Legend: B rows, T tokens of the prompt, V image tokens, d model width.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 from transformers import DynamicCache
 
 from vfl.engine.decode import greedy_answers
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import alike, decoder_inputs, joined_inputs
+from vfl.engine.memory import in_parts, prompt_limit
 from vfl.errors import InputError
 from vfl.metrics.accuracy import asked_images
 from vfl.metrics.objects import noised
@@ -23,7 +25,10 @@ from vfl.models.vlm import VLM
 from vfl.probes.asking import is_cut, likeliest_letter, question_of, read_answer, token_limit
 from vfl.probes.pair import Pair, Which
 
-ROWS = 16  # prompts in a batch
+LOT = 32  # images whose prompts are held at a time
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,33 +81,105 @@ def reply(vlm: VLM, question: Question) -> Reply:
     return replies(vlm, question, decoder_inputs(vlm, question.encoded.inputs))[0]
 
 
-@torch.no_grad()
+def replies_of(vlm: VLM, questions: Sequence[Question]) -> list[Reply]:
+    """The plain model's answers; questions whose prompts are alike are asked together, as many as fit into memory."""
+    answers: dict[int, Reply] = {}
+    for rows in groups_of(vlm, questions):
+        first = questions[rows[0]]
+
+        def ask(part: Sequence[int]) -> list[Reply]:
+            asked = [questions[row] for row in part]
+            return row_replies(vlm, asked, joined_inputs(vlm, [question.encoded for question in asked]))
+
+        limit = prompt_limit(vlm, first.encoded.length + first.limit)
+        answers |= zip(rows, fitting(vlm, rows, limit, ask), strict=True)
+    return [answers[row] for row in range(len(questions))]
+
+
+def in_lots(samples: Iterable[S], size: int = LOT) -> Iterator[list[S]]:
+    """Samples a lot at a time: enough of them to be asked together, and no suite is held in memory."""
+    coming = iter(samples)
+    while lot := list(islice(coming, size)):
+        yield lot
+
+
+def groups_of(vlm: VLM, questions: Sequence[Question]) -> list[list[int]]:
+    """Which questions can be rows of one batch: prompts that are alike, and answers of one kind and bound."""
+    groups: list[list[int]] = []
+    for row, question in enumerate(questions):
+        for group in groups:
+            first = questions[group[0]]
+            same = (first.limit, not first.letters) == (question.limit, not question.letters)
+            if same and alike(vlm, first.encoded, question.encoded):
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return groups
+
+
+def fitting(vlm: VLM, rows: Sequence[S], limit: int, run: Callable[[Sequence[S]], Sequence[T]]) -> list[T]:
+    """Results of rows in parts that fit into memory; what did not fit is not tried again."""
+    results, fitted = in_parts(rows, limit, run, "rows")
+    if fitted < limit:
+        vlm.row_limit = fitted
+    return results
+
+
 def replies(vlm: VLM, question: Question, inputs: Mapping[str, Any]) -> list[Reply]:
     """Answers of the B rows of `inputs`, the decoder's arguments for this prompt (`take_rows` repeats it)."""
+    return row_replies(vlm, [question] * len(inputs["inputs_embeds"]), inputs)
+
+
+@torch.no_grad()
+def row_replies(vlm: VLM, questions: Sequence[Question], inputs: Mapping[str, Any]) -> list[Reply]:
+    """Answers of the B rows of `inputs`, each to a question of its own, which must be of one group (`groups_of`)."""
     cache = DynamicCache()
     output = vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
-    first = head_logits(vlm, output[:, -1])
+    return answered(vlm, questions, head_logits(vlm, output[:, -1]), cache)
+
+
+@torch.no_grad()
+def answered(vlm: VLM, questions: Sequence[Question], first: torch.Tensor, cache: DynamicCache) -> list[Reply]:
+    """Answers that B rows go on with.
+
+    Args:
+        vlm: the model.
+        questions: of each row; one group.
+        first: (B, vocabulary) logits of the answers' first tokens.
+        cache: keys and values of the prompts; it is used up.
+    """
+    positions = torch.cat([question.encoded.positions[..., -1:] for question in questions], dim=-2)
 
     def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
-        positions = (question.encoded.positions[..., -1:] + number + 1).expand(
-            *question.encoded.positions.shape[:-2], len(chosen), 1
-        )
         output = vlm.parts.decoder(
-            inputs_embeds=vlm.embed(chosen[:, None]), position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=vlm.embed(chosen[:, None]),
+            position_ids=positions + number + 1,
+            past_key_values=cache,
+            use_cache=True,
         ).last_hidden_state
         return head_logits(vlm, output[:, -1])
 
+    def narrow(places: list[int]) -> None:
+        nonlocal positions
+        positions = positions[..., places, :]
+        cache.batch_select_indices(torch.tensor(places))
+
+    limit, letters = questions[0].limit, questions[0].letters
     probabilities = first.double().softmax(-1).cpu()
-    if question.letters:
+    if letters:
         cut = [False] * len(probabilities)
-        texts = [likeliest_letter(vlm, question.letters, likely) for likely in probabilities]
+        texts = [
+            likeliest_letter(vlm, question.letters, likely)
+            for question, likely in zip(questions, probabilities, strict=True)
+        ]
     else:
-        answers = greedy_answers(first, step, question.limit, vlm.end_ids())
-        cut = [is_cut(ids, question.limit) for ids in answers]
+        answers = greedy_answers(first, step, limit, vlm.end_ids(), narrow)
+        cut = [is_cut(ids, limit) for ids in answers]
         texts = [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
     return [
         Reply(text, question.right(text), int(likely.argmax()), likely, was_cut)
-        for text, likely, was_cut in zip(texts, probabilities, cut, strict=True)
+        for question, text, likely, was_cut in zip(questions, texts, probabilities, cut, strict=True)
     ]
 
 

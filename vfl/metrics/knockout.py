@@ -19,7 +19,6 @@ from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import (
-    ROWS,
     Question,
     Reply,
     check_pairs,
@@ -44,6 +43,7 @@ from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair, Which
 
+ROWS = 16  # prompts in a batch
 TARGETS = ("last_token", "last_row")
 OBJECT = ("object", "object+1", "object+2", "rest")
 SOURCES = (*OBJECT, "all_but_last_row")
