@@ -63,14 +63,18 @@ def input_shape(value: Any) -> Any:
 
 
 @torch.no_grad()
-def joined_inputs(vlm: VLM, prompts: Sequence[Encoded]) -> dict[str, Any]:
-    """As `decoder_inputs` for prompts that are `alike`, a row each: the vision tower runs once over all images."""
-    first = prompts[0]
+def joined_inputs(vlm: VLM, prompts: Sequence[Encoded], end: int | None = None) -> dict[str, Any]:
+    """As `decoder_inputs` for prompts that are `alike`, a row each: the vision tower runs once over all images.
+
+    With `end`, of their first `end` tokens, which must hold the image.
+    """
+    end = prompts[0].length if end is None else end
+    heads = [prompt.head(end) for prompt in prompts]
     joined = {
-        name: torch.cat([prompt.inputs[name] for prompt in prompts]) if isinstance(value, torch.Tensor) else value
-        for name, value in first.inputs.items()
+        name: torch.cat([head[name] for head in heads]) if isinstance(value, torch.Tensor) else value
+        for name, value in heads[0].items()
     }
-    positions = torch.cat([prompt.positions for prompt in prompts], dim=-2)
+    positions = torch.cat([prompt.positions[..., :end] for prompt in prompts], dim=-2)
     arguments = reaching_decoder(vlm, {**joined, "position_ids": positions})
     assert arguments is not None, f"{type(vlm.model).__name__} ran without its decoder"
     return {name: value for name, value in arguments.items() if name not in _GIVEN_BY_CALLER}

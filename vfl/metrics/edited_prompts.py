@@ -76,6 +76,14 @@ def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike, prefix: st
     return Question(encoded, right, token_limit(vlm, pair), tuple(pair.letters) if pair.by_logits else ())
 
 
+@torch.no_grad()
+def prefilled(vlm: VLM, prompts: Sequence[Encoded], end: int) -> DynamicCache:
+    """Keys and values of the first `end` tokens of prompts that are alike, a row each, in the plain model."""
+    cache = DynamicCache()
+    vlm.parts.decoder(**joined_inputs(vlm, prompts, end), past_key_values=cache, use_cache=True)
+    return cache
+
+
 def reply(vlm: VLM, question: Question) -> Reply:
     """The plain model's answer."""
     return replies(vlm, question, decoder_inputs(vlm, question.encoded.inputs))[0]
@@ -132,23 +140,26 @@ def replies(vlm: VLM, question: Question, inputs: Mapping[str, Any]) -> list[Rep
 
 
 @torch.no_grad()
-def row_replies(vlm: VLM, questions: Sequence[Question], inputs: Mapping[str, Any]) -> list[Reply]:
-    """Answers of the B rows of `inputs`, each to a question of its own, which must be of one group (`groups_of`)."""
-    cache = DynamicCache()
-    output = vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
-    return answered(vlm, questions, head_logits(vlm, output[:, -1]), cache)
-
-
-@torch.no_grad()
-def answered(vlm: VLM, questions: Sequence[Question], first: torch.Tensor, cache: DynamicCache) -> list[Reply]:
-    """Answers that B rows go on with.
+def row_replies(
+    vlm: VLM,
+    questions: Sequence[Question],
+    inputs: Mapping[str, Any],
+    past: DynamicCache | None = None,
+    *,
+    narrows: bool = True,
+) -> list[Reply]:
+    """Answers of B rows, each to a question of its own.
 
     Args:
         vlm: the model.
-        questions: of each row; one group.
-        first: (B, vocabulary) logits of the answers' first tokens.
-        cache: keys and values of the prompts; it is used up.
+        questions: of each row; one group (`groups_of`).
+        inputs: the decoder's arguments for the prompts, or for what of them follows `past`.
+        past: keys and values of their first tokens; it is used up.
+        narrows: rows whose answers have ended may be left out of the batch; not where an edit holds for rows by place.
     """
+    cache = DynamicCache() if past is None else past
+    output = vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
+    first = head_logits(vlm, output[:, -1])
     positions = torch.cat([question.encoded.positions[..., -1:] for question in questions], dim=-2)
 
     def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
@@ -174,7 +185,7 @@ def answered(vlm: VLM, questions: Sequence[Question], first: torch.Tensor, cache
             for question, likely in zip(questions, probabilities, strict=True)
         ]
     else:
-        answers = greedy_answers(first, step, limit, vlm.end_ids(), narrow)
+        answers = greedy_answers(first, step, limit, vlm.end_ids(), narrow if narrows else None)
         cut = [is_cut(ids, limit) for ids in answers]
         texts = [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
     return [
@@ -198,9 +209,10 @@ def boxed_images(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Which]]:
                 yield pair, which
 
 
-def needs_object(vlm: VLM, pair: Pair, which: Which, asked: Asked = question_on) -> bool:
-    """The filter of Neo et al.: whether the answer is wrong once the object's region is noise."""
-    return not reply(vlm, asked(vlm, pair, which, noised(pair, which))).right
+def need_object(vlm: VLM, images: Sequence[tuple[Pair, Which]], asked: Asked = question_on) -> list[bool]:
+    """The filter of Neo et al.: whether the answers are wrong once the object's region is noise."""
+    answers = replies_of(vlm, [asked(vlm, pair, which, noised(pair, which)) for pair, which in images])
+    return [not answer.right for answer in answers]
 
 
 def check_pairs(pairs: Sequence[Pair], metric: str) -> None:
