@@ -6,9 +6,8 @@ so that edits of attention (through the tap) or of embeddings act wherever they 
 Legend: B rows, T tokens of the prompt, V image tokens, d model width.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -24,8 +23,6 @@ from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
 from vfl.probes.asking import is_cut, likeliest_letter, question_of, read_answer, token_limit
 from vfl.probes.pair import Pair, Which
-
-LOT = 32  # images whose prompts are held at a time
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -102,13 +99,6 @@ def replies_of(vlm: VLM, questions: Sequence[Question]) -> list[Reply]:
         limit = prompt_limit(vlm, first.encoded.length + first.limit)
         answers |= zip(rows, fitting(vlm, rows, limit, ask), strict=True)
     return [answers[row] for row in range(len(questions))]
-
-
-def in_lots(samples: Iterable[S], size: int = LOT) -> Iterator[list[S]]:
-    """Samples a lot at a time: enough of them to be asked together, and no suite is held in memory."""
-    coming = iter(samples)
-    while lot := list(islice(coming, size)):
-        yield lot
 
 
 def groups_of(vlm: VLM, questions: Sequence[Question]) -> list[list[int]]:

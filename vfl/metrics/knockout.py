@@ -27,7 +27,6 @@ from vfl.metrics.edited_prompts import (
     check_pairs,
     fitting,
     groups_of,
-    in_lots,
     need_object,
     prefilled,
     question_on,
@@ -35,6 +34,7 @@ from vfl.metrics.edited_prompts import (
     row_replies,
 )
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
+from vfl.metrics.prompts import in_lots
 from vfl.metrics.result import (
     Result,
     by_function,

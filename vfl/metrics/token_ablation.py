@@ -28,7 +28,6 @@ from vfl.metrics.edited_prompts import (
     check_pairs,
     fitting,
     groups_of,
-    in_lots,
     question_on,
     replies_of,
     reply,
@@ -37,6 +36,7 @@ from vfl.metrics.edited_prompts import (
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, noised, object_tokens
+from vfl.metrics.prompts import in_lots
 from vfl.metrics.result import Result, cluster_of, cut_answers, mean_scalar, result, share_scalar
 from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.encode import Encoded, ImageLike
