@@ -137,6 +137,7 @@ def row_replies(
     past: DynamicCache | None = None,
     *,
     narrows: bool = True,
+    follow: Callable[[list[int]], None] | None = None,
 ) -> list[Reply]:
     """Answers of B rows, each to a question of its own.
 
@@ -145,7 +146,9 @@ def row_replies(
         questions: of each row; one group (`groups_of`).
         inputs: the decoder's arguments for the prompts, or for what of them follows `past`.
         past: keys and values of their first tokens; it is used up.
-        narrows: rows whose answers have ended may be left out of the batch; not where an edit holds for rows by place.
+        narrows: rows whose answers have ended may be left out of the batch; not where an edit holds for rows by place
+            and can't follow.
+        follow: told the places of the rows that are left, for edits by row.
     """
     cache = DynamicCache() if past is None else past
     output = vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
@@ -165,6 +168,8 @@ def row_replies(
         nonlocal positions
         positions = positions[..., places, :]
         cache.batch_select_indices(torch.tensor(places))
+        if follow is not None:
+            follow(places)
 
     limit, letters = questions[0].limit, questions[0].letters
     probabilities = first.double().softmax(-1).cpu()
