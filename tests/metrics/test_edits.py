@@ -18,7 +18,7 @@ from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
 from vfl.metrics.edited_prompts import Question, question_on, replies, reply
 from vfl.metrics.gradients import Attribution, integrated_gradients
-from vfl.metrics.head_masking import _drops, head_masking, heads_of_stage, masked_heads, mean_outputs, paper_ks
+from vfl.metrics.head_masking import MaskedRows, _drops, head_masking, heads_of_stage, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, at_positions, object_tokens
@@ -235,9 +235,9 @@ def values_of(vlm, encoded, layer, head):
 @pytest.mark.parametrize("mode", ["zero", "mean", "uniform", "paper"])
 def test_a_masked_head_gives_what_its_mode_says_and_others_stay(vlm, prompts, pairs, mode, untouched):
     encoded, layer, head = prompts[0], 1, 2
-    plain = outputs_of(vlm, encoded, layer, masked_heads([], mode))
+    plain = outputs_of(vlm, encoded, layer, MaskedRows([[]], mode))
     means = mean_outputs(vlm, pairs[:1])
-    masked = outputs_of(vlm, encoded, layer, masked_heads([(layer, head)], mode, means))
+    masked = outputs_of(vlm, encoded, layer, MaskedRows([[(layer, head)]], mode, means))
     others = [at for at in range(plain.shape[1]) if at != head]
     assert torch.equal(masked[:, others], plain[:, others])
     values = values_of(vlm, encoded, layer, head)
@@ -253,19 +253,21 @@ def test_a_masked_head_gives_what_its_mode_says_and_others_stay(vlm, prompts, pa
 
 def test_no_heads_masked_is_the_plain_model(vlm, prompts, untouched):
     plain = first_probabilities(vlm, prompts[0])
-    assert torch.equal(first_probabilities(vlm, prompts[0], rewrite=masked_heads([], "zero")), plain)
+    assert torch.equal(first_probabilities(vlm, prompts[0], rewrite=MaskedRows([[]], "zero")), plain)
 
 
 def test_head_masking_by_stage(vlm, pairs, untouched, monkeypatch):
-    masked = []
+    asked = []
 
     def noting(heads, mode, means):
-        masked.append(list(heads))
-        return masked_heads(heads, mode, means)
+        asked.append(list(heads))
+        return MaskedRows(heads, mode, means)
 
-    monkeypatch.setattr(head_masking_file, "masked_heads", noting)
+    monkeypatch.setattr(head_masking_file, "MaskedRows", noting)
     result = head_masking(vlm, pairs[:1], ks=[1, 2], draws=1, stages=["early", "late"], others=True)
-    top, others = masked[:4], masked[-4:]
+    first = asked[0][:13]  # of the first image: no head, then a set a stage and k for each of the three lines
+    top, others = first[1:5], first[-4:]
+    assert first[0] == []
     assert [len(heads) for heads in others] == [1, 2, 1, 2]
     assert not any(set(ours) & set(theirs) for ours, theirs in zip(top, others, strict=True)), "none of the top k"
     json.dumps(result, allow_nan=False)

@@ -14,7 +14,11 @@ from vfl.models.vlm import VLM
 
 
 def greedy_answers(
-    logits: torch.Tensor, step: Callable[[torch.Tensor, int], torch.Tensor], limit: int, ends: Collection[int]
+    logits: torch.Tensor,
+    step: Callable[[torch.Tensor, int], torch.Tensor],
+    limit: int,
+    ends: Collection[int],
+    narrow: Callable[[list[int]], None] | None = None,
 ) -> list[list[int]]:
     """Greedy answers of R rows, without the end token.
 
@@ -24,17 +28,24 @@ def greedy_answers(
             that have ended go on to be stepped, and what they say is not kept.
         limit: most tokens of an answer.
         ends: tokens that end one.
+        narrow: called with the places of the rows that still run, once half of those that are stepped have ended;
+            from then on these alone are stepped.
     """
     answers: list[list[int]] = [[] for _ in logits]
+    rows = list(range(len(answers)))  # that are stepped
     running = [True] * len(answers)
     for number in range(limit):
         chosen = logits.argmax(dim=-1)
-        for row, token in enumerate(chosen.tolist()):
+        for row, token in zip(rows, chosen.tolist(), strict=True):
             running[row] = running[row] and token not in ends
             if running[row]:
                 answers[row].append(token)
-        if number + 1 == limit or not any(running):
+        left = [place for place, row in enumerate(rows) if running[row]]
+        if number + 1 == limit or not left:
             break
+        if narrow is not None and 2 * len(left) <= len(rows):
+            narrow(left)
+            rows, chosen = [rows[place] for place in left], chosen[left]
         logits = step(chosen, number)
     return answers
 

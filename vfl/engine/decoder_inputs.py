@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
 # A blank image is one of the processor's mean colour, which it normalises to zero. Not to zero itself: Idefics3 and
@@ -45,6 +46,36 @@ def blank_images(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def decoder_inputs(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Keyword arguments of the decoder for a batch: the vision tower runs, the decoder does not."""
     arguments = reaching_decoder(vlm, {**inputs, "position_ids": vlm.positions_of(dict(inputs))})
+    assert arguments is not None, f"{type(vlm.model).__name__} ran without its decoder"
+    return {name: value for name, value in arguments.items() if name not in _GIVEN_BY_CALLER}
+
+
+def alike(vlm: VLM, first: Encoded, other: Encoded) -> bool:
+    """Whether two prompts can be rows of one batch without padding; their inputs have one shape."""
+    return vlm.joins_images and {name: input_shape(value) for name, value in first.inputs.items()} == {
+        name: input_shape(value) for name, value in other.inputs.items()
+    }
+
+
+def input_shape(value: Any) -> Any:
+    """What joined inputs must have in common: a tensor's shape, anything else itself."""
+    return value.shape if isinstance(value, torch.Tensor) else value
+
+
+@torch.no_grad()
+def joined_inputs(vlm: VLM, prompts: Sequence[Encoded], end: int | None = None) -> dict[str, Any]:
+    """As `decoder_inputs` for prompts that are `alike`, a row each: the vision tower runs once over all images.
+
+    With `end`, of their first `end` tokens, which must hold the image.
+    """
+    end = prompts[0].length if end is None else end
+    heads = [prompt.head(end) for prompt in prompts]
+    joined = {
+        name: torch.cat([head[name] for head in heads]) if isinstance(value, torch.Tensor) else value
+        for name, value in heads[0].items()
+    }
+    positions = torch.cat([prompt.positions[..., :end] for prompt in prompts], dim=-2)
+    arguments = reaching_decoder(vlm, {**joined, "position_ids": positions})
     assert arguments is not None, f"{type(vlm.model).__name__} ran without its decoder"
     return {name: value for name, value in arguments.items() if name not in _GIVEN_BY_CALLER}
 

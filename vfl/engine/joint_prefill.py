@@ -1,11 +1,11 @@
 """Image caches of several prompts from one pass: a pair's images cost one launch of each kernel instead of three."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from vfl.engine.decoder_inputs import input_shape
 from vfl.engine.image_cache import ImageCache, can_share, image_cache_of, prefill
 from vfl.engine.memory import in_parts
 from vfl.models.encode import Encoded
@@ -15,13 +15,13 @@ from vfl.models.vlm import VLM
 @torch.no_grad()
 def prefill_all(vlm: VLM, prompts: Sequence[Encoded]) -> list[ImageCache]:
     """The image cache of each prompt, all in one pass where they differ in their pixels alone."""
-    if len(prompts) < 2 or not _joinable(vlm, prompts):
+    if len(prompts) < 2 or not joinable(vlm, prompts):
         return [prefill(vlm, prompt) for prompt in prompts]
     caches, _ = in_parts(list(prompts), len(prompts), lambda part: _prefilled(vlm, part), "images")
     return caches
 
 
-def _joinable(vlm: VLM, prompts: Sequence[Encoded]) -> bool:
+def joinable(vlm: VLM, prompts: Sequence[Encoded]) -> bool:
     """Whether prompts have the same tokens at the same positions up to the image's end, and inputs of equal shape."""
     first = prompts[0]
     if not vlm.joins_images or not all(can_share(vlm, prompt) for prompt in prompts):
@@ -32,19 +32,21 @@ def _joinable(vlm: VLM, prompts: Sequence[Encoded]) -> bool:
         prompt.spans == first.spans
         and torch.equal(head["input_ids"], heads[0]["input_ids"])
         and torch.equal(prompt.positions[..., :end], first.positions[..., :end])
-        and {name: _shape(value) for name, value in head.items()}
-        == {name: _shape(value) for name, value in heads[0].items()}
+        and {name: input_shape(value) for name, value in head.items()}
+        == {name: input_shape(value) for name, value in heads[0].items()}
         for prompt, head in zip(prompts, heads, strict=True)
     )
 
 
-def _shape(value: Any) -> Any:
-    """What joined inputs must have in common: a tensor's shape, anything else itself."""
-    return value.shape if isinstance(value, torch.Tensor) else value
-
-
 def _prefilled(vlm: VLM, prompts: Sequence[Encoded]) -> list[ImageCache]:
     """Prompts that can be joined, in one pass."""
+    end = prompts[0].spans[-1].end
+    cache = run_joined(vlm, prompts)
+    return [image_cache_of(prompt, cache, row, end) for row, prompt in enumerate(prompts)]
+
+
+def run_joined(vlm: VLM, prompts: Sequence[Encoded]) -> DynamicCache:
+    """The plain model over joinable prompts up to the image's end, a row each; its cache of all layers."""
     first, end = prompts[0], prompts[0].spans[-1].end
     heads = [prompt.head(end) for prompt in prompts]
     joined = {
@@ -55,4 +57,4 @@ def _prefilled(vlm: VLM, prompts: Sequence[Encoded]) -> list[ImageCache]:
     positions = first.positions[..., :end]
     positions = positions.expand(*positions.shape[:-2], len(prompts), end)
     vlm.parts.body(**joined, position_ids=positions, past_key_values=cache, use_cache=True)
-    return [image_cache_of(prompt, cache, row, end) for row, prompt in enumerate(prompts)]
+    return cache

@@ -28,6 +28,8 @@ _PLACES = {
 # Rows also need room for activations that the estimate does not list (RoPE, norms, kernels' workspaces).
 SHARE_FOR_ROWS = 0.5
 MOST_ROWS = 1024
+# Of a batch of whole prompts: with more a pass only takes more memory, no less time a token.
+TOKENS_AT_ONCE = 8192
 # Rounding of the allocator and fragments that no later step can use: part of the free memory stays unplanned.
 USABLE = 0.9
 ADAM_BYTES = 3 * 4  # of a trained weight at most: two moments, and a copy where it is narrower, all in float32
@@ -50,6 +52,35 @@ def guess_row_limit(vlm: VLM, trace: LayerTrace) -> int:
         element=keys.element_size(),
     )
     return row_limit(free_bytes(keys.device), per_row)
+
+
+def prompt_limit(vlm: VLM, length: int, *, gradients: bool = False) -> int:
+    """Whole prompts of so many tokens that are worth a batch and should fit into half of the free memory.
+
+    Args:
+        vlm: the model; what it met the end of memory with before (`row_limit`) is not exceeded.
+        length: tokens of a prompt, its answer's included.
+        gradients: rows keep the activations of all layers for a backward pass.
+    """
+    config = vlm.model.config.get_text_config(decoder=True)
+    hidden, intermediate, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    element = vlm.dtype.itemsize
+    per_row = row_bytes(
+        length,
+        length,
+        num_layers=vlm.num_layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=heads,
+        kv_heads=heads,  # no more than these
+        head_dim=hidden // heads,
+        vocabulary=config.vocab_size,
+        element=element,
+    )
+    if gradients:
+        per_row += element * vlm.num_layers * length * (12 * hidden + 4 * intermediate + heads * length)
+    most = max(1, min(vlm.row_limit or MOST_ROWS, TOKENS_AT_ONCE // length))
+    return min(most, row_limit(free_bytes(vlm.device), per_row))
 
 
 def row_limit(free: float, per_row: float) -> int:

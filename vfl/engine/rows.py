@@ -1,7 +1,7 @@
 """Rows: many plans through the decoder layers at once, each row joining at the layer where it first differs.
 
-Shapes: R rows, A rows that have joined, H key-value heads, S shared tokens before, n tokens of the rows, V vision
-tokens, D head dimension, d model width.
+Shapes: R rows, A rows that have joined, P prompts (1 but in joint sweeps), H key-value heads, S shared tokens before, n
+tokens of the rows, V vision tokens, D head dimension, d model width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,22 @@ class Context:
     """What the rows of one sweep have in common.
 
     Attributes:
-        shared: per layer keys and values (1, H, S, D) that every row has before its own tokens.
+        shared: per layer keys and values (P, H, S, D) that every row of a prompt has before its own tokens.
         spans: where the vision tokens stand, counted from the first key.
         readers: (n,) which of the rows' tokens read by plan; None where all do.
+        owners: (R,) the rows' prompts; None where all rows are one prompt's.
     """
 
     shared: Sequence[KeysValues]
     spans: tuple[Span, ...]
     readers: torch.Tensor | None = None
+    owners: torch.Tensor | None = None
+
+    def of_rows(self, part: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """(P, ...) -> what rows first .. last - 1 have of their prompts, (last - first, ...)."""
+        if self.owners is None:
+            return part.expand(last - first, *part.shape[1:])
+        return part[self.owners[first:last].to(part.device)]
 
     @cached_property
     def slots(self) -> torch.Tensor | slice:
@@ -87,7 +95,7 @@ class RowCache:
         end = start + own.shape[2]
         apart = bool(self.reads) and self.context.readers is not None
         whole = self._buffer(which, own, end + (self.context.num_slots if apart else 0))
-        whole[:, :, :start] = shared
+        whole[:, :, :start] = self.context.of_rows(shared, 0, len(own))
         whole[:, :, start:end] = own
         slots = self.context.slots
         if apart:
@@ -164,7 +172,7 @@ def run_rows(
         plans: R plans, sorted by the first layer at which they differ.
         tokens: what the rows run.
         context: what they share.
-        trace: the baseline that rows leave at their first different layer; or
+        trace: the baseline that rows leave at their first different layer, a row each prompt; or
         hidden: (R, n, d) embeddings, when every row has tokens of its own from layer 0 on.
         past: per layer (R, H, m, D) keys and values of the rows' own earlier tokens.
 
@@ -180,10 +188,10 @@ def run_rows(
     for layer_idx in range(num_layers):
         joined = sum(start <= layer_idx for start in starts)
         if trace is not None:
-            state = _join(state, trace.hidden[layer_idx], joined)
+            state = _join(state, trace.hidden[layer_idx], joined, context)
             baseline = (trace.keys[layer_idx], trace.values[layer_idx])
         if state is None:
-            own.append(_expand(baseline, num_rows))
+            own.append(_expand(baseline, 0, num_rows, context))
             continue
         reading = [(row, plans[row].reads[layer_idx]) for row in range(joined) if layer_idx in plans[row].reads]
         cache.reads = _together(reading)
@@ -199,11 +207,11 @@ def run_rows(
         assert cache.own is not None, f"layer {layer_idx} did not use the cache"
         of_layer, cache.own = cache.own, None
         if joined < num_rows:  # rows still on the baseline have its keys and values
-            rest = _expand(baseline, num_rows - joined)
+            rest = _expand(baseline, joined, num_rows, context)
             of_layer = (torch.cat([of_layer[0], rest[0]]), torch.cat([of_layer[1], rest[1]]))
         own.append(of_layer)
     if trace is not None:
-        state = _join(state, trace.hidden[-1], num_rows)
+        state = _join(state, trace.hidden[-1], num_rows, context)
     assert state is not None
     return state, own
 
@@ -237,11 +245,11 @@ def run_layer(
     return state if added is None else state + added.to(state.device)
 
 
-def _join(state: torch.Tensor | None, baseline: torch.Tensor, joined: int) -> torch.Tensor | None:
+def _join(state: torch.Tensor | None, baseline: torch.Tensor, joined: int, context: Context) -> torch.Tensor | None:
     have = 0 if state is None else state.shape[0]
     if joined == have:
         return state
-    fresh = baseline.expand(joined - have, -1, -1)
+    fresh = context.of_rows(baseline, have, joined)
     return fresh if state is None else torch.cat([state.to(baseline.device), fresh])
 
 
@@ -258,8 +266,8 @@ def _together(reading: Sequence[tuple[int, ImageCache | None]]) -> list[tuple[sl
     return groups
 
 
-def _expand(pair: KeysValues, rows: int) -> KeysValues:
-    return pair[0].expand(rows, -1, -1, -1), pair[1].expand(rows, -1, -1, -1)
+def _expand(pair: KeysValues, first: int, last: int, context: Context) -> KeysValues:
+    return context.of_rows(pair[0], first, last), context.of_rows(pair[1], first, last)
 
 
 def _mask(

@@ -5,13 +5,14 @@ answer positions get logits. Where a prompt can't share its prefix, the same row
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from vfl.engine.decode import greedy_answers
 from vfl.engine.image_cache import ImageCache
+from vfl.engine.layer_trace import LayerTrace
 from vfl.engine.memory import guess_row_limit, in_parts
 from vfl.engine.plan import Plan
 from vfl.engine.row_start import Reading, RowStart, row_start
@@ -115,18 +116,22 @@ def sweep(
     assert start.encoded is encoded, "a row start belongs to its prompt"
     if not plans:
         raise InputError("No plans were given. Give at least Plan.own() for the baseline.")
-    _check_plans(plans, encoded, start.reading)
+    check_plans(plans, encoded, start.reading)
     answer_ids = [vlm.answer_ids(answer) for answer in answers]
-    order = _order(plans, vlm.num_layers)
+    order = sorted_plans(plans, vlm.num_layers)
     ahead = max([max_new_tokens, *map(len, answer_ids)]) - 1
     following = start.answer_tokens(vlm, ahead) if ahead > 0 else None
 
-    def run(rows: Sequence[int]) -> list[_Row]:
+    def run(rows: Sequence[int]) -> list[Row]:
         asked = [
-            (ids, [place for place, row in enumerate(rows) if scored is None or number in scored[row]])
+            (
+                torch.tensor([ids], device=vlm.device),
+                [place for place, row in enumerate(rows) if scored is None or number in scored[row]],
+            )
             for number, ids in enumerate(answer_ids)
         ]
-        return _run(vlm, [plans[row] for row in rows], start, following, asked, max_new_tokens)
+        part = [plans[row] for row in rows]
+        return run_plans(vlm, part, start.trace, start.context, following, asked, max_new_tokens)
 
     limit = vlm.row_limit or guess_row_limit(vlm, start.trace)
     done, fitting = in_parts(order, limit, run, "rows")
@@ -145,7 +150,8 @@ def sweep(
     )
 
 
-def _check_plans(plans: Sequence[Plan], encoded: Encoded, reading: Reading) -> None:
+def check_plans(plans: Sequence[Plan], encoded: Encoded, reading: Reading) -> None:
+    """Raise InputError for plans that can't be run on a prompt."""
     images: dict[int, ImageCache] = {}  # each is looked at once: on a GPU that waits for what runs
     for plan in plans:
         images |= {id(image_cache): image_cache for image_cache in plan.reads.values() if image_cache is not None}
@@ -155,7 +161,7 @@ def _check_plans(plans: Sequence[Plan], encoded: Encoded, reading: Reading) -> N
         image_cache.check_swappable(encoded)
 
 
-def _order(plans: Sequence[Plan], num_layers: int) -> list[int]:
+def sorted_plans(plans: Sequence[Plan], num_layers: int) -> list[int]:
     """Rows by the layer where they join, then by image, so that neighbours read the same keys as often as can be."""
     images: dict[int, int] = {}
 
@@ -169,29 +175,42 @@ def _order(plans: Sequence[Plan], num_layers: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """One plan's result, on the CPU: (vocabulary,) logits, (A,) scores of answers, and the generated answer."""
+
     logits: torch.Tensor
     logprobs: torch.Tensor
     ids: list[int]
 
 
-def _run(
+def run_plans(
     vlm: VLM,
     plans: list[Plan],
-    start: RowStart,
+    trace: LayerTrace,
+    context: Context,
     following: Tokens | None,
-    asked: list[tuple[list[int], list[int]]],
+    asked: list[tuple[torch.Tensor, list[int]]],
     max_new_tokens: int,
-) -> list[_Row]:
-    output, prompt = run_rows(vlm, plans, tokens_of(start.trace), start.context, trace=start.trace)
+) -> list[Row]:
+    """Run plans, in the order of `sorted_plans`, from their trace on.
+
+    Args:
+        vlm: the model.
+        plans: R plans.
+        trace: the plain model over the tokens that rows run.
+        context: what comes before them.
+        following: tokens after the prompt.
+        asked: A answers, each as tokens, the same for all rows (1, n) or a row each, and the rows that it scores.
+        max_new_tokens: of generated answers.
+    """
+    output, prompt = run_rows(vlm, plans, tokens_of(trace), context, trace=trace)
     logits = _wide(vlm.logits(output[:, -1]))
-    context = Context(start.context.shared, start.context.spans)
-    branch = _Branch(vlm, plans, context, prompt, following)
+    branch = _Branch(vlm, plans, replace(context, readers=None), prompt, following)
     scores = [branch.score_rows(rows, ids, logits) for ids, rows in asked]
     logprobs = torch.stack(scores, dim=1) if scores else logits.new_zeros(len(plans), 0)
     generated = branch.generate(logits, max_new_tokens) if max_new_tokens else [[] for _ in plans]
     logits, logprobs = logits.cpu(), logprobs.cpu()
-    return [_Row(logits[row], logprobs[row], generated[row]) for row in range(len(plans))]
+    return [Row(logits[row], logprobs[row], generated[row]) for row in range(len(plans))]
 
 
 @dataclass(frozen=True)
@@ -204,39 +223,50 @@ class _Branch:
     past: list[KeysValues]
     following: Tokens | None
 
-    def score_rows(self, rows: list[int], ids: list[int], logits: torch.Tensor) -> torch.Tensor:
+    def take(self, rows: list[int]) -> "_Branch":
+        """Some of the rows."""
+        owners = self.context.owners
+        return replace(
+            self,
+            plans=[self.plans[row] for row in rows],
+            context=self.context if owners is None else replace(self.context, owners=owners[rows]),
+            past=[(keys[rows], values[rows]) for keys, values in self.past],
+        )
+
+    def score_rows(self, rows: list[int], ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """(R,) as `score` for some rows, NaN for the others."""
         if len(rows) == len(self.plans):
             return self.score(ids, logits)
         scores = torch.full_like(logits[:, 0], torch.nan)
         if rows:
-            past = [(keys[rows], values[rows]) for keys, values in self.past]
-            branch = _Branch(self.vlm, [self.plans[row] for row in rows], self.context, past, self.following)
-            scores[rows] = branch.score(ids, logits[rows])
+            scores[rows] = self.take(rows).score(ids, logits[rows])
         return scores
 
-    def score(self, ids: list[int], logits: torch.Tensor) -> torch.Tensor:
-        """(R,) mean log-probability per token of an answer; `logits` (R, vocabulary) predict its first token."""
-        total = _log_softmax_at(logits, torch.tensor(ids[:1], device=logits.device))
-        if len(ids) > 1:
-            tokens_of_answer = torch.tensor(ids, device=logits.device)
-            output, _ = self._step(tokens_of_answer[None, :-1].expand(len(self.plans), -1), 0, self.past)
-            for position in range(len(ids) - 1):  # one position at a time: all logits at once would be large
-                total = total + _log_softmax_at(
-                    _wide(self.vlm.logits(output[:, position])), tokens_of_answer[position + 1][None]
-                )
-        return total / len(ids)
+    def score(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """(R,) mean log-probability per token of answers (1 or R, n); `logits` (R, vocabulary) predict the first."""
+        ids = ids.expand(len(self.plans), -1)
+        total = _log_softmax_at(logits, ids[:, 0])
+        if ids.shape[1] > 1:
+            output, _ = self._step(ids[:, :-1], 0, self.past)
+            for position in range(ids.shape[1] - 1):  # one position at a time: all logits at once would be large
+                total = total + _log_softmax_at(_wide(self.vlm.logits(output[:, position])), ids[:, position + 1])
+        return total / ids.shape[1]
 
     def generate(self, logits: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
         """Greedy answers of all rows, without the end token."""
-        past = self.past
+        branch, past = self, self.past
 
         def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
             nonlocal past
-            output, past = self._step(chosen[:, None], number, past)
+            output, past = branch._step(chosen[:, None], number, past)
             return _wide(self.vlm.logits(output[:, -1]))
 
-        return greedy_answers(logits, step, max_new_tokens, self.vlm.end_ids())
+        def narrow(rows: list[int]) -> None:
+            nonlocal branch, past
+            branch = replace(branch, past=past).take(rows)
+            past = branch.past
+
+        return greedy_answers(logits, step, max_new_tokens, self.vlm.end_ids(), narrow)
 
     def _step(self, ids: torch.Tensor, first: int, past: list[KeysValues]) -> tuple[torch.Tensor, list[KeysValues]]:
         assert self.following is not None
@@ -244,8 +274,9 @@ class _Branch:
         return run_rows(self.vlm, self.plans, tokens, self.context, hidden=self.vlm.embed(ids), past=past)
 
 
-def _log_softmax_at(logits: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-    return torch.log_softmax(logits, dim=-1)[:, token].squeeze(-1)
+def _log_softmax_at(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """(R,) log-probabilities of a token each."""
+    return torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, None].to(logits.device))[:, 0]
 
 
 def _wide(logits: torch.Tensor) -> torch.Tensor:

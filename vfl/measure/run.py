@@ -17,6 +17,7 @@ from vfl.io.run_folder import RunFolder, differing, under_new_names
 from vfl.io.versions import versions
 from vfl.loading.beds import EMBEDDED_ID
 from vfl.loading.config import configured, identify, load_from
+from vfl.measure.asked_once import AskedOnce
 from vfl.measure.config import ALL, MeasureConfig, check_metrics
 from vfl.measure.judge import Judge
 from vfl.measure.metrics_file import METRICS, MeasuredOn, Metrics
@@ -121,9 +122,10 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
         _refuse_unfit(vlm, config, pairs)
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
+    asked = AskedOnce(vlm)
     for name in (bar := progress_bar(waiting, desc="measuring", unit="metric", disable=not progress)):
         bar.set_postfix_str(name)
-        measured[name] = _measure(vlm, name, pairs, config)
+        measured[name] = _measure(asked, name, pairs, config)
         _save(parts / f"{name}.json", measured[name])
     metrics = Metrics(
         model=identify(vlm),

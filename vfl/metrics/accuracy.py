@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from vfl.engine.joint_sweep import Swept, sweep_all
+from vfl.engine.memory import prompt_limit
 from vfl.engine.plan import Plan
-from vfl.engine.sweep import sweep
 from vfl.errors import InputError
+from vfl.metrics.prompts import LOT, in_lots
 from vfl.metrics.result import (
     Result,
     by_function,
@@ -54,7 +56,8 @@ def letters_by(pairs: Iterable[Pair]) -> str | None:
 
 TOLERANCE = 0.05
 
-PlansOf = Callable[[Asker, Pair, Which], tuple[Asked, list[Plan]]]
+# The images of some pairs, asked -> for each the prompt to sweep and its plans, one a point.
+PlansOf = Callable[[Sequence[tuple[Pair, Which]], Sequence[Asked]], list[tuple[Asked, list[Plan]]]]
 
 
 def accuracy_along(
@@ -74,7 +77,7 @@ def accuracy_along(
         vlm: the model.
         pairs: probe pairs of any functions.
         at: points of the series, ascending; 0 is the plain model.
-        plans_of: for one image of a pair, the prompt to ask and its plans, one a point.
+        plans_of: for images of pairs and their prompts, the prompts to ask and their plans, one a point.
         axis: name of the points.
         tolerance: how much accuracy may fall to count as tolerated.
         options: what else changes a number.
@@ -99,21 +102,23 @@ def accuracy_along(
     cut: dict[str, list[bool]] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
         mine = [pairs[row] for row in rows]
-        answered = []
+        answered: list[tuple[list[bool], list[float], bool]] = []
         clusters = []
-        for pair in mine:
-            for which in asked_images(pair):
-                clusters.append(cluster_of(pair))
-                asked, plans = plans_of(asker, pair, which)
-                if within is None:
-                    answered.append(_ask(vlm, pair, which, asked, [*plans, blind]))
-                    continue
-                each = []
-                for point, plan in zip(at, plans, strict=True):
-                    with within(point):
-                        each.append(_ask(vlm, pair, which, asked, [plan]))
-                each.append(_ask(vlm, pair, which, asked, [blind]))
-                flags, scores, was_cut = zip(*each, strict=True)
+        images = [(pair, which) for pair in mine for which in asked_images(pair)]
+        size = lot_size(vlm, asker.ask(*images[0]), len(at) + 1)
+        for lot in in_lots(images, size):
+            clusters += [cluster_of(pair) for pair, _ in lot]
+            asked = plans_of(lot, asker.ask_images(lot))
+            if within is None:
+                answered += _ask(vlm, lot, [(prompt, [*plans, blind]) for prompt, plans in asked])
+                continue
+            each = []
+            for number, point in enumerate(at):
+                with within(point):
+                    each.append(_ask(vlm, lot, [(prompt, [plans[number]]) for prompt, plans in asked]))
+            each.append(_ask(vlm, lot, [(prompt, [blind]) for prompt, _ in asked]))
+            for of_image in zip(*each, strict=True):
+                flags, scores, was_cut = zip(*of_image, strict=True)
                 answered.append(([*chain(*flags)], [*chain(*scores)], was_cut[0]))
         correct = np.array([flags for flags, _, _ in answered], dtype=np.float64)
         cut[function] = [was_cut for _, _, was_cut in answered]
@@ -168,27 +173,37 @@ def chance(pairs: Sequence[Pair]) -> float:
     return sum(levels) / len(levels)
 
 
-def _ask(vlm: VLM, pair: Pair, which: Which, asked: Asked, plans: list[Plan]) -> tuple[list[bool], list[float], bool]:
+def lot_size(vlm: VLM, asked: Asked, plans: int) -> int:
+    """Images held at a time: each plan may read an image cache of its own, and half of the free memory holds all."""
+    return max(1, min(LOT, prompt_limit(vlm, asked.encoded.length) // plans))
+
+
+def _ask(
+    vlm: VLM, images: Sequence[tuple[Pair, Which]], asked: Sequence[tuple[Asked, list[Plan]]]
+) -> list[tuple[list[bool], list[float], bool]]:
     """Right or wrong, and the right answer's log-probability, one each a plan; whether the first plan's was cut."""
-    answer = pair.source_answer if which == "source_image" else pair.answer
-    limit = 0 if pair.by_logits else token_limit(vlm, pair)
-    try:
-        swept = sweep(
-            vlm,
-            asked.encoded,
-            plans,
-            answers=[expected_text(vlm, pair, answer, asked.encoded)],
-            max_new_tokens=limit,
-            own=asked.image_cache,
-        )
-    except InputError as error:
-        raise InputError(f"Pair {pair.id!r}: {error}") from error
-    if pair.by_logits:
-        texts, cut = [likeliest_letter(vlm, pair.letters, logits) for logits in swept.logits], False
-    else:
-        texts = [read_answer(vlm, pair, text, asked.encoded) for text in swept.texts]
-        cut = is_cut(swept.token_ids[0], limit)
-    return [pair.correct(text, which) for text in texts], swept.answer_logprobs[:, 0].tolist(), cut
+    prompts = []
+    for (pair, which), (prompt, plans) in zip(images, asked, strict=True):
+        answer = pair.source_answer if which == "source_image" else pair.answer
+        expected = expected_text(vlm, pair, answer, prompt.encoded)
+        limit = 0 if pair.by_logits else token_limit(vlm, pair)
+        try:
+            for plan in plans:
+                for image_cache in plan.reads.values():
+                    if image_cache is not None:
+                        image_cache.check_swappable(prompt.encoded)
+        except InputError as error:
+            raise InputError(f"Pair {pair.id!r}: {error}") from error
+        prompts.append(Swept(prompt.encoded, plans, expected, limit, prompt.image_cache))
+    outcomes = []
+    for (pair, which), one, swept in zip(images, prompts, sweep_all(vlm, prompts), strict=True):
+        if pair.by_logits:
+            texts, cut = [likeliest_letter(vlm, pair.letters, logits) for logits in swept.logits], False
+        else:
+            texts = [read_answer(vlm, pair, text, one.encoded) for text in swept.texts]
+            cut = is_cut(swept.token_ids[0], one.max_new_tokens)
+        outcomes.append(([pair.correct(text, which) for text in texts], swept.answer_logprobs[:, 0].tolist(), cut))
+    return outcomes
 
 
 def _tolerated(accuracy: dict[str, Any], tolerance: float) -> float:

@@ -11,7 +11,7 @@ from vfl.metrics.accuracy import TOLERANCE, accuracy_along, points
 from vfl.metrics.result import Result
 from vfl.metrics.spec import VFL, Metric
 from vfl.models.vlm import VLM
-from vfl.probes.asking import Asked, Asker
+from vfl.probes.asking import Asked
 from vfl.probes.pair import Pair, Which
 
 
@@ -33,8 +33,8 @@ def drop(vlm: VLM, pairs: Sequence[Pair], *, ks: Sequence[int] | None = None, to
     num_layers = vlm.num_layers
     hidden = points(ks, range(num_layers + 1), vlm, "ks")
 
-    def plans_of(asker: Asker, pair: Pair, which: Which) -> tuple[Asked, list[Plan]]:
-        return asker.ask(pair, which), [Plan.hide(range(num_layers - k, num_layers)) for k in hidden]
+    def plans_of(images: Sequence[tuple[Pair, Which]], asked: Sequence[Asked]) -> list[tuple[Asked, list[Plan]]]:
+        return [(one, [Plan.hide(range(num_layers - k, num_layers)) for k in hidden]) for one in asked]
 
     return accuracy_along(vlm, pairs, hidden, plans_of, axis="k", tolerance=tolerance, options={})
 

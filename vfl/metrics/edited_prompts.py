@@ -1,20 +1,21 @@
-"""One question under several edits at once, a row each: is the answer right, and with which token does it begin.
+"""Questions, plain or under edits, as rows of one batch: is the answer right, and with which token does it begin.
 
-The vision tower runs once; the decoder takes all rows as one batch of the same prompt, image included, so that edits of
-attention (through the tap) or of embeddings act wherever they are made.
+The vision tower runs once an image; the decoder takes all rows as one batch of prompts of one length, image included,
+so that edits of attention (through the tap) or of embeddings act wherever they are made.
 
 Legend: B rows, T tokens of the prompt, V image tokens, d model width.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import DynamicCache
 
 from vfl.engine.decode import greedy_answers
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import alike, decoder_inputs, joined_inputs
+from vfl.engine.memory import in_parts, prompt_limit
 from vfl.errors import InputError
 from vfl.metrics.accuracy import asked_images
 from vfl.metrics.objects import noised
@@ -23,7 +24,8 @@ from vfl.models.vlm import VLM
 from vfl.probes.asking import is_cut, likeliest_letter, question_of, read_answer, token_limit
 from vfl.probes.pair import Pair, Which
 
-ROWS = 16  # prompts in a batch
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,38 +73,119 @@ def question_on(vlm: VLM, pair: Pair, which: Which, image: ImageLike, prefix: st
     return Question(encoded, right, token_limit(vlm, pair), tuple(pair.letters) if pair.by_logits else ())
 
 
+@torch.no_grad()
+def prefilled(vlm: VLM, prompts: Sequence[Encoded], end: int) -> DynamicCache:
+    """Keys and values of the first `end` tokens of prompts that are alike, a row each, in the plain model."""
+    cache = DynamicCache()
+    vlm.parts.decoder(**joined_inputs(vlm, prompts, end), past_key_values=cache, use_cache=True)
+    return cache
+
+
 def reply(vlm: VLM, question: Question) -> Reply:
     """The plain model's answer."""
     return replies(vlm, question, decoder_inputs(vlm, question.encoded.inputs))[0]
 
 
-@torch.no_grad()
+def replies_of(vlm: VLM, questions: Sequence[Question]) -> list[Reply]:
+    """The plain model's answers; questions whose prompts are alike are asked together, as many as fit into memory."""
+    answers: dict[int, Reply] = {}
+    for rows in groups_of(vlm, questions):
+        first = questions[rows[0]]
+
+        def ask(part: Sequence[int]) -> list[Reply]:
+            asked = [questions[row] for row in part]
+            return row_replies(vlm, asked, joined_inputs(vlm, [question.encoded for question in asked]))
+
+        limit = prompt_limit(vlm, first.encoded.length + first.limit)
+        answers |= zip(rows, fitting(vlm, rows, limit, ask), strict=True)
+    return [answers[row] for row in range(len(questions))]
+
+
+def groups_of(vlm: VLM, questions: Sequence[Question]) -> list[list[int]]:
+    """Which questions can be rows of one batch: prompts that are alike, and answers of one kind and bound."""
+    groups: list[list[int]] = []
+    for row, question in enumerate(questions):
+        for group in groups:
+            first = questions[group[0]]
+            same = (first.limit, not first.letters) == (question.limit, not question.letters)
+            if same and alike(vlm, first.encoded, question.encoded):
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return groups
+
+
+def fitting(vlm: VLM, rows: Sequence[S], limit: int, run: Callable[[Sequence[S]], Sequence[T]]) -> list[T]:
+    """Results of rows in parts that fit into memory; what did not fit is not tried again."""
+    results, fitted = in_parts(rows, limit, run, "rows")
+    if fitted < limit:
+        vlm.row_limit = fitted
+    return results
+
+
 def replies(vlm: VLM, question: Question, inputs: Mapping[str, Any]) -> list[Reply]:
     """Answers of the B rows of `inputs`, the decoder's arguments for this prompt (`take_rows` repeats it)."""
-    cache = DynamicCache()
+    return row_replies(vlm, [question] * len(inputs["inputs_embeds"]), inputs)
+
+
+@torch.no_grad()
+def row_replies(
+    vlm: VLM,
+    questions: Sequence[Question],
+    inputs: Mapping[str, Any],
+    past: DynamicCache | None = None,
+    *,
+    narrows: bool = True,
+    follow: Callable[[list[int]], None] | None = None,
+) -> list[Reply]:
+    """Answers of B rows, each to a question of its own.
+
+    Args:
+        vlm: the model.
+        questions: of each row; one group (`groups_of`).
+        inputs: the decoder's arguments for the prompts, or for what of them follows `past`.
+        past: keys and values of their first tokens; it is used up.
+        narrows: rows whose answers have ended may be left out of the batch; not where an edit holds for rows by place
+            and can't follow.
+        follow: told the places of the rows that are left, for edits by row.
+    """
+    cache = DynamicCache() if past is None else past
     output = vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
     first = head_logits(vlm, output[:, -1])
+    positions = torch.cat([question.encoded.positions[..., -1:] for question in questions], dim=-2)
 
     def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
-        positions = (question.encoded.positions[..., -1:] + number + 1).expand(
-            *question.encoded.positions.shape[:-2], len(chosen), 1
-        )
         output = vlm.parts.decoder(
-            inputs_embeds=vlm.embed(chosen[:, None]), position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=vlm.embed(chosen[:, None]),
+            position_ids=positions + number + 1,
+            past_key_values=cache,
+            use_cache=True,
         ).last_hidden_state
         return head_logits(vlm, output[:, -1])
 
+    def narrow(places: list[int]) -> None:
+        nonlocal positions
+        positions = positions[..., places, :]
+        cache.batch_select_indices(torch.tensor(places))
+        if follow is not None:
+            follow(places)
+
+    limit, letters = questions[0].limit, questions[0].letters
     probabilities = first.double().softmax(-1).cpu()
-    if question.letters:
+    if letters:
         cut = [False] * len(probabilities)
-        texts = [likeliest_letter(vlm, question.letters, likely) for likely in probabilities]
+        texts = [
+            likeliest_letter(vlm, question.letters, likely)
+            for question, likely in zip(questions, probabilities, strict=True)
+        ]
     else:
-        answers = greedy_answers(first, step, question.limit, vlm.end_ids())
-        cut = [is_cut(ids, question.limit) for ids in answers]
+        answers = greedy_answers(first, step, limit, vlm.end_ids(), narrow if narrows else None)
+        cut = [is_cut(ids, limit) for ids in answers]
         texts = [vlm.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
     return [
         Reply(text, question.right(text), int(likely.argmax()), likely, was_cut)
-        for text, likely, was_cut in zip(texts, probabilities, cut, strict=True)
+        for question, text, likely, was_cut in zip(questions, texts, probabilities, cut, strict=True)
     ]
 
 
@@ -121,9 +204,10 @@ def boxed_images(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Which]]:
                 yield pair, which
 
 
-def needs_object(vlm: VLM, pair: Pair, which: Which, asked: Asked = question_on) -> bool:
-    """The filter of Neo et al.: whether the answer is wrong once the object's region is noise."""
-    return not reply(vlm, asked(vlm, pair, which, noised(pair, which))).right
+def need_object(vlm: VLM, images: Sequence[tuple[Pair, Which]], asked: Asked = question_on) -> list[bool]:
+    """The filter of Neo et al.: whether the answers are wrong once the object's region is noise."""
+    answers = replies_of(vlm, [asked(vlm, pair, which, noised(pair, which)) for pair, which in images])
+    return [not answer.right for answer in answers]
 
 
 def check_pairs(pairs: Sequence[Pair], metric: str) -> None:

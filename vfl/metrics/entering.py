@@ -11,7 +11,7 @@ from vfl.metrics.accuracy import accuracy_along, eighths, points
 from vfl.metrics.result import Result
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
-from vfl.probes.asking import Asked, Asker
+from vfl.probes.asking import Asked
 from vfl.probes.pair import Pair, Which
 
 
@@ -19,7 +19,7 @@ def accuracy_by_entry(
     vlm: VLM,
     pairs: Sequence[Pair],
     ks: Sequence[int] | None,
-    cache_of: Callable[[VLM, Encoded, int], ImageCache] | None,
+    caches_of: Callable[[VLM, Sequence[Encoded], Sequence[int]], list[list[ImageCache]]] | None,
     tolerance: float,
     options: dict[str, str],
 ) -> Result:
@@ -29,22 +29,26 @@ def accuracy_by_entry(
         vlm: the model.
         pairs: probe pairs.
         ks: entry layers; by default the paper's 0, 4, 8, 12, 16 of 32, in proportion.
-        cache_of: the image cache that is read from layer k on; None for the prompt's own.
+        caches_of: of prompts, the image caches that are read from each layer k on; None for the prompts' own.
         tolerance: how much accuracy may fall to count as tolerated.
         options: what else changes a number.
     """
     num_layers = vlm.num_layers
     entries = points(ks, eighths(num_layers), vlm, "ks")
 
-    def plan_of(encoded: Encoded, k: int) -> Plan:
-        hidden = Plan.hide(range(k))
-        if cache_of is None or k in (0, num_layers):  # nothing is edited, or nothing is read
-            return hidden
-        return hidden | Plan.swap(range(k, num_layers), cache_of(vlm, encoded, k))
+    def plans_of(images: Sequence[tuple[Pair, Which]], asked: Sequence[Asked]) -> list[tuple[Asked, list[Plan]]]:
+        # elsewhere nothing is edited, or nothing is read
+        edited = [k for k in entries if k not in (0, num_layers)] if caches_of is not None else []
+        made: list[dict[int, ImageCache]] = [{} for _ in asked]
+        if caches_of is not None and edited:
+            derived = caches_of(vlm, [one.encoded for one in asked], edited)
+            made = [dict(zip(edited, caches, strict=True)) for caches in derived]
 
-    def plans_of(asker: Asker, pair: Pair, which: Which) -> tuple[Asked, list[Plan]]:
-        asked = asker.ask(pair, which)
-        return asked, [plan_of(asked.encoded, k) for k in entries]
+        def plan_of(k: int, caches: dict[int, ImageCache]) -> Plan:
+            hidden = Plan.hide(range(k))
+            return hidden | Plan.swap(range(k, num_layers), caches[k]) if k in caches else hidden
+
+        return [(one, [plan_of(k, caches) for k in entries]) for one, caches in zip(asked, made, strict=True)]
 
     settled = {**options, "positions": "those of the whole prompt"}
     return accuracy_along(vlm, pairs, entries, plans_of, axis="k", tolerance=tolerance, options=settled)

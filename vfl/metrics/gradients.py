@@ -6,12 +6,14 @@ x: the image's embeddings; x0: every image token at the mean vision embedding. W
 steps, the sum over i is logit(x) - logit(x0) (completeness). Source: Neo et al. (ICLR 2025).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from vfl.engine.decoder_inputs import decoder_inputs
-from vfl.metrics.edited_prompts import head_logits
+from vfl.engine.decoder_inputs import decoder_inputs, take_rows
+from vfl.engine.memory import prompt_limit
+from vfl.metrics.edited_prompts import fitting, head_logits
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -34,8 +36,8 @@ def integrated_gradients(
 ) -> Attribution:
     """Attribution of the logit of `token` at the last prompt position to each image token.
 
-    One step is held at a time: the activations of one forward pass with gradients. Two passes more give the logits at
-    both ends.
+    Steps are rows of a batch, as many as fit into memory: the activations of a forward pass with gradients each. A
+    batch of two gives the logits at both ends.
 
     Args:
         vlm: the model; gradients of its parameters are not touched.
@@ -49,20 +51,28 @@ def integrated_gradients(
     here = (encoded.input_ids == vlm.parts.image_token_id).to(embeds.device)
     image = embeds[here]  # (V, d)
     start = baseline.to(image).expand_as(image)
+    places = here[0].nonzero().flatten()
 
-    def logit(point: torch.Tensor) -> torch.Tensor:
-        mixed = embeds.clone().masked_scatter(here[..., None].expand_as(embeds), point)
-        output = vlm.parts.decoder(**{**arguments, "inputs_embeds": mixed}, use_cache=False).last_hidden_state
-        return head_logits(vlm, output[0, -1])[token]
+    def logits(points: torch.Tensor) -> torch.Tensor:
+        """(B,) of (B, V, d) image embeddings."""
+        mixed = embeds.repeat(len(points), 1, 1).index_copy(1, places, points)
+        rows = take_rows(arguments, [0] * len(points)) | {"inputs_embeds": mixed}
+        output = vlm.parts.decoder(**rows, use_cache=False).last_hidden_state
+        return head_logits(vlm, output[:, -1])[:, token]
 
-    total = torch.zeros_like(image)
-    for step in range(steps):
+    def summed(part: Sequence[int]) -> list[torch.Tensor]:
+        """The sum of some steps' gradients, (V, d)."""
+        shares = (torch.tensor(part, dtype=image.dtype, device=image.device) + 0.5) / steps
         with torch.enable_grad():
-            point = (start + (step + 0.5) / steps * (image - start)).requires_grad_()
-            (gradient,) = torch.autograd.grad(logit(point), point)
-        total += gradient
+            points = (start + shares[:, None, None] * (image - start)).requires_grad_()
+            (gradient,) = torch.autograd.grad(logits(points).sum(), points)
+        return [gradient.sum(0)]
+
+    limit = prompt_limit(vlm, encoded.length, gradients=True)
+    total = torch.stack(fitting(vlm, range(steps), limit, summed)).sum(0)
     signed = (total / steps * (image - start)).detach()
     with torch.no_grad():
-        gap = float(logit(image)) - float(logit(start.clone()))
+        ends = logits(torch.stack([image, start]))
+        gap = float(ends[0]) - float(ends[1])
     residual = abs(float(signed.sum(dtype=torch.float64)) - gap) / max(abs(gap), 1e-12)
     return Attribution(signed.abs().sum(-1).cpu(), residual)

@@ -14,6 +14,7 @@ Legend: B batch, Q queries, K keys, H query heads, G key-value heads, D head dim
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -21,15 +22,16 @@ import numpy as np
 import torch
 from transformers.integrations.sdpa_attention import repeat_kv
 
-from vfl.engine.attention_tap import Rewrite, tapped
+from vfl.engine.attention_tap import tapped
+from vfl.engine.decoder_inputs import joined_inputs, take_rows
+from vfl.engine.memory import prompt_limit
 from vfl.engine.states import forward
 from vfl.errors import InputError
-from vfl.evaluate.answers import Evaluator
-from vfl.evaluate.items import items_of_probes
+from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
-from vfl.metrics.edited_prompts import check_pairs
+from vfl.metrics.edited_prompts import Question, Reply, check_pairs, fitting, groups_of, row_replies
 from vfl.metrics.head_score import head_score
-from vfl.metrics.prompts import prompts_of
+from vfl.metrics.prompts import in_lots, prompts_of
 from vfl.metrics.result import (
     Result,
     by_function,
@@ -42,12 +44,15 @@ from vfl.metrics.result import (
 )
 from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.models.vlm import VLM
+from vfl.probes.asking import question_of, read_answer
 from vfl.probes.pair import Pair
 
 MODES = ("zero", "mean", "uniform", "paper")
 STAGES = ("early", "mid", "late")
 PAPER_KS = (10, 20, 30, 50)
 PAPER_STAGE = 32 * 32 / 3  # heads in a third of LLaVA-1.5-7B
+
+Head = tuple[int, int]  # layer, and its number there
 
 
 def head_masking(
@@ -76,7 +81,7 @@ def head_masking(
         seed: of the random heads.
         stages: of "early", "mid", "late": thirds of the layers.
         query: whose attention scores a head, see vfl/metrics/heads.py.
-        batch: questions asked together.
+        batch: questions held at a time; those that are alike are asked together, with all sets of heads.
 
     Returns:
         For each function f and stage s, curves "f/s/top" (share of answers, Wilson), "f/s/random" and, with `others`,
@@ -113,32 +118,34 @@ def head_masking(
     }
     means = mean_outputs(vlm, pairs) if mode == "mean" else {}
     items = items_of_probes(vlm, pairs, IMAGES)
-    evaluator = Evaluator(vlm, items, batch=batch)
 
-    def asked(heads: Sequence[tuple[int, int]]) -> list[bool]:
-        with tapped(vlm, rewrite=masked_heads(heads, mode, means)):
-            return [answer.correct for answer in evaluator.answer()]
+    def drawn(stage: str, k: int, without: Sequence[Head]) -> list[list[Head]]:
+        return [[head for head in shuffled[stage, draw] if head not in without][:k] for draw in range(draws)]
 
-    answered = evaluator.answer()
-    plain = [answer.correct for answer in answered]
-    top = {(stage, k): asked(members[stage][:k]) for stage, k in product(stages, numbers)}
-
-    def drawn(stage: str, k: int, without: Sequence[tuple[int, int]]) -> Any:
-        """(N,) shares of the draws in which an answer is right."""
-        heads = [[head for head in shuffled[stage, draw] if head not in without][:k] for draw in range(draws)]
-        return np.mean([asked(chosen) for chosen in heads], axis=0)
-
-    random = {(stage, k): drawn(stage, k, ()) for stage, k in product(stages, numbers)}
-    lines = {"random": random}
+    cells = list(product(stages, numbers))
+    masked: dict[str, list[list[list[Head]]]] = {"top": [[members[stage][:k]] for stage, k in cells]}
+    masked["random"] = [drawn(stage, k, ()) for stage, k in cells]
     if others:
-        lines["others"] = {(stage, k): drawn(stage, k, members[stage][:k]) for stage, k in product(stages, numbers)}
+        masked["others"] = [drawn(stage, k, members[stage][:k]) for stage, k in cells]
+    sets = [heads for of_line in masked.values() for of_cell in of_line for heads in of_cell]
+    answered = _answered(vlm, items, [[], *sets], mode, means, batch)
+    plain = [answers[0].right for answers in answered]
+    coming = iter(np.array([[answer.right for answer in answers[1:]] for answers in answered]).T)
+    # (N,) shares of a cell's sets with which an answer is right
+    lines = {
+        line: {
+            cell: np.mean([next(coming) for _ in of_cell], axis=0) for cell, of_cell in zip(cells, of_line, strict=True)
+        }
+        for line, of_line in masked.items()
+    }
+    top = lines.pop("top")
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     cut: dict[str, list[bool]] = {}
     at = [0, *numbers]
     for function, rows in by_function([item.group for item in items]).items():
         clusters = [cluster_of(pair) for row in rows if (pair := items[row].pair)]
-        cut[function] = [answered[row].cut for row in rows]
+        cut[function] = [answered[row][0].cut for row in rows]
         scalars[f"{function}/accuracy"] = share_scalar([plain[row] for row in rows], clusters=clusters)
         for stage in stages:
             by_k = [[plain[row], *(top[stage, k][row] for k in numbers)] for row in rows]
@@ -172,7 +179,7 @@ def layers_of_stage(stage: str, num_layers: int) -> range:
     return range(round(third * num_layers / 3), round((third + 1) * num_layers / 3))
 
 
-def heads_of_stage(scores: torch.Tensor, stage: str) -> list[tuple[int, int]]:
+def heads_of_stage(scores: torch.Tensor, stage: str) -> list[Head]:
     """(layer, head) of a third of the layers, highest of the (L, H) scores first."""
     num_layers, num_heads = scores.shape
     layers = layers_of_stage(stage, num_layers)
@@ -187,33 +194,93 @@ def paper_ks(num_heads: int) -> list[int]:
     return [k for k in scaled if k <= num_heads]
 
 
-def masked_heads(
-    heads: Sequence[tuple[int, int]], mode: str, means: Mapping[int, torch.Tensor] | None = None
-) -> Rewrite:
-    """An edit for the tap: the outputs of (layer, head) replaced by `mode`; `means` are (H, D) by layer."""
-    by_layer: dict[int, list[int]] = {}
-    for layer, head in heads:
-        by_layer.setdefault(layer, []).append(head)
+def _answered(
+    vlm: VLM,
+    items: Sequence[EvalItem],
+    sets: Sequence[Sequence[Head]],
+    mode: str,
+    means: Mapping[int, torch.Tensor],
+    batch: int,
+) -> list[list[Reply]]:
+    """For each item its answers with each set of heads masked: items that are alike, with all sets, are one batch."""
+    answered: list[list[Reply]] = []
+    for lot in in_lots(items, batch):
+        questions = [_question(vlm, item) for item in lot]
+        answers: dict[tuple[int, int], Reply] = {}
+        for group in groups_of(vlm, questions):
+            rows = list(product(group, range(len(sets))))
+            first = questions[group[0]]
+            limit = prompt_limit(vlm, first.encoded.length + first.limit)
+            run = partial(_run, vlm, questions, sets, mode, means)
+            answers |= zip(rows, fitting(vlm, rows, limit, run), strict=True)
+        answered += [[answers[at, number] for number in range(len(sets))] for at in range(len(lot))]
+    return answered
 
-    def rewrite(layer: int, output: torch.Tensor, values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        if layer not in by_layer:
+
+def _run(
+    vlm: VLM,
+    questions: Sequence[Question],
+    sets: Sequence[Sequence[Head]],
+    mode: str,
+    means: Mapping[int, torch.Tensor],
+    rows: Sequence[tuple[int, int]],
+) -> list[Reply]:
+    """Answers of rows: a question and the set of heads that is masked."""
+    distinct = list(dict.fromkeys(at for at, _ in rows))
+    inputs = joined_inputs(vlm, [questions[at].encoded for at in distinct])
+    many = take_rows(inputs, [distinct.index(at) for at, _ in rows])
+    masked = MaskedRows([sets[number] for _, number in rows], mode, means)
+    with tapped(vlm, rewrite=masked):
+        return row_replies(vlm, [questions[at] for at, _ in rows], many, follow=masked.narrow)
+
+
+def _question(vlm: VLM, item: EvalItem) -> Question:
+    pair = item.pair
+    assert pair is not None, "items of probes have one"
+    encoded = vlm.ask(question_of(vlm, pair), pair.path(item.which))
+    return Question(encoded, lambda text: item.correct(read_answer(vlm, pair, text, encoded)), item.max_new_tokens)
+
+
+class MaskedRows:
+    """An edit for the tap (`Rewrite`) with heads of its own for each row of the batch.
+
+    Args:
+        heads: for each row the (layer, head) whose outputs are replaced; one set alone holds for all rows.
+        mode: what takes their place, see above.
+        means: (H, D) by layer, for mode "mean".
+    """
+
+    def __init__(
+        self, heads: Sequence[Sequence[Head]], mode: str, means: Mapping[int, torch.Tensor] | None = None
+    ) -> None:
+        self.heads, self.mode, self.means = list(heads), mode, means or {}
+
+    def narrow(self, places: Sequence[int]) -> None:
+        """Only these rows go on."""
+        self.heads = [self.heads[place] for place in places]
+
+    def __call__(self, layer: int, output: torch.Tensor, values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """The heads' outputs (B, Q, H, D) with those masked replaced."""
+        cells = [(row, head) for row, heads in enumerate(self.heads) for at, head in heads if at == layer]
+        if not cells:
             return output
-        chosen = by_layer[layer]
-        output = output.clone()
-        if mode == "zero":
-            output[:, :, chosen] = 0
-        elif mode == "mean":
-            assert means is not None
-            output[:, :, chosen] = means[layer].to(output)[chosen]
+        chosen = sorted({head for _, head in cells})
+        masked = torch.zeros(len(self.heads), 1, len(chosen), 1, dtype=torch.bool)
+        for row, head in cells:
+            masked[row, 0, chosen.index(head)] = True
+        if self.mode == "zero":
+            instead = output.new_zeros(())
+        elif self.mode == "mean":
+            instead = self.means[layer].to(output)[chosen]
         else:
-            # the paper's mean takes every key that anyone sees, so padding stays out
-            weights = seen if mode == "uniform" else seen.any(-2, keepdim=True)
+            # the paper's mean takes every key that anyone sees
+            weights = seen if self.mode == "uniform" else seen.any(-2, keepdim=True)
             even = weights.to(values.dtype) / weights.sum(-1, keepdim=True).clamp_min(1)  # (B or 1, 1, Q or 1, K)
             picked = repeat_kv(values, output.shape[2] // values.shape[1])[:, chosen]
-            output[:, :, chosen] = (even @ picked).transpose(1, 2)
+            instead = (even @ picked).transpose(1, 2)
+        output = output.clone()
+        output[:, :, chosen] = torch.where(masked.to(output.device), instead, output[:, :, chosen])
         return output
-
-    return rewrite
 
 
 def mean_outputs(vlm: VLM, pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:

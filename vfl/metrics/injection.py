@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vfl.engine.image_cache import prefill
+from vfl.engine.joint_prefill import prefill_all
 from vfl.engine.plan import Plan
 from vfl.errors import InputError
 from vfl.metrics.accuracy import TOLERANCE, accuracy_along, asked_images, points
 from vfl.metrics.result import Result
 from vfl.metrics.spec import EARLY, Metric
 from vfl.models.vlm import VLM
-from vfl.probes.asking import Asked, Asker, question_of
+from vfl.probes.asking import Asked, question_of
 from vfl.probes.pair import Pair, Which
 
 UNRELATED = ("other", "noise")
@@ -54,11 +54,15 @@ def injection(
         raise InputError(f"unrelated={unrelated!r} is unknown; expected one of {', '.join(UNRELATED)}.")
     firsts = points(ns, range(vlm.num_layers + 1), vlm, "ns")
 
-    def plans_of(asker: Asker, pair: Pair, which: Which) -> tuple[Asked, list[Plan]]:
-        image: Any = _noise(pair) if unrelated == "noise" else unrelated_pair(pair, which, pairs).path("image")
-        shown = vlm.ask(question_of(vlm, pair), image)
-        clean = asker.ask(pair, which)
-        return Asked(shown, prefill(vlm, shown)), [Plan.suffix(n, clean.image_cache) for n in firsts]
+    def plans_of(images: Sequence[tuple[Pair, Which]], asked: Sequence[Asked]) -> list[tuple[Asked, list[Plan]]]:
+        shown = []
+        for pair, which in images:
+            image: Any = _noise(pair) if unrelated == "noise" else unrelated_pair(pair, which, pairs).path("image")
+            shown.append(vlm.ask(question_of(vlm, pair), image))
+        return [
+            (Asked(prompt, image_cache), [Plan.suffix(n, clean.image_cache) for n in firsts])
+            for prompt, image_cache, clean in zip(shown, prefill_all(vlm, shown), asked, strict=True)
+        ]
 
     options: dict[str, Any] = {"unrelated": unrelated}
     if unrelated == "noise":

@@ -13,22 +13,28 @@ from itertools import product
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 from vfl.engine.attention_tap import BlockedEdges, tapped
-from vfl.engine.decoder_inputs import decoder_inputs, take_rows
+from vfl.engine.decoder_inputs import joined_inputs, take_rows
+from vfl.engine.image_cache import can_share
+from vfl.engine.memory import prompt_limit
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import (
-    ROWS,
     Question,
     Reply,
     check_pairs,
-    needs_object,
+    fitting,
+    groups_of,
+    need_object,
+    prefilled,
     question_on,
-    replies,
-    reply,
+    replies_of,
+    row_replies,
 )
 from vfl.metrics.objects import Places, at_positions, last_row, object_tokens
+from vfl.metrics.prompts import in_lots
 from vfl.metrics.result import (
     Result,
     by_function,
@@ -52,6 +58,9 @@ CUTS = (*(f"{source} to last_token" for source in OBJECT), "object+1 to last_row
 # 1).
 PAPER_WINDOWS = {"early": (0, 9), "early_mid": (5, 14), "mid": (11, 20), "mid_late": (15, 24), "late": (21, 31)}
 PAPER_WIDTH = 10  # layers of 32, of the sliding window
+
+_Edges = dict[str, tuple[torch.Tensor, torch.Tensor]]
+_Row = tuple[int, str, tuple[int, int]]  # question, cut, window
 
 
 def knockout(
@@ -104,20 +113,29 @@ def knockout(
         right, kept, clusters = [], [], []
         outcomes: dict[str, list[tuple[list[bool], list[float]]]] = {}
         of_outcomes: dict[str, list[Hashable]] = {}
-        for pair in (pairs[row] for row in rows):
-            for which in asked_images(pair):
-                question = question_on(vlm, pair, which, pair.path(which), prefix)
-                plain = reply(vlm, question)
-                filtered = noise_filter and bool(pair.boxes.get(which))
-                right.append(plain.right)
+        for lot in in_lots((pairs[row], which) for row in rows for which in asked_images(pairs[row])):
+            questions = [question_on(vlm, pair, which, pair.path(which), prefix) for pair, which in lot]
+            plain = replies_of(vlm, questions)
+            filtered = [
+                noise_filter and answer.right and bool(pair.boxes.get(which))
+                for answer, (pair, which) in zip(plain, lot, strict=True)
+            ]
+            needed = iter(need_object(vlm, [image for image, asks in zip(lot, filtered, strict=True) if asks], asked))
+            keeps = [answer.right and (not asks or next(needed)) for answer, asks in zip(plain, filtered, strict=True)]
+            for answer, keep, (pair, _) in zip(plain, keeps, lot, strict=True):
+                right.append(answer.right)
+                kept.append(keep)
                 clusters.append(cluster_of(pair))
-                cut.setdefault(function, []).append(plain.cut)
-                kept.append(plain.right and (not filtered or needs_object(vlm, pair, which, asked)))
-                if kept[-1]:
-                    edges = _edges(vlm, pair, which, question, places, cuts)
-                    for name, sample in _knocked_out(vlm, question, plain, edges, list(spans.values())).items():
-                        outcomes.setdefault(name, []).append(sample)
-                        of_outcomes.setdefault(name, []).append(clusters[-1])
+                cut.setdefault(function, []).append(answer.cut)
+            tried = [at for at, keep in enumerate(keeps) if keep]
+            edges = [_edges(vlm, *lot[at], questions[at], places, cuts) for at in tried]
+            edited = _knocked_out(vlm, [questions[at] for at in tried], edges, list(spans.values()))
+            for at, by_cut in zip(tried, edited, strict=True):
+                token, likely = plain[at].token, plain[at].probabilities
+                for name, answers in by_cut.items():
+                    drops = [float(likely[token] - answer.probabilities[token]) for answer in answers]
+                    outcomes.setdefault(name, []).append(([answer.right for answer in answers], drops))
+                    of_outcomes.setdefault(name, []).append(cluster_of(lot[at][0]))
         scalars[f"{function}/right"] = share_scalar(right, clusters=clusters)
         scalars[f"{function}/kept"] = share_scalar(kept, clusters=clusters)
         for name, samples in outcomes.items():
@@ -167,9 +185,7 @@ def _sliding(vlm: VLM, width: int | None) -> dict[str, tuple[int, int]]:
     return {f"from_{first}": (first, first + width - 1) for first in range(vlm.num_layers - width + 1)}
 
 
-def _edges(
-    vlm: VLM, pair: Pair, which: Which, question: Question, places: Places, cuts: Sequence[str]
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _edges(vlm: VLM, pair: Pair, which: Which, question: Question, places: Places, cuts: Sequence[str]) -> _Edges:
     """(1, T + answer) queries and (1, T) keys of each cut; those without a token in the source are left out."""
     encoded = question.encoded
     regions = places.of(encoded)
@@ -194,30 +210,55 @@ def _edges(
 
 
 def _knocked_out(
-    vlm: VLM,
-    question: Question,
-    plain: Reply,
-    edges: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
-    windows: Sequence[tuple[int, int]],
-) -> dict[str, tuple[list[bool], list[float]]]:
-    """By cut: right or wrong, and the drop in probability of the plain answer's first token, one each a window."""
-    inputs = decoder_inputs(vlm, question.encoded.inputs)
-    everything = list(product(edges, windows))
-    outcomes: dict[str, tuple[list[bool], list[float]]] = {name: ([], []) for name in edges}
-    for start in range(0, len(everything), ROWS):
-        rows = everything[start : start + ROWS]
-        queries = torch.cat([edges[name][0] for name, _ in rows])
-        keys = torch.cat([edges[name][1] for name, _ in rows])
-        blocks = []
-        for layer in range(vlm.num_layers):
-            here = torch.tensor([first <= layer <= last for _, (first, last) in rows], device=queries.device)
+    vlm: VLM, questions: Sequence[Question], edges: Sequence[_Edges], windows: Sequence[tuple[int, int]]
+) -> list[dict[str, list[Reply]]]:
+    """For each question by cut: the answers, one a window.
+
+    Where the cut queries are the last prompt position and what follows it, rows share the keys and values before it.
+    """
+    answers: dict[_Row, Reply] = {}
+    for group in groups_of(vlm, questions):
+        rows = [row for at in group for row in product([at], edges[at], windows)]
+        first = questions[group[0]]
+        length = first.encoded.length
+        shared = [row for row in rows if row[1].endswith("last_token") and can_share(vlm, first.encoded)]
+        for chosen, start in ((shared, length - 1), ([row for row in rows if row not in shared], 0)):
+            run = partial(_run, vlm, questions, edges, start)
+            limit = prompt_limit(vlm, length + first.limit)
+            answers |= zip(chosen, fitting(vlm, chosen, limit, run), strict=True)
+    return [
+        {name: [answers[at, name, window] for window in windows] for name in of_question}
+        for at, of_question in enumerate(edges)
+    ]
+
+
+def _run(
+    vlm: VLM, questions: Sequence[Question], edges: Sequence[_Edges], start: int, rows: Sequence[_Row]
+) -> list[Reply]:
+    """Answers of rows that differ from position `start` on."""
+    distinct = list(dict.fromkeys(at for at, _, _ in rows))
+    prompts = [questions[at].encoded for at in distinct]
+    owners = [distinct.index(at) for at, _, _ in rows]
+    queries = torch.cat([edges[at][name][0] for at, name, _ in rows])
+    keys = torch.cat([edges[at][name][1] for at, name, _ in rows])
+    blocks = []
+    for layer in range(vlm.num_layers):
+        here = torch.tensor([first <= layer <= last for _, _, (first, last) in rows], device=queries.device)
+        if here.any():
             blocks.append(BlockedEdges(frozenset([layer]), queries & here[:, None], keys))
-        with tapped(vlm, blocks=blocks):
-            answered = replies(vlm, question, take_rows(inputs, [0] * len(rows)))
-        for (name, _), edited in zip(rows, answered, strict=True):
-            outcomes[name][0].append(edited.right)
-            outcomes[name][1].append(float(plain.probabilities[plain.token] - edited.probabilities[plain.token]))
-    return outcomes
+    past: DynamicCache | None = None
+    if start:
+        past = prefilled(vlm, prompts, start)
+        past.batch_select_indices(torch.tensor(owners))
+        following = [prompts[owner] for owner in owners]
+        inputs = {
+            "inputs_embeds": vlm.embed(torch.cat([prompt.input_ids[:, start:] for prompt in following])),
+            "position_ids": torch.cat([prompt.positions[..., start:] for prompt in following], dim=-2),
+        }
+    else:
+        inputs = take_rows(joined_inputs(vlm, prompts), owners)
+    with tapped(vlm, blocks=blocks):
+        return row_replies(vlm, [questions[at] for at, _, _ in rows], inputs, past, narrows=False)
 
 
 def _without_objects(pairs: Sequence[Pair], options: Mapping[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ of the whole prompt.
 from collections.abc import Sequence
 from functools import partial
 
-from vfl.engine import derived_caches
+from vfl.engine.derived_caches import late_entries
 from vfl.engine.late_text import late_text
 from vfl.engine.plan import Plan
 from vfl.metrics.accuracy import TOLERANCE, accuracy_along
@@ -18,7 +18,7 @@ from vfl.metrics.entering import accuracy_by_entry
 from vfl.metrics.result import Result
 from vfl.metrics.spec import EARLY, SHARE, Metric
 from vfl.models.vlm import VLM
-from vfl.probes.asking import Asked, Asker
+from vfl.probes.asking import Asked
 from vfl.probes.pair import Pair, Which
 
 
@@ -49,14 +49,14 @@ def late_entry(
     Raises:
         InputError: without pairs, for a k outside of 0 .. L, or a model whose vision states see the text.
     """
-    entered = accuracy_by_entry(vlm, pairs, ks, derived_caches.late_entry, tolerance, {})
+    entered = accuracy_by_entry(vlm, pairs, ks, late_entries, tolerance, {})
     entered["options"]["text"] = "after the image" if text else "not skipped"
     if not text:
         return entered
     entries = entered["options"]["ks"]
 
-    def plans_of(asker: Asker, pair: Pair, which: Which) -> tuple[Asked, list[Plan]]:
-        return asker.ask(pair, which), [Plan.own()] * len(entries)
+    def plans_of(images: Sequence[tuple[Pair, Which]], asked: Sequence[Asked]) -> list[tuple[Asked, list[Plan]]]:
+        return [(one, [Plan.own()] * len(entries)) for one in asked]
 
     control = accuracy_along(
         vlm, pairs, entries, plans_of, axis="k", tolerance=tolerance, options={}, within=partial(late_text, vlm)

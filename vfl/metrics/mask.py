@@ -11,7 +11,7 @@ affected. Positions stay those of the whole prompt.
 
 from collections.abc import Sequence
 
-from vfl.engine.derived_caches import blind_to_text, each_alone
+from vfl.engine.derived_caches import all_alone, all_blind_to_text
 from vfl.errors import InputError
 from vfl.metrics.accuracy import TOLERANCE
 from vfl.metrics.entering import accuracy_by_entry
@@ -20,8 +20,8 @@ from vfl.metrics.spec import EARLY, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.pair import Pair
 
-# What vision tokens see below k -> the image cache of such ones; text sees none of them there in any of the ways.
-WAYS = {"all": each_alone, "cross": blind_to_text, "image_to_text": None}
+# What vision tokens see below k -> the image caches of such ones; text sees none of them there in any of the ways.
+WAYS = {"all": all_alone, "cross": all_blind_to_text, "image_to_text": None}
 
 
 def mask(

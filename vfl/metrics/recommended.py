@@ -10,9 +10,8 @@ and no numbers: both thresholds are options.
 
 from collections.abc import Sequence
 
-import torch
-
-from vfl.engine.derived_caches import late_entry
+from vfl.engine.derived_caches import late_entries
+from vfl.engine.image_cache import ImageCache
 from vfl.engine.plan import Plan
 from vfl.engine.skip.skip import Skip
 from vfl.engine.skip.speed import compare_speed
@@ -25,7 +24,7 @@ from vfl.metrics.result import Result, cluster_of, mean_curve, no_scalar
 from vfl.metrics.spec import SKIP, Metric
 from vfl.metrics.var import SMALL, masses
 from vfl.models.vlm import VLM
-from vfl.probes.asking import Asked, Asker
+from vfl.probes.asking import Asked
 from vfl.probes.pair import Pair, Which
 
 
@@ -77,9 +76,12 @@ def recommended(
     spans = ((0, num_layers), (entry, num_layers), (0, exit), (entry, exit))
     skips = [Skip(num_layers, *span) for span in spans]
 
-    def plans_of(asker: Asker, pair: Pair, which: Which) -> tuple[Asked, list[Plan]]:
-        asked = asker.ask(pair, which)
-        return asked, [plan_of(vlm, asked, skip) for skip in skips]
+    enters = any(skip.entry and skip.visible for skip in skips)
+
+    def plans_of(images: Sequence[tuple[Pair, Which]], asked: Sequence[Asked]) -> list[tuple[Asked, list[Plan]]]:
+        prompts = [one.encoded for one in asked]
+        entered = late_entries(vlm, prompts, [entry] if enters else [])
+        return [(one, [plan_of(skip, *caches) for skip in skips]) for one, caches in zip(asked, entered, strict=True)]
 
     options = {"eps": eps, "small": small, "query": "predicts", "timing": timing}
     followed = accuracy_along(
@@ -118,14 +120,14 @@ def entry_and_exit(
     return entry, exit
 
 
-@torch.no_grad()
-def plan_of(vlm: VLM, asked: Asked, skip: Skip) -> Plan:
-    """A skip as a plan: what the text reads at each layer."""
+def plan_of(skip: Skip, entered: ImageCache | None = None) -> Plan:
+    """A skip as a plan: what the text reads at each layer, with the image cache that entered late where one is read."""
     visible = skip.visible
-    hidden = Plan.hide([layer for layer in range(vlm.num_layers) if layer not in visible])
+    hidden = Plan.hide([layer for layer in range(skip.num_layers) if layer not in visible])
     if skip.entry == 0 or not visible:
         return hidden
-    return hidden | Plan.swap(visible, late_entry(vlm, asked.encoded, skip.entry))
+    assert entered is not None
+    return hidden | Plan.swap(visible, entered)
 
 
 SPEC = Metric(

@@ -9,31 +9,34 @@ Neo et al., "Towards Interpreting Visual Information Processing in Vision-Langua
 """
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vfl.engine.decoder_inputs import decoder_inputs, take_rows
+from vfl.engine.decoder_inputs import decoder_inputs, joined_inputs, take_rows
+from vfl.engine.memory import prompt_limit
 from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.edited_prompts import (
-    ROWS,
     Question,
     Reply,
+    boxed_images,
     check_pairs,
-    needs_object,
+    fitting,
+    groups_of,
     question_on,
-    replies,
+    replies_of,
     reply,
+    row_replies,
 )
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean
-from vfl.metrics.objects import Places, object_tokens
+from vfl.metrics.objects import Places, noised, object_tokens
+from vfl.metrics.prompts import in_lots
 from vfl.metrics.result import Result, cluster_of, cut_answers, mean_scalar, result, share_scalar
 from vfl.metrics.spec import NEO, SHARE, Metric
 from vfl.models.encode import Encoded, ImageLike
@@ -123,47 +126,46 @@ def token_ablation(
     outcomes = {evaluation: _Outcomes() for evaluation in evaluations}
     residuals: list[float] = []
     ranked: list[Hashable] = []
-    for pair in pairs:
-        for which in asked_images(pair):
-            boxes = pair.boxes.get(which, [])
-            if not boxes or not pair.label:
-                continue
 
-            def asked(vlm: VLM, pair: Pair, which: Which, image: ImageLike, kind: str) -> Question:
-                return _question(vlm, pair, which, image, kind, describe, description_tokens, prefix)
+    def asked(vlm: VLM, pair: Pair, which: Which, image: ImageLike, kind: str) -> Question:
+        return _question(vlm, pair, which, image, kind, describe, description_tokens, prefix)
 
-            questions = {kind: asked(vlm, pair, which, pair.path(which), kind) for kind in evaluations}
-            encoded = next(iter(questions.values())).encoded
-            regions = places.of(encoded)
-            if not object_tokens(regions, boxes).any():  # in a part that the processor cuts off
+    for samples in in_lots(_samples(vlm, pairs, asked, evaluations, places)):
+        plain = _answers(vlm, [sample.questions for sample in samples])
+        needed = _needed(vlm, samples, plain, asked if noise_filter else None)
+        tried: list[tuple[int, str]] = []
+        sets_of: dict[int, dict[str, torch.Tensor]] = {}
+        for at, sample in enumerate(samples):
+            for kind, answer in plain[at].items():
+                outcomes[kind].clusters.append(cluster_of(sample.pair))
+                outcomes[kind].right.append(answer.right)
+                outcomes[kind].kept.append(kind in needed[at])
+                outcomes[kind].cut.append(answer.cut)
+            if not needed[at]:
                 continue
-            kept: dict[str, Reply] = {}
-            for kind, question in questions.items():
-                plain = reply(vlm, question)
-                needed = plain.right and (not noise_filter or needs_object(vlm, pair, which, partial(asked, kind=kind)))
-                outcomes[kind].clusters.append(cluster_of(pair))
-                outcomes[kind].right.append(plain.right)
-                outcomes[kind].kept.append(needed)
-                outcomes[kind].cut.append(plain.cut)
-                if needed:
-                    kept[kind] = plain
-            if not kept:
-                continue
-            sets = token_sets(vlm, encoded, regions, boxes, random_shares, generator)
-            sets |= {name: chosen_tokens(name, own, regions, encoded) for name, own in (chosen or {}).items()}
+            tried += [(at, kind) for kind in needed[at]]
+            boxes = sample.pair.boxes[sample.which]
+            sets = token_sets(vlm, sample.encoded, sample.regions, boxes, random_shares, generator)
+            for name, own in (chosen or {}).items():
+                sets[name] = chosen_tokens(name, own, sample.regions, sample.encoded)
             if gradient_steps:
-                poll = asked(vlm, pair, which, pair.path(which), "polling")
-                attribution = integrated_gradients(vlm, poll.encoded, yes_token(vlm, poll), blank, steps=gradient_steps)
+                poll = sample.questions.get("polling")
+                poll = poll or asked(vlm, sample.pair, sample.which, sample.pair.path(sample.which), "polling")
+                yes = yes_token(vlm, plain[at].get("polling") or reply(vlm, poll))
+                attribution = integrated_gradients(vlm, poll.encoded, yes, blank, steps=gradient_steps)
                 residuals.append(attribution.residual)
-                ranked.append(cluster_of(pair))
+                ranked.append(cluster_of(sample.pair))
                 for share in gradient_shares:
                     sets[f"gradients_{_percent(share)}"] = _top(attribution.scores, share)
-            for kind, plain in kept.items():
-                answers = ablated(vlm, questions[kind], list(sets.values()), blank)
-                for (name, tokens), edited in zip(sets.items(), answers, strict=True):
-                    flipped = bool(tokens.any()) and _flipped(kind, plain, edited)
-                    outcomes[kind].flips.setdefault(name, []).append(flipped)
-                    outcomes[kind].sizes.setdefault(name, []).append(float(tokens.sum()))
+            sets_of[at] = sets
+        edited = ablated_all(
+            vlm, [(samples[at].questions[kind], list(sets_of[at].values())) for at, kind in tried], blank
+        )
+        for (at, kind), answers in zip(tried, edited, strict=True):
+            for (name, tokens), answer in zip(sets_of[at].items(), answers, strict=True):
+                flipped = bool(tokens.any()) and _flipped(kind, plain[at][kind], answer)
+                outcomes[kind].flips.setdefault(name, []).append(flipped)
+                outcomes[kind].sizes.setdefault(name, []).append(float(tokens.sum()))
     scalars: dict[str, Any] = {}
     for evaluation, outcome in outcomes.items():
         if not outcome.right:
@@ -218,6 +220,56 @@ class _Outcomes:
     sizes: dict[str, list[float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """An image whose object has a place in the picture that the model gets: its questions and its tokens' regions."""
+
+    pair: Pair
+    which: Which
+    questions: dict[str, Question]
+    regions: torch.Tensor
+
+    @property
+    def encoded(self) -> Encoded:
+        """One of its prompts."""
+        return next(iter(self.questions.values())).encoded
+
+
+_Asked = Callable[[VLM, Pair, Which, ImageLike, str], Question]
+
+
+def _samples(
+    vlm: VLM, pairs: Sequence[Pair], asked: _Asked, evaluations: Sequence[str], places: Places
+) -> Iterator[_Sample]:
+    for pair, which in boxed_images(pairs):
+        if not pair.label:
+            continue
+        questions = {kind: asked(vlm, pair, which, pair.path(which), kind) for kind in evaluations}
+        sample = _Sample(pair, which, questions, places.of(next(iter(questions.values())).encoded))
+        if object_tokens(sample.regions, pair.boxes[which]).any():  # not in a part that the processor cuts off
+            yield sample
+
+
+def _answers(vlm: VLM, asked: Sequence[Mapping[str, Question]]) -> list[dict[str, Reply]]:
+    """The plain model's answers to each sample's questions."""
+    given = iter(replies_of(vlm, [question for questions in asked for question in questions.values()]))
+    return [{kind: next(given) for kind in questions} for questions in asked]
+
+
+def _needed(
+    vlm: VLM, samples: Sequence[_Sample], plain: Sequence[Mapping[str, Reply]], asked: _Asked | None
+) -> list[list[str]]:
+    """The evaluations that each sample is kept for: answered rightly, and (with `asked`) wrongly where it is noise."""
+    right = [[kind for kind, answer in answers.items() if answer.right] for answers in plain]
+    if asked is None:
+        return right
+    hidden = [
+        {kind: asked(vlm, sample.pair, sample.which, noised(sample.pair, sample.which), kind) for kind in kinds}
+        for sample, kinds in zip(samples, right, strict=True)
+    ]
+    return [[kind for kind, answer in answers.items() if not answer.right] for answers in _answers(vlm, hidden)]
+
+
 def token_sets(
     vlm: VLM,
     encoded: Encoded,
@@ -268,40 +320,66 @@ def chosen_tokens(name: str, own: Chosen, regions: torch.Tensor, encoded: Encode
     return object_tokens(regions, boxes)
 
 
-def yes_token(vlm: VLM, poll: Question) -> int:
-    """The likeliest of the tokens that "Yes" begins with, for a polling question."""
-    likely = reply(vlm, poll).probabilities
-    return max(first_tokens(vlm, YES), key=lambda token: float(likely[token]))
+def yes_token(vlm: VLM, polled: Reply) -> int:
+    """The likeliest of the tokens that "Yes" begins with, by the reply to a polling question."""
+    return max(first_tokens(vlm, YES), key=lambda token: float(polled.probabilities[token]))
 
 
 def ablated(vlm: VLM, question: Question, sets: Sequence[torch.Tensor], blank: torch.Tensor) -> list[Reply]:
     """Answers with each set of image tokens, (V,) bool, at the mean embedding (d,)."""
-    inputs = decoder_inputs(vlm, question.encoded.inputs)
-    answers: list[Reply] = []
-    for start in range(0, len(sets), ROWS):
-        answers += replies(
-            vlm, question, without_tokens(vlm, question.encoded, inputs, sets[start : start + ROWS], blank)
-        )
-    return answers
+    return ablated_all(vlm, [(question, sets)], blank)[0]
+
+
+def ablated_all(
+    vlm: VLM, asked: Sequence[tuple[Question, Sequence[torch.Tensor]]], blank: torch.Tensor
+) -> list[list[Reply]]:
+    """As `ablated` for several questions; those that are alike are rows of one batch, as many as fit into memory."""
+    questions = [question for question, _ in asked]
+    answers: dict[tuple[int, int], Reply] = {}
+    for group in groups_of(vlm, questions):
+        rows = [(number, at) for number in group for at in range(len(asked[number][1]))]
+
+        def ask(part: Sequence[tuple[int, int]]) -> list[Reply]:
+            numbers = list(dict.fromkeys(number for number, _ in part))
+            inputs = joined_inputs(vlm, [questions[number].encoded for number in numbers])
+            many = take_rows(inputs, [numbers.index(number) for number, _ in part])
+            owners = [questions[number] for number, _ in part]
+            ids = torch.cat([question.encoded.input_ids for question in owners])
+            sets = torch.stack([asked[number][1][at] for number, at in part])
+            return row_replies(vlm, owners, without_tokens(vlm, ids, many, sets, blank))
+
+        first = questions[group[0]]
+        limit = prompt_limit(vlm, first.encoded.length + first.limit)
+        answers |= zip(rows, fitting(vlm, rows, limit, ask), strict=True)
+    return [[answers[number, at] for at in range(len(sets))] for number, (_, sets) in enumerate(asked)]
 
 
 def without_tokens(
-    vlm: VLM, encoded: Encoded, inputs: Mapping[str, Any], sets: Sequence[torch.Tensor], blank: torch.Tensor
+    vlm: VLM, ids: torch.Tensor, inputs: Mapping[str, Any], sets: torch.Tensor, blank: torch.Tensor
 ) -> dict[str, Any]:
-    """The decoder's arguments, a row for each set of image tokens that is replaced."""
-    many = take_rows(inputs, [0] * len(sets))
-    embeds = many["inputs_embeds"].clone()
-    here = (encoded.input_ids[0] == vlm.parts.image_token_id).nonzero().flatten().to(embeds.device)
-    chosen = torch.stack(list(sets)).to(embeds.device)  # (B, V)
-    for row, tokens in enumerate(chosen):
-        embeds[row, here[tokens]] = blank.to(embeds)
-    many["inputs_embeds"] = embeds
+    """The decoder's arguments for B rows, of which each has a set of its image tokens replaced.
+
+    Args:
+        vlm: the model.
+        ids: (B, T) prompts, each with V image tokens.
+        inputs: the decoder's arguments for them.
+        sets: (B, V) bool.
+        blank: (d,) what stands in their place.
+    """
+    embeds = inputs["inputs_embeds"].clone()
+    replaced = torch.zeros_like(ids, dtype=torch.bool)
+    replaced[ids == vlm.parts.image_token_id] = sets.flatten().to(ids.device)
+    embeds[replaced.to(embeds.device)] = blank.to(embeds)
+    edited = {**inputs, "inputs_embeds": embeds}
     if (features := inputs.get("deepstack_visual_embeds")) is not None:
-        flat = chosen.flatten()[:, None]
-        many["deepstack_visual_embeds"] = [
-            torch.where(flat.to(layer.device), layer.mean(0), layer.repeat(len(sets), 1)) for layer in features
-        ]
-    return many
+        edited["deepstack_visual_embeds"] = [_at_mean(layer, sets.to(layer.device)) for layer in features]
+    return edited
+
+
+def _at_mean(features: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
+    """(B * V, d) features of image tokens, those of the sets (B, V) at the mean over their image's."""
+    by_row = features.view(*sets.shape, -1)
+    return torch.where(sets[..., None], by_row.mean(1, keepdim=True), by_row).flatten(0, 1)
 
 
 def _question(

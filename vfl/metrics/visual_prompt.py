@@ -10,9 +10,10 @@ from typing import Any
 from PIL import Image, ImageColor, ImageDraw
 
 from vfl.errors import InputError
-from vfl.metrics.edited_prompts import boxed_images, check_pairs, question_on, reply
+from vfl.metrics.edited_prompts import boxed_images, check_pairs, question_on, replies_of
 from vfl.metrics.head_weight import region_masses
 from vfl.metrics.objects import Places, object_tokens
+from vfl.metrics.prompts import in_lots
 from vfl.metrics.result import (
     Result,
     by_function,
@@ -68,15 +69,22 @@ def visual_prompt(
         right: list[list[bool]] = []
         weights: list[list[list[float]]] = []
         clusters = [cluster_of(asked[row][0]) for row in rows]
-        for pair, which in (asked[row] for row in rows):
-            shown = (pair.open(which), outlined(pair, which, colour, width))
-            questions = [question_on(vlm, pair, which, image) for image in shown]
-            answers = [reply(vlm, question) for question in questions]
-            right.append([answer.right for answer in answers])
-            cut.setdefault(function, []).append(answers[0].cut)
-            inside = object_tokens(places.of(questions[0].encoded), pair.boxes[which])
-            masses = [region_masses(vlm, question.encoded, inside, query=query)[1] for question in questions]
-            weights.append([mass.mean(-1).tolist() for mass in masses])
+        for lot in in_lots(asked[row] for row in rows):
+            questions = [
+                [
+                    question_on(vlm, pair, which, image)
+                    for image in (pair.open(which), outlined(pair, which, colour, width))
+                ]
+                for pair, which in lot
+            ]
+            replies = iter(replies_of(vlm, [question for of_image in questions for question in of_image]))
+            for (pair, which), of_image in zip(lot, questions, strict=True):
+                answers = [next(replies) for _ in of_image]
+                right.append([answer.right for answer in answers])
+                cut.setdefault(function, []).append(answers[0].cut)
+                inside = object_tokens(places.of(of_image[0].encoded), pair.boxes[which])
+                masses = [region_masses(vlm, question.encoded, inside, query=query)[1] for question in of_image]
+                weights.append([mass.mean(-1).tolist() for mass in masses])
         for name, flags in zip(("off", "on"), zip(*right, strict=True), strict=True):
             scalars[f"{function}/{name}"] = share_scalar(flags, clusters=clusters)
         scalars[f"{function}/gain"] = mean_scalar([float(on) - float(off) for off, on in right], clusters=clusters)
