@@ -3,13 +3,15 @@
 import pytest
 import tiny
 
+from vfl.engine.hidden_vision import vision_hidden
 from vfl.engine.plan import Plan
 from vfl.engine.skip.running import generate
 from vfl.engine.skip.skip import Skip
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
-from vfl.evaluate.answers import answer, text_of
-from vfl.lmms_eval.asking import Planned
+from vfl.evaluate.answers import answer, ids_of, text_of
+from vfl.evaluate.batches import encode_batch
+from vfl.lmms_eval.asking import Planned, forced
 from vfl.lmms_eval.layers import LayerPlan
 from vfl.lmms_eval.requests import item_of
 
@@ -46,8 +48,15 @@ def test_hidden_layers_answer_and_score_as_the_sweep_does(vlm, batch):
         swept = sweep(vlm, encoded(vlm, item), [Plan.hide(hidden)], answers=[choice], max_new_tokens=6)
         assert text == swept.texts[0]
         assert scored.logprob == pytest.approx(float(swept.answer_logprobs[0, 0]), abs=1e-6)
-    said = planned.scores(items[:1], answers[:1])
-    assert said[0].greedy  # what it says by itself is its likeliest
+
+
+def test_what_the_model_says_by_itself_is_greedy_and_nothing_else(vlm):
+    part = encode_batch(vlm, questions(vlm, 1))
+    hidden = range(1, vlm.num_layers)
+    (ids,) = ids_of(vlm, part, hidden)  # not its text, which other tokens may make up too
+    with vision_hidden(vlm, part.inputs["input_ids"], hidden):
+        assert forced(vlm, part.inputs, [ids])[0].greedy
+        assert not forced(vlm, part.inputs, [[*ids[:-1], ids[-1] - 1]])[0].greedy
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
