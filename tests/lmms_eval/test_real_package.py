@@ -162,7 +162,12 @@ def an_adapter(folder):
     torch.manual_seed(0)
     names = [f"model.language_model.layers.{layer}.mlp.down_proj" for layer in range(3)]
     config = LoraConfig(r=4, target_modules=names, init_lora_weights=False)
-    get_peft_model(vfl.load().model, config).save_pretrained(str(folder))
+    adapted = get_peft_model(vfl.load().model, config)
+    with torch.no_grad():
+        for name, weights in adapted.named_parameters():
+            if "lora_B" in name:
+                weights *= 8  # enough to change answers
+    adapted.save_pretrained(str(folder))
     return folder
 
 
