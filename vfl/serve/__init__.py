@@ -1,1 +1,1 @@
-"""`vfl serve`: pages over a folder of runs, and answers layer by layer. It reads the folder, and runs nothing from it."""
+"""`vfl serve`: pages over a folder of runs, which is read alone, and answers layer by layer."""

@@ -37,8 +37,8 @@ def file_in(root: Path, place: str) -> Path:
     """The file or folder at a place below `root`, links followed.
 
     Raises:
-        InputError: where there is none, it is hidden, or it lies outside of `root`. All alike, so that nobody learns what
-            is outside.
+        InputError: where there is none, it is hidden, or it lies outside of `root`. All alike, so that nobody learns
+            what is outside.
     """
     error = InputError(f"There is no {place!r} in this folder.")
     parts = Path(place).parts
