@@ -32,7 +32,9 @@ def index_page(folder: str, runs: Sequence[Run], most: int) -> str:
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         kinds.setdefault(run.kind, []).append(run)
-    return _page("index.html.jinja", "Runs", folder=folder, kinds=kinds, compared=COMPARED, cut=most if len(runs) == most else 0)
+    return _page(
+        "index.html.jinja", "Runs", folder=folder, kinds=kinds, compared=COMPARED, cut=most if len(runs) == most else 0
+    )
 
 
 def training_page(compared: Compared) -> str:
