@@ -2,6 +2,8 @@
 
 from io import BytesIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vfl.probes.make import draw_one
@@ -63,6 +65,8 @@ def test_a_report_is_shown_in_a_sandbox(client):
         "/maps?run=maps/one&run=../outside",
         "/maps?run=maps/one&run=a",
         "/maps?run=maps/one",
+        "/samples?run=maps/one",
+        "/samples?run=../outside",
         "/nowhere",
     ],
 )
@@ -78,6 +82,16 @@ def test_training_runs_and_maps_stand_side_by_side(client):
     assert "trainer.learning_rate" in training.text
     maps = client.get("/maps", params={"run": ["maps/one", "maps/two"]})
     assert "Function layers of 2 models" in maps.text
+
+
+def test_samples_are_filtered_and_a_wrong_condition_is_said_above_all_rows(client, root):
+    pq.write_table(pa.table({"answer": ["3", "4"]}), root / "maps" / "one" / "pairs.parquet")
+    asked = {"run": "maps/one", "column": ["answer", ""], "way": ["=", "="], "value": ["3", ""]}
+    assert "1 of 2 rows" in client.get("/samples", params=asked).text
+    wrong = client.get("/samples", params=asked | {"column": ["anser", ""]})
+    assert wrong.status_code == 400
+    assert "did you mean answer?" in wrong.text
+    assert "2 of 2 rows" in wrong.text
 
 
 def test_two_pictures_and_a_question_give_the_answers_layer_by_layer(client):

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from vfl.serve.folder import runs
-from vfl.serve.pages import index_page, swap_page, training_page
+from vfl.serve.pages import index_page, samples_page, swap_page, training_page
+from vfl.serve.samples import Condition, Samples
 from vfl.serve.swapping import Swapped
 from vfl.serve.training import compare_training
 
@@ -32,6 +33,8 @@ def laid_out(root, tmp_path):
         "training": training_page(compare_training(root, ["a", "deep/b", hostile])),
         "swap": swap_page("embedded", {"question": hostile * 4, "window": "1"}, rows, error=hostile),
     }
+    wide = Samples([f"column_{n}" for n in range(30)], [["some words"] * 30] * 3, 3, 3)
+    pages["samples"] = samples_page(hostile, [Condition(hostile, "=", hostile)], wide)
     frames = ""
     for name, page in pages.items():
         (tmp_path / f"{name}.html").write_text(page.replace("</body>", PROBE.replace("NAME", name)))
@@ -47,7 +50,7 @@ def laid_out(root, tmp_path):
 def test_pages_fit_and_stay_inert(laid_out):
     states = re.findall(r"(\w+) width (\d+) scroll (\d+) title ([^\n<]*)", laid_out)
     assert {(name, int(width)) for name, width, _, _ in states} == {
-        (name, width) for name in ("index", "training", "swap") for width in WIDTHS
+        (name, width) for name in ("index", "training", "swap", "samples") for width in WIDTHS
     }
     for name, width, scroll, title in states:
         assert int(scroll) <= int(width), f"{name} is wider than its window"

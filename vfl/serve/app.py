@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from starlette.applications import Starlette
@@ -27,8 +26,9 @@ from vfl.locate.report.compare import compare_maps
 from vfl.locate.report.page import render_comparison
 from vfl.models.vlm import VLM
 from vfl.serve.folder import MOST, file_in, file_of, runs
-from vfl.serve.pages import error_page, index_page, swap_page, training_page
-from vfl.serve.swapping import swap_layers
+from vfl.serve.pages import error_page, index_page, samples_page, swap_page, training_page
+from vfl.serve.samples import Condition, filter_samples
+from vfl.serve.swapping import Swapped, swap_layers
 from vfl.serve.training import compare_training
 
 LARGEST = 20 * 2**20
@@ -78,6 +78,18 @@ def app_of(root: Path, load: Callable[[], VLM], model: str, hosts: list[str]) ->
             raise InputError(f"{missing[0]} has no map.json.")
         return _html(render_comparison(compare_maps([path for _, path in found if path is not None])))
 
+    def samples(request: Request) -> Response:
+        query = request.query_params
+        run = query.get("run", "")
+        asked = zip(query.getlist("column"), query.getlist("way"), query.getlist("value"), strict=False)
+        conditions = [Condition(*written) for written in asked if written[0].strip()]
+        try:
+            return _html(samples_page(run, conditions, filter_samples(root, run, conditions)))
+        except InputError as error:
+            if not conditions:
+                raise
+            return _html(samples_page(run, conditions, filter_samples(root, run, []), str(error)), 400)
+
     async def swap(request: Request) -> Response:
         if request.method == "GET":
             return _html(swap_page(model, {"question": "", "window": "1"}))
@@ -88,7 +100,7 @@ def app_of(root: Path, load: Callable[[], VLM], model: str, hosts: list[str]) ->
             contents = [b"" if isinstance(one, str) or one is None else await one.read() for one in uploads]
         try:
             pictures = [_picture(content) for content in contents]
-            rows = await run_in_threadpool(asker.ask, pictures, asked)
+            rows = await run_in_threadpool(asker.ask, *pictures, asked)
         except InputError as error:
             return _html(swap_page(model, asked, error=str(error)), 400)
         return _html(swap_page(model, asked, rows, [_address(picture) for picture in pictures]))
@@ -99,6 +111,7 @@ def app_of(root: Path, load: Callable[[], VLM], model: str, hosts: list[str]) ->
             Route("/file/{place:path}", file),
             Route("/training", training),
             Route("/maps", maps),
+            Route("/samples", samples),
             Route("/swap", swap, methods=["GET", "POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
@@ -113,7 +126,7 @@ class _Asker:
         self._load, self._lock = load, Lock()
         self._vlm: VLM | None = None
 
-    def ask(self, pictures: list[Image.Image], asked: dict[str, str]) -> Any:
+    def ask(self, target: Image.Image, source: Image.Image, asked: dict[str, str]) -> list[Swapped]:
         question, window = asked["question"].strip(), asked["window"]
         if not question:
             raise InputError("The question is empty.")
@@ -122,7 +135,7 @@ class _Asker:
         with self._lock:
             if self._vlm is None:
                 self._vlm = self._load()
-            return swap_layers(self._vlm, *pictures, question, window=int(window), probabilities=True)
+            return swap_layers(self._vlm, target, source, question, window=int(window), probabilities=True)
 
 
 def _check_origin(request: Request) -> None:

@@ -13,12 +13,13 @@ MOST = 500
 REPORT = "report.html"
 PASSED = ("adapter", "checkpoints", "images", "parts", "probes")
 """Folders of a run that hold no other."""
+ROWS = "selection or preference rows"
 KINDS = {
     "training": ("preflight.json", "metrics.jsonl"),
     "map": ("map.json",),
     "measurement": ("metrics.json",),
     "evaluation": ("evaluation.json",),
-    "selection or preference rows": ("manifest.json",),
+    ROWS: ("manifest.json",),
     "study": ("arms.json",),
 }
 """Kinds of runs, by any of their files; a folder is of the first that fits."""
@@ -26,11 +27,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder: its place below the root ("." is the root), what it is, and whether it has a report."""
+    """A run's folder: its place below the root ("." is the root), what it is, and whether it has a report and rows."""
 
     place: str
     kind: str
     report: bool
+    table: bool = False
 
 
 def file_in(root: Path, place: str) -> Path:
@@ -70,22 +72,26 @@ def file_of(root: Path, run: str, name: str) -> Path | None:
 def runs(root: Path) -> list[Run]:
     """Runs in `root` and below, by place; at most MOST. Links are not followed."""
     found = []
-    for folder, names in _folders(root):
+    for folder, names, folders in _folders(root):
+        parts = "parts" in folders and any((folder / "parts").glob("*.parquet"))
         kind = next((kind for kind, marks in KINDS.items() if any(mark in names for mark in marks)), None)
+        if parts and kind in (None, ROWS):
+            kind = "scores"
         if kind is not None and (kind != "training" or SETTINGS in names or "preflight.json" in names):
             place = folder.relative_to(root).as_posix()
-            found.append(Run(place, kind, REPORT in names))
+            found.append(Run(place, kind, REPORT in names, parts or "pairs.parquet" in names))
         if len(found) == MOST:
             break
     return sorted(found, key=lambda run: run.place)
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Folders and the names of their plain files."""
+def _folders(root: Path) -> Iterator[tuple[Path, set[str], set[str]]]:
+    """Folders, the names of their plain files, and those of the folders in them."""
     for at, folders, names in os.walk(root):
         here = Path(at)
         deep = len(here.relative_to(root).parts)
+        inside = {name for name in folders if not (here / name).is_symlink()}
         folders[:] = sorted(
             name for name in folders if deep < DEEPEST and not name.startswith(".") and name not in PASSED
         )
-        yield here, {name for name in names if not (here / name).is_symlink()}
+        yield here, {name for name in names if not (here / name).is_symlink()}, inside

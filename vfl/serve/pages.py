@@ -10,6 +10,7 @@ from jinja2 import Environment
 from vfl.report.page import environment
 from vfl.report.words import percent
 from vfl.serve.folder import Run
+from vfl.serve.samples import WAYS, Condition, Samples
 from vfl.serve.swapping import Swapped
 from vfl.serve.training import Compared
 
@@ -62,6 +63,12 @@ def swap_page(
     return _page(
         "swap.html.jinja", "Layer by layer", model=model, asked=asked, rows=shown, pictures=pictures, error=error
     )
+
+
+def samples_page(run: str, conditions: Sequence[Condition], samples: Samples | None, error: str = "") -> str:
+    """Rows of a run's table, below the form that filters them."""
+    rows = [*conditions, *[Condition("", WAYS[0], "")] * max(1, 3 - len(conditions))]
+    return _page("samples.html.jinja", "Samples", run=run, conditions=rows, ways=WAYS, samples=samples, error=error)
 
 
 def error_page(message: str) -> str:
