@@ -47,7 +47,7 @@ class PlannedModel(lmms):
             self._held.enter_context(adapter_on(vlm, config.adapter, **limits))
         self.config, self.plan = config, plan
         self.planned: Planned | None = Planned(vlm, plan, batch=config.batch_size)
-        logger.warning("%s: %s", vlm.model_id, plan.words)
+        logger.info("%s: %s", vlm.model_id, plan.words)
 
     @property
     def device(self) -> Any:
