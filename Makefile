@@ -75,5 +75,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:3]; sys.exit(None if (3, 11, 5) <= v < (3, 14) else f"Python 3.11.5 to 3.13 is needed, {v[0]}.{v[1]}.{v[2]} was found: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(if $(UV),,$(BIN)/python -m pip install --quiet --upgrade pip)
-	PYTHONWARNINGS=ignore $(INSTALL) --editable '.[train,deepspeed,select]' --group dev --group docs --constraint constraints.txt
+	PYTHONWARNINGS=ignore $(INSTALL) --editable '.[train,deepspeed,select,app]' --group dev --group docs --constraint constraints.txt
 	touch $(STAMP)

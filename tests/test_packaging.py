@@ -118,10 +118,19 @@ def test_the_wheel_says_what_it_is(wheel):
     said, entry_points = metadata(wheel)
     assert (said["Name"], said["Version"]) == ("vfl", vfl.__version__)
     assert said["License-Expression"] == "Apache-2.0"
-    assert set(said.get_all("Provides-Extra", [])) == {"train", "deepspeed", "select", "ray", "quantized", "smol"}
+    assert set(said.get_all("Provides-Extra", [])) == {
+        "train",
+        "deepspeed",
+        "select",
+        "ray",
+        "quantized",
+        "smol",
+        "app",
+    }
     always = [line for line in said.get_all("Requires-Dist") if "extra ==" not in line]
     assert not any(line.startswith(("deepspeed", "trl", "pytest")) for line in always)
     assert "vfl = vfl.commands.main:run" in entry_points
+    assert "vfl = vfl.lmms_eval.manifest:manifest" in entry_points.partition("[lmms_eval.models]")[2]
     assert "function layers" in said.get_payload().lower() or "function layer" in said["Description"].lower()
 
 

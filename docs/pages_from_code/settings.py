@@ -18,6 +18,7 @@ SETTINGS = (
     ("Locating", "`vfl locate`", "vfl.locate.config:LocateConfig"),
     ("Measuring", "`vfl measure`", "vfl.measure.config:MeasureConfig"),
     ("Evaluating", "`vfl evaluate`", "vfl.evaluate.config:EvaluateConfig"),
+    ("A model of lmms-eval", "`lmms-eval --model vfl --model_args`", "vfl.lmms_eval.config:LmmsEvalConfig"),
     ("Training", "`vfl train`, `vfl arms` and the launcher: a recipe", "vfl.train.recipe:Recipe"),
     ("Making preference rows", "`vfl negatives`", "vfl.negatives.config:NegativesConfig"),
     ("Scoring", "`vfl select score`", "vfl.select.settings:ScoreConfig"),

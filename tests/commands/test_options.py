@@ -28,7 +28,7 @@ LIMITS = {"min_pixels": 512, "max_pixels": 1024}
 # Plain viewers: they read what is there, by two or three arguments.
 NESTED = ("train", "arms", "lora-config", "select run")
 """Their options set keys inside others."""
-VIEWERS = ("cache", "compare", "models", "probes check", "probes show", "push", "select report")
+VIEWERS = ("cache", "compare", "models", "probes check", "probes show", "push", "select report", "serve")
 
 
 def commands_of(group, path=""):

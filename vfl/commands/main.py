@@ -27,6 +27,7 @@ from vfl.commands import (
     probes,
     push,
     select,
+    serve,
     skip,
     swap,
     train,
@@ -56,6 +57,7 @@ for name, module in {
     "measure": measure,
     "skip": skip,
     "push": push,
+    "serve": serve,
     "models": models,
     "cache": cache,
 }.items():

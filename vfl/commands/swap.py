@@ -47,11 +47,8 @@ def command(
     of arXiv 2509.24791, for your own pictures).
     """
     from vfl.commands.settings import SwapConfig
-    from vfl.engine.image_cache import prefill
-    from vfl.engine.plan import Plan
-    from vfl.engine.sweep import sweep
-    from vfl.errors import InputError
     from vfl.loading.config import load_from
+    from vfl.serve.swapping import swap_layers
 
     settings = read_settings(
         SwapConfig,
@@ -64,25 +61,21 @@ def command(
         reading=reading,
         max_new_tokens=max_new_tokens,
     )
-    vlm, width = load_from(settings), settings.window
-    if width > vlm.num_layers:
-        raise InputError(f"--window {width} is wider than the model, which has {vlm.num_layers} layers.")
-    asked, other = vlm.ask(settings.question, settings.target), vlm.ask(settings.question, settings.source)
-    image_cache = prefill(vlm, other)
-    starts = range(vlm.num_layers - width + 1)
-    plans = [Plan.own(), *(Plan.window(first, width, image_cache) for first in starts)]
-    limit = settings.max_new_tokens
-    answers = sweep(vlm, asked, plans, max_new_tokens=limit, reading=settings.reading).texts
-    alone = sweep(vlm, other, [Plan.own()], max_new_tokens=limit, own=image_cache).texts[0]
+    rows = swap_layers(
+        load_from(settings),
+        settings.target,
+        settings.source,
+        settings.question,
+        window=settings.window,
+        reading=settings.reading,
+        max_new_tokens=settings.max_new_tokens,
+    )
     table = Table(title=Text(settings.question))  # a question may hold what rich takes for markup
     table.add_column("layers swapped", justify="right")
     table.add_column("answer")
     table.add_column("")
-    table.add_row("none", _plain(answers[0]), "target")
-    for first, answer in zip(starts, answers[1:], strict=True):
-        mark = "" if answer == answers[0] else "= source" if answer == alone else "changed"
-        table.add_row(str(first) if width == 1 else f"{first}-{first + width - 1}", _plain(answer), mark)
-    table.add_row("all", _plain(alone), "source")
+    for row in rows:
+        table.add_row(row.layers, _plain(row.answer), row.mark)
     Console().print(table)
 
 

@@ -1,0 +1,57 @@
+"""The pages in headless Chromium: they fit a phone and a desktop, and a hostile name stays text."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from vfl.serve.folder import runs
+from vfl.serve.pages import index_page, samples_page, swap_page, training_page
+from vfl.serve.samples import Condition, Samples
+from vfl.serve.swapping import Swapped
+from vfl.serve.training import compare_training
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.tool,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the pages were not rendered"),
+]
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
+QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+WIDTHS = (390, 1280)
+PROBE = """<script>addEventListener("load", () => parent.postMessage(["NAME", "width", innerWidth,
+  "scroll", document.documentElement.scrollWidth, "title", document.title].join(" "), "*"))</script></body>"""
+
+
+@pytest.fixture
+def laid_out(root, tmp_path):
+    hostile = next(run.place for run in runs(root) if "script" in run.place)
+    rows = [Swapped("none", "1", "target", (1.0, 0.0)), Swapped("all", hostile * 3, "source", (0.0, 1.0))]
+    pages = {
+        "index": index_page(str(root), runs(root), 500),
+        "training": training_page(compare_training(root, ["a", "deep/b", hostile])),
+        "swap": swap_page("embedded", {"question": hostile * 4, "window": "1"}, rows, error=hostile),
+    }
+    wide = Samples([f"column_{n}" for n in range(30)], [["some words"] * 30] * 3, 3, 3)
+    pages["samples"] = samples_page(hostile, [Condition(hostile, "=", hostile)], wide)
+    frames = ""
+    for name, page in pages.items():
+        (tmp_path / f"{name}.html").write_text(page.replace("</body>", PROBE.replace("NAME", name)))
+        for width in WIDTHS:
+            frames += f'<iframe src="{name}.html" style="width:{width}px;height:800px;border:0"></iframe>'
+    listen = 'onmessage = e => document.querySelector("pre").textContent += e.data + "\\n"'
+    (tmp_path / "frame.html").write_text(f"<pre></pre><script>{listen}</script>{frames}")
+    command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+
+
+def test_pages_fit_and_stay_inert(laid_out):
+    states = re.findall(r"(\w+) width (\d+) scroll (\d+) title ([^\n<]*)", laid_out)
+    assert {(name, int(width)) for name, width, _, _ in states} == {
+        (name, width) for name in ("index", "training", "swap", "samples") for width in WIDTHS
+    }
+    for name, width, scroll, title in states:
+        assert int(scroll) <= int(width), f"{name} is wider than its window"
+        assert title.endswith("vfl"), "a hostile script ran: it would make the title 'owned'"

@@ -1,0 +1,1 @@
+"""`vfl serve`: pages over a folder of runs, which is read alone, and answers layer by layer."""
