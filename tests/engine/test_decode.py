@@ -46,6 +46,24 @@ def test_nothing_is_stepped_that_no_row_needs():
     assert steps == [([1, END], 0)]
 
 
+def test_rows_that_have_ended_are_left_out_once_they_are_half():
+    script = torch.tensor([[1, END, 7, 7, 7], [2, 3, END, 7, 7], [4, 5, 6, 8, END], [END, 7, 7, 7, 7]])
+    rows, stepped = list(range(4)), []
+
+    def logits(number):
+        return torch.nn.functional.one_hot(script[rows, number], 10).double()
+
+    def step(tokens, number):
+        stepped.append(tokens.tolist())
+        return logits(number + 1)
+
+    def narrow(places):
+        rows[:] = [rows[place] for place in places]
+
+    assert greedy_answers(logits(0), step, 5, {END}, narrow) == [[1], [2, 3], [4, 5, 6, 8], []]
+    assert stepped == [[1, 2, 4, END], [3, 5], [6], [8]]
+
+
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "paligemma"])
 def test_generate_and_the_loop_give_the_same(loaded, family):
     vlm = loaded(family, dtype="float64")

@@ -5,7 +5,14 @@ import tiny
 import torch
 from full_passes import tapped
 
-from vfl.engine.derived_caches import blind_to_text, each_alone, late_entry
+from vfl.engine.derived_caches import (
+    all_alone,
+    all_blind_to_text,
+    blind_to_text,
+    each_alone,
+    late_entries,
+    late_entry,
+)
 from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
@@ -117,3 +124,16 @@ def test_a_prefix_lm_has_no_such_caches(loaded, make):
     vlm = loaded("paligemma")
     with pytest.raises(InputError, match="see the question"):
         make(vlm, vlm.ask("how many", tiny.picture()), 1)
+
+
+@pytest.mark.parametrize(
+    ("together", "alone"), [(late_entries, late_entry), (all_alone, each_alone), (all_blind_to_text, blind_to_text)]
+)
+def test_all_at_once_are_those_made_one_by_one(vlm, target, together, alone):
+    prompts, layers = [target, ask(vlm, 2)], [3, 1]
+    made = together(vlm, prompts, layers)
+    for encoded, caches in zip(prompts, made, strict=True):
+        for layer, ours in zip(layers, caches, strict=True):
+            same_cache(ours, alone(vlm, encoded, layer))
+            assert ours.image_key == encoded.image_key
+    assert together(vlm, prompts, []) == [[], []]

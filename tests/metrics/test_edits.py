@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,23 +12,35 @@ from vfl.engine.decoder_inputs import decoder_inputs, take_rows
 from vfl.engine.image_cache import prefill
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.engine.layer_trace import trace_prompt
+from vfl.engine.memory import prompt_limit
 from vfl.engine.plan import Plan
 from vfl.engine.states import is_image_token
 from vfl.engine.sweep import sweep
 from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
-from vfl.metrics.edited_prompts import Question, question_on, replies, reply
+from vfl.metrics.edited_prompts import (
+    Question,
+    fitting,
+    groups_of,
+    question_on,
+    replies,
+    replies_of,
+    reply,
+    row_replies,
+)
 from vfl.metrics.gradients import Attribution, integrated_gradients
 from vfl.metrics.head_masking import MaskedRows, _drops, head_masking, heads_of_stage, mean_outputs, paper_ks
 from vfl.metrics.knockout import knockout, window_layers
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, at_positions, object_tokens
 from vfl.metrics.result import mean_curve
-from vfl.metrics.token_ablation import ablated, token_ablation
+from vfl.metrics.token_ablation import ablated, ablated_all, token_ablation
 from vfl.probes.asking import first_tokens
 from vfl.probes.functions import recognition
 
 measured = sys.modules["vfl.metrics.token_ablation"]  # the name in `vfl.metrics` is the function
+knockout_file = sys.modules["vfl.metrics.knockout"]
+gradients_file = sys.modules["vfl.metrics.gradients"]
 head_masking_file = sys.modules["vfl.metrics.head_masking"]
 
 
@@ -49,6 +62,77 @@ def test_rows_answer_as_the_sweep(vlm, question, boxed, untouched):
         assert row.text == expected.texts[0]
         assert row.right
         torch.testing.assert_close(row.probabilities, expected.logits[0].softmax(-1), rtol=0, atol=1e-9)
+
+
+def close(ours, theirs):
+    assert [answer.text for answer in ours] == [answer.text for answer in theirs]
+    assert [(answer.right, answer.token, answer.cut) for answer in ours] == [
+        (answer.right, answer.token, answer.cut) for answer in theirs
+    ]
+    for first, second in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(first.probabilities, second.probabilities, rtol=0, atol=1e-9)
+
+
+@pytest.fixture
+def questions(vlm, pairs):
+    """Of several images, lengths and bounds."""
+    asked = [question_on(vlm, pair, which, pair.path(which)) for pair in pairs for which in ("image", "source_image")]
+    return [*asked, replace(asked[0], limit=2), question_on(vlm, pairs[0], "image", pairs[1].path("image"), "It is a")]
+
+
+def test_questions_together_are_answered_as_alone(vlm, questions, untouched):
+    groups = groups_of(vlm, questions)
+    assert sorted(row for group in groups for row in group) == list(range(len(questions)))
+    assert max(map(len, groups)) > 1
+    assert len(groups) >= 3, "another bound, another length"
+    close(replies_of(vlm, questions), [reply(vlm, question) for question in questions])
+
+
+def test_where_memory_runs_out_rows_are_halved(vlm, monkeypatch):
+    monkeypatch.setattr(vlm, "row_limit", None)
+    parts = []
+
+    def run(part):
+        parts.append(len(part))
+        if len(part) > 3:
+            raise torch.OutOfMemoryError
+        return [row * row for row in part]
+
+    assert fitting(vlm, range(7), 100, run) == [row * row for row in range(7)]
+    assert parts == [7, 3, 3, 1]
+    assert vlm.row_limit == 3
+    assert prompt_limit(vlm, 10) == 3, "what did not fit is not tried again"
+    assert prompt_limit(vlm, 10**6) == 1
+
+
+def test_sets_of_several_questions_are_tried_as_those_of_one(vlm, questions, untouched):
+    asked = []
+    for at, question in enumerate(questions[:3]):
+        count = int(is_image_token(vlm, question.encoded).sum())
+        asked.append((question, [torch.arange(count) < 2 + at, torch.arange(count) % 3 == at]))
+    blank = vision_embeddings(vlm, questions[0].encoded).mean(0)
+    for (question, sets), answers in zip(asked, ablated_all(vlm, asked, blank), strict=True):
+        close(answers, [ablated(vlm, question, [tokens], blank)[0] for tokens in sets])
+
+
+def test_gradient_steps_together_are_those_one_by_one(vlm, question, monkeypatch):
+    blank = vision_embeddings(vlm, question.encoded).mean(0)
+    together = integrated_gradients(vlm, question.encoded, 7, blank, steps=5)
+    for at_once in (1, 2):
+        monkeypatch.setattr(gradients_file, "prompt_limit", lambda *args, at_once=at_once, **kwargs: at_once)
+        alone = integrated_gradients(vlm, question.encoded, 7, blank, steps=5)
+        torch.testing.assert_close(alone.scores, together.scores, rtol=1e-9, atol=1e-12)
+        assert alone.residual == pytest.approx(together.residual, rel=1e-6)
+
+
+def test_knockout_at_the_last_token_shares_what_comes_before(vlm, boxed, monkeypatch, untouched):
+    """Whole prompts in every row give the same; and so do rows of several images in one batch."""
+    shared = knockout(vlm, boxed, noise_filter=False)
+    monkeypatch.setattr(knockout_file, "can_share", lambda *args: False)
+    whole = knockout(vlm, boxed, noise_filter=False)
+    assert list(shared["curves"]) == list(whole["curves"])
+    for name, curve in shared["curves"].items():
+        assert curve["value"] == pytest.approx(whole["curves"][name]["value"], abs=1e-9)
 
 
 def test_knockout_is_a_pass_with_the_edges_cut(vlm, boxed, question, untouched):
@@ -249,6 +333,18 @@ def test_a_masked_head_gives_what_its_mode_says_and_others_stay(vlm, prompts, pa
         "paper": values.mean(0).expand_as(values),
     }[mode]
     torch.testing.assert_close(masked[:, head], expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean", "uniform", "paper"])
+def test_each_row_has_heads_of_its_own(vlm, question, pairs, mode, untouched):
+    sets = [[(1, 2), (1, 0), (2, 1)], [], [(1, 1)], [(0, 0)]]
+    means, inputs = mean_outputs(vlm, pairs[:1]), decoder_inputs(vlm, question.encoded.inputs)
+    masked = MaskedRows(sets, mode, means)
+    with tapped(vlm, rewrite=masked):
+        together = row_replies(vlm, [question] * 4, take_rows(inputs, [0] * 4), follow=masked.narrow)
+    for heads, answer in zip(sets, together, strict=True):
+        with tapped(vlm, rewrite=MaskedRows([heads], mode, means)):
+            close([answer], replies(vlm, question, inputs))
 
 
 def test_no_heads_masked_is_the_plain_model(vlm, prompts, untouched):

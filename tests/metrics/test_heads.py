@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import tiny
 import torch
 
 from vfl.engine.states import is_image_token
@@ -60,7 +61,8 @@ def test_tables_hold_what_the_query_reads(vlm, prompts, untouched, query):
         best = result["top"][0]
         assert best["value"] == pytest.approx(float(expected.max())) == result["heads"][best["layer"]][best["head"]]
         assert [entry["value"] for entry in result["top"]] == sorted((e["value"] for e in result["top"]), reverse=True)
-    torch.testing.assert_close(head_values(vlm, encoded, lambda layer, a: a.sum(-1), query=query), weight)
+    (values,) = head_values(vlm, [encoded], [lambda layer, a: a.sum(-1)], query=query)
+    torch.testing.assert_close(values, weight)
 
 
 def test_every_option_that_changes_a_number_is_recorded(vlm, prompts):
@@ -75,3 +77,13 @@ def test_bad_options_are_refused(vlm, prompts):
         concentration(vlm, prompts, base="bits")
     with pytest.raises(InputError, match="eps=0"):
         head_score(vlm, prompts, eps=0)
+
+
+@pytest.mark.parametrize("query", ["predicts", "token"])
+def test_prompts_together_give_what_each_gives_alone(vlm, prompts, query):
+    many = [*prompts, vlm.ask("how many cats are there", tiny.picture(seed=7))]
+    values_of = [lambda layer, a, at=at: (at + 1) * a for at in range(len(many))]
+    together = head_values(vlm, many, values_of, query=query)
+    for encoded, value_of, values in zip(many, values_of, together, strict=True):
+        (alone,) = head_values(vlm, [encoded], [value_of], query=query)
+        torch.testing.assert_close(values, alone, rtol=0, atol=1e-9)

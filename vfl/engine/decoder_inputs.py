@@ -3,7 +3,7 @@
 With it the decoder runs on some of the rows, or on other vision embeddings, without the vision tower.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,20 @@ def alike(vlm: VLM, first: Encoded, other: Encoded) -> bool:
     return vlm.joins_images and {name: input_shape(value) for name, value in first.inputs.items()} == {
         name: input_shape(value) for name, value in other.inputs.items()
     }
+
+
+def alike_groups(vlm: VLM, prompts: Sequence[Encoded], kinds: Sequence[Hashable] | None = None) -> list[list[int]]:
+    """Places of prompts that can be rows of one batch: `alike`, and of the same kind where `kinds` are given."""
+    groups: list[list[int]] = []
+    for at, prompt in enumerate(prompts):
+        for group in groups:
+            first = group[0]
+            if (kinds is None or kinds[first] == kinds[at]) and alike(vlm, prompts[first], prompt):
+                group.append(at)
+                break
+        else:
+            groups.append([at])
+    return groups
 
 
 def input_shape(value: Any) -> Any:

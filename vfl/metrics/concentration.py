@@ -17,7 +17,7 @@ from collections.abc import Hashable, Iterable
 import torch
 
 from vfl.errors import InputError
-from vfl.metrics.heads import head_values, of_heads
+from vfl.metrics.heads import of_heads, values_of_all
 from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, table
 from vfl.metrics.spec import HEADS, Metric
@@ -53,7 +53,7 @@ def concentration(
         return torch.stack([concentration_of(weights, base=base, renormalise=renormalise), weights.sum(-1)], dim=-1)
 
     images: list[Hashable] = []
-    samples = [head_values(vlm, encoded, both, query=query) for encoded in noted(prompts, images)]  # (L, H, 2) each
+    samples = values_of_all(vlm, noted(prompts, images), both, query=query)  # (L, H, 2) each
     measured = of_heads([sample[..., 0] for sample in samples], images, query, options)
     measured["weights"] = table(torch.stack(samples).mean(0)[..., 1])
     return measured

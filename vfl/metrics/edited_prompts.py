@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from vfl.engine.decode import greedy_answers
-from vfl.engine.decoder_inputs import alike, decoder_inputs, joined_inputs
+from vfl.engine.decoder_inputs import alike_groups, decoder_inputs, joined_inputs
 from vfl.engine.memory import in_parts, prompt_limit
 from vfl.errors import InputError
 from vfl.metrics.accuracy import asked_images
@@ -103,17 +103,8 @@ def replies_of(vlm: VLM, questions: Sequence[Question]) -> list[Reply]:
 
 def groups_of(vlm: VLM, questions: Sequence[Question]) -> list[list[int]]:
     """Which questions can be rows of one batch: prompts that are alike, and answers of one kind and bound."""
-    groups: list[list[int]] = []
-    for row, question in enumerate(questions):
-        for group in groups:
-            first = questions[group[0]]
-            same = (first.limit, not first.letters) == (question.limit, not question.letters)
-            if same and alike(vlm, first.encoded, question.encoded):
-                group.append(row)
-                break
-        else:
-            groups.append([row])
-    return groups
+    kinds = [(question.limit, not question.letters) for question in questions]
+    return alike_groups(vlm, [question.encoded for question in questions], kinds)
 
 
 def fitting(vlm: VLM, rows: Sequence[S], limit: int, run: Callable[[Sequence[S]], Sequence[T]]) -> list[T]:

@@ -7,13 +7,14 @@ tokens. Source: "Unveiling Visual Perception in Language Models" (Bi et al., CVP
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from vfl.metrics.edited_prompts import check_pairs
 from vfl.metrics.heads import head_values, highest, image_attention
 from vfl.metrics.objects import Places, object_tokens
-from vfl.metrics.prompts import prompts_of
+from vfl.metrics.prompts import in_lots, prompts_of
 from vfl.metrics.result import Result, cluster_of, mean_curve, mean_scalar, table
 from vfl.metrics.spec import HEADS, SHARE, Metric
 from vfl.metrics.var import Query
@@ -44,12 +45,13 @@ def head_weight(vlm: VLM, pairs: Sequence[Pair], *, query: Query = "token") -> R
     if not boxed:
         return weights
     regions, shares, sizes = [], [], []
-    for pair, encoded in zip(boxed, prompts_of(vlm, boxed), strict=True):
-        inside = object_tokens(places.of(encoded), pair.boxes["image"])
-        masses = region_masses(vlm, encoded, inside, query=query)
-        regions.append(masses[1])
-        shares.append(float(masses[1].sum() / masses[0].sum()))
-        sizes.append(float(inside.double().mean()))
+    for lot in in_lots(zip(boxed, prompts_of(vlm, boxed), strict=True)):
+        prompts = [encoded for _, encoded in lot]
+        insides = [object_tokens(places.of(encoded), pair.boxes["image"]) for pair, encoded in lot]
+        for inside, masses in zip(insides, region_masses(vlm, prompts, insides, query=query), strict=True):
+            regions.append(masses[1])
+            shares.append(float(masses[1].sum() / masses[0].sum()))
+            sizes.append(float(inside.double().mean()))
     means = torch.stack(regions).mean(0)
     clusters = [cluster_of(pair) for pair in boxed]
     weights["curves"]["region"] = mean_curve([region.mean(1).tolist() for region in regions], clusters=clusters)
@@ -64,13 +66,16 @@ def head_weight(vlm: VLM, pairs: Sequence[Pair], *, query: Query = "token") -> R
     return weights
 
 
-def region_masses(vlm: VLM, encoded: Encoded, inside: torch.Tensor, *, query: Query = "token") -> torch.Tensor:
-    """(2, L, H) of one prompt: attention to all image tokens and to those of a region, (V,) bool."""
+def region_masses(
+    vlm: VLM, prompts: Sequence[Encoded], insides: Sequence[torch.Tensor], *, query: Query = "token"
+) -> list[torch.Tensor]:
+    """(2, L, H) of each prompt: attention to all image tokens and to those of its region, (V,) bool."""
 
-    def value(layer_idx: int, attention: torch.Tensor) -> torch.Tensor:
+    def value(inside: torch.Tensor, layer_idx: int, attention: torch.Tensor) -> torch.Tensor:
         return torch.stack([attention.sum(-1), attention[:, inside.to(attention.device)].sum(-1)], dim=-1)  # (H, 2)
 
-    return head_values(vlm, encoded, value, query=query).movedim(-1, 0)
+    values = head_values(vlm, prompts, [partial(value, inside) for inside in insides], query=query)
+    return [of_prompt.movedim(-1, 0) for of_prompt in values]
 
 
 SPEC = Metric(

@@ -11,10 +11,13 @@ from typing import Any
 
 import torch
 
+from vfl.engine.decoder_inputs import alike_groups
+from vfl.engine.memory import prompt_limit
 from vfl.engine.states import is_image_token
-from vfl.metrics.prompts import noted
+from vfl.metrics.edited_prompts import fitting
+from vfl.metrics.prompts import in_lots, noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
-from vfl.metrics.var import Query, read_query
+from vfl.metrics.var import Query, read_together
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
@@ -43,7 +46,7 @@ def by_head(vlm: VLM, prompts: Iterable[Encoded], query: Query, value_of: ValueO
         "heads": L x H table of means over samples, and "top": the highest heads with layer, head and value.
     """
     images: list[Hashable] = []
-    samples = [head_values(vlm, encoded, value_of, query=query) for encoded in noted(prompts, images)]
+    samples = values_of_all(vlm, noted(prompts, images), value_of, query=query)
     return of_heads(samples, images, query, options)
 
 
@@ -56,17 +59,39 @@ def of_heads(samples: list[torch.Tensor], images: Sequence[Hashable], query: Que
     return result(len(samples), scalars, curves, settled, heads=table(means), top=highest(means))
 
 
-def head_values(vlm: VLM, encoded: Encoded, value_of: ValueOf, *, query: Query = "token") -> torch.Tensor:
-    """(L, H, ...) values of one prompt, from `value_of(l, a)` on (H, N) attention to its N image tokens, by layer."""
-    here = is_image_token(vlm, encoded)
-    values: list[torch.Tensor] = []
+def values_of_all(
+    vlm: VLM, prompts: Iterable[Encoded], value_of: ValueOf, *, query: Query = "token"
+) -> list[torch.Tensor]:
+    """`head_values` with one `value_of` for all prompts."""
+    return [values for lot in in_lots(prompts) for values in head_values(vlm, lot, [value_of] * len(lot), query=query)]
 
-    def read(layer_idx: int, weights: torch.Tensor) -> None:
-        row = weights[0, :, 0, : len(here)]
-        values.append(value_of(layer_idx, row[:, here.to(row.device)]).double().cpu())
 
-    read_query(vlm, encoded, read, query=query)
-    return torch.stack(values)
+def head_values(
+    vlm: VLM, prompts: Sequence[Encoded], values_of: Sequence[ValueOf], *, query: Query = "token"
+) -> list[torch.Tensor]:
+    """(L, H, ...) values of each prompt, from its `value_of(l, a)` on (H, N) attention to its N image tokens, by layer.
+
+    Prompts that are alike are one batch.
+    """
+    values: list[list[torch.Tensor]] = [[] for _ in prompts]
+
+    def run(part: Sequence[int]) -> Sequence[int]:
+        for at in part:
+            values[at].clear()  # of a try that ran out of memory
+
+        def read(layer_idx: int, weights: torch.Tensor) -> None:
+            for row, at in enumerate(part):
+                here = is_image_token(vlm, prompts[at])
+                attention = weights[row, :, 0, : len(here)]
+                on_image = attention[:, here.to(attention.device)]
+                values[at].append(values_of[at](layer_idx, on_image).double().cpu())
+
+        read_together(vlm, [prompts[at] for at in part], read, query=query)
+        return part
+
+    for group in alike_groups(vlm, prompts):
+        fitting(vlm, group, prompt_limit(vlm, prompts[group[0]].length + 1), run)
+    return [torch.stack(of_prompt) for of_prompt in values]
 
 
 def highest(means: torch.Tensor) -> list[dict[str, int | float]]:

@@ -8,15 +8,17 @@ itself ("token"; "Unveiling Visual Perception in Language Models"). In every row
 the query's own position add up to 1.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal, get_args
 
 import torch
+from transformers import DynamicCache
 
 from vfl.engine.attention_tap import Reader, tapped
-from vfl.engine.layer_trace import trace_after, trace_prompt
+from vfl.engine.decoder_inputs import joined_inputs
 from vfl.engine.states import forward, is_vision
 from vfl.errors import InputError
+from vfl.metrics.edited_prompts import head_logits
 from vfl.metrics.prompts import noted
 from vfl.metrics.result import Result, mean_curve, mean_scalar, result, table
 from vfl.metrics.spec import SKIP, Metric
@@ -97,12 +99,28 @@ def read_query(vlm: VLM, encoded: Encoded, read: Reader, *, query: Query = "pred
         with tapped(vlm, read=read):
             forward(vlm, encoded)
         return
-    with torch.no_grad():
-        trace = trace_prompt(vlm, encoded)
-        token = vlm.logits(trace.hidden[-1][:, -1:]).argmax(-1).to(vlm.device)
-        past = list(zip(trace.keys, trace.values, strict=True))
+    read_together(vlm, [encoded], read, query=query)
+
+
+@torch.no_grad()
+def read_together(vlm: VLM, prompts: Sequence[Encoded], read: Reader, *, query: Query = "predicts") -> None:
+    """As `read_query` for B prompts that are alike: `read(layer, weights)` gets the (B, H, 1, K) attention of all.
+
+    Raises:
+        InputError: for an unknown query.
+    """
+    if query not in get_args(Query):
+        raise InputError(f"query={query!r} is unknown; expected one of {', '.join(get_args(Query))}.")
+    inputs, cache = joined_inputs(vlm, prompts), DynamicCache()
+    if query == "predicts":
         with tapped(vlm, read=read):
-            trace_after(vlm, past, token, encoded.positions[..., -1:] + 1, encoded.length)
+            vlm.parts.decoder(**inputs, use_cache=False)
+        return
+    output = vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
+    token = head_logits(vlm, output[:, -1:]).argmax(-1).to(vlm.device)
+    positions = torch.cat([encoded.positions[..., -1:] + 1 for encoded in prompts], dim=-2)
+    with tapped(vlm, read=read):
+        vlm.parts.decoder(inputs_embeds=vlm.embed(token), position_ids=positions, past_key_values=cache, use_cache=True)
 
 
 def svar_layers(num_layers: int) -> tuple[int, int]:

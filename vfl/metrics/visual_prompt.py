@@ -77,14 +77,19 @@ def visual_prompt(
                 ]
                 for pair, which in lot
             ]
-            replies = iter(replies_of(vlm, [question for of_image in questions for question in of_image]))
-            for (pair, which), of_image in zip(lot, questions, strict=True):
-                answers = [next(replies) for _ in of_image]
-                right.append([answer.right for answer in answers])
-                cut.setdefault(function, []).append(answers[0].cut)
-                inside = object_tokens(places.of(of_image[0].encoded), pair.boxes[which])
-                masses = [region_masses(vlm, question.encoded, inside, query=query)[1] for question in of_image]
-                weights.append([mass.mean(-1).tolist() for mass in masses])
+            # without and with the outline, one after the other
+            flat = [question for of_image in questions for question in of_image]
+            insides = [
+                object_tokens(places.of(of_image[0].encoded), pair.boxes[which])
+                for (pair, which), of_image in zip(lot, questions, strict=True)
+            ]
+            answers = replies_of(vlm, flat)
+            twice = [inside for inside in insides for _ in range(2)]
+            masses = region_masses(vlm, [question.encoded for question in flat], twice, query=query)
+            for at in range(0, len(flat), 2):
+                right.append([answer.right for answer in answers[at : at + 2]])
+                cut.setdefault(function, []).append(answers[at].cut)
+                weights.append([mass[1].mean(-1).tolist() for mass in masses[at : at + 2]])
         for name, flags in zip(("off", "on"), zip(*right, strict=True), strict=True):
             scalars[f"{function}/{name}"] = share_scalar(flags, clusters=clusters)
         scalars[f"{function}/gain"] = mean_scalar([float(on) - float(off) for off, on in right], clusters=clusters)
