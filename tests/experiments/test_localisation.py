@@ -235,4 +235,4 @@ def test_tables_leave_the_model_that_sets_the_shares_out_of_the_totals() -> None
     line = method_table(results).splitlines()[2]
     assert line == "| swap, auto |  | 0.50 | 0.50 |  | 0.250 | 2.00 | 1.00 / 1.00 | 0.00 / 0.00 |"
     assert "| wrong | counting | 1 | 2 | 2 |" in named_table(results)
-    assert "| right | counting | 1 | {1} 100% | none | yes | 3 |" in truth_table(results)
+    assert "| right | counting | 1 | {1} 100% | 1 | none | yes | 3 | 0 |" in truth_table(results)

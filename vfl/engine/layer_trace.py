@@ -1,6 +1,7 @@
 """Layer traces: one run of the plain model over some tokens, with all that its layers were given and gave.
 
-Shapes: H key-value heads, S tokens before the traced ones, n traced tokens, D head dimension, d model width.
+Shapes: H key-value heads, S tokens before the traced ones, n traced tokens, D head dimension, d model width. One prompt
+is traced, or in joint sweeps several of one shape, whose states, keys and values then stand where 1 stands.
 """
 
 from collections.abc import Iterator, Mapping
@@ -65,8 +66,8 @@ def trace_after(
 
     Args:
         vlm: the model.
-        past: per layer keys and values (1, H, start, D).
-        ids: (1, n) tokens.
+        past: per layer keys and values (1, H, start, D), or of several prompts.
+        ids: (1, n) tokens, or a row each prompt.
         positions: (..., 1, n) their position ids.
         start: position of the first token.
     """

@@ -19,7 +19,7 @@ from vfl.metrics.result import by_function
 from vfl.probes.pair import PROBES_FILE, Pair
 from vfl.probes.style import STYLES
 
-GENERATED = 12  # pairs a function: all metrics of the embedded model in some three minutes on a laptop
+GENERATED = 12  # pairs a function: all metrics of the embedded model in a minute or two on a laptop
 IMAGES = "images"
 
 Kind = Literal["probes", "questions"]
