@@ -1,5 +1,6 @@
 """What people meet in the repository agrees with the code: CI, templates, hooks, citation, container."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -67,3 +68,11 @@ def test_the_container_copies_what_there_is_and_is_not_ignored():
         assert f"!{name}" in ignored, name
     (extras,) = re.findall(r"'\.\[(.*)\]'", text)
     assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_dev_container_makes_the_environment_that_it_names():
+    lines = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8").splitlines()
+    content = json.loads("\n".join(line for line in lines if not line.lstrip().startswith("//")))
+    assert "make .venv/.installed" in content["postCreateCommand"]
+    version = content["image"].partition("python:")[2].partition("-")[0]
+    assert version in CI["jobs"]["test"]["strategy"]["matrix"]["python"]
