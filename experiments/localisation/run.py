@@ -47,7 +47,7 @@ def main() -> None:
         print(f"{name} ...", flush=True)
         results[name] = of_model(model, name, options.pairs, options.true_pairs)
         with replacing(options.out) as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n")
+            temporary.write_text(json.dumps(results) + "\n")
 
 
 def name_of(model: str) -> str:
