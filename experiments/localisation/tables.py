@@ -49,10 +49,11 @@ def truth_table(results: Results) -> str:
             )
             planted = "" if cell["planted"] is None else layer_list(cell["planted"])
             shown = "yes" if cell["identifiable"] else "no"
-            rows.append(
-                [name, function, planted, sets or "none", layer_list(truth["grey"]), shown, str(truth["asked"])]
-            )
-    heads = ["model", "function", "designed", "smallest sets that change 70 %", "grey", "in runs", "sets swapped"]
+            layers = [layer_list(truth[key]) for key in ("layers", "grey")]
+            counts = [str(truth[key]) for key in ("asked", "broken")]
+            rows.append([name, function, planted, sets or "none", *layers, shown, *counts])
+    heads = ["model", "function", "designed", "smallest sets that change 70 %", "true", "grey", "in runs"]
+    heads += ["sets swapped", "broken"]
     return markdown(heads, rows)
 
 
