@@ -257,9 +257,11 @@ def test_a_dataset_in_a_notebook(embedded, data, tmp_path):
     dataset = datasets.Dataset.from_list(rows)
     given = {"model": embedded, "map": FunctionMap.load(MAP), "images": data.parent, "progress": False}
     scores = vfl.select.score.run.score_data(dataset, out=tmp_path / "scores", **given)
-    found = score_rows.table(scores)
+    found = score_rows.table(scores.folder)
     assert [row["uid"] for row in found] == [row["id"] for row in rows]
-    assert json.loads((scores / "manifest.json").read_text())["settings"]["data"] is None
+    assert scores.manifest["settings"]["data"] is None
+    assert scores.functions == {name: entry.layers for name, entry in FunctionMap.load(MAP).functions.items()}
+    assert set(scores.lost()) == {"image", *scores.functions}
     assert vfl.select.score.run.score_data(dataset, out=tmp_path / "scores", **given) == scores
     with pytest.raises(InputError, match="data"):
         vfl.select.score.run.score_data(dataset.select(range(3)), out=tmp_path / "scores", **given)
