@@ -1,5 +1,8 @@
 """Nothing outside of the folder is reached, and runs below it are found."""
 
+import os
+from datetime import date
+
 import pytest
 
 from vfl.errors import InputError
@@ -50,6 +53,15 @@ def test_runs_are_found_by_their_files_and_links_are_not_followed(root):
     assert found["deep/b"].kind == "training"
     assert found["maps/one"] == Run("maps/one", "map", report=False)
     assert not {"linked", "half", ".secret", "."} & set(found)
+
+
+def test_a_run_says_its_model_and_the_day_it_was_written(root):
+    os.utime(root / "a" / "metrics.jsonl", (2**31, 2**31))
+    run = next(run for run in runs(root) if run.place == "a")
+    assert (run.model, run.changed) == ("embedded", date.fromtimestamp(2**31).isoformat())
+    for text in (b"\xff\xfe", b"model: [1", b"model: {id: x}"):
+        (root / "a" / "settings.yaml").write_bytes(text)
+        assert next(run for run in runs(root) if run.place == "a").model == ""
 
 
 def test_no_more_runs_than_a_page_holds(root, monkeypatch):

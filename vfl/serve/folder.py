@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from vfl.errors import InputError
+from vfl.io.config import read_yaml
 from vfl.io.run_folder import SETTINGS
 
 DEEPEST = 6
@@ -27,12 +30,23 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder: its place below the root ("." is the root), what it is, and whether it has a report and rows."""
+    """A run's folder.
+
+    Attributes:
+        place: below the root, which is ".".
+        kind: what it is.
+        report: whether it has a report.
+        table: whether it has rows to look at.
+        model: that its settings name, where they do.
+        changed: the day on which what it holds was last written, as 2026-11-27.
+    """
 
     place: str
     kind: str
     report: bool
     table: bool = False
+    model: str = field(default="", compare=False)
+    changed: str = field(default="", compare=False)
 
 
 def file_in(root: Path, place: str) -> Path:
@@ -79,10 +93,30 @@ def runs(root: Path) -> list[Run]:
             kind = "scores"
         if kind is not None and (kind != "training" or SETTINGS in names or "preflight.json" in names):
             place = folder.relative_to(root).as_posix()
-            found.append(Run(place, kind, REPORT in names, parts or "pairs.parquet" in names))
+            rows = parts or "pairs.parquet" in names
+            model = _model(folder / SETTINGS) if SETTINGS in names else ""
+            found.append(Run(place, kind, REPORT in names, rows, model, _day(folder, names)))
         if len(found) == MOST:
             break
     return sorted(found, key=lambda run: run.place)
+
+
+def _model(settings: Path) -> str:
+    """The model that a run's settings name, or an empty text."""
+    try:
+        model = read_yaml(settings).get("model")
+    except InputError:  # half a file, or none of ours: the run is listed all the same
+        return ""
+    return model if isinstance(model, str) else ""
+
+
+def _day(folder: Path, names: set[str]) -> str:
+    """When the newest of the files was written."""
+    times = []
+    for name in names:
+        with suppress(OSError):  # a run at work removes files
+            times.append((folder / name).stat().st_mtime)
+    return date.fromtimestamp(max(times)).isoformat() if times else ""
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, set[str], set[str]]]:
