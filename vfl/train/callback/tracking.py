@@ -25,7 +25,8 @@ def offline_without_login() -> bool:
     """Keep wandb offline when there is no login, so that it never asks for one; call it before wandb is used.
 
     Sets WANDB_MODE, unless that already says offline or disabled. A login is an API key or an identity token in the
-    environment, an entry in the netrc file, or a key in wandb's settings file.
+    environment, an entry in the netrc file, or a key in wandb's settings file: where wandb looks, too. Its own answer,
+    `wandb.login(prompt=False)`, came after versions that other packages pin and that would ask here.
 
     Returns:
         Whether the mode was set.
