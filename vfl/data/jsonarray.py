@@ -1,7 +1,7 @@
 """A JSON array of rows, read element by element: the file is never in memory as a whole.
 
-Rows are copied into subsets as they stand in the file, to the byte. That is why this is no ijson, which gives values and
-events without their text or places.
+Rows are copied into subsets as they stand in the file, to the byte. That is why this is no ijson, which gives values
+and events without their text or places.
 """
 
 import codecs
