@@ -57,11 +57,17 @@ def process_results(doc, results):
 """
 
 
-def test_the_entry_point_is_where_lmms_eval_looks():
-    """Of the installed vfl, which a checkout has to be for this."""
+def found_there():
+    """Models of others that lmms-eval can find; skips the test where vfl's is not among them."""
     found = entry_points(group="lmms_eval.models")
     if NAME not in found.names:
         pytest.skip("the installed vfl has no entry point for lmms-eval: install this checkout")
+    return found
+
+
+def test_the_entry_point_is_where_lmms_eval_looks():
+    """Of the installed vfl, which a checkout has to be for this."""
+    found = found_there()
     assert found[NAME].value == "vfl.lmms_eval.manifest:manifest"
     assert MODEL == "vfl.lmms_eval.model.PlannedModel"
 
@@ -94,6 +100,7 @@ def tasks(pairs, tmp_path_factory):
 @pytest.fixture
 def lmms_eval(tasks, tmp_path):
     """lmms_eval(words) -> by task, the model's answers in the order of the rows, and what was printed."""
+    found_there()
 
     def run(words, names="vfl_open,vfl_choice"):
         out = tmp_path / "out"
