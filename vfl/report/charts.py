@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 from vfl.io.layers import runs
 
-# Okabe and Ito's palette, which stays apart for the common colour blindnesses; its yellow is too pale for white paper.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6F4E9C", "#5A5A5A")
+# Near Okabe and Ito's palette, which stays apart for the common colour blindnesses; each has contrast 3 to white.
+COLOURS = ("#0072B2", "#D55E00", "#069583", "#C977BD", "#A6905A", "#3C92F7", "#43105F", "#474747")
+DARK, GREY, PALE, WARNING = "#1c2430", "#6b7480", "#8a939e", "#8a4b00"
 DASHES = ("", "6 3", "2 2.5")  # from the ninth function on colours repeat, with another dash
+PROPERTIES = {colour: f"--c{n}" for n, colour in enumerate(COLOURS, 1)}
+PROPERTIES |= {DARK: "--ink", GREY: "--grey", PALE: "--pale", WARNING: "--warn"}
+"""What page.css calls these colours: there they are brighter on a dark ground."""
 SEQUENTIAL = ((255, 255, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107))
 
 
@@ -18,8 +22,13 @@ SEQUENTIAL = ((255, 255, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181),
 class Ink:
     """How one function or line is drawn everywhere."""
 
-    colour: str
+    colour: str  # as on paper
     dash: str
+
+    @property
+    def css(self) -> str:
+        """The colour in a page, which has two of each: for a light and for a dark ground."""
+        return f"var({PROPERTIES[self.colour]})"
 
 
 PLAIN = Ink(COLOURS[0], "")

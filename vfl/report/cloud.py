@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from vfl.report.charts import PLAIN, Ink, Tick, inks, y_of
 from vfl.report.lines import Level
 from vfl.report.scales import place, ticks_of, with_room
+from vfl.report.sheet import Sheet
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class CloudChart:
     lines: list[Swarm]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    sheet: Sheet
     levels: list[Level] = field(default_factory=list)  # none: the legend of lines is used for it
 
 
@@ -57,6 +59,11 @@ def cloud_chart(cloud: Cloud, ink: Mapping[str, Ink] | None = None) -> CloudChar
         lines=swarms,
         x_ticks=[Tick(place(x, x_ends), f"{x:g}") for x in ticks_of(*x_ends, 5)],
         y_ticks=[Tick(y_of(y, *y_ends), f"{y:g}") for y in ticks_of(*y_ends, 4)],
+        sheet=Sheet(
+            f"{cloud.title} {cloud.unit} {cloud.axis}",
+            ["group", "point", cloud.axis, cloud.unit],
+            [[name, says.partition(":")[0], x, y] for name, group in cloud.groups.items() for x, y, says in group],
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vfl.report.charts import Tick
 from vfl.report.scales import Number, finite, place, ticks_of, with_room
+from vfl.report.sheet import Cell, Sheet
 from vfl.report.words import SHARE, shown
 
 
@@ -41,3 +42,11 @@ def dot_rows(dots: Sequence[Dot]) -> tuple[list[DotRow], list[Tick]]:
         low, high = (place(value, ends) if finite(value) else None for value in (dot.low, dot.high))
         rows.append(DotRow(dot.name, dot.n, place(dot.value, ends), low, high, shown(dot.value, dot.unit)))
     return rows, [Tick(place(tick, ends), f"{100 * tick:g}" if shares else f"{tick:g}") for tick in ticks_of(*ends, 5)]
+
+
+def dot_sheet(title: str, dots: Sequence[Dot]) -> Sheet:
+    """The same numbers, a row each."""
+    rows: list[list[Cell]] = [
+        [dot.name, "share" if dot.unit == SHARE else dot.unit, dot.value, dot.low, dot.high, dot.n] for dot in dots
+    ]
+    return Sheet(title, ["name", "unit", "value", "low", "high", "n"], rows)

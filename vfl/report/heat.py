@@ -1,10 +1,11 @@
 """Heat maps, as cells of a grid for a page's inline SVG."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from vfl.report.charts import Tick, shade
 from vfl.report.scales import Number, finite, whole_ticks
+from vfl.report.sheet import Sheet
 from vfl.report.words import shown
 
 NOTHING = "#f0f0f0"
@@ -31,12 +32,14 @@ class HeatChart:
     low: str
     high: str
     marks: list[int]
+    sheet: Sheet
 
 
 def heat_chart(
     title: str,
     rows: Sequence[Sequence[Number]],
-    name_of: Callable[[int, int], str],
+    down: tuple[str, Sequence[float]],
+    across: tuple[str, Sequence[float]],
     *,
     columns: Mapping[int, str] | None = None,
     names: Mapping[int, str] | None = None,
@@ -47,7 +50,8 @@ def heat_chart(
     Args:
         title: the heading.
         rows: numbers by row and column, None where there is none.
-        name_of: what a cell (row, column) is called.
+        down: what a row is, and which each one is: ("layer", range(12)).
+        across: likewise for columns.
         columns: texts below columns, by place; by default round numbers.
         names: texts beside rows, likewise.
         marked: columns that are marked below.
@@ -62,7 +66,8 @@ def heat_chart(
     for y, row in enumerate(rows):
         for x, value in enumerate(row):
             colour = shade((value - low) / span) if finite(value) else NOTHING
-            cells.append((x, y, colour, f"{name_of(y, x)}: {shown(value, '') if finite(value) else 'none'}"))
+            name = f"{down[0]} {down[1][y]:g}, {across[0]} {across[1][x]:g}"
+            cells.append((x, y, colour, f"{name}: {shown(value, '') if finite(value) else 'none'}"))
     return HeatChart(
         title=title,
         cells=cells,
@@ -73,6 +78,11 @@ def heat_chart(
         low=_short(low, span),
         high=_short(high, span),
         marks=sorted(marked),
+        sheet=Sheet(
+            title,
+            [down[0], *(f"{across[0]} {at:g}" for at in across[1])],
+            [[at, *row] for at, row in zip(down[1], rows, strict=True)],
+        ),
     )
 
 

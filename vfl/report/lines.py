@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from vfl.report.charts import PLAIN, Ink, Tick, y_of
 from vfl.report.scales import Number, finite, place, ticks_of, with_room
+from vfl.report.sheet import Sheet, by_place, with_unit
 from vfl.report.words import SHARE, shown
 
 # Less than this between the lowest and the highest value is noise, and is not stretched to the full height.
@@ -77,6 +78,7 @@ class Chart:
     levels: list[Level]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    sheet: Sheet
 
 
 def chart(panel: Panel, ink: Mapping[str, Ink] | None = None) -> Chart | None:
@@ -107,6 +109,7 @@ def chart(panel: Panel, ink: Mapping[str, Ink] | None = None) -> Chart | None:
         levels=[Level(name, y_of(v, *y_ends), shown(v, panel.unit)) for name, v in panel.levels.items()],
         x_ticks=x_ticks,
         y_ticks=[Tick(y_of(y, *y_ends), f"{100 * y:g}" if panel.unit == SHARE else f"{y:g}") for y in y_ticks],
+        sheet=_sheet(panel, series),
     )
 
 
@@ -127,6 +130,22 @@ def thinned(series: Series) -> Series:
             at.append(sum(series.at[start : start + size]) / len(series.at[start : start + size]))
             means.append(sum(values) / len(values))
     return Series(series.name, at, means)
+
+
+def _sheet(panel: Panel, series: Sequence[Series]) -> Sheet:
+    """A column a line, with the ends of its intervals, and one a level."""
+    columns: list[tuple[str, Sequence[float], Sequence[Number]]] = []
+    for line in series:
+        columns.append((with_unit(line.name, panel.unit), line.at, line.value))
+        low, high = zip(*line.intervals(), strict=True) if line.at else ((), ())
+        if any(map(finite, low)):
+            columns.append((with_unit(f"{line.name} low", panel.unit), line.at, low))
+            columns.append((with_unit(f"{line.name} high", panel.unit), line.at, high))
+    longest = max((line.at for line in series), key=len)
+    for name, level in panel.levels.items():
+        columns.append((with_unit(name, panel.unit), longest, [level] * len(longest)))
+    title = panel.title or ", ".join(line.name for line in series)
+    return by_place(title, panel.axis, columns, panel.places)
 
 
 def _line(series: Series, panel: Panel, ink: Ink, x_ends: Ends, y_ends: Ends) -> Line:

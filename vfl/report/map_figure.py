@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from vfl.io.layers import layer_list, runs
-from vfl.report.charts import DASH, inks
+from vfl.report.charts import DASH, PALE, inks
 from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH, PaperFigure
 from vfl.report.words import shortened
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a map draws itself with this, so that this lies below it
     from vfl.functionmap import FunctionMap
 
 CONTROL: dict[str, Any] = {"color": "#777777", "lw": 0.9, "ls": (0, (4, 2))}
-UNTRAINED: dict[str, Any] = {"color": "#b9c0c9", "lw": 1.2}
+UNTRAINED: dict[str, Any] = {"color": PALE, "lw": 1.2}
 JOINT: dict[str, Any] = {"color": "#222222", "lw": 1.8, "solid_capstyle": "butt"}
 PLANTED: dict[str, Any] = {"color": "black", "lw": 2.6, "solid_capstyle": "butt", "zorder": 4}
 

@@ -1,13 +1,16 @@
 """Self-contained pages: where their templates lie, and what they share."""
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from vfl.report.charts import shade
+from vfl.report.charts import COLOURS, DASHES, shade
 from vfl.report.words import NONE, fixed, interval, layer_list, percent, signed
 
 SHARED = Path(__file__).resolve().parent
@@ -29,8 +32,19 @@ def environment(folder: Path) -> Environment:
     )
     env.filters.update(percent=percent, interval=interval, layers=layer_list, signed=signed, number=fixed)
     env.filters.update(many="{:,}".format)
-    env.globals["shades"] = [shade(n / 10) for n in range(11)]
+    drawing = (SHARED / "drawing.js").read_text(encoding="utf-8")
+    env.globals.update(
+        shades=[shade(n / 10) for n in range(11)],
+        most_switches=len(COLOURS) * len(DASHES),  # more lines look alike, and have no switch
+        drawing=Markup(drawing),
+        drawing_hash=script_hash(drawing),
+    )
     return env
+
+
+def script_hash(script: str) -> str:
+    """What a page's policy lets one script run by, and no other."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

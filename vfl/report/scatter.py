@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vfl.report.charts import PLAIN, Ink, Tick, y_of
 from vfl.report.scales import place, ticks_of, with_room
+from vfl.report.sheet import Sheet
 
 Ends = tuple[float, float, float]  # a value and its interval's ends; three times the value where there is none
 
@@ -42,6 +43,7 @@ class Scatter:
     front: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    sheet: Sheet
 
 
 def scatter(
@@ -86,6 +88,11 @@ def scatter(
         front=" ".join(stairs) if len(stairs) > 1 else "",
         x_ticks=[Tick(place(x, x_ends), _short(x)) for x in ticks_of(*x_ends, 5)],
         y_ticks=[Tick(y_of(y, *y_ends), _short(y)) for y in ticks_of(*y_ends, 5)],
+        sheet=Sheet(
+            f"{title} {axis}",
+            ["name", *(f"{what}{end}" for what in (axis, title) for end in ("", " low", " high"))],
+            [[point.name, *point.x, *point.y] for point in points],
+        ),
     )
 
 

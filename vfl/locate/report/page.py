@@ -1,4 +1,4 @@
-"""The text of report.html and compare.html: self-contained pages without a script."""
+"""The text of report.html and compare.html: self-contained pages whose charts need no script."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,14 @@ from pathlib import Path
 from vfl.functionmap import FunctionEntry, FunctionMap
 from vfl.io.layers import runs
 from vfl.locate.recovery import score, total
+from vfl.locate.report import sheets
 from vfl.locate.report.compare import Comparison
 from vfl.locate.report.examples import Example
 from vfl.report import charts
 from vfl.report.charts import Ink, Tick
 from vfl.report.page import environment, flat
+from vfl.report.scales import Number
+from vfl.report.sheet import Sheet
 from vfl.report.words import NONE, headline, layer_list, percent
 
 HERE = Path(__file__).resolve().parent
@@ -56,6 +59,9 @@ class Panel:
     proofs: list[tuple[str, str, str]]  # of each chosen layer: found again, and lost after which deletions
     lost: str | None  # after which deletions the first of them is
     examples: list[Example]
+    sheet: Sheet
+    effect_sheet: Sheet | None
+    distance_sheet: Sheet | None
 
 
 def render_report(
@@ -74,6 +80,8 @@ def render_report(
         .render(
             fmap=fmap,
             panels=[_panel(fmap, name, ink[name], list(shown.get(name, ())), planted) for name in names],
+            curves_sheet=sheets.all_curves(fmap, names),
+            rates_sheet=sheets.all_rates(fmap, names),
             order=fmap.order(),
             ticks=charts.layer_ticks(fmap.model.num_layers),
             rate_ticks=[Tick(charts.y_of(rate / 100), str(rate)) for rate in (0, 50, 100)],
@@ -91,6 +99,8 @@ def render_comparison(comparison: Comparison) -> str:
         labels=comparison.labels,
         maps=comparison.maps,
         functions=comparison.functions,
+        sheet=sheets.peaks(comparison),
+        ticks=[Tick(100 * depth, f"{depth:g}") for depth in (0, 0.25, 0.5, 0.75, 1)],
         peaks=comparison.peaks,
         agreements=comparison.agreements,
         mean_tau=comparison.mean_tau,
@@ -113,6 +123,7 @@ def _panel(
     low, high = (min(0.0, *known), max(0.0, *known)) if known else (0.0, 1.0)
     high = high + 0.06 * (high - low) if high > low else low + 1  # room for the line's own width
     truth = sorted((planted or {}).get(name, ()))
+    stands_out = _stands_out(entry)
     ratio = entry.off_manifold.ratio if entry.off_manifold else []
     furthest = max([1.2, *(1.1 * value for value in ratio if value is not None)])
     return Panel(
@@ -150,20 +161,25 @@ def _panel(
         distance_top=furthest,
         distance_one=charts.y_of(1.0, 0.0, furthest),
         untrained=charts.line(entry.random_weights.changed) if entry.random_weights else None,
-        null=_null(entry),
+        null=charts.line(stands_out) if stands_out else None,
         states=_states(name, entry),
         proofs=_proofs(entry),
         lost=_first_lost(entry),
+        sheet=sheets.one_function(name, entry, stands_out),
+        effect_sheet=sheets.one_curve(f"{name} log-odds drop", "log-odds drop", effect, "nats") if effect else None,
+        distance_sheet=sheets.one_curve(f"{name} distance", "distance of swapped states, ordinary ones 1", ratio)
+        if ratio
+        else None,
     )
 
 
-def _null(entry: FunctionEntry) -> str | None:
+def _stands_out(entry: FunctionEntry) -> list[Number] | None:
     """The line above which a layer stands out: what permuted layers reach beyond the control, on top of the control."""
     null = entry.layer_null
     if null is None:
         return None
     control = entry.control or [None if rate is None else 0.0 for rate in entry.changed]
-    return charts.line([None if rate is None else min(1.0, max(0.0, rate + null.threshold)) for rate in control])
+    return [None if rate is None else min(1.0, max(0.0, rate + null.threshold)) for rate in control]
 
 
 def _states(name: str, entry: FunctionEntry) -> list[tuple[str, str]]:

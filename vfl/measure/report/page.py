@@ -1,7 +1,5 @@
-"""The text of a measurement's report.html: self-contained, its one script is the lens and allowed by its hash."""
+"""The text of a measurement's report.html: self-contained, its scripts are the lens and what all reports have."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ from vfl.measure.panels import Drawn, axis_of_dots, drawn
 from vfl.metrics.spec import Metric
 from vfl.report.charts import Tick, inks
 from vfl.report.cloud import CloudChart, cloud_chart
-from vfl.report.dots import DotRow, dot_rows
-from vfl.report.heat import HeatChart, heat_chart
+from vfl.report.dots import DotRow, dot_rows, dot_sheet
+from vfl.report.heat import Heat, HeatChart, heat_chart
 from vfl.report.lines import Chart, chart, lines_of
-from vfl.report.page import environment, flat
+from vfl.report.page import environment, flat, script_hash
+from vfl.report.sheet import Sheet
 
 HERE = Path(__file__).resolve().parent
 # What could end the element or, in old readers of JSON in scripts, the line.
@@ -40,6 +39,7 @@ class Section:
     dots: list[DotRow]
     dot_ticks: list[Tick]
     dot_axis: str
+    dot_sheet: Sheet
     drawn: Drawn
     options: list[tuple[str, str]]
 
@@ -59,7 +59,7 @@ def render(metrics: Metrics, pictures: Sequence[dict[str, Any]] = (), notes: Seq
             pictures=pictures,
             pictures_json=Markup(safe_json(list(pictures))),
             script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            script_hash=script_hash(script),
         )
     )
 
@@ -75,7 +75,7 @@ def _section(metrics: Metrics, name: str) -> Section:
     content = drawn(result, guide, metrics.data.functions)
     ink = inks(lines_of(content.panels))
     dots, dot_ticks = dot_rows(content.dots) if content.dots else ([], [])
-    heats = [heat_chart(heat.title, heat.rows, _cell_name) for heat in content.heats]
+    heats = [_heat(heat) for heat in content.heats]
     return Section(
         name=name,
         guide=guide,
@@ -87,10 +87,11 @@ def _section(metrics: Metrics, name: str) -> Section:
         dots=dots,
         dot_ticks=dot_ticks,
         dot_axis=axis_of_dots(content.dots, guide),
+        dot_sheet=dot_sheet(guide.title, content.dots),
         drawn=content,
         options=list(flat(result["options"])),
     )
 
 
-def _cell_name(layer: int, head: int) -> str:
-    return f"layer {layer}, head {head}"
+def _heat(heat: Heat) -> HeatChart | None:
+    return heat_chart(heat.title, heat.rows, ("layer", range(len(heat.rows))), ("head", range(len(heat.rows[0]))))

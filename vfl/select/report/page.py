@@ -1,6 +1,6 @@
-"""report.html of a selection, from a scores folder and a subset: one page without a script that works offline."""
+"""report.html of a selection, from a scores folder and a subset: one page, offline, whose charts need no script."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from vfl.io.atomic import replacing
 from vfl.io.config import validated
 from vfl.io.disk import explained
 from vfl.report.bars import Histogram
-from vfl.report.charts import Ink, inks
+from vfl.report.charts import DARK, GREY, PALE, WARNING, Ink, inks
 from vfl.report.page import environment, flat
+from vfl.report.sheet import Sheet
 from vfl.select.choose.agreement import Agreement, agreements
 from vfl.select.choose.classes import create_view
 from vfl.select.choose.counts import counts_of
@@ -30,7 +31,7 @@ TEMPLATES = Path(__file__).resolve().parent
 MOST_ERRORS = 50
 MOST_SOURCES = 40
 NEXT, WRONG = "next in line: not chosen, and first with a larger budget", "probably wrong answers: taken last"
-GREYS = {"none": "#6b7480", "blind": "#1c2430", "text": "#aab2bc", "unsolved": "#8a4b00"}
+GREYS = {"none": GREY, "blind": DARK, "text": PALE, "unsolved": WARNING}
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def _render(
     counts = counts_of(connection)
     classes = _count_rows(counts["class"], ink)
     classes.sort(key=lambda row: (*folder.functions, *NOT_FUNCTIONS).index(row.name))
+    sources = _count_rows(counts["source"], {})[:MOST_SOURCES]
     drops = [
         (
             title,
@@ -184,7 +186,7 @@ def _render(
             ("loss", "Loss"),
             ("answer_tokens", "Answer tokens"),
         )
-        if (spread := histogram(connection, name, title, Ink("#6b7480", ""), subset=chosen))
+        if (spread := histogram(connection, name, title, Ink(GREY, ""), subset=chosen))
     ]
     errors, reasons = _errors(connection, folder)
     (passes, rows) = connection.execute(
@@ -202,11 +204,13 @@ def _render(
             chosen=chosen,
             rows=rows,
             classes=classes,
+            class_sheet=_sheet("classes", classes),
+            source_sheet=_sheet("sources", sources),
             kept=kept_rows,
             openings=[(row.name, kept_rows.openings[row.name]) for row in classes if row.name in kept_rows.openings],
             stages=stages(folder, manifest, again),
             again=again,
-            sources=_count_rows(counts["source"], {})[:MOST_SOURCES],
+            sources=sources,
             more_sources=max(len(counts["source"]) - MOST_SOURCES, 0),
             drops=drops,
             others=others,
@@ -246,6 +250,11 @@ def _count_rows(counts: Mapping[str, Mapping[str, int]], ink: Mapping[str, Ink])
         )
         for name, count in counts.items()
     ]
+
+
+def _sheet(title: str, rows: Sequence[CountRow]) -> Sheet:
+    headings = ["name", "rows", "rows (%)", "chosen rows", "chosen rows (%)"]
+    return Sheet(title, headings, [[row.name, row.rows, row.share, row.chosen, row.chosen_share] for row in rows])
 
 
 def _errors(connection: Any, folder: ScoreFolder) -> tuple[list[tuple[str, str, str]], list[tuple[str, int]]]:

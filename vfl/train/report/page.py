@@ -1,4 +1,4 @@
-"""report.html of a training run, from the files in its folder: one page without a script that works offline."""
+"""report.html of a training run, from the files in its folder: one page, offline, whose charts need no script."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,17 @@ from vfl.evaluate.result import EVALUATION, Evaluation
 from vfl.io.atomic import replacing
 from vfl.io.run_folder import SETTINGS
 from vfl.io.sizes import size_text
-from vfl.report.charts import Ink, Tick, inks, y_of
+from vfl.report.charts import GREY, Ink, Tick, inks, y_of
 from vfl.report.heat import HeatChart, heat_chart
 from vfl.report.lines import Chart, Panel, Series, chart
 from vfl.report.page import environment, flat
 from vfl.report.scales import whole_ticks
+from vfl.report.sheet import Cell, Sheet, with_unit
 from vfl.report.words import SHARE, signed
 from vfl.train.preflight import tables as words
 from vfl.train.preflight.audit import AuditRow, visible
 from vfl.train.preflight.facts import Preflight
+from vfl.train.preflight.lengths import LengthHistogram
 from vfl.train.report.before_after import Change, Rate, changes_of, gained, points
 from vfl.train.report.log import Curve, TrainingLog, read_log
 
@@ -93,6 +95,8 @@ def render(
             facts=_facts(flight) if flight else [],
             changes=[_change_row(change, ink[change.group]) for change in changes],
             paired=all(change.difference for change in changes),
+            changes_sheet=_changes_sheet(changes),
+            lengths_sheet=_lengths_sheet(flight.lengths) if flight and flight.lengths else None,
             most_rows=max((part.rows for part in flight.lengths.bins), default=1) if flight and flight.lengths else 1,
             rate_ticks=[Tick(100 * rate, f"{100 * rate:.0f}") for rate in (0, 0.25, 0.5, 0.75, 1)],
             loss=chart(Panel("Loss", STEP, "", [_logged(log, "loss")])),
@@ -201,6 +205,22 @@ def _change_row(change: Change, ink: Ink) -> ChangeRow:
     return ChangeRow(change, ink, cells, place(change.before), place(change.after))
 
 
+def _changes_sheet(changes: Sequence[Change]) -> Sheet:
+    """Accuracy before and after, with the ends of both intervals."""
+    headings = [with_unit(f"{when}{end}", SHARE) for when in ("before", "after") for end in ("", " low", " high")]
+    rows: list[list[Cell]] = []
+    for change in changes:
+        rates = ((rate.value, rate.low, rate.high) if rate else (None,) * 3 for rate in (change.before, change.after))
+        rows.append([change.group, change.n, *(value for three in rates for value in three)])
+    return Sheet("accuracy before and after", ["group", "items", *headings], rows)
+
+
+def _lengths_sheet(lengths: LengthHistogram) -> Sheet:
+    """Rows by their number of tokens."""
+    headings = ["tokens from", "tokens to", "rows", "image tokens (share)"]
+    return Sheet("tokens a row", headings, [[b.first, b.last, b.rows, b.image_share] for b in lengths.bins])
+
+
 def _answers(row: AuditRow) -> str:
     return " … ".join(row.answers)
 
@@ -272,7 +292,7 @@ def _scalars(log: TrainingLog) -> list[Chart]:
 def _layer_curves(title: str, steps: list[tuple[int, Curve]], layers: list[int]) -> LayerCurves | None:
     (first_step, first), (last_step, last) = steps[0], steps[-1]
     series = [Series(f"step {first_step:,}", first.at, first.value)]
-    ink = {series[0].name: Ink("#6b7480", "5 3")}
+    ink = {series[0].name: Ink(GREY, "5 3")}
     if last_step != first_step:
         series.append(Series(f"step {last_step:,}", last.at, last.value))
     ends = chart(Panel(title, first.axis, "", series), ink)
@@ -298,7 +318,8 @@ def steps_map(
     return heat_chart(
         title,
         [values for _, values in rows],
-        lambda row, column: f"step {rows[row][0]}, {axis} {at[column]:g}",
+        (STEP, [step for step, _ in rows]),
+        (axis, at),
         columns={place: f"{at[place]:g}" for place in whole_ticks(len(at))},
         names={row: f"{step:,}" for row, (step, _) in enumerate(rows)},
         marked=[place for place, layer in enumerate(at) if layer in set(marked)],
