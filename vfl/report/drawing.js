@@ -5,7 +5,7 @@
   // How a shape looks, and what need not be said.
   const LOOK = { fill: "", "fill-opacity": "1", stroke: "none", "stroke-width": "1px", "stroke-dasharray": "none",
     "stroke-linecap": "butt", "stroke-linejoin": "miter", opacity: "1" };
-  const LEFT_OUT = ".files, table, details, label:has(:not(:checked))";
+  const LEFT_OUT = ".files, table, details, label:has(input:not(:checked))";
   const shown = (block, which) => [...block.querySelectorAll(which)].filter(e => !e.closest(LEFT_OUT));
   const n = value => +value.toFixed(2);
 

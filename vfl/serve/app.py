@@ -1,7 +1,7 @@
 """The server of `vfl serve`: Starlette's routes, forms and checks, over pages that Jinja makes.
 
 What the folder holds is data: settings are read as plain YAML, logs as JSON, and its own pages go to the browser with
-a policy under which no script of theirs runs. Pages of ours have no script.
+a policy under which no script of theirs runs; what stands in a page may be saved. Pages of ours have no script.
 """
 
 from base64 import b64encode
@@ -42,7 +42,7 @@ SERVED = {
 """Files that are shown, by their ending, and as what; weights, tables and pictures of data are not."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 OURS = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'"
-THEIRS = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+THEIRS = "sandbox allow-downloads; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
 
 
