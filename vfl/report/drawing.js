@@ -6,7 +6,8 @@
   const LOOK = { fill: "", "fill-opacity": "1", stroke: "none", "stroke-width": "1px", "stroke-dasharray": "none",
     "stroke-linecap": "butt", "stroke-linejoin": "miter", opacity: "1" };
   const LEFT_OUT = ".files, table, details, label:has(input:not(:checked))";
-  const shown = (block, which) => [...block.querySelectorAll(which)].filter(e => !e.closest(LEFT_OUT));
+  const taken = (block, part) => !part.closest(LEFT_OUT) || part.closest(LEFT_OUT).contains(block);
+  const shown = (block, which) => [...block.querySelectorAll(which)].filter(part => taken(block, part));
   const n = value => +value.toFixed(2);
 
   // A path of the kit: M, L, H, V with places, and h with a length; sx, sy stretch it, left, top move it.
@@ -32,6 +33,8 @@
       bottom = Math.max(bottom, box.bottom + dy);
       return { left: box.left + dx, top: box.top + dy, right: box.right + dx, bottom: box.bottom + dy };
     };
+    const frame = (left, top, right, bottom, look) =>
+      add("rect", { x: n(left), y: n(top), width: n(right - left), height: n(bottom - top), ...look });
     const line = (x1, y1, x2, y2, stroke) => add("line", { x1: n(x1), y1: n(y1), x2: n(x2), y2: n(y2), stroke });
 
     function shapes(svg) {
@@ -49,28 +52,37 @@
       }
     }
 
+    // Words of a text node as lines, each with its box; a word that is broken is taken letter by letter.
+    function lines(node, turned) {
+      const found = [], range = document.createRange();
+      const take = (start, text, gap) => {
+        range.setStart(node, start), range.setEnd(node, start + text.length);
+        const box = range.getBoundingClientRect(), last = found.at(-1);
+        if (range.getClientRects().length > 1 && text.length > 1 && !turned) {
+          [...text].reduce((at, letter) => (take(at, letter, at === start ? gap : ""), at + letter.length), start);
+        } else if (last && Math.abs(last.box.top - box.top) < 2) {
+          last.text += gap + text;
+          last.box = new DOMRect(last.box.left, box.top, box.right - last.box.left, box.height);
+        } else if (box.width) found.push({ text, box });
+      };
+      for (const word of node.data.matchAll(turned ? /\S.*/g : /\S+/g)) take(word.index, word[0], " ");
+      return found;
+    }
+
     function texts(block) {
-      const walker = document.createTreeWalker(block, NodeFilter.SHOW_TEXT), range = document.createRange();
+      const walker = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
       for (let node; (node = walker.nextNode());) {
-        const parent = node.parentElement, style = getComputedStyle(parent), lines = [];
-        if (parent.closest("svg, " + LEFT_OUT)) continue;
-        const turned = style.transform.startsWith("matrix(") && +style.transform.split(",")[1];
-        for (const word of node.data.matchAll(turned ? /\S.*/g : /\S+/g)) {
-          range.setStart(node, word.index), range.setEnd(node, word.index + word[0].length);
-          const box = range.getBoundingClientRect(), last = lines.at(-1);
-          if (!box.width) continue;
-          if (last && Math.abs(last.box.top - box.top) < 2) {
-            last.text += " " + word[0], last.box = new DOMRect(last.box.left, box.top, box.right - last.box.left, box.height);
-          } else lines.push({ text: word[0], box });
-        }
-        const size = parseFloat(style.fontSize), side = parent.matches(".y") || turned ? "end" : parent.matches(".x") ? "middle" : "start";
-        for (const { text, box } of lines) {
+        const parent = node.parentElement, style = getComputedStyle(parent), size = parseFloat(style.fontSize);
+        if (parent.closest("svg") || !taken(block, parent)) continue;
+        const turned = style.transform.startsWith("matrix(") && +style.transform.split(",")[1] !== 0;
+        const side = turned || parent.matches(".y") ? "end" : parent.matches(".x") ? "middle" : "start";
+        for (const { text, box } of lines(node, turned)) {
           const { left, top, right, bottom } = within(box);
           const x = n(side === "start" ? left : side === "end" ? right : (left + right) / 2);
-          const y = n(turned ? top + 0.8 * size : top + 0.8 * (bottom - top));
-          const more = turned ? { transform: `rotate(-35 ${x} ${y})` } : {};
-          add("text", { x, y, "font-size": size, "font-weight": style.fontWeight, fill: style.color, "text-anchor": side, ...more })
-            .textContent = text;
+          const y = n(top + 0.8 * (turned ? size : bottom - top));
+          const look = { "font-size": size, "font-weight": style.fontWeight, fill: style.color, "text-anchor": side };
+          if (turned) look.transform = `rotate(-35 ${x} ${y})`;
+          add("text", { x, y, ...look }).textContent = text;
         }
       }
     }
@@ -83,11 +95,13 @@
         const style = getComputedStyle(plot), { left, top, right, bottom } = within(plot.getBoundingClientRect());
         if (parseFloat(style.borderBottomWidth)) line(left, bottom, right, bottom, style.borderBottomColor);
         if (parseFloat(style.borderLeftWidth)) line(left, top, left, bottom, style.borderLeftColor);
+        if (style.outlineStyle === "solid") frame(left, top, right, bottom, { fill: "none", stroke: style.outlineColor });
       }
       shown(block, "svg").forEach(shapes);
       for (const spot of shown(block, ".swatch, .scale i")) {
-        const { left, top, right, bottom } = within(spot.getBoundingClientRect()), round = spot.matches(".swatch") ? (right - left) / 2 : 0;
-        add("rect", { x: n(left), y: n(top), width: n(right - left), height: n(bottom - top), rx: round, fill: getComputedStyle(spot).backgroundColor });
+        const { left, top, right, bottom } = within(spot.getBoundingClientRect());
+        const rx = spot.matches(".swatch") ? n((right - left) / 2) : 0;
+        frame(left, top, right, bottom, { rx, fill: getComputedStyle(spot).backgroundColor });
       }
       texts(block);
     }
@@ -96,8 +110,7 @@
     const left = Math.min(0, first - EDGE), width = n(right + EDGE - left), height = n(bottom + EDGE);
     const about = { xmlns: SVG, width, height, viewBox: `${n(left)} 0 ${width} ${height}`, "font-family": font };
     for (const [key, value] of Object.entries(about)) file.setAttribute(key, value);
-    const paper = add("rect", { x: n(left), y: 0, width, height, fill: "#fff" });
-    file.prepend(paper);
+    file.prepend(add("rect", { x: n(left), y: 0, width, height, fill: "#fff" }));
     return new XMLSerializer().serializeToString(file);
   }
 
