@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from report_pages import DRAWING, column, figures, scripts, sheets
 
 from vfl.errors import InputError
 from vfl.measure.guide import guide_of, ordered
@@ -16,8 +17,10 @@ from vfl.measure.report.write import write_report
 from vfl.metrics.measure import known_metrics
 from vfl.metrics.spec import SHARE
 from vfl.report.charts import inks
+from vfl.report.cloud import cloud_chart
 from vfl.report.heat import heat_chart
 from vfl.report.lines import chart, lines_of
+from vfl.report.sheet import with_unit
 from vfl.report.words import spoken
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -103,7 +106,7 @@ def test_long_lists_are_folded_and_each_section_says_what_to_do(metrics):
 def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
     figure = drawn(metrics.metrics["head_weight"], guide_of("head_weight"))
     (heat,) = figure.heats
-    assert len(heat_chart(heat.title, heat.rows, "{}, {}".format).cells) == 24
+    assert len(heat_chart(heat.title, heat.rows, ("layer", range(6)), ("head", range(4))).cells) == 24
     assert figure.ranking == (["layer", "head", "value"], [["5", "3", "0.65"]])
     dots = drawn(metrics.metrics["token_ablation"], guide_of("token_ablation")).dots
     assert (dots[0].name, dots[0].unit) == ("counting: object: generative", SHARE)
@@ -140,20 +143,44 @@ def test_a_gap_is_no_number(metrics):
 def test_everything_from_outside_is_escaped(metrics, pictures):
     page = render(metrics, pictures, notes=["<b>note</b>"])
     script = page.index("<script>")
-    assert page.count("<script") == 2, "the lens' data and the lens"
+    assert page.count("<script") == 3, "the lens' data, the lens, and what all reports have"
     assert 'onerror="' not in page.split('id="lens-data"')[0]
     assert "<img src=x" not in page
     data = re.search(r'id="lens-data">(.*?)</script>', page, re.S)[1]
     assert json.loads(data) == pictures
     source = page[script + len("<script>") : page.index("</script>", script)]
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in page
+    assert f" 'sha256-{digest}'" in page
     for name in metrics.metrics:
         assert f'<section id="{name}">' in page
 
 
-def test_without_pictures_there_is_no_script(metrics):
-    assert "<script" not in render(metrics)
+def test_without_pictures_there_is_no_lens(metrics):
+    assert scripts(render(metrics)) == [DRAWING]
+
+
+def test_the_numbers_of_every_figure_are_those_that_it_draws(metrics):
+    page = render(metrics)
+    found = sheets(page)
+    assert figures(page) == (len(found), 0)
+    for name, result in metrics.metrics.items():
+        content = drawn(result, guide_of(name), metrics.data.functions)
+        for panel in content.panels:
+            ready = chart(panel)
+            rows = found[ready.sheet.of(name).name]
+            for place, line in enumerate(panel.series):
+                assert column(rows, with_unit(line.name, panel.unit)) == line.value
+                assert column(rows, with_unit(f"{line.name} low", panel.unit)) == line.low
+                assert f'd="{ready.lines[place].path}"' in page
+        for heat in content.heats:
+            rows = found[f"{name}-{heat.title}".replace("_", "-")]
+            assert [[float(cell) for cell in row[1:]] for row in rows[1:]] == heat.rows
+        for cloud in content.clouds:
+            rows = found[cloud_chart(cloud).sheet.of(name).name]
+            points = [(x, y) for group in cloud.groups.values() for x, y, _ in group]
+            assert list(zip(column(rows, cloud.axis), column(rows, cloud.unit), strict=True)) == points
+        if content.dots:
+            assert column(found["ablating-vision-tokens"], "value") == [dot.value for dot in content.dots]
 
 
 def test_json_in_a_script_element_stays_inside_it():

@@ -54,10 +54,10 @@ def test_a_single_point_stands_in_the_middle():
 
 
 def test_a_flat_heat_map_and_an_empty_one():
-    assert heat_chart("a", [[None, math.nan]], "{} {}".format) is None
-    drawn = heat_chart("a", [[1.0, 1.0], [None, 1.0]], "{} {}".format)
+    assert heat_chart("a", [[None, math.nan]], ("row", [0]), ("column", [0, 1])) is None
+    drawn = heat_chart("a", [[1.0, 1.0], [None, 1.0]], ("row", [0, 1]), ("column", [0, 1]))
     assert len({colour for _, _, colour, _ in drawn.cells}) == 2
-    assert drawn.cells[2][3] == "1 0: none"
+    assert drawn.cells[2][3] == "row 1, column 0: none"
 
 
 def test_nothing_is_written_as_a_negative_zero_or_none():

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from report_pages import DRAWING, column, figures, scripts, sheets
 
 from vfl.locate.report.examples import examples
 from vfl.locate.report.page import render_report
@@ -18,7 +19,7 @@ from vfl.report.words import headline, interval, layer_list, percent
 
 
 class Elements(HTMLParser):
-    """Every element with its attributes, and the text outside <style>."""
+    """Every element with its attributes, and the text outside <style> and <script>."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class Elements(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        if not self.tags or self.tags[-1][0] != "style":
+        if not self.tags or self.tags[-1][0] not in ("style", "script"):
             self.text += data
 
 
@@ -44,8 +45,7 @@ def page(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_nothing_from_data_becomes_markup(page: str) -> None:
     elements = Elements(page)
-    tags = [tag for tag, _ in elements.tags]
-    assert "script" not in tags
+    assert scripts(page) == [DRAWING]
     assert "<b>cubes" not in page
     assert not [name for _, attrs in elements.tags for name in attrs if name.startswith("on")]
     # The hostile texts are shown, as text.
@@ -77,11 +77,38 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
     for tag, attrs in Elements(page).tags:
         for name in ("src", "href", "srcset", "data", "xlink:href", "poster", "action"):
             value = attrs.get(name)
-            assert value is None or value.startswith("data:image/"), (tag, value)
+            assert value is None or value.startswith(("data:image/", "data:text/csv;")), (tag, value)
     assert "@import" not in page
     assert "url(" not in page
     assert "default-src 'none'" in page
     assert len(page) < 400_000
+
+
+def test_the_numbers_of_every_figure_are_those_that_it_draws(page: str, finished: Any) -> None:
+    found = sheets(page)
+    assert figures(page) == (len(found), 0)
+    curves, rates = found["answers-changed"], found["layer-by-function"]
+    for name, entry in finished.fmap.functions.items():
+        slug = "-".join(re.findall("[a-z0-9]+", name.lower()))
+        own = found[f"{slug}-by-layer"]
+        layers = [own[0], *own[1 : 1 + finished.fmap.model.num_layers]]
+        assert column(curves, f"{name} (share)") == column(rates, f"{name} (share)") == entry.changed
+        assert [column(curves, f"{name} {end} (share)") for end in ("low", "high")] == [entry.ci_low, entry.ci_high]
+        for heading, curve in (
+            ("changed (share)", entry.changed),
+            ("turned to the source's answer (share)", entry.followed_source),
+            ("changed by the control swap (share)", entry.control),
+        ):
+            if curve:
+                assert column(layers, heading) == curve
+                assert f'd="{charts.line(column(layers, heading))}"' in page
+        assert [row[2] == "yes" for row in layers[1:]] == [k in entry.layers for k in range(len(entry.changed))]
+        blocks = own[len(layers) :]
+        assert [(int(row[0]), int(row[1])) for row in blocks] == [(b.layers[0], b.layers[-1]) for b in entry.blocks]
+        assert column([own[0], *blocks], "changed (share)") == [block.changed for block in entry.blocks]
+        if entry.logprob_effect:
+            drop = found[f"{slug}-log-odds-drop"]
+            assert column(drop, "log-odds drop (nats)") == entry.logprob_effect
 
 
 def test_every_function_has_its_row_curve_heat_and_examples(page: str, finished: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fake_scores import FUNCTIONS, row, write_scores
 from PIL import Image
+from report_pages import DRAWING, column, figures, scripts, sheets
 
 import vfl
 from vfl.errors import InputError
@@ -75,12 +76,28 @@ class Tags(HTMLParser):
         self.text.append(data)
 
 
-def test_one_file_without_scripts_or_addresses(page):
+def test_one_file_without_addresses_whose_one_script_is_ours(page):
     found = Tags(page)
-    assert "script" not in found.tags
+    assert scripts(page) == [DRAWING]
     assert found.sources
-    assert all(source.startswith("data:image/") for source in found.sources)
+    assert all(source.startswith(("data:image/", "data:text/csv;")) for source in found.sources)
     assert HOSTILE in " ".join(found.text)
+
+
+def test_the_numbers_of_every_figure_are_those_that_it_draws(page):
+    found = sheets(page)
+    assert figures(page) == (len(found), 0)
+    classes = found["classes"]
+    assert sum(column(classes, "rows")) == 160
+    assert sum(column(classes, "chosen rows")) == 32
+    for share in (*column(classes, "rows (%)"), *column(found["sources"], "chosen rows (%)")):
+        assert f'width="{round(share, 3)}"' in page
+    for name in FUNCTIONS:
+        drop = found[f"drop-in-log-probability-{name}"]
+        most = max(column(drop, "rows"))
+        for low, high, rows, chosen in zip(*(column(drop, heading) for heading in drop[0]), strict=True):
+            assert f"<title>{low:.3g} to {high:.3g}: {rows:,.0f} rows, {chosen:,.0f} chosen</title>" in page
+            assert f'height="{round(100 * (rows / most) ** 0.5, 3)}"' in page
 
 
 def test_all_that_was_asked_for_is_there(page):

@@ -42,7 +42,7 @@ def test_the_first_page_lists_runs_and_writes_their_names_as_text(client):
 def test_a_report_is_shown_in_a_sandbox(client):
     report = client.get("/file/a/report.html")
     assert "report of 0.001" in report.text
-    assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+    assert report.headers["content-security-policy"].startswith("sandbox allow-downloads; default-src 'none'")
     assert report.headers["x-content-type-options"] == "nosniff"
     assert client.get("/file/a/settings.yaml").headers["content-type"].startswith("text/plain")
 

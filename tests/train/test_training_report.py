@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from preflights import HOSTILE, preflight
+from report_pages import DRAWING, column, figures, scripts, sheets
 
 from vfl.errors import InputError
 from vfl.evaluate.result import Baseline, Evaluation
 from vfl.evaluate.summary import Difference, accuracy_of
 from vfl.functionmap import ModelId
+from vfl.report.lines import Panel, Series, chart
+from vfl.report.sheet import with_unit
+from vfl.report.words import SHARE
 from vfl.train.report.before_after import changes_of
 from vfl.train.report.log import read_log
 from vfl.train.report.page import steps_map, write_training_report
@@ -89,7 +93,7 @@ def page(folder: Path) -> str:
 
 
 class Elements(HTMLParser):
-    """Every element with its attributes, and the text outside <style>."""
+    """Every element with its attributes, and the text outside <style> and <script>."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -101,13 +105,13 @@ class Elements(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        if not self.tags or self.tags[-1][0] != "style":
+        if not self.tags or self.tags[-1][0] not in ("style", "script"):
             self.text += data
 
 
 def test_nothing_from_data_becomes_markup(page: str) -> None:
     elements = Elements(page)
-    assert "script" not in [tag for tag, _ in elements.tags]
+    assert scripts(page) == [DRAWING]
     assert not [name for _, attrs in elements.tags for name in attrs if name.startswith("on")]
     assert elements.text.count(HOSTILE) > 8
     assert "\x1b" not in page
@@ -116,11 +120,43 @@ def test_nothing_from_data_becomes_markup(page: str) -> None:
 def test_the_page_needs_nothing_from_outside(page: str) -> None:
     for tag, attrs in Elements(page).tags:
         for name in ("src", "href", "srcset", "data", "xlink:href", "poster", "action"):
-            assert attrs.get(name) is None, (tag, name)
+            assert (attrs.get(name) or "data:text/csv;").startswith("data:text/csv;"), (tag, name)
     assert "@import" not in page
     assert "url(" not in page
     assert "default-src 'none'" in page
     assert len(page) < 400_000
+
+
+def test_the_numbers_of_every_figure_are_those_that_it_draws(page: str, folder: Path) -> None:
+    found, log = sheets(page), read_log(folder / "metrics.jsonl")
+    assert figures(page) == (len(found), 0)
+
+    def drawn(rows: list[list[str]], name: str, unit: str) -> str:
+        at = [value for value in column(rows, rows[0][0]) if value is not None]
+        ready = chart(Panel(name, rows[0][0], unit, [Series(name, at, column(rows, with_unit(name, unit)))]))
+        assert ready is not None
+        return f'd="{ready.lines[0].path}"'
+
+    assert drawn(found["loss"], "loss", "") in page
+    assert drawn(found["by-step-grad-norm"], "grad_norm", "") in page
+    for name in GROUPS:
+        slug = "-".join(re.findall("[a-z0-9]+", name.lower()))
+        rates = [groups[name].rate for _, groups in log.evaluations]
+        assert column(found["accuracy"], f"{name} (share)") == [rate.value for rate in rates]
+        own = found[f"accuracy-by-step-{slug}"]
+        assert drawn(own, name, SHARE) in page
+        assert column(own, f"{name} low (share)") == [rate.low for rate in rates]
+        steps = log.curves[f"swap: {name}/changed"]
+        heat = found[f"by-step-swap-{slug}-changed"]
+        assert [int(row[0]) for row in heat[1:]] == [step for step, _ in steps]
+        assert heat[0][1:] == [f"layer {k}" for k in range(L)]
+        assert [column(heat, f"layer {k}") for k in range(L)] == [[c.value[k] for _, c in steps] for k in range(L)]
+        assert column(found[f"swap-{slug}-changed"], f"step {STEPS}") == list(steps[-1][1].value)
+    changes = changes_of(evaluation())
+    assert column(found["accuracy-before-and-after"], "after high (share)") == [c.after and c.after.high for c in changes]
+    lengths = preflight().lengths
+    assert lengths is not None
+    assert column(found["tokens-a-row"], "rows") == [part.rows for part in lengths.bins]
 
 
 def test_it_has_what_the_run_left(page: str) -> None:

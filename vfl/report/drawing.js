@@ -95,7 +95,8 @@
         const style = getComputedStyle(plot), { left, top, right, bottom } = within(plot.getBoundingClientRect());
         if (parseFloat(style.borderBottomWidth)) line(left, bottom, right, bottom, style.borderBottomColor);
         if (parseFloat(style.borderLeftWidth)) line(left, top, left, bottom, style.borderLeftColor);
-        if (style.outlineStyle === "solid") frame(left, top, right, bottom, { fill: "none", stroke: style.outlineColor });
+        const edge = { fill: "none", stroke: style.outlineColor };
+        if (style.outlineStyle === "solid") frame(left, top, right, bottom, edge);
       }
       shown(block, "svg").forEach(shapes);
       for (const spot of shown(block, ".swatch, .scale i")) {

@@ -145,7 +145,8 @@ def _sheet(panel: Panel, series: Sequence[Series]) -> Sheet:
     for name, level in panel.levels.items():
         columns.append((with_unit(name, panel.unit), longest, [level] * len(longest)))
     title = panel.title or ", ".join(line.name for line in series)
-    return by_place(title, panel.axis, columns, panel.places)
+    unit = "" if panel.unit == SHARE else f" {panel.unit}"  # two panels of one title differ in it
+    return by_place(title + unit, panel.axis, columns, panel.places)
 
 
 def _line(series: Series, panel: Panel, ink: Ink, x_ends: Ends, y_ends: Ends) -> Line:
