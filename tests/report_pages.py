@@ -9,6 +9,17 @@ from urllib.parse import unquote
 import vfl.report
 
 DRAWING = (Path(vfl.report.__file__).parent / "drawing.js").read_text(encoding="utf-8")
+# Labels of axes that run into each other or are cut off at the left, counted by the page itself.
+CROWDED = """(() => { let n = 0;
+  for (const plot of document.querySelectorAll(".plot")) for (const kind of [".x", ".y"]) {
+    const boxes = [...plot.querySelectorAll(":scope > " + kind)].filter(e => e.getClientRects().length)
+      .map(e => [e.getBoundingClientRect(), getComputedStyle(e).transform.includes("matrix(0.8")]);
+    boxes.forEach(([a, turned], at) => { if (a.left < 0) n++;
+      for (const [b] of turned ? [] : boxes.slice(at + 1))
+        if (a.left < b.right + 1 && b.left < a.right + 1 && a.top < b.bottom && b.top < a.bottom) n++; });
+    const turned = boxes.filter(([, turned]) => turned).map(([box]) => box.right);
+    turned.slice(1).forEach((right, at) => { if (right - turned[at] < 16) n++; });
+  } return n })()"""
 NEVER_CLOSED = ("meta", "img", "input", "br")
 
 

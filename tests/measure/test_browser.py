@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from report_pages import CROWDED
 
 from vfl.measure.guide import ordered
 from vfl.measure.report.write import write_report
@@ -37,8 +38,10 @@ PROBE = """<script>addEventListener("load", () => {
   const curves = [...document.querySelectorAll(".plot path.line")].filter(p => p.getBoundingClientRect().width > 50);
   parent.postMessage([innerWidth, "scroll", document.documentElement.scrollWidth, "hover", hovered, stepped, other,
     turned.replace(" ", ""), "rows", document.querySelectorAll("#lens-rows tr").length, "curves", curves.length,
-    "failed", failed.length, failed.join("+").replace(/ /g, "_"), "title", document.title.slice(0, 10),
-    "sections", ...sections.map(s => s.id)].join(" "), "*") })</script></body>"""
+    "crowded", CROWDED, "failed", failed.length, failed.join("+").replace(/ /g, "_"),
+    "title", document.title.slice(0, 10), "sections", ...sections.map(s => s.id)].join(" "), "*") })</script></body>""".replace(
+    "CROWDED", CROWDED
+)
 
 
 def chromium(profile: Path, *arguments: str) -> str:
@@ -72,18 +75,19 @@ def shown(page, tmp_path_factory) -> str:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_section_shows_and_the_lens_answers(shown, metrics, width):
     state = re.search(
-        rf"\b{width} scroll (\d+) hover (\S+) (\S+) (\S+) (\S+) rows (\d+) curves (\d+) failed (\d+) (\S*) "
-        r"title (.{10}) sections ([^\n<]*)",
+        rf"\b{width} scroll (\d+) hover (\S+) (\S+) (\S+) (\S+) rows (\d+) curves (\d+) "
+        r"crowded (\d+) failed (\d+) (\S*) title (.{10}) sections ([^\n<]*)",
         shown,
     )
     assert state, shown[:2000]
-    assert state[8] == "0", state[9]
+    assert state[8] == "0", "labels of an axis run into each other"
+    assert state[9] == "0", state[10]
     assert int(state[1]) <= width, "the page is wider than its window"
     assert state.groups()[1:5] == ("2:3", "2:1", "2:2", "picture2"), "state 2 of the patches 3, 1 and 2"
     assert int(state[6]) == metrics.model.num_layers + 1
     assert int(state[7]) >= len(metrics.metrics) - 1, "the curves collapsed"
-    assert state[10] == "Metrics of", "a hostile script ran: it would make the title 'owned'"
-    assert state[11].split() == ordered(list(metrics.metrics))
+    assert state[11] == "Metrics of", "a hostile script ran: it would make the title 'owned'"
+    assert state[12].split() == ordered(list(metrics.metrics))
 
 
 def test_the_policy_lets_the_lens_run_and_the_page_shows_ink(page, tmp_path):

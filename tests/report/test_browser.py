@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from report_pages import CROWDED
 
 from vfl.locate.report.compare import compare_maps
 from vfl.locate.report.write import write_comparison, write_report
@@ -27,7 +28,7 @@ PROBE = """<script>addEventListener("load", () => parent.postMessage([
   "NAME", "width", innerWidth, "scroll", document.documentElement.scrollWidth,
   "curves", [...document.querySelectorAll(".plot path")].filter(p => p.getBoundingClientRect().width > 50).length,
   "tiny", [...document.querySelectorAll(".x, .y, td, p")].filter(e => parseInt(getComputedStyle(e).fontSize)<10).length,
-  "title", document.title].join(" "), "*"))</script></body>"""
+  "crowded", CROWDED, "title", document.title].join(" "), "*"))</script></body>""".replace("CROWDED", CROWDED)
 
 
 def chromium(profile: Path, *arguments: str) -> str:
@@ -70,11 +71,14 @@ def laid_out(pages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize("name", ["report", "compare"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_pages_fit_and_stay_inert(laid_out: str, name: str, width: int) -> None:
-    state = re.search(rf"{name} width {width} scroll (\d+) curves (\d+) tiny (\d+) title ([^\n<]*)", laid_out)
+    state = re.search(
+        rf"{name} width {width} scroll (\d+) curves (\d+) tiny (\d+) crowded (\d+) title ([^\n<]*)", laid_out
+    )
     assert state, laid_out[:2000]
     assert int(state[1]) <= width, "the page is wider than its window"
     assert int(state[3]) == 0, "text too small to read"
-    assert state[4].startswith("Function layers of"), "a hostile script ran: it would make the title 'owned'"
+    assert int(state[4]) == 0, "labels of an axis run into each other"
+    assert state[5].startswith("Function layers of"), "a hostile script ran: it would make the title 'owned'"
     if name == "report":
         assert int(state[2]) > 10, "the curves collapsed"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from fake_records import Fake, records, sharp
+from report_pages import DRAWING, column, figures, scripts, sheets
 from typer.testing import CliRunner
 
 from vfl.errors import InputError
@@ -73,6 +74,19 @@ def test_out_is_a_folder_a_figure_or_a_page(maps: list[Path], tmp_path: Path) ->
     assert write_comparison(compared, tmp_path / "only.png")[0].read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"ends in \.pdf"):
         write_comparison(compared, tmp_path / "x.pdf")
+
+
+def test_the_numbers_of_the_figure_are_those_that_it_draws(maps: list[Path], tmp_path: Path) -> None:
+    compared = compare_maps(maps)
+    (path,) = write_comparison(compared, tmp_path / "only.html")
+    page = path.read_text(encoding="utf-8")
+    assert scripts(page) == [DRAWING]
+    assert figures(page) == (1, 0)
+    rows = sheets(page)["peak-layers"]
+    assert len(rows) == 1 + 4 + 5 + 4
+    for (label, name, *_), depth in zip(rows[1:], column(rows, "relative depth (0 to 1)"), strict=True):
+        assert depth == compared.peaks[compared.labels.index(label)][name]
+        assert f'd="M{round(100 * depth, 3)} 50h0"' in page
 
 
 def test_the_command_prints_names_as_they_are(maps: list[Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_scores import FUNCTIONS, row, write_scores
 from PIL import Image
-from report_pages import DRAWING, column, figures, scripts, sheets
+from report_pages import CROWDED, DRAWING, column, figures, scripts, sheets
 
 import vfl
 from vfl.errors import InputError
@@ -169,9 +169,9 @@ def test_agreement_is_overlap_and_rank_correlation(tmp_path):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_and_stays_inert(page, tmp_path, width):
     probe = """<script>addEventListener("load", () => parent.postMessage(["scroll",
-      document.documentElement.scrollWidth, "title", document.title].join(" "), "*"))</script></body>"""
+      document.documentElement.scrollWidth, "crowded", CROWDED, "title", document.title].join(" "), "*"))</script></body>"""
     plain = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    (tmp_path / "page.html").write_text(plain.replace("</body>", probe), encoding="utf-8")
+    (tmp_path / "page.html").write_text(plain.replace("</body>", probe.replace("CROWDED", CROWDED)), encoding="utf-8")
     listen = 'onmessage = e => document.querySelector("pre").textContent += e.data'
     (tmp_path / "frame.html").write_text(
         f"<pre></pre><script>{listen}</script>"
@@ -181,7 +181,8 @@ def test_the_page_fits_and_stays_inert(page, tmp_path, width):
     command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width + 100},900"]
     command += ["--virtual-time-budget=5000", "--dump-dom", Path(tmp_path / "frame.html").as_uri()]
     seen = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
-    found = re.search(r"scroll (\d+) title ([^\n<]*)", seen)
+    found = re.search(r"scroll (\d+) crowded (\d+) title ([^\n<]*)", seen)
     assert found, seen[:500]
     assert int(found[1]) <= width
-    assert found[2].startswith("Selection with")
+    assert found[2] == "0", "labels of an axis run into each other"
+    assert found[3].startswith("Selection with")

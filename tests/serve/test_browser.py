@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from report_pages import CROWDED
 
 from vfl.serve.folder import runs
 from vfl.serve.pages import index_page, samples_page, swap_page, training_page
@@ -21,7 +22,8 @@ QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hid
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDTHS = (390, 1280)
 PROBE = """<script>addEventListener("load", () => parent.postMessage(["NAME", "width", innerWidth,
-  "scroll", document.documentElement.scrollWidth, "title", document.title].join(" "), "*"))</script></body>"""
+  "scroll", document.documentElement.scrollWidth, "crowded", CROWDED, "title", document.title]
+  .join(" "), "*"))</script></body>""".replace("CROWDED", CROWDED)
 
 
 @pytest.fixture
@@ -48,10 +50,11 @@ def laid_out(root, tmp_path):
 
 
 def test_pages_fit_and_stay_inert(laid_out):
-    states = re.findall(r"(\w+) width (\d+) scroll (\d+) title ([^\n<]*)", laid_out)
-    assert {(name, int(width)) for name, width, _, _ in states} == {
+    states = re.findall(r"(\w+) width (\d+) scroll (\d+) crowded (\d+) title ([^\n<]*)", laid_out)
+    assert {(name, int(width)) for name, width, *_ in states} == {
         (name, width) for name in ("index", "training", "swap", "samples") for width in WIDTHS
     }
-    for name, width, scroll, title in states:
+    for name, width, scroll, crowded, title in states:
+        assert crowded == "0", f"labels of an axis of {name} run into each other"
         assert int(scroll) <= int(width), f"{name} is wider than its window"
         assert title.endswith("vfl"), "a hostile script ran: it would make the title 'owned'"

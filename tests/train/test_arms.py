@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from preflights import HOSTILE, preflight
+from report_pages import DRAWING, column, figures, scripts, sheets
 from rich.console import Console
 
 from vfl.errors import InputError
@@ -354,6 +355,13 @@ def test_tables_fit_80_columns_and_everything_is_in_the_json(plan):
     html = page.read_text()
     assert HOSTILE not in html
     assert html.count("<svg") == 5
+    assert scripts(html) == [DRAWING]
+    found = sheets(html)
+    assert figures(html) == (len(found), 0) == (5, 0)
+    points = found["new-skill-right-forgotten-points"]
+    assert [row[0] for row in points[1:]] == names
+    assert column(points, "new skill, % right") == [100 * arm.new.value for arm in result.arms]
+    assert column(points, "forgotten, points high") == [100 * arm.forgotten.high for arm in result.arms]
     assert "forgotten, points" in html
 
 

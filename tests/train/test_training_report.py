@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from preflights import HOSTILE, preflight
-from report_pages import DRAWING, column, figures, scripts, sheets
+from report_pages import CROWDED, DRAWING, column, figures, scripts, sheets
 
 from vfl.errors import InputError
 from vfl.evaluate.result import Baseline, Evaluation
@@ -153,7 +153,9 @@ def test_the_numbers_of_every_figure_are_those_that_it_draws(page: str, folder: 
         assert [column(heat, f"layer {k}") for k in range(L)] == [[c.value[k] for _, c in steps] for k in range(L)]
         assert column(found[f"swap-{slug}-changed"], f"step {STEPS}") == list(steps[-1][1].value)
     changes = changes_of(evaluation())
-    assert column(found["accuracy-before-and-after"], "after high (share)") == [c.after and c.after.high for c in changes]
+    assert column(found["accuracy-before-and-after"], "after high (share)") == [
+        c.after and c.after.high for c in changes
+    ]
     lengths = preflight().lengths
     assert lengths is not None
     assert column(found["tokens-a-row"], "rows") == [part.rows for part in lengths.bins]
@@ -275,7 +277,7 @@ PROBE = """<script>addEventListener("load", () => parent.postMessage([
   "width", innerWidth, "scroll", document.documentElement.scrollWidth,
   "curves", [...document.querySelectorAll(".plot path")].filter(p => p.getBoundingClientRect().width > 50).length,
   "tiny", [...document.querySelectorAll(".x, .y, td, p")].filter(e => parseInt(getComputedStyle(e).fontSize)<10).length,
-  "title", document.title].join(" "), "*"))</script></body>"""
+  "crowded", CROWDED, "title", document.title].join(" "), "*"))</script></body>""".replace("CROWDED", CROWDED)
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page was not rendered")
 
 
@@ -297,12 +299,15 @@ def test_the_page_fits_and_stays_inert(page: str, tmp_path: Path) -> None:
         tmp_path / "profile", "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", address
     )
     for width in WIDTHS:
-        state = re.search(rf"width {width} scroll (\d+) curves (\d+) tiny (\d+) title ([^\n<]*)", laid_out)
+        state = re.search(
+            rf"width {width} scroll (\d+) curves (\d+) tiny (\d+) crowded (\d+) title ([^\n<]*)", laid_out
+        )
         assert state, laid_out[:2000]
         assert int(state[1]) <= width, "the page is wider than its window"
         assert int(state[2]) > 10, "the curves collapsed"
         assert int(state[3]) == 0, "text too small to read"
-        assert state[4].startswith("LoRA training of"), "a hostile script ran: it would make the title 'owned'"
+        assert int(state[4]) == 0, "labels of an axis run into each other"
+        assert state[5].startswith("LoRA training of"), "a hostile script ran: it would make the title 'owned'"
 
 
 @pytest.mark.tool
