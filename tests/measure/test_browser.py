@@ -39,9 +39,8 @@ PROBE = """<script>addEventListener("load", () => {
   parent.postMessage([innerWidth, "scroll", document.documentElement.scrollWidth, "hover", hovered, stepped, other,
     turned.replace(" ", ""), "rows", document.querySelectorAll("#lens-rows tr").length, "curves", curves.length,
     "crowded", CROWDED, "failed", failed.length, failed.join("+").replace(/ /g, "_"),
-    "title", document.title.slice(0, 10), "sections", ...sections.map(s => s.id)].join(" "), "*") })</script></body>""".replace(
-    "CROWDED", CROWDED
-)
+    "title", document.title.slice(0, 10), "sections", ...sections.map(s => s.id)]
+    .join(" "), "*") })</script></body>""".replace("CROWDED", CROWDED)
 
 
 def chromium(profile: Path, *arguments: str) -> str:

@@ -52,9 +52,10 @@ PROBE = """<script>addEventListener("load", async () => {
     .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b };
   const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
     if (numbers(c)[3] !== 0) return c } };
-  const contrast = (a, b) => { const [low, high] = [light(a), light(b)].sort((x, y) => x - y); return (high + .05) / (low + .05) };
+  const contrast = (a, b) => (Math.max(light(a), light(b)) + .05) / (Math.min(light(a), light(b)) + .05);
   const faint = (which, key, least) => [...document.querySelectorAll(which)].filter(e => e.getClientRects().length)
-    .filter(e => getComputedStyle(e)[key] !== "none" && contrast(getComputedStyle(e)[key], ground(e.closest("div, li"))) < least)
+    .filter(e => getComputedStyle(e)[key] !== "none")
+    .filter(e => contrast(getComputedStyle(e)[key], ground(e.closest("div, li"))) < least)
     .map(e => e.outerHTML.slice(0, 120));
   document.querySelectorAll("details").forEach(e => e.open = true);
   const body = getComputedStyle(document.body).backgroundColor;
@@ -62,7 +63,7 @@ PROBE = """<script>addEventListener("load", async () => {
     shown: getComputedStyle(document.querySelector(".plot .line")).stroke,
     cells: getComputedStyle(document.querySelector(".cells svg")).filter,
     lines: faint(".plot .line, .plot .followed, .plot .control, .plot .null, .plot .joint", "stroke", 3),
-    texts: [...faint(".plot span", "color", 4.5), ...faint("div p, div td, div th, div a, div label, div summary", "color", 4.5)],
+    texts: faint(".plot span, div p, div td, div th, div a, div label, div summary, .warnings b", "color", 4.5),
   }), "*") })</script></body>"""
 
 

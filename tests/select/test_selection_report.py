@@ -169,7 +169,8 @@ def test_agreement_is_overlap_and_rank_correlation(tmp_path):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_and_stays_inert(page, tmp_path, width):
     probe = """<script>addEventListener("load", () => parent.postMessage(["scroll",
-      document.documentElement.scrollWidth, "crowded", CROWDED, "title", document.title].join(" "), "*"))</script></body>"""
+      document.documentElement.scrollWidth, "crowded", CROWDED, "title", document.title]
+      .join(" "), "*"))</script></body>"""
     plain = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     (tmp_path / "page.html").write_text(plain.replace("</body>", probe.replace("CROWDED", CROWDED)), encoding="utf-8")
     listen = 'onmessage = e => document.querySelector("pre").textContent += e.data'

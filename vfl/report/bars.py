@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vfl.report.charts import Ink, Tick
-from vfl.report.sheet import Sheet
+from vfl.report.sheet import Cell, Sheet
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def histogram_of(
         height, height_chosen = (round(100 * (count / highest) ** 0.5, 3) for count in (rows, taken))
         bars.append(Bar(round(100 * n / bins, 3), round(100 / bins, 3), height, height_chosen, says))
     ticks = [Tick(at, f"{low + at / 100 * (high - low):.2g}") for at in (0, 25, 50, 75, 100)]
-    rows = [[low + n * width, low + (n + 1) * width, *counts[n][: 2 if chosen else 1]] for n in sorted(counts)]
-    sheet = Sheet(title, ["from", "to", "rows", *(["chosen rows"] if chosen else [])], [[*row] for row in rows])
-    return Histogram(title, ink, bars, ticks, highest, note, sheet)
+    headings = ["from", "to", "rows", *(["chosen rows"] if chosen else [])]
+    table: list[list[Cell]] = []
+    for n, (count, taken) in sorted(counts.items()):
+        table.append([low + n * width, low + (n + 1) * width, count, *([taken] if chosen else [])])
+    return Histogram(title, ink, bars, ticks, highest, note, Sheet(title, headings, table))
