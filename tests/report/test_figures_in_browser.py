@@ -10,9 +10,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from report_pages import DRAWING
+from report_pages import CROWDED, DRAWING
 
 from vfl.locate.report.write import write_report
+from vfl.report.heat import heat_chart
+from vfl.report.lines import Panel, Series, chart
+from vfl.report.page import environment
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -65,6 +68,14 @@ PROBE = """<script>addEventListener("load", async () => {
     lines: faint(".plot .line, .plot .followed, .plot .control, .plot .null, .plot .joint", "stroke", 3),
     texts: faint(".plot span, div p, div td, div th, div a, div label, div summary, .warnings b", "color", 4.5),
   }), "*") })</script></body>"""
+
+
+# Small charts beside each other, as a measurement has them; says how many labels stand in each other's way.
+LABELS = """{% import "charts.html.jinja" as kit with context %}<style>{% include "page.css" %}
+.grid-of-charts { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)) }</style><div class="grid-of-charts">
+{% for chart in charts %}<div class="chart">{{ kit.lines(chart, "a") }}</div>{% endfor %}</div>
+<div class="chart">{{ kit.heat(heat, "a") }}</div><script>addEventListener("load", () => parent.postMessage([CROWDED,
+document.querySelectorAll(".plot .line").length, innerWidth].join("/"), "*"))</script>""".replace("CROWDED", CROWDED)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +159,33 @@ def test_a_saved_figure_stands_alone(seen: dict[str, Any], finished: Any) -> Non
     for element in picture.iter(f"{SVG}text"):
         assert 0 <= float(element.get("x", -1)) <= width
         assert 0 <= float(element.get("y", -1)) <= height
+
+
+def test_labels_keep_apart_however_long_and_many_they_are(tmp_path: Path) -> None:
+    steps = [
+        Panel(f"{last}", "step", "", [_rising(last, top)]) for last in (9, 9_999, 3_000_000) for top in (1e-9, 1e6)
+    ]
+    places = [
+        Panel(f"{n}", "window", "", [_rising(n, 1.0, n)], places=[f"layers {k}–{k + 4}" for k in range(n)])
+        for n in (6, 32)
+    ]
+    charts = [ready for panel in (*steps, *places) if (ready := chart(panel))]
+    heat = heat_chart("h", [[0.0, 1.0] * 64] * 16, ("step", [123_456 * n for n in range(16)]), ("head", range(128)))
+    page = environment(tmp_path).from_string(LABELS).render(charts=charts, heat=heat)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    frames = "".join(
+        f'<iframe src="page.html" style="width:{w}px;height:800px;border:0"></iframe>' for w in (390, 1280)
+    )
+    listen = 'onmessage = e => document.querySelector("pre").textContent += e.data + " "'
+    (tmp_path / "frame.html").write_text(f"<pre></pre><script>{listen}</script>{frames}")
+    text = chromium(
+        tmp_path / "profile", "--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()
+    )
+    assert sorted(text.split("<pre>")[1].split("</pre>")[0].split()) == ["0/8/1280", "0/8/390"]
+
+
+def _rising(last: float, top: float, n: int = 40) -> Series:
+    return Series("a", [last * k / n for k in range(n)], [top * k / n for k in range(n)])
 
 
 def test_where_scripts_are_barred_only_what_works_is_offered(page: str, tmp_path: Path) -> None:
