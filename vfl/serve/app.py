@@ -1,7 +1,7 @@
 """The server of `vfl serve`: Starlette's routes, forms and checks, over pages that Jinja makes.
 
 What the folder holds is data: settings are read as plain YAML, logs as JSON, and its own pages go to the browser with
-a policy under which no script of theirs runs; what stands in a page may be saved. Pages of ours have no script.
+a policy under which no script of theirs runs; what stands in a page may be saved. Pages of ours need no script.
 """
 
 from base64 import b64encode
