@@ -46,6 +46,15 @@ def test_both_define_what_is_used():
     assert LIGHT.keys() == used, "a property that nothing uses"
 
 
+def test_every_page_says_that_it_has_both():
+    assert 'name="color-scheme" content="light dark"' in (ROOM / "report" / "head.html.jinja").read_text()
+    pages = [text for path in STYLED if "<!DOCTYPE" in (text := path.read_text(encoding="utf-8"))]
+    assert len(pages) == 7
+    for text in pages:
+        assert ('include "head.html.jinja"' in text) or ('content="light dark"' in text)
+        assert 'include "page.css"' in text
+
+
 def test_on_paper_a_page_has_the_colours_of_figures():
     assert {name: LIGHT[name].lower() for name in PROPERTIES.values()} == {
         name: colour.lower() for colour, name in PROPERTIES.items()

@@ -21,9 +21,12 @@ pytestmark = [
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDTHS = (390, 1280)
-PROBE = """<script>addEventListener("load", () => parent.postMessage(["NAME", "width", innerWidth,
+# Switches the first line of charts off.
+PROBE = """<script>addEventListener("load", () => { document.querySelector(".legend label")?.click();
+  const off = which => [...document.querySelectorAll(which)].filter(e => getComputedStyle(e).display === "none").length;
+  parent.postMessage(["NAME", "width", innerWidth, "off", off(".l1"), off(".l2, .l3"),
   "scroll", document.documentElement.scrollWidth, "crowded", CROWDED, "title", document.title]
-  .join(" "), "*"))</script></body>""".replace("CROWDED", CROWDED)
+  .join(" "), "*") })</script></body>""".replace("CROWDED", CROWDED)
 
 
 @pytest.fixture
@@ -50,11 +53,12 @@ def laid_out(root, tmp_path):
 
 
 def test_pages_fit_and_stay_inert(laid_out):
-    states = re.findall(r"(\w+) width (\d+) scroll (\d+) crowded (\d+) title ([^\n<]*)", laid_out)
+    states = re.findall(r"(\w+) width (\d+) off (\d+) (\d+) scroll (\d+) crowded (\d+) title ([^\n<]*)", laid_out)
     assert {(name, int(width)) for name, width, *_ in states} == {
         (name, width) for name in ("index", "training", "swap", "samples") for width in WIDTHS
     }
-    for name, width, scroll, crowded, title in states:
+    for name, width, off, others, scroll, crowded, title in states:
+        assert (int(off) > 0, int(others)) == (name == "training", 0), "a legend switches its line, without a script"
         assert crowded == "0", f"labels of an axis of {name} run into each other"
         assert int(scroll) <= int(width), f"{name} is wider than its window"
         assert title.endswith("vfl"), "a hostile script ran: it would make the title 'owned'"
