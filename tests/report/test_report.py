@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from report_pages import DRAWING, column, figures, scripts, sheets
 
+from vfl.functionmap import OffManifold, RandomWeights
 from vfl.locate.report.examples import examples
 from vfl.locate.report.page import render_report
 from vfl.locate.report.write import write_report
@@ -109,6 +110,24 @@ def test_the_numbers_of_every_figure_are_those_that_it_draws(page: str, finished
         if entry.logprob_effect:
             drop = found[f"{slug}-log-odds-drop"]
             assert column(drop, "log-odds drop (nats)") == entry.logprob_effect
+
+
+def test_the_numbers_of_what_a_map_may_have_are_there_too(finished: Any) -> None:
+    """Random weights, and how far swapped states lie from ordinary ones; a layer that was not swept is an empty cell."""
+    depth = finished.fmap.model.num_layers
+    curve = [None, *(k / 37 for k in range(1, depth))]
+    more = {
+        "off_manifold": OffManifold(ratio=curve, high=curve, pairs=4, states=9),
+        "random_weights": RandomWeights(seed=0, layers=[], changed=curve, control=None),
+    }
+    entries = {"counting": finished.fmap.functions["counting"].model_copy(update=more)}
+    page = render_report(finished.fmap.model_copy(update={"functions": entries}), {})
+    found = sheets(page)
+    assert figures(page) == (len(found), 0)
+    assert column(found["counting-by-layer"], "changed, random weights (share)")[:depth] == curve
+    assert f'd="{charts.line(curve)}"' in page
+    distances = column(found["counting-distance"], "distance of swapped states, ordinary ones 1")
+    assert distances == curve
 
 
 def test_every_function_has_its_row_curve_heat_and_examples(page: str, finished: Any) -> None:
