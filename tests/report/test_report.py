@@ -113,7 +113,7 @@ def test_the_numbers_of_every_figure_are_those_that_it_draws(page: str, finished
 
 
 def test_the_numbers_of_what_a_map_may_have_are_there_too(finished: Any) -> None:
-    """Random weights, and how far swapped states lie from ordinary ones; a layer that was not swept is an empty cell."""
+    """Random weights, and how far swapped states lie from ordinary ones; a layer without a value is an empty cell."""
     depth = finished.fmap.model.num_layers
     curve = [None, *(k / 37 for k in range(1, depth))]
     more = {
