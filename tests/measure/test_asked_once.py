@@ -3,6 +3,7 @@
 import tiny
 import torch
 
+from vfl.engine.states import between_layers, forward
 from vfl.measure.asked_once import AskedOnce, _num_bytes
 
 
@@ -12,7 +13,7 @@ def test_a_file_is_encoded_once_and_a_picture_each_time(loaded, tmp_path):
     for seed, path in enumerate(paths):
         tiny.picture(seed=seed).save(path)
     plain = vlm.ask("how many cats", paths[0])
-    asked = AskedOnce(vlm, kept_bytes=2 * _num_bytes(plain))
+    asked = AskedOnce(vlm, kept_bytes=2 * _num_bytes(plain.inputs))
     first = asked.ask("how many cats", paths[0])
     assert torch.equal(first.input_ids, plain.input_ids)
     assert first.image_key == plain.image_key
@@ -26,3 +27,26 @@ def test_a_file_is_encoded_once_and_a_picture_each_time(loaded, tmp_path):
     assert asked.ask("how many cats", paths[0]) is not first
     assert asked.layouts is vlm.layouts
     assert repr(asked) == repr(vlm)
+
+
+def test_the_vision_tower_sees_a_kept_prompt_once(loaded, tmp_path):
+    vlm = loaded("llava")
+    path = tmp_path / "picture.png"
+    tiny.picture().save(path)
+    seen = []
+    vlm.model.model.vision_tower.register_forward_hook(lambda *args: seen.append(1))
+    asked = AskedOnce(vlm)
+    prompt = asked.ask("how many cats", path)
+    states = []
+    for _ in range(2):
+        with between_layers(vlm.layers, lambda layer_idx, before, after: states.append(after)):
+            forward(asked, prompt)
+    assert len(seen) == 1
+    half = len(states) // 2
+    assert all(torch.equal(first, again) for first, again in zip(states[:half], states[half:], strict=True))
+    forward(vlm, prompt)
+    assert len(seen) == 2, "the model itself keeps nothing, as its weights may change"
+    small = AskedOnce(vlm, kept_bytes=1)
+    for question in ("how many cats", "how many dogs"):
+        forward(small, small.ask(question, path))
+    assert len(small._kept) == len(small._made) == 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vfl.engine.decoder_inputs import decoder_inputs, take_rows
+from vfl.engine.decoder_inputs import prompt_inputs, take_rows
 from vfl.engine.last_output import last_output
 from vfl.engine.memory import prompt_limit
 from vfl.metrics.edited_prompts import fitting, head_logits
@@ -47,7 +47,7 @@ def integrated_gradients(
         baseline: (d,) mean vision embedding.
         steps: points between baseline and image, at the middle of their intervals.
     """
-    arguments = decoder_inputs(vlm, encoded.inputs)
+    arguments = prompt_inputs(vlm, encoded)
     embeds = arguments["inputs_embeds"].detach()
     here = (encoded.input_ids == vlm.parts.image_token_id).to(embeds.device)
     image = embeds[here]  # (V, d)
