@@ -26,6 +26,7 @@ from bench.swapping.measure import count_flops
 from bench.swapping.model import Shape, build, picture, question
 from vfl.io.atomic import replacing
 from vfl.measure.asked_once import AskedOnce
+from vfl.metrics.accuracy import IMAGES
 from vfl.metrics.edited_prompts import question_on, reply
 from vfl.metrics.measure import known_metrics, measure_named
 from vfl.models.vlm import VLM
@@ -106,25 +107,26 @@ def own_pairs(vlm: VLM, shape: Shape, count: int, folder: Path) -> list[Pair]:
     """Pairs of random pictures with a box each, whose right answers are the model's own."""
     pairs = []
     side = picture(shape, 0).width
+    corner = [[0.0, 0.0, side / 2, side / 2]]
     for number in range(count):
-        names = {}
-        for place, which in enumerate(("image", "source_image")):
-            names[which] = f"{number}-{place}.png"
-            picture(shape, 2 * number + place).save(folder / names[which])
         pair = Pair(
             id=str(number),
             function="naming",
+            image=f"{number}.png",
+            source_image=f"{number}-source.png",
             question=question(shape),
             answer="first",
             source_answer="second",
             match="text",
-            boxes={which: [[0.0, 0.0, side / 2, side / 2]] for which in names},
+            boxes=dict.fromkeys(IMAGES, corner),
             label="w9",
-            **names,
         )
         pair._folder, pair._size = folder, (side, side)
         pair = pair.limited(ANSWER)
-        said = {which: reply(vlm, question_on(vlm, pair, which, folder / names[which])).text for which in names}
+        said = {}
+        for place, which in enumerate(IMAGES):
+            picture(shape, 2 * number + place).save(pair.path(which))
+            said[which] = reply(vlm, question_on(vlm, pair, which, pair.path(which))).text
         pairs.append(pair.model_copy(update={"answer": said["image"], "source_answer": said["source_image"]}))
     return pairs
 
