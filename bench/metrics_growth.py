@@ -37,8 +37,8 @@ SAMPLES = 4
 ANSWER = 2  # tokens
 POINTS: dict[str, list[int]] = {
     "layers": [4, 8, 16, 32],
-    "vision tokens": [16, 64, 144, 256],
-    "samples": [4, 8, 16, 32],
+    "vision tokens": [16, 64, 256],
+    "samples": [4, 8, 16],
 }
 ALONE = ("token_ablation", "head_masking", "knockout", "swap")
 OTHERS, ALL = "the other metrics", "all"
