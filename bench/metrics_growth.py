@@ -150,12 +150,14 @@ def drawn(found: dict[str, dict[int, dict[str, tuple[float, float]]]]) -> Any:
     axes = figure.subplots(2, len(found), squeeze=False)
     for column, (what, points) in enumerate(found.items()):
         first = next(iter(points.values()))
-        for row, unit in enumerate(("forwards a sample", "CPU seconds a sample, first point = 1")):
+        for row, unit in enumerate(("forwards a sample", "CPU seconds a sample, as ratios")):
             panel = axes[row, column]
             for name in NAMES:
                 values = [of[name][row] / (first[name][1] if row else 1) for of in points.values()]
                 panel.plot(list(points), values, marker="o", markersize=4, label=name)
-            panel.set(xscale="log", yscale="log", xlabel=what, ylabel=unit)
+            panel.set(xscale="log", yscale="linear" if row else "log", xlabel=what, ylabel=unit)
+            if row:
+                panel.set_ylim(0)
             panel.set_xticks(list(points), [str(point) for point in points])
             panel.minorticks_off()
             panel.grid(alpha=0.3)

@@ -1,5 +1,6 @@
 """Questions on files are encoded once, and no more of them are kept than may be."""
 
+import pytest
 import tiny
 import torch
 
@@ -50,3 +51,24 @@ def test_the_vision_tower_sees_a_kept_prompt_once(loaded, tmp_path):
     for question in ("how many cats", "how many dogs"):
         forward(small, small.ask(question, path))
     assert len(small._kept) == len(small._made) == 1
+
+
+@pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
+def test_passes_over_a_kept_prompt_are_those_of_the_model(loaded, tmp_path, family):
+    """A pass that changed what is kept would be seen by the next; and the decoder alone does what the model does."""
+    vlm = loaded(family, dtype="float64")
+    path = tmp_path / "picture.png"
+    tiny.picture(size=(48, 64)).save(path)
+    asked = AskedOnce(vlm)
+    prompt = asked.ask("how many cats", path)
+    found = []
+    for _ in range(2):
+        states = []
+        with between_layers(vlm.layers, lambda layer_idx, before, after, states=states: states.append(after)):
+            forward(asked, prompt)
+        found.append(torch.cat(states))
+    expected = []
+    with torch.no_grad(), between_layers(vlm.layers, lambda layer_idx, before, after: expected.append(after)):
+        vlm.model(**prompt.inputs, position_ids=prompt.positions, use_cache=False)
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], torch.cat(expected), rtol=0, atol=1e-9)
