@@ -1,8 +1,10 @@
 """Questions on files are encoded once, and no more of them are kept than may be."""
 
+import pytest
 import tiny
 import torch
 
+from vfl.engine.states import between_layers, forward
 from vfl.measure.asked_once import AskedOnce, _num_bytes
 
 
@@ -12,7 +14,7 @@ def test_a_file_is_encoded_once_and_a_picture_each_time(loaded, tmp_path):
     for seed, path in enumerate(paths):
         tiny.picture(seed=seed).save(path)
     plain = vlm.ask("how many cats", paths[0])
-    asked = AskedOnce(vlm, kept_bytes=2 * _num_bytes(plain))
+    asked = AskedOnce(vlm, kept_bytes=2 * _num_bytes(plain.inputs))
     first = asked.ask("how many cats", paths[0])
     assert torch.equal(first.input_ids, plain.input_ids)
     assert first.image_key == plain.image_key
@@ -26,3 +28,47 @@ def test_a_file_is_encoded_once_and_a_picture_each_time(loaded, tmp_path):
     assert asked.ask("how many cats", paths[0]) is not first
     assert asked.layouts is vlm.layouts
     assert repr(asked) == repr(vlm)
+
+
+def test_the_vision_tower_sees_a_kept_prompt_once(loaded, tmp_path):
+    vlm = loaded("llava")
+    path = tmp_path / "picture.png"
+    tiny.picture().save(path)
+    seen = []
+    vlm.model.model.vision_tower.register_forward_hook(lambda *args: seen.append(1))
+    asked = AskedOnce(vlm)
+    prompt = asked.ask("how many cats", path)
+    states = []
+    for _ in range(2):
+        with between_layers(vlm.layers, lambda layer_idx, before, after: states.append(after)):
+            forward(asked, prompt)
+    assert len(seen) == 1
+    half = len(states) // 2
+    assert all(torch.equal(first, again) for first, again in zip(states[:half], states[half:], strict=True))
+    forward(vlm, prompt)
+    assert len(seen) == 2, "the model itself keeps nothing, as its weights may change"
+    small = AskedOnce(vlm, kept_bytes=1)
+    for question in ("how many cats", "how many dogs"):
+        forward(small, small.ask(question, path))
+    assert len(small._kept) == len(small._made) == 1
+
+
+@pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
+def test_passes_over_a_kept_prompt_are_those_of_the_model(loaded, tmp_path, family):
+    """A pass that changed what is kept would be seen by the next; and the decoder alone does what the model does."""
+    vlm = loaded(family, dtype="float64")
+    path = tmp_path / "picture.png"
+    tiny.picture(size=(48, 64)).save(path)
+    asked = AskedOnce(vlm)
+    prompt = asked.ask("how many cats", path)
+    found = []
+    for _ in range(2):
+        states = []
+        with between_layers(vlm.layers, lambda layer_idx, before, after, states=states: states.append(after)):
+            forward(asked, prompt)
+        found.append(torch.cat(states))
+    expected = []
+    with torch.no_grad(), between_layers(vlm.layers, lambda layer_idx, before, after: expected.append(after)):
+        vlm.model(**prompt.inputs, position_ids=prompt.positions, use_cache=False)
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], torch.cat(expected), rtol=0, atol=1e-9)

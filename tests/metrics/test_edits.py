@@ -26,7 +26,6 @@ from vfl.metrics.edited_prompts import (
     replies,
     replies_of,
     reply,
-    row_replies,
 )
 from vfl.metrics.gradients import Attribution, integrated_gradients
 from vfl.metrics.head_masking import MaskedRows, _drops, head_masking, heads_of_stage, mean_outputs, paper_ks
@@ -336,15 +335,20 @@ def test_a_masked_head_gives_what_its_mode_says_and_others_stay(vlm, prompts, pa
 
 
 @pytest.mark.parametrize("mode", ["zero", "mean", "uniform", "paper"])
-def test_each_row_has_heads_of_its_own(vlm, question, pairs, mode, untouched):
-    sets = [[(1, 2), (1, 0), (2, 1)], [], [(1, 1)], [(0, 0)]]
-    means, inputs = mean_outputs(vlm, pairs[:1]), decoder_inputs(vlm, question.encoded.inputs)
-    masked = MaskedRows(sets, mode, means)
-    with tapped(vlm, rewrite=masked):
-        together = row_replies(vlm, [question] * 4, take_rows(inputs, [0] * 4), follow=masked.narrow)
-    for heads, answer in zip(sets, together, strict=True):
-        with tapped(vlm, rewrite=MaskedRows([heads], mode, means)):
-            close([answer], replies(vlm, question, inputs))
+def test_each_row_has_heads_of_its_own(vlm, questions, pairs, mode, untouched):
+    """Sets of several prompts in one batch answer as each alone, over whole prompts."""
+    last = vlm.num_layers - 1
+    sets = [[(1, 2), (1, 0), (2, 1)], [], [(1, 1)], [(0, 0)], [(0, 0), (last, 1)], [(last, 2)]]
+    means = mean_outputs(vlm, pairs[:1])
+    group = max(head_masking_file._groups(vlm, questions), key=len)[:2]
+    rows = [(at, number) for at in group for number in range(len(sets))]
+    together = head_masking_file._run(vlm, questions, sets, mode, means, rows)
+    for (at, number), answer in zip(rows, together, strict=True):
+        question, alone = questions[at], MaskedRows([sets[number]], mode, means)
+        with tapped(vlm, rewrite=alone):
+            close([answer], replies(vlm, question, decoder_inputs(vlm, question.encoded.inputs)))
+        expected = first_probabilities(vlm, question.encoded, rewrite=MaskedRows([sets[number]], mode, means))
+        torch.testing.assert_close(answer.probabilities, expected, rtol=0, atol=1e-9)
 
 
 def test_no_heads_masked_is_the_plain_model(vlm, prompts, untouched):

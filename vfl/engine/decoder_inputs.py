@@ -50,6 +50,11 @@ def decoder_inputs(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> dict[str, An
     return {name: value for name, value in arguments.items() if name not in _GIVEN_BY_CALLER}
 
 
+def prompt_inputs(vlm: VLM, encoded: Encoded) -> dict[str, Any]:
+    """As `decoder_inputs` for a prompt; not to be changed, since a model that keeps its prompts hands them on."""
+    return vlm.once(encoded, lambda: joined_inputs(vlm, [encoded]))
+
+
 def alike(vlm: VLM, first: Encoded, other: Encoded) -> bool:
     """Whether two prompts can be rows of one batch without padding; their inputs have one shape."""
     return vlm.joins_images and {name: input_shape(value) for name, value in first.inputs.items()} == {

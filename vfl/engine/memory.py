@@ -30,6 +30,8 @@ SHARE_FOR_ROWS = 0.5
 MOST_ROWS = 1024
 # Of a batch of whole prompts: with more a pass only takes more memory, no less time a token.
 TOKENS_AT_ONCE = 8192
+# With gradients on a CPU: activations that outgrow its caches cost more than a larger batch spares.
+GRADIENT_TOKENS_AT_ONCE = 1280
 # Rounding of the allocator and fragments that no later step can use: part of the free memory stays unplanned.
 USABLE = 0.9
 ADAM_BYTES = 3 * 4  # of a trained weight at most: two moments, and a copy where it is narrower, all in float32
@@ -79,7 +81,8 @@ def prompt_limit(vlm: VLM, length: int, *, gradients: bool = False) -> int:
     )
     if gradients:
         per_row += element * vlm.num_layers * length * (12 * hidden + 4 * intermediate + heads * length)
-    most = max(1, min(vlm.row_limit or MOST_ROWS, TOKENS_AT_ONCE // length))
+    at_once = GRADIENT_TOKENS_AT_ONCE if gradients and vlm.device.type == "cpu" else TOKENS_AT_ONCE
+    most = max(1, min(vlm.row_limit or MOST_ROWS, at_once // length))
     return min(most, row_limit(free_bytes(vlm.device), per_row))
 
 

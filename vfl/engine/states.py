@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vfl.engine.decoder_inputs import prompt_inputs
 from vfl.engine.image_cache import slots_of
 from vfl.engine.layer_hooks import layer_hooks
 from vfl.models.encode import Encoded
@@ -22,7 +23,7 @@ Visit = Callable[[int, torch.Tensor, torch.Tensor], None]
 @torch.no_grad()
 def forward(vlm: VLM, encoded: Encoded) -> None:
     """One plain pass over a prompt, for what the hooks and the tap see of it."""
-    vlm.parts.body(**encoded.inputs, position_ids=encoded.positions, use_cache=False)
+    vlm.parts.decoder(**prompt_inputs(vlm, encoded), use_cache=False)
 
 
 def is_vision(encoded: Encoded) -> torch.Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import torch
 
-from vfl.engine.decoder_inputs import decoder_inputs
+from vfl.engine.decoder_inputs import prompt_inputs
 from vfl.errors import InputError
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
@@ -18,7 +18,7 @@ from vfl.models.vlm import VLM
 
 def vision_embeddings(vlm: VLM, encoded: Encoded) -> torch.Tensor:
     """(V, d) embeddings of the image tokens as they enter the decoder, which itself is not run; markers left out."""
-    embeds = decoder_inputs(vlm, encoded.inputs)["inputs_embeds"]
+    embeds = prompt_inputs(vlm, encoded)["inputs_embeds"]
     embeddings: torch.Tensor = embeds[0, (encoded.input_ids[0] == vlm.parts.image_token_id).to(embeds.device)]
     return embeddings
 

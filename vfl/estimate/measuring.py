@@ -13,27 +13,27 @@ from vfl.models.shape import Shape
 PAIRS = 12
 COUNTED_LAYERS = 10
 FORWARDS: dict[str, float] = {
-    "mask": 14,
-    "late_entry": 13,
+    "mask": 10,
+    "late_entry": 9,
     "cosine": 1,
-    "similarity": 3,
+    "similarity": 2.9,
     "persistence": 1.3,
-    "injection": 7.5,
-    "token_ablation": 100,
+    "injection": 7.6,
+    "token_ablation": 150,
     "lens": 2.6,
-    "knockout": 31,
+    "knockout": 22,
     "var": 1,
     "functional": 2,
     "informational": 1,
     "proximal": 1,
-    "recommended": 19,
+    "recommended": 8.6,
     "drop": 6.2,
     "swap": 6.5,
     "head_weight": 2,
     "concentration": 1,
     "head_score": 1,
-    "head_masking": 78,
-    "visual_prompt": 8,
+    "head_masking": 30,
+    "visual_prompt": 7.7,
 }
 """Operations a pair over those of one forward pass, on the embedded model (`bench/estimate.py --metrics all`)."""
 FIGURES = 3e6  # bytes of a report with its figures

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from vfl.engine.decode import greedy_answers
 from vfl.engine.decoder_inputs import alike_groups, decoder_inputs, joined_inputs
+from vfl.engine.last_output import last_output
 from vfl.engine.memory import in_parts, prompt_limit
 from vfl.errors import InputError
 from vfl.metrics.accuracy import asked_images
@@ -128,7 +129,6 @@ def row_replies(
     past: DynamicCache | None = None,
     *,
     narrows: bool = True,
-    follow: Callable[[list[int]], None] | None = None,
 ) -> list[Reply]:
     """Answers of B rows, each to a question of its own.
 
@@ -137,23 +137,38 @@ def row_replies(
         questions: of each row; one group (`groups_of`).
         inputs: the decoder's arguments for the prompts, or for what of them follows `past`.
         past: keys and values of their first tokens; it is used up.
+        narrows: as of `replies_from`.
+    """
+    cache = DynamicCache() if past is None else past
+    return replies_from(vlm, questions, head_logits(vlm, last_output(vlm, inputs, cache)), cache, narrows=narrows)
+
+
+@torch.no_grad()
+def replies_from(
+    vlm: VLM,
+    questions: Sequence[Question],
+    first: torch.Tensor,
+    cache: DynamicCache,
+    *,
+    narrows: bool = True,
+    follow: Callable[[list[int]], None] | None = None,
+) -> list[Reply]:
+    """Answers of B rows whose prompts have run.
+
+    Args:
+        vlm: the model.
+        questions: of each row; one group (`groups_of`).
+        first: (B, vocabulary) logits that predict the answers' first tokens.
+        cache: keys and values of the prompts; it is used up.
         narrows: rows whose answers have ended may be left out of the batch; not where an edit holds for rows by place
             and can't follow.
         follow: told the places of the rows that are left, for edits by row.
     """
-    cache = DynamicCache() if past is None else past
-    output = vlm.parts.decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
-    first = head_logits(vlm, output[:, -1])
     positions = torch.cat([question.encoded.positions[..., -1:] for question in questions], dim=-2)
 
     def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
-        output = vlm.parts.decoder(
-            inputs_embeds=vlm.embed(chosen[:, None]),
-            position_ids=positions + number + 1,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        return head_logits(vlm, output[:, -1])
+        one = {"inputs_embeds": vlm.embed(chosen[:, None]), "position_ids": positions + number + 1}
+        return head_logits(vlm, last_output(vlm, one, cache))
 
     def narrow(places: list[int]) -> None:
         nonlocal positions

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from vfl.engine.decoder_inputs import decoder_inputs, take_rows
+from vfl.engine.decoder_inputs import prompt_inputs, take_rows
+from vfl.engine.last_output import last_output
 from vfl.engine.memory import prompt_limit
 from vfl.metrics.edited_prompts import fitting, head_logits
 from vfl.models.encode import Encoded
@@ -46,7 +47,7 @@ def integrated_gradients(
         baseline: (d,) mean vision embedding.
         steps: points between baseline and image, at the middle of their intervals.
     """
-    arguments = decoder_inputs(vlm, encoded.inputs)
+    arguments = prompt_inputs(vlm, encoded)
     embeds = arguments["inputs_embeds"].detach()
     here = (encoded.input_ids == vlm.parts.image_token_id).to(embeds.device)
     image = embeds[here]  # (V, d)
@@ -57,8 +58,7 @@ def integrated_gradients(
         """(B,) of (B, V, d) image embeddings."""
         mixed = embeds.repeat(len(points), 1, 1).index_copy(1, places, points)
         rows = take_rows(arguments, [0] * len(points)) | {"inputs_embeds": mixed}
-        output = vlm.parts.decoder(**rows, use_cache=False).last_hidden_state
-        return head_logits(vlm, output[:, -1])[:, token]
+        return head_logits(vlm, last_output(vlm, rows))[:, token]
 
     def summed(part: Sequence[int]) -> list[torch.Tensor]:
         """The sum of some steps' gradients, (V, d)."""

@@ -23,13 +23,13 @@ import torch
 from transformers.integrations.sdpa_attention import repeat_kv
 
 from vfl.engine.attention_tap import tapped
-from vfl.engine.decoder_inputs import joined_inputs, take_rows
+from vfl.engine.branching import branching
 from vfl.engine.memory import prompt_limit
 from vfl.engine.states import forward
 from vfl.errors import InputError
 from vfl.evaluate.items import EvalItem, items_of_probes
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
-from vfl.metrics.edited_prompts import Question, Reply, check_pairs, fitting, groups_of, row_replies
+from vfl.metrics.edited_prompts import Question, Reply, check_pairs, fitting, groups_of, replies_from
 from vfl.metrics.head_score import head_score
 from vfl.metrics.prompts import in_lots, prompts_of
 from vfl.metrics.result import (
@@ -207,7 +207,7 @@ def _answered(
     for lot in in_lots(items, batch):
         questions = [_question(vlm, item) for item in lot]
         answers: dict[tuple[int, int], Reply] = {}
-        for group in groups_of(vlm, questions):
+        for group in _groups(vlm, questions):
             rows = list(product(group, range(len(sets))))
             first = questions[group[0]]
             limit = prompt_limit(vlm, first.encoded.length + first.limit)
@@ -215,6 +215,16 @@ def _answered(
             answers |= zip(rows, fitting(vlm, rows, limit, run), strict=True)
         answered += [[answers[at, number] for number in range(len(sets))] for at in range(len(lot))]
     return answered
+
+
+def _groups(vlm: VLM, questions: Sequence[Question]) -> list[list[int]]:
+    """As `groups_of`, of prompts whose tokens and image stand at the same positions."""
+    groups: dict[tuple[int, str], list[int]] = {}
+    for number, group in enumerate(groups_of(vlm, questions)):
+        for at in group:
+            encoded = questions[at].encoded
+            groups.setdefault((number, f"{encoded.spans} {encoded.positions.tolist()}"), []).append(at)
+    return list(groups.values())
 
 
 def _run(
@@ -225,13 +235,30 @@ def _run(
     means: Mapping[int, torch.Tensor],
     rows: Sequence[tuple[int, int]],
 ) -> list[Reply]:
-    """Answers of rows: a question and the set of heads that is masked."""
+    """Answers of rows: a question and the set of heads that is masked; what rows have in common runs once."""
     distinct = list(dict.fromkeys(at for at, _ in rows))
-    inputs = joined_inputs(vlm, [questions[at].encoded for at in distinct])
-    many = take_rows(inputs, [distinct.index(at) for at, _ in rows])
+    edits = [_by_layer(heads, vlm.num_layers) for heads in sets]
     masked = MaskedRows([sets[number] for _, number in rows], mode, means)
+    every = masked.heads
+
+    def choose(places: Sequence[int]) -> None:
+        masked.heads = [every[place] for place in places]
+
     with tapped(vlm, rewrite=masked):
-        return row_replies(vlm, [questions[at] for at, _ in rows], many, follow=masked.narrow)
+        logits, cache = branching(
+            vlm,
+            [questions[at].encoded for at in distinct],
+            [(distinct.index(at), edits[number]) for at, number in rows],
+            choose,
+            whole=mode == "paper",  # its mean is over the keys that any query sees
+        )
+        masked.heads = every
+        return replies_from(vlm, [questions[at] for at, _ in rows], logits, cache, follow=masked.narrow)
+
+
+def _by_layer(heads: Sequence[Head], num_layers: int) -> list[frozenset[int] | None]:
+    """A set's heads at each layer, None where it has none."""
+    return [frozenset(head for at, head in heads if at == layer) or None for layer in range(num_layers)]
 
 
 def _question(vlm: VLM, item: EvalItem) -> Question:

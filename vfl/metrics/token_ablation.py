@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from vfl.engine.decoder_inputs import decoder_inputs, joined_inputs, take_rows
+from vfl.engine.decoder_inputs import joined_inputs, prompt_inputs, take_rows
 from vfl.engine.memory import prompt_limit
 from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
@@ -282,7 +282,7 @@ def token_sets(
 
     Register tokens: ||E[i]|| > mean + 2 std over the image's tokens.
     """
-    embeds = decoder_inputs(vlm, encoded.inputs)["inputs_embeds"]
+    embeds = prompt_inputs(vlm, encoded)["inputs_embeds"]
     rows = embeds[0, (encoded.input_ids[0] == vlm.parts.image_token_id).to(embeds.device)]
     norms = rows.to(torch.promote_types(rows.dtype, torch.float32)).norm(dim=-1).cpu()
     sets = {name: object_tokens(regions, boxes, ring) for ring, name in enumerate(("object", "object+1", "object+2"))}

@@ -1,8 +1,8 @@
 """A loaded vision-language model with everything the experiments need to know about it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +13,8 @@ from vfl.models.discover import Parts, logits_of
 from vfl.models.encode import Encoded, ImageLike, Message, fill_images, find_spans, pixel_key
 from vfl.models.families import Family
 from vfl.models.medium import Medium, medium_of
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -96,6 +98,10 @@ class VLM:
         kind = self.medium.name
         content = [{"type": kind, kind: image}, {"type": "text", "text": question}]
         return self.encode([{"role": "user", "content": content}])
+
+    def once(self, encoded: Encoded, make: Callable[[], T]) -> T:
+        """What `make` gives for a prompt; a model that keeps its prompts may keep that too, and hand it out again."""
+        return make()
 
     def encode(self, messages: Sequence[Message], images: Sequence[ImageLike] = ()) -> Encoded:
         """Encode a conversation; the generation prompt is added when the last turn is the user's.
