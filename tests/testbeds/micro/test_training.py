@@ -70,3 +70,12 @@ def test_the_shipped_recipe_is_read_and_unknown_keys_are_not(tmp_path: Path) -> 
     bad.write_text(RECIPE.read_text() + "colour: red\n")
     with pytest.raises(InputError, match="colour"):
         read_recipe(bad)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_reports_and_ends(recipe: Recipe) -> None:
+    """The fixed pairs that the log reports on are where the model is."""
+    training = train(recipe.model_copy(update={"evaluate_every": 1}))
+    assert training.device.type == "cuda"
+    assert training.step == recipe.steps

@@ -24,7 +24,6 @@ from vfl.testbeds.smol import language as language_module
 from vfl.testbeds.smol.aloud import counted_aloud, digit_ids
 from vfl.testbeds.smol.build import PARTS, build
 from vfl.testbeds.smol.config import Recipe
-from vfl.testbeds.smol.data import make_batch
 from vfl.testbeds.smol.own_texts import own_texts
 from vfl.testbeds.smol.packing import Packer
 from vfl.testbeds.smol.parts import write_model, write_parts
@@ -45,7 +44,7 @@ def test_the_packed_forward_equals_the_built_model_question_by_question(recipe: 
     write_parts(training, recipe.output)
     write_model(recipe.output, str(recipe.lm), tmp_path / "model")
     vlm = vfl.load(tmp_path / "model")
-    batch = make_batch(recipe, training.packer, 0)
+    batch = training.batch(0)
     rows = batch.rows
     with torch.no_grad():
         packed = training.outputs(training.decode(look(training.model, pixels(batch.scenes)), rows))
@@ -106,7 +105,7 @@ def test_training_leaves_the_language_models_own_weights(recipe: Recipe) -> None
 def test_solids_are_counted_aloud_in_the_order_of_their_cells(recipe: Recipe) -> None:
     training = Training(recipe, torch.device("cpu"))
     tokenizer = training.processor.tokenizer
-    batch = make_batch(recipe, training.packer, 1)
+    batch = training.batch(1)
     labels = counted_aloud(batch.rows, batch.scenes, digit_ids(tokenizer))
     assert (labels[~batch.rows.vision] < 0).all()
     of_cells = labels[batch.rows.vision].view(len(batch.scenes), -1)

@@ -53,6 +53,10 @@ class PlantConfig(Strict):
             raise ValueError(f"own + other + none must be 1, got {self.own + self.other + self.none}")
         return self
 
+    def beyond(self, num_layers: int) -> list[int]:
+        """The layers that a model of `num_layers` does not have."""
+        return sorted({layer for block in self.layers.values() for layer in block if not 0 <= layer < num_layers})
+
 
 class Recipe(Strict):
     """One training run. `planted: false` trains the twin: the same steps, every layer free to read its own image."""

@@ -23,7 +23,7 @@ class Watch:
     def __init__(self, forward: Forward, packer: Packer, pairs: int, seed: int) -> None:
         self.forward, self.pairs = forward, pairs
         self.num_layers = forward.text.config.num_hidden_layers
-        single = packer.single()
+        device, single = forward.text.device, packer.single()
         self.images: dict[str, torch.Tensor] = {}
         self.rows: dict[str, Rows] = {}
         for index, name in enumerate(FUNCTIONS):
@@ -31,9 +31,9 @@ class Watch:
             made = [make_pair(rng, name) for _ in range(pairs)]
             scenes = [pair.target for pair in made] + [pair.source for pair in made]
             asked = [pair.asked for pair in made] + [pair.source_asked for pair in made]
-            self.images[name] = torch.from_numpy(np.stack([np.array(paint(scene)) for scene in scenes]))
-            self.rows[name] = single.pack([[[question]] for question in asked])
-        self.other = torch.roll(torch.arange(2 * pairs), pairs)
+            self.images[name] = torch.from_numpy(np.stack([np.array(paint(scene)) for scene in scenes])).to(device)
+            self.rows[name] = single.pack([[[question]] for question in asked]).to(device)
+        self.other = torch.roll(torch.arange(2 * pairs, device=device), pairs)
 
     @torch.no_grad()
     def right(self, name: str, swaps: Sequence[Sequence[int]]) -> np.ndarray:
@@ -42,11 +42,13 @@ class Watch:
         with tapped(self.forward.model):
             features = self.forward.vision(self.images[name])
             for layers in swaps:
-                readings = torch.full((self.num_layers, *rows.blocks.shape), OWN, dtype=torch.int8)
+                readings = torch.full(
+                    (self.num_layers, *rows.blocks.shape), OWN, dtype=torch.int8, device=self.other.device
+                )
                 readings[list(layers)] = OTHER
                 hidden = self.forward.decode(features, rows, readings, self.other)
                 best = self.forward.model.lm_head(hidden).argmax(-1)
-                right.append(((best == rows.labels) | (rows.labels < 0)).all(dim=1).numpy())
+                right.append(((best == rows.labels) | (rows.labels < 0)).all(dim=1).cpu().numpy())
         return np.stack(right)
 
     def rates(self, name: str, swaps: Sequence[Sequence[int]]) -> tuple[float, int, list[float]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from vfl.testbeds.micro.config import PlantConfig
 from vfl.testbeds.micro.questions import FUNCTIONS
 
 
@@ -33,6 +34,10 @@ class Recipe(Strict):
     output: Path = Field(description="the trained parts: one safetensors file")
     work: Path = Field(description="checkpoints and the log")
     lm: str | None = Field(default=None, description="folder or hub id of a Llama model; by default the package's")
+    start: Path | None = Field(
+        default=None, description="trained parts to go on from; the tower is theirs, and its own steps are left out"
+    )
+    plant: PlantConfig | None = Field(default=None, description="where functions are planted; by default nowhere")
     seed: int = 0
     steps: int = 420
     decay: float = Field(default=0.25, description="share of the steps, at the end, in which the learning rate falls")

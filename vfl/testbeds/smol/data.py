@@ -9,6 +9,7 @@ from vfl.testbeds.micro.scenes import Scene
 from vfl.testbeds.smol.config import Recipe
 from vfl.testbeds.smol.packing import Packer, Rows
 from vfl.testbeds.smol.phrasings import questions
+from vfl.testbeds.smol.planting import Readings, draw_readings
 from vfl.testbeds.smol.tower import draw_scenes
 
 
@@ -18,9 +19,10 @@ class SceneBatch:
 
     scenes: list[Scene]
     rows: Rows
+    readings: Readings | None  # None: every layer reads the own picture
 
 
-def make_batch(recipe: Recipe, packer: Packer, step: int) -> SceneBatch:
+def make_batch(recipe: Recipe, packer: Packer, step: int, num_layers: int) -> SceneBatch:
     """Batch number `step`: rows filled with pictures until the next one does not fit."""
     rng = np.random.default_rng([recipe.seed, 2, step])
     scenes: list[Scene] = []
@@ -39,4 +41,6 @@ def make_batch(recipe: Recipe, packer: Packer, step: int) -> SceneBatch:
             row.append(asked)
             left -= packer.size(asked)
         rows.append(row)
-    return SceneBatch(scenes, packer.pack(rows))
+    packed = packer.pack(rows)
+    plant = recipe.plant
+    return SceneBatch(scenes, packed, None if plant is None else draw_readings(rng, packed, plant, num_layers))

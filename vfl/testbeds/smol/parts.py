@@ -8,12 +8,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from vfl.errors import InputError
 from vfl.testbeds.smol.config import TowerConfig
 from vfl.testbeds.smol.model import build_model
+from vfl.testbeds.smol.parts_file import read_parts, save_parts
 from vfl.testbeds.smol.processor import SPECIAL, build_processor
 from vfl.testbeds.smol.training import SCALE, Training
 
@@ -23,29 +21,23 @@ LORA_A, LORA_B = ".lora_A.default.weight", ".lora_B.default.weight"
 def write_parts(training: Training, path: Path) -> None:
     """Write what training changed; the file appears whole or not at all."""
     recipe = training.recipe
-    parts = {name: parameter.detach().to("cpu", torch.float16).contiguous() for name, parameter in training.parts()}
-    told = {"tower": recipe.tower.model_dump(), "rank": recipe.rank, "seed": recipe.seed, "steps": training.step}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    save_file(parts, part, metadata={"smol": json.dumps(told)})
-    part.replace(path)
+    about = {"tower": recipe.tower.model_dump(), "rank": recipe.rank, "seed": recipe.seed, "steps": training.step}
+    if recipe.plant is not None:
+        about["planted"] = recipe.plant.layers
+    save_parts(path, training.parts(), about)
 
 
 def write_model(parts: Path, language: Path | str, folder: Path) -> None:
     """Write the whole model with its processor: the language model, the LoRA merged into it, tower and connector.
 
+    Where layers were planted, planted.json says which.
+
     Raises:
         InputError: the file is absent or holds no trained parts.
     """
-    if not parts.is_file():
-        raise InputError(f"{parts} is no file; expected the trained parts, as python -m vfl.testbeds.smol.train writes")
-    with safe_open(parts, framework="pt") as file:
-        about = (file.metadata() or {}).get("smol")
-        if about is None:
-            raise InputError(f"{parts} holds no trained parts of the small model; train it anew, or name another file")
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 safe_open is no dict
+    about, tensors = read_parts(parts)
     processor = build_processor(language)
-    tower = TowerConfig(**json.loads(about)["tower"])
+    tower = TowerConfig(**about["tower"])
     model = build_model(language, processor.tokenizer, tower, seed=0)
     state = model.state_dict()
     with torch.no_grad():
@@ -62,5 +54,7 @@ def write_model(parts: Path, language: Path | str, folder: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     model.save_pretrained(part)
     processor.save_pretrained(part)
+    if "planted" in about:
+        (part / "planted.json").write_text(json.dumps({"layers": about["planted"]}) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -1,6 +1,6 @@
 """The state of a training run: the steps of vision tower and connector, then those of the language model's LoRA."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from vfl.engine.attention_tap import attention_of
 from vfl.errors import InputError
 from vfl.probes import micro_limits as style
 from vfl.testbeds.micro.checkpoint import load_checkpoint, save_checkpoint
@@ -20,6 +21,8 @@ from vfl.testbeds.smol.language import language_model
 from vfl.testbeds.smol.model import build_model
 from vfl.testbeds.smol.own_texts import OwnTexts, distance, own_texts
 from vfl.testbeds.smol.packing import Packer, Rows
+from vfl.testbeds.smol.parts_file import read_parts
+from vfl.testbeds.smol.planting import NAME, Readings
 from vfl.testbeds.smol.processor import SPECIAL, build_processor
 from vfl.testbeds.smol.tower import LETTERED, CellReader, draw_scenes, look, pixels
 
@@ -59,7 +62,7 @@ class Training:
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        self.step = -recipe.tower.steps
+        self.step = 0 if recipe.start else -recipe.tower.steps
         self.language = language_model(recipe.lm)
         self.processor = build_processor(self.language)
         tokenizer = self.processor.tokenizer
@@ -72,6 +75,9 @@ class Training:
         self.finder = nn.Linear(width, style.GRID**2 + 1).to(device)
         self.model.requires_grad_(False)
         self.text = self.model.model.text_model
+        num_layers = len(self.text.layers)
+        if recipe.plant is not None and (beyond := recipe.plant.beyond(num_layers)):
+            raise InputError(f"plant.layers names {beyond}; the language model has layers 0 to {num_layers - 1}")
         adapter = LoraConfig(r=recipe.rank, lora_alpha=SCALE * recipe.rank, target_modules=PROJECTIONS)
         inject_adapter_in_model(adapter, self.text)
         # The rows of the image's own tokens, apart from the frozen embeddings.
@@ -79,7 +85,21 @@ class Training:
         self.new_rows = nn.Parameter(self.text.get_input_embeddings().weight[self.new_ids].clone())
         self.eyes = [*self.model.model.vision_model.parameters(), *self.model.model.connector.parameters()]
         self.lora = [parameter for name, parameter in self.text.named_parameters() if "lora_" in name]
+        if recipe.start is not None:
+            self.start_from(recipe.start)
         self.begin_phase()
+
+    def start_from(self, path: Path) -> None:
+        """Take trained parts as they stand.
+
+        Raises:
+            InputError: the file holds no trained parts, or those of another tower or rank.
+        """
+        about, tensors = read_parts(path)
+        ours = {"tower": self.recipe.tower.model_dump(), "rank": self.recipe.rank}
+        if differing := [key for key in ours if about[key] != ours[key]]:
+            raise InputError(f"{path} was trained with another {' and '.join(differing)}; name these as that run did")
+        self.set_parts(tensors)
 
     def begin_phase(self) -> None:
         """Make trainable what the phase of `step` trains, with a new optimizer."""
@@ -99,15 +119,18 @@ class Training:
     def trained(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def decode(self, features: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """Final hidden states (B, T, width) of packed rows."""
+    def decode(self, features: torch.Tensor, rows: Rows, readings: Readings | None = None) -> torch.Tensor:
+        """Final hidden states (B, T, width) of packed rows; `readings` as drawn by planting."""
         embedded = self.text.get_input_embeddings()(rows.input_ids)
         for index, new in enumerate(self.new_ids):
             embedded = torch.where((rows.input_ids == new)[..., None], self.new_rows[index], embedded)
         embedded = embedded.masked_scatter(rows.vision[..., None], features.to(embedded.dtype))
-        done = self.text(
-            inputs_embeds=embedded, attention_mask=rows.mask(), position_ids=rows.positions, use_cache=False
-        )
+        inputs = {"inputs_embeds": embedded, "attention_mask": rows.mask(), "position_ids": rows.positions}
+        if readings is None:
+            done = self.text(**inputs, use_cache=False)
+        else:
+            with attention_of(self.text.config, NAME):
+                done = self.text(**inputs, use_cache=False, readings=readings)
         hidden: torch.Tensor = done.last_hidden_state
         return hidden
 
@@ -120,11 +143,15 @@ class Training:
         logits: torch.Tensor = self.model.lm_head(hidden)
         return logits.index_copy(-1, self.new_ids, hidden @ self.new_rows.T)
 
+    def batch(self, step: int) -> SceneBatch:
+        return make_batch(self.recipe, self.packer, step, len(self.text.layers))
+
     def loss(self, batch: SceneBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss, and the share of each function's answers that are right in every token."""
         rows, step, recipe = batch.rows.to(self.device), self.step, self.recipe
         features = look(self.model, pixels(batch.scenes).to(self.device))
-        hidden = self.decode(features, rows)
+        readings = None if batch.readings is None else batch.readings.to(self.device)
+        hidden = self.decode(features, rows, readings)
         logits = self.answer_logits(hidden, rows)
         answers = rows.labels >= 0
         labels, weights = rows.labels[answers], rows.weights[answers]
@@ -161,7 +188,7 @@ class Training:
             loss, shares = self.reader.loss(look(self.model, pixels(scenes).to(self.device)), scenes)
         else:
             scale = schedule(self.step, recipe.steps, recipe.warmup, recipe.decay)
-            loss, shares = self.loss(make_batch(recipe, self.packer, self.step))
+            loss, shares = self.loss(self.batch(self.step))
             if recipe.texts:
                 kept = self.text_loss()
                 loss, shares["text"] = loss + recipe.texts * kept, float(kept.detach())
@@ -182,6 +209,11 @@ class Training:
             if "lora_" in name or name.startswith(("model.vision_model.", "model.connector.")):
                 yield name, parameter
         yield "new_rows", self.new_rows
+
+    @torch.no_grad()
+    def set_parts(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for name, parameter in self.parts():
+            parameter.copy_(tensors[name])
 
     def save(self, path: Path) -> None:
         save_checkpoint(
@@ -210,9 +242,7 @@ class Training:
                 f"{path} was written with another {', '.join(differing)}; train in a new folder or restore the recipe"
             )
         self.step = state["step"]
-        with torch.no_grad():
-            for name, parameter in self.parts():
-                parameter.copy_(state["parts"][name])
+        self.set_parts(state["parts"])
         self.reader.load_state_dict(state["reader"])
         self.finder.load_state_dict(state["finder"])
         self.begin_phase()
