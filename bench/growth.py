@@ -18,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.panels import Row, Values, growth_picture
 from bench.swapping.cached_prefix import sweep_by_cached_prefix
 from bench.swapping.compare import difference
 from bench.swapping.engine import sweep_by_engine
@@ -117,24 +118,14 @@ def table(what: str, points: dict[Any, dict[str, tuple[float, float]]]) -> str:
 
 def drawn(found: dict[str, dict[Any, dict[str, tuple[float, float]]]]) -> Any:
     """Forwards and kernels a pair over each quantity."""
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(found), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(found), squeeze=False)
-    for column, (what, points) in enumerate(found.items()):
-        for row, unit in enumerate(("forwards a pair", "kernels a pair")):
-            panel = axes[row, column]
-            for name in NAMES:
-                values = [of[name][row] for of in points.values()]
-                panel.plot(list(points), values, marker="o", markersize=4, label=name)
-            panel.set(xscale="log", yscale="log", xlabel=what, ylabel=unit)
-            panel.set_xticks(list(points), [str(point) for point in points])
-            panel.minorticks_off()
-            panel.grid(alpha=0.3)
-            panel.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    def column(number: int) -> Values:
+        return {
+            what: {point: {name: of[name][number] for name in NAMES} for point, of in points.items()}
+            for what, points in found.items()
+        }
+
+    return growth_picture([Row("forwards a pair", column(0)), Row("kernels a pair", column(1))], NAMES)
 
 
 if __name__ == "__main__":

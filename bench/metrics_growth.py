@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from bench.panels import Row, growth_picture
 from bench.swapping.measure import count_flops
 from bench.swapping.model import Shape, build, picture, question
 from vfl.io.atomic import replacing
@@ -145,27 +146,14 @@ def table(what: str, points: dict[int, dict[str, tuple[float, float]]]) -> str:
 
 def drawn(found: dict[str, dict[int, dict[str, tuple[float, float]]]]) -> Any:
     """Forwards a sample, and seconds as ratios, over each quantity."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(found), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(found), squeeze=False)
-    for column, (what, points) in enumerate(found.items()):
+    forwards: dict[str, dict[int, dict[str, float]]] = {}
+    seconds: dict[str, dict[int, dict[str, float]]] = {}
+    for what, points in found.items():
         first = next(iter(points.values()))
-        for row, unit in enumerate(("forwards a sample", "CPU seconds a sample, as ratios")):
-            panel = axes[row, column]
-            for name in NAMES:
-                values = [of[name][row] / (first[name][1] if row else 1) for of in points.values()]
-                panel.plot(list(points), values, marker="o", markersize=4, label=name)
-            panel.set(xscale="log", yscale="linear" if row else "log", xlabel=what, ylabel=unit)
-            if row:
-                panel.set_ylim(0)
-            panel.set_xticks(list(points), [str(point) for point in points])
-            panel.minorticks_off()
-            panel.grid(alpha=0.3)
-            panel.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    return figure
+        forwards[what] = {point: {name: of[name][0] for name in NAMES} for point, of in points.items()}
+        seconds[what] = {point: {name: of[name][1] / first[name][1] for name in NAMES} for point, of in points.items()}
+    rows = [Row("forwards a sample", forwards), Row("CPU seconds a sample, as ratios", seconds, yscale="linear")]
+    return growth_picture(rows, NAMES)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,18 @@
 """The page in headless Chromium: every section shows, no script fails, nothing overflows, and the lens answers."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from headless import POLICY, chromium, needs_chromium
 from PIL import Image
 from report_pages import CROWDED
 
 from vfl.measure.guide import ordered
 from vfl.measure.report.write import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.tool,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page was not rendered"),
-]
+pytestmark = [pytest.mark.tool, needs_chromium]
 
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
-QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 WIDTHS = (390, 1280)
 CATCH = "<head><script>window.failed = []; addEventListener('error', e => failed.push(e.message))</script>"
 # Points at the patch at the right below, then steps up by key, then shows the next picture; says what the page showed.
@@ -41,11 +33,6 @@ PROBE = """<script>addEventListener("load", () => {
     "crowded", CROWDED, "failed", failed.length, failed.join("+").replace(/ /g, "_"),
     "title", document.title.slice(0, 10), "sections", ...sections.map(s => s.id)]
     .join(" "), "*") })</script></body>""".replace("CROWDED", CROWDED)
-
-
-def chromium(profile: Path, *arguments: str) -> str:
-    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from vfl.engine.states import is_image_token
 from vfl.engine.sweep import sweep
 from vfl.engine.vision_embeddings import mean_embedding, vision_embeddings
 from vfl.errors import InputError
+from vfl.metrics.blanked_tokens import ablated, ablated_all
 from vfl.metrics.edited_prompts import (
     Question,
     fitting,
@@ -33,7 +34,7 @@ from vfl.metrics.knockout import knockout, window_layers
 from vfl.metrics.mean_embedding import cached_mean
 from vfl.metrics.objects import Places, at_positions, object_tokens
 from vfl.metrics.result import mean_curve
-from vfl.metrics.token_ablation import ablated, ablated_all, token_ablation
+from vfl.metrics.token_ablation import token_ablation
 from vfl.probes.asking import first_tokens
 from vfl.probes.functions import recognition
 

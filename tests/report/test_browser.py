@@ -1,27 +1,19 @@
 """The pages in headless Chromium: no overflow at a phone's and a desktop's width, and hostile text stays text."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from headless import POLICY, chromium, needs_chromium
 from PIL import Image
 from report_pages import CROWDED
 
 from vfl.locate.report.compare import compare_maps
 from vfl.locate.report.write import write_comparison, write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.tool,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the pages were not rendered"),
-]
+pytestmark = [pytest.mark.tool, needs_chromium]
 
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
-QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 WIDTHS = (390, 1280)
 # Tells the page around it how wide it is laid out, what sticks out, how many curves have an extent, and its title.
 PROBE = """<script>addEventListener("load", () => parent.postMessage([
@@ -29,11 +21,6 @@ PROBE = """<script>addEventListener("load", () => parent.postMessage([
   "curves", [...document.querySelectorAll(".plot path")].filter(p => p.getBoundingClientRect().width > 50).length,
   "tiny", [...document.querySelectorAll(".x, .y, td, p")].filter(e => parseInt(getComputedStyle(e).fontSize)<10).length,
   "crowded", CROWDED, "title", document.title].join(" "), "*"))</script></body>""".replace("CROWDED", CROWDED)
-
-
-def chromium(profile: Path, *arguments: str) -> str:
-    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
 
 @pytest.fixture(scope="module")

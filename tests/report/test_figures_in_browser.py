@@ -2,14 +2,12 @@
 
 import html
 import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from headless import POLICY, chromium, needs_chromium
 from report_pages import CROWDED, DRAWING
 
 from vfl.locate.report.write import write_report
@@ -17,15 +15,8 @@ from vfl.report.heat import heat_chart
 from vfl.report.lines import Panel, Series, chart
 from vfl.report.page import environment
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.tool,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the pages were not rendered"),
-]
+pytestmark = [pytest.mark.tool, needs_chromium]
 
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
-QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 GROUNDS = {"light": "1", "dark": "0"}  # as the browser's own setting numbers them
 SVG = "{http://www.w3.org/2000/svg}"
 # Switches the second line off, and on by Enter; saves the first figure without and with it; looks at colours.
@@ -82,11 +73,6 @@ document.querySelectorAll(".plot .line").length, innerWidth].join("/"), "*"))</s
 def page(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     path, _ = write_report(tmp_path_factory.mktemp("page"), finished.fmap, finished.records, finished.pairs)
     return path.read_text(encoding="utf-8")
-
-
-def chromium(profile: Path, *arguments: str) -> str:
-    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
 
 @pytest.fixture(scope="module", params=list(GROUNDS))

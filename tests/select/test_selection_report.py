@@ -3,13 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_scores import FUNCTIONS, row, write_scores
+from headless import POLICY, chromium, needs_chromium
 from PIL import Image
 from report_pages import CROWDED, DRAWING, column, figures, scripts, sheets
 
@@ -21,7 +20,6 @@ from vfl.select.report.page import write_selection_report
 from vfl.select.shards.score_folder import database, open_scores
 
 HOSTILE = "<script>document.title='owned'</script>\"'&"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -165,23 +163,21 @@ def test_agreement_is_overlap_and_rank_correlation(tmp_path):
 
 
 @pytest.mark.tool
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page was not rendered")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_and_stays_inert(page, tmp_path, width):
     probe = """<script>addEventListener("load", () => parent.postMessage(["scroll",
       document.documentElement.scrollWidth, "crowded", CROWDED, "title", document.title]
       .join(" "), "*"))</script></body>"""
-    plain = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    plain = POLICY.sub("", page)
     (tmp_path / "page.html").write_text(plain.replace("</body>", probe.replace("CROWDED", CROWDED)), encoding="utf-8")
     listen = 'onmessage = e => document.querySelector("pre").textContent += e.data'
     (tmp_path / "frame.html").write_text(
         f"<pre></pre><script>{listen}</script>"
         f'<iframe src="page.html" style="width:{width}px;height:800px;border:0"></iframe>'
     )
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width + 100},900"]
-    command += ["--virtual-time-budget=5000", "--dump-dom", Path(tmp_path / "frame.html").as_uri()]
-    seen = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+    window, address = f"--window-size={width + 100},900", (tmp_path / "frame.html").as_uri()
+    seen = chromium(tmp_path / "profile", window, "--virtual-time-budget=5000", "--dump-dom", address)
     found = re.search(r"scroll (\d+) crowded (\d+) title ([^\n<]*)", seen)
     assert found, seen[:500]
     assert int(found[1]) <= width

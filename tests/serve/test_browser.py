@@ -1,10 +1,9 @@
 """The pages in headless Chromium: they fit a phone and a desktop, and a hostile name stays text."""
 
 import re
-import shutil
-import subprocess
 
 import pytest
+from headless import chromium, needs_chromium
 from report_pages import CROWDED
 
 from vfl.serve.folder import runs
@@ -13,13 +12,7 @@ from vfl.serve.samples import Condition, Samples
 from vfl.serve.swapping import Swapped
 from vfl.serve.training import compare_training
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.tool,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the pages were not rendered"),
-]
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
-QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+pytestmark = [pytest.mark.tool, needs_chromium]
 WIDTHS = (390, 1280)
 # Switches the first line of charts off.
 PROBE = """<script>addEventListener("load", () => { document.querySelector(".legend label")?.click();
@@ -47,9 +40,10 @@ def laid_out(root, tmp_path):
             frames += f'<iframe src="{name}.html" style="width:{width}px;height:800px;border:0"></iframe>'
     listen = 'onmessage = e => document.querySelector("pre").textContent += e.data + "\\n"'
     (tmp_path / "frame.html").write_text(f"<pre></pre><script>{listen}</script>{frames}")
-    command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000"]
-    command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+    address = (tmp_path / "frame.html").as_uri()
+    return chromium(
+        tmp_path / "profile", "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", address
+    )
 
 
 def test_pages_fit_and_stay_inert(laid_out):

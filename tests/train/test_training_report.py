@@ -4,13 +4,13 @@ import json
 import math
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from headless import POLICY, chromium, needs_chromium
 from PIL import Image
 from preflights import HOSTILE, preflight
 from report_pages import CROWDED, DRAWING, column, figures, scripts, sheets
@@ -28,7 +28,6 @@ from vfl.train.report.page import steps_map, write_training_report
 
 STEPS, EVERY, L = 564, 94, 28
 GROUPS = {"counting": (20, 36), "grounding": (36, 34), "ocr": (38, 38), f"set/{HOSTILE}": (24, 28)}
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def lines() -> list[dict[str, Any]]:
@@ -269,25 +268,16 @@ def test_a_heat_map_shows_the_first_and_the_last_of_many_steps() -> None:
     assert drawn.cells[1][3] == "step 0, layer 5: none"
 
 
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
-QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 WIDTHS = (390, 1280)
 PROBE = """<script>addEventListener("load", () => parent.postMessage([
   "width", innerWidth, "scroll", document.documentElement.scrollWidth,
   "curves", [...document.querySelectorAll(".plot path")].filter(p => p.getBoundingClientRect().width > 50).length,
   "tiny", [...document.querySelectorAll(".x, .y, td, p")].filter(e => parseInt(getComputedStyle(e).fontSize)<10).length,
   "crowded", CROWDED, "title", document.title].join(" "), "*"))</script></body>""".replace("CROWDED", CROWDED)
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: the page was not rendered")
-
-
-def chromium(profile: Path, *arguments: str) -> str:
-    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
 
 @pytest.mark.tool
-@browser
+@needs_chromium
 def test_the_page_fits_and_stays_inert(page: str, tmp_path: Path) -> None:
     # The policy, which would stop any script, is taken out: escaping alone must keep hostile text inert.
     (tmp_path / "page.html").write_text(POLICY.sub("", page).replace("</body>", PROBE), encoding="utf-8")
@@ -311,7 +301,7 @@ def test_the_page_fits_and_stays_inert(page: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.tool
-@browser
+@needs_chromium
 def test_a_screenshot_shows_ink(folder: Path, tmp_path: Path) -> None:
     picture, address = tmp_path / "shot.png", (folder / "report.html").as_uri()
     chromium(tmp_path / "profile", "--window-size=1000,2400", f"--screenshot={picture}", address)

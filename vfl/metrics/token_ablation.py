@@ -16,22 +16,18 @@ from typing import Any
 
 import torch
 
-from vfl.engine.decoder_inputs import joined_inputs, prompt_inputs, take_rows
-from vfl.engine.memory import prompt_limit
 from vfl.engine.vision_embeddings import mean_embedding
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
+from vfl.metrics.blanked_tokens import ablated_all
 from vfl.metrics.edited_prompts import (
     Question,
     Reply,
     boxed_images,
     check_pairs,
-    fitting,
-    groups_of,
     question_on,
     replies_of,
     reply,
-    row_replies,
 )
 from vfl.metrics.gradients import STEPS, integrated_gradients
 from vfl.metrics.mean_embedding import cached_mean
@@ -39,6 +35,7 @@ from vfl.metrics.objects import Places, noised, object_tokens
 from vfl.metrics.prompts import in_lots
 from vfl.metrics.result import Result, cluster_of, cut_answers, mean_scalar, result, share_scalar
 from vfl.metrics.spec import NEO, SHARE, Metric
+from vfl.metrics.token_sets import REGISTER_DEVIATIONS, Chosen, chosen_tokens, percent, token_sets, top_tokens
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
 from vfl.probes import match
@@ -51,14 +48,11 @@ logger = logging.getLogger(__name__)
 EVALUATIONS = ("generative", "polling", "vqa")
 DESCRIBE = "Describe the image."
 DESCRIPTION_TOKENS = 64
-REGISTER_DEVIATIONS = 2.0
 # Of the image's tokens; the paper's 40 and 100, and 60 and 250, of 576.
 GRADIENT_SHARES = (0.07, 0.17)
 RANDOM_SHARES = (0.10, 0.43)
 INCOMPLETE = 0.05  # a mean residual of integrated gradients beyond which more steps are advised
 YES = ("Yes", "yes")
-
-Chosen = Sequence[int] | Sequence[Sequence[float]]
 
 
 def token_ablation(
@@ -156,7 +150,7 @@ def token_ablation(
                 residuals.append(attribution.residual)
                 ranked.append(cluster_of(sample.pair))
                 for share in gradient_shares:
-                    sets[f"gradients_{_percent(share)}"] = _top(attribution.scores, share)
+                    sets[f"gradients_{percent(share)}"] = top_tokens(attribution.scores, share)
             sets_of[at] = sets
         edited = ablated_all(
             vlm, [(samples[at].questions[kind], list(sets_of[at].values())) for at, kind in tried], blank
@@ -270,116 +264,9 @@ def _needed(
     return [[kind for kind, answer in answers.items() if not answer.right] for answers in _answers(vlm, hidden)]
 
 
-def token_sets(
-    vlm: VLM,
-    encoded: Encoded,
-    regions: torch.Tensor,
-    boxes: Sequence[Sequence[float]],
-    random_shares: Sequence[float],
-    generator: torch.Generator,
-) -> dict[str, torch.Tensor]:
-    """(V,) bool by name: the object's sets, register tokens (perhaps none) and random ones.
-
-    Register tokens: ||E[i]|| > mean + 2 std over the image's tokens.
-    """
-    embeds = prompt_inputs(vlm, encoded)["inputs_embeds"]
-    rows = embeds[0, (encoded.input_ids[0] == vlm.parts.image_token_id).to(embeds.device)]
-    norms = rows.to(torch.promote_types(rows.dtype, torch.float32)).norm(dim=-1).cpu()
-    sets = {name: object_tokens(regions, boxes, ring) for ring, name in enumerate(("object", "object+1", "object+2"))}
-    sets["register"] = norms > norms.mean() + REGISTER_DEVIATIONS * norms.std()
-    shuffled = torch.randperm(len(norms), generator=generator)
-    counts = {"random_object": int(sets["object"].sum())}
-    counts |= {f"random_{_percent(share)}": _count(share, len(norms)) for share in random_shares}
-    for name, count in counts.items():
-        sets[name] = _at(shuffled[:count], len(norms))
-    return sets
-
-
-def chosen_tokens(name: str, own: Chosen, regions: torch.Tensor, encoded: Encoded) -> torch.Tensor:
-    """(V,) bool of a set that a user chose, see `chosen` of `token_ablation`.
-
-    Raises:
-        InputError: for what is neither numbers of tokens that the image has nor boxes within it.
-    """
-    numbers = [token for token in own if isinstance(token, int) and 0 <= token < len(regions)]
-    if own and len(numbers) == len(own):
-        return _at(torch.tensor(numbers), len(regions))
-    width, height = encoded.image_sizes[0]
-    boxes: list[list[float]] = []
-    for box in own:
-        if (
-            isinstance(box, int | float)
-            or len(box) != 4
-            or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1)
-        ):
-            raise InputError(
-                f"The set {name!r} holds {box}; expected numbers of image tokens, 0 to {len(regions) - 1}, or boxes "
-                "[x0, y0, x1, y1] in shares of the image's sides, 0 to 1."
-            )
-        boxes.append([box[0] * width, box[1] * height, box[2] * width, box[3] * height])
-    return object_tokens(regions, boxes)
-
-
 def yes_token(vlm: VLM, polled: Reply) -> int:
     """The likeliest of the tokens that "Yes" begins with, by the reply to a polling question."""
     return max(first_tokens(vlm, YES), key=lambda token: float(polled.probabilities[token]))
-
-
-def ablated(vlm: VLM, question: Question, sets: Sequence[torch.Tensor], blank: torch.Tensor) -> list[Reply]:
-    """Answers with each set of image tokens, (V,) bool, at the mean embedding (d,)."""
-    return ablated_all(vlm, [(question, sets)], blank)[0]
-
-
-def ablated_all(
-    vlm: VLM, asked: Sequence[tuple[Question, Sequence[torch.Tensor]]], blank: torch.Tensor
-) -> list[list[Reply]]:
-    """As `ablated` for several questions; those that are alike are rows of one batch, as many as fit into memory."""
-    questions = [question for question, _ in asked]
-    answers: dict[tuple[int, int], Reply] = {}
-    for group in groups_of(vlm, questions):
-        rows = [(number, at) for number in group for at in range(len(asked[number][1]))]
-
-        def ask(part: Sequence[tuple[int, int]]) -> list[Reply]:
-            numbers = list(dict.fromkeys(number for number, _ in part))
-            inputs = joined_inputs(vlm, [questions[number].encoded for number in numbers])
-            many = take_rows(inputs, [numbers.index(number) for number, _ in part])
-            owners = [questions[number] for number, _ in part]
-            ids = torch.cat([question.encoded.input_ids for question in owners])
-            sets = torch.stack([asked[number][1][at] for number, at in part])
-            return row_replies(vlm, owners, without_tokens(vlm, ids, many, sets, blank))
-
-        first = questions[group[0]]
-        limit = prompt_limit(vlm, first.encoded.length + first.limit)
-        answers |= zip(rows, fitting(vlm, rows, limit, ask), strict=True)
-    return [[answers[number, at] for at in range(len(sets))] for number, (_, sets) in enumerate(asked)]
-
-
-def without_tokens(
-    vlm: VLM, ids: torch.Tensor, inputs: Mapping[str, Any], sets: torch.Tensor, blank: torch.Tensor
-) -> dict[str, Any]:
-    """The decoder's arguments for B rows, of which each has a set of its image tokens replaced.
-
-    Args:
-        vlm: the model.
-        ids: (B, T) prompts, each with V image tokens.
-        inputs: the decoder's arguments for them.
-        sets: (B, V) bool.
-        blank: (d,) what stands in their place.
-    """
-    embeds = inputs["inputs_embeds"].clone()
-    replaced = torch.zeros_like(ids, dtype=torch.bool)
-    replaced[ids == vlm.parts.image_token_id] = sets.flatten().to(ids.device)
-    embeds[replaced.to(embeds.device)] = blank.to(embeds)
-    edited = {**inputs, "inputs_embeds": embeds}
-    if (features := inputs.get("deepstack_visual_embeds")) is not None:
-        edited["deepstack_visual_embeds"] = [_at_mean(layer, sets.to(layer.device)) for layer in features]
-    return edited
-
-
-def _at_mean(features: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
-    """(B * V, d) features of image tokens, those of the sets (B, V) at the mean over their image's."""
-    by_row = features.view(*sets.shape, -1)
-    return torch.where(sets[..., None], by_row.mean(1, keepdim=True), by_row).flatten(0, 1)
 
 
 def _question(
@@ -408,23 +295,6 @@ def _names(spoken: tuple[str, ...], named: tuple[str, ...]) -> bool:
 
 def _flipped(evaluation: str, plain: Reply, edited: Reply) -> bool:
     return plain.token != edited.token if evaluation == "vqa" else not edited.right
-
-
-def _top(scores: torch.Tensor, share: float) -> torch.Tensor:
-    chosen = scores.argsort(descending=True, stable=True)[: _count(share, len(scores))]
-    return _at(chosen, len(scores))
-
-
-def _at(places: torch.Tensor, length: int) -> torch.Tensor:
-    return torch.zeros(length, dtype=torch.bool).index_fill(0, places, True)
-
-
-def _count(share: float, num_tokens: int) -> int:
-    return max(1, round(share * num_tokens))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g}%"
 
 
 SPEC = Metric(
