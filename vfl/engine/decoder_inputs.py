@@ -52,7 +52,21 @@ def decoder_inputs(vlm: VLM, inputs: Mapping[str, torch.Tensor]) -> dict[str, An
 
 def prompt_inputs(vlm: VLM, encoded: Encoded) -> dict[str, Any]:
     """As `decoder_inputs` for a prompt; not to be changed, since a model that keeps its prompts hands them on."""
-    return vlm.once(encoded, lambda: joined_inputs(vlm, [encoded]))
+    return inputs_of_each(vlm, [encoded])[0]
+
+
+def inputs_of_each(vlm: VLM, prompts: Sequence[Encoded]) -> list[dict[str, Any]]:
+    """As `prompt_inputs` for each prompt; the vision tower sees the images of those that are `alike` together."""
+
+    def make(places: list[int]) -> list[dict[str, Any]]:
+        made: dict[int, dict[str, Any]] = {}
+        chosen = [prompts[place] for place in places]
+        for group in alike_groups(vlm, chosen):
+            joined = _run_tower(vlm, [chosen[at] for at in group], chosen[group[0]].length)
+            made |= {at: take_rows(joined, [row]) for row, at in enumerate(group)}
+        return [made[at] for at in range(len(chosen))]
+
+    return vlm.once([(prompt, "decoder inputs") for prompt in prompts], make)
 
 
 def alike(vlm: VLM, first: Encoded, other: Encoded) -> bool:
@@ -81,13 +95,34 @@ def input_shape(value: Any) -> Any:
     return value.shape if isinstance(value, torch.Tensor) else value
 
 
-@torch.no_grad()
 def joined_inputs(vlm: VLM, prompts: Sequence[Encoded], end: int | None = None) -> dict[str, Any]:
     """As `decoder_inputs` for prompts that are `alike`, a row each: the vision tower runs once over all images.
 
     With `end`, of their first `end` tokens, which must hold the image.
     """
-    end = prompts[0].length if end is None else end
+    if end is not None:
+        return _run_tower(vlm, prompts, end)
+    each = inputs_of_each(vlm, prompts)
+    return {name: _join(name, [arguments[name] for arguments in each]) for name in each[0]}
+
+
+def _join(name: str, values: Sequence[Any]) -> Any:
+    """One argument of several prompts, a row each, from those of each alone."""
+    first = values[0]
+    if len(values) == 1:
+        return first
+    if isinstance(first, dict):  # a mask for each kind of layer
+        return {kind: _join(name, [value[kind] for value in values]) for kind in first}
+    if isinstance(first, list | tuple):  # features for each layer (DeepStack), an entry per image token
+        return [torch.cat(layer) for layer in zip(*values, strict=True)]
+    if not isinstance(first, torch.Tensor) or first.ndim < 2:
+        return first
+    return torch.cat(list(values), dim=_batch_dimension(name, first))
+
+
+@torch.no_grad()
+def _run_tower(vlm: VLM, prompts: Sequence[Encoded], end: int) -> dict[str, Any]:
+    """The decoder's arguments for the first `end` tokens of prompts that are `alike`, a row each."""
     heads = [prompt.head(end) for prompt in prompts]
     joined = {
         name: torch.cat([head[name] for head in heads]) if isinstance(value, torch.Tensor) else value
@@ -142,8 +177,12 @@ def _take(name: str, value: Any, rows: Sequence[int], num_rows: int) -> Any:
         return {kind: _take(name, mask, rows, num_rows) for kind, mask in value.items()}
     if not isinstance(value, torch.Tensor) or value.ndim < 2:
         return value
-    batch = value.ndim - 2 if name == "position_ids" else 0  # M-RoPE's axes stand before the batch
+    batch = _batch_dimension(name, value)
     if value.shape[batch] == 1 and (num_rows > 1 or value.ndim > 3):
         return value  # what all rows share, such as a mask (1, 1, T, T), broadcasts
     assert value.shape[batch] == num_rows, f"{name} {tuple(value.shape)} for {num_rows} rows"
     return value.index_select(batch, torch.tensor(rows, device=value.device))
+
+
+def _batch_dimension(name: str, value: torch.Tensor) -> int:
+    return value.ndim - 2 if name == "position_ids" else 0  # M-RoPE's axes stand before the batch

@@ -12,9 +12,17 @@ from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 
 
-@torch.no_grad()
 def prefill_all(vlm: VLM, prompts: Sequence[Encoded]) -> list[ImageCache]:
     """The image cache of each prompt, all in one pass where they differ in their pixels alone."""
+
+    def make(places: list[int]) -> list[ImageCache]:
+        return _prefill_all(vlm, [prompts[place] for place in places])
+
+    return vlm.once([(prompt, "image cache") for prompt in prompts], make)
+
+
+@torch.no_grad()
+def _prefill_all(vlm: VLM, prompts: Sequence[Encoded]) -> list[ImageCache]:
     if len(prompts) < 2 or not joinable(vlm, prompts):
         return [prefill(vlm, prompt) for prompt in prompts]
     caches, _ = in_parts(list(prompts), len(prompts), lambda part: _prefilled(vlm, part), "images")

@@ -6,11 +6,11 @@ Every image counts alike, however many tokens it has: the tokens of one picture 
 page would else make the mean its own background.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from vfl.engine.decoder_inputs import prompt_inputs
+from vfl.engine.decoder_inputs import inputs_of_each
 from vfl.errors import InputError
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
@@ -18,8 +18,15 @@ from vfl.models.vlm import VLM
 
 def vision_embeddings(vlm: VLM, encoded: Encoded) -> torch.Tensor:
     """(V, d) embeddings of the image tokens as they enter the decoder, which itself is not run; markers left out."""
-    embeds = prompt_inputs(vlm, encoded)["inputs_embeds"]
-    embeddings: torch.Tensor = embeds[0, (encoded.input_ids[0] == vlm.parts.image_token_id).to(embeds.device)]
+    return embeddings_of_each(vlm, [encoded])[0]
+
+
+def embeddings_of_each(vlm: VLM, prompts: Sequence[Encoded]) -> list[torch.Tensor]:
+    """As `vision_embeddings` of each prompt; the vision tower sees the images of those that are alike together."""
+    embeddings = []
+    for encoded, arguments in zip(prompts, inputs_of_each(vlm, prompts), strict=True):
+        embeds = arguments["inputs_embeds"]
+        embeddings.append(embeds[0, (encoded.input_ids[0] == vlm.parts.image_token_id).to(embeds.device)])
     return embeddings
 
 
@@ -29,10 +36,18 @@ def mean_embedding(vlm: VLM, images: Iterable[ImageLike]) -> torch.Tensor:
     Raises:
         InputError: without images, or for one that can't be read.
     """
+    return mean_of(vision_embeddings(vlm, vlm.ask("?", image)) for image in images)
+
+
+def mean_of(embeddings: Iterable[torch.Tensor]) -> torch.Tensor:
+    """(d,) as `mean_embedding`, of the embeddings (V, d) of each image.
+
+    Raises:
+        InputError: without images.
+    """
     total, count = None, 0
-    wide = torch.promote_types(vlm.dtype, torch.float32)
-    for image in images:
-        mean = vision_embeddings(vlm, vlm.ask("?", image)).to(wide).mean(0)
+    for of_image in embeddings:
+        mean = of_image.to(torch.promote_types(of_image.dtype, torch.float32)).mean(0)
         total = mean if total is None else total + mean
         count += 1
     if total is None:

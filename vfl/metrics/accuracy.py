@@ -5,12 +5,14 @@ about every object. Beside every curve stand the accuracy without an image and t
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import torch
 
 from vfl.engine.joint_sweep import Swept, sweep_all
 from vfl.engine.memory import prompt_limit
@@ -115,7 +117,7 @@ def accuracy_along(
             each = []
             for number, point in enumerate(at):
                 with within(point):
-                    each.append(_ask(vlm, lot, [(prompt, [plans[number]]) for prompt, plans in asked]))
+                    each.append(_ask(vlm, lot, [(prompt, [plans[number]]) for prompt, plans in asked], keeps=False))
             each.append(_ask(vlm, lot, [(prompt, [blind]) for prompt, _ in asked]))
             for of_image in zip(*each, strict=True):
                 flags, scores, was_cut = zip(*of_image, strict=True)
@@ -179,9 +181,12 @@ def lot_size(vlm: VLM, asked: Asked, plans: int) -> int:
 
 
 def _ask(
-    vlm: VLM, images: Sequence[tuple[Pair, Which]], asked: Sequence[tuple[Asked, list[Plan]]]
+    vlm: VLM, images: Sequence[tuple[Pair, Which]], asked: Sequence[tuple[Asked, list[Plan]]], *, keeps: bool = True
 ) -> list[tuple[list[bool], list[float], bool]]:
-    """Right or wrong, and the right answer's log-probability, one each a plan; whether the first plan's was cut."""
+    """Right or wrong, and the right answer's log-probability, one each a plan; whether the first plan's was cut.
+
+    `keeps`: the plans are all that is edited, so that a model which keeps its prompts may keep what these answer.
+    """
     prompts = []
     for (pair, which), (prompt, plans) in zip(images, asked, strict=True):
         answer = pair.source_answer if which == "source_image" else pair.answer
@@ -196,14 +201,51 @@ def _ask(
             raise InputError(f"Pair {pair.id!r}: {error}") from error
         prompts.append(Swept(prompt.encoded, plans, expected, limit, prompt.image_cache))
     outcomes = []
-    for (pair, which), one, swept in zip(images, prompts, sweep_all(vlm, prompts), strict=True):
+    for (pair, which), one, rows in zip(images, prompts, _swept(vlm, prompts, keeps=keeps), strict=True):
         if pair.by_logits:
-            texts, cut = [likeliest_letter(vlm, pair.letters, logits) for logits in swept.logits], False
+            texts, cut = [likeliest_letter(vlm, pair.letters, row.logits) for row in rows], False
         else:
-            texts = [read_answer(vlm, pair, text, one.encoded) for text in swept.texts]
-            cut = is_cut(swept.token_ids[0], one.max_new_tokens)
-        outcomes.append(([pair.correct(text, which) for text in texts], swept.answer_logprobs[:, 0].tolist(), cut))
+            texts = [read_answer(vlm, pair, row.text, one.encoded) for row in rows]
+            cut = is_cut(rows[0].ids, one.max_new_tokens)
+        outcomes.append(([pair.correct(text, which) for text in texts], [row.logprob for row in rows], cut))
     return outcomes
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A plan's answer, its tokens, (vocabulary,) logits of the first, and the right answer's log-probability."""
+
+    text: str
+    ids: list[int]
+    logits: torch.Tensor
+    logprob: float
+
+
+def _swept(vlm: VLM, prompts: Sequence[Swept], *, keeps: bool) -> list[list[_Row]]:
+    """What each plan of each prompt gives; plans that read no other image are the same in several metrics."""
+    rows = [(at, plan) for at, one in enumerate(prompts) for plan in one.plans]
+
+    def make(places: list[int]) -> list[_Row]:
+        plans: dict[int, list[Plan]] = {}
+        for place in places:
+            plans.setdefault(rows[place][0], []).append(rows[place][1])
+        results = sweep_all(vlm, [replace(prompts[at], plans=chosen) for at, chosen in plans.items()])
+        return [
+            _Row(*parts)
+            for result in results
+            for parts in zip(
+                result.texts, result.token_ids, result.logits, result.answer_logprobs[:, 0].tolist(), strict=True
+            )
+        ]
+
+    def named(one: Swept, plan: Plan) -> Hashable | None:
+        if not keeps or any(image_cache is not None for image_cache in plan.reads.values()):
+            return None
+        return "swept", frozenset(plan.reads), one.answer, one.max_new_tokens
+
+    wanted = [(prompts[at].encoded, named(prompts[at], plan)) for at, plan in rows]
+    found = iter(vlm.once(wanted, make))
+    return [[next(found) for _ in one.plans] for one in prompts]
 
 
 def _tolerated(accuracy: dict[str, Any], tolerance: float) -> float:

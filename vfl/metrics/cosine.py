@@ -43,6 +43,10 @@ def cosine(vlm: VLM, prompts: Iterable[Encoded], *, eps: float = EPS) -> Result:
 
 def adjacent_distances(vlm: VLM, encoded: Encoded, *, tau: float = TAU) -> torch.Tensor:
     """(2, 2, L) of one prompt: mean distance and share within tau, of vision and of text, at each layer."""
+    return vlm.once([(encoded, ("distances", tau))], lambda places: [_adjacent_distances(vlm, encoded, tau)])[0]
+
+
+def _adjacent_distances(vlm: VLM, encoded: Encoded, tau: float) -> torch.Tensor:
     vision = is_vision(encoded)
     distances = torch.zeros(2, 2, vlm.num_layers, dtype=torch.float64)
 

@@ -7,7 +7,7 @@ Legend: B rows, T tokens of the prompt, V image tokens, d model width.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -89,17 +89,27 @@ def reply(vlm: VLM, question: Question) -> Reply:
 
 def replies_of(vlm: VLM, questions: Sequence[Question]) -> list[Reply]:
     """The plain model's answers; questions whose prompts are alike are asked together, as many as fit into memory."""
-    answers: dict[int, Reply] = {}
-    for rows in groups_of(vlm, questions):
-        first = questions[rows[0]]
+    judged: dict[int, Reply] = {}
 
-        def ask(part: Sequence[int]) -> list[Reply]:
-            asked = [questions[row] for row in part]
-            return row_replies(vlm, asked, joined_inputs(vlm, [question.encoded for question in asked]))
+    def ask(part: Sequence[int]) -> list[Reply]:
+        asked = [questions[row] for row in part]
+        return row_replies(vlm, asked, joined_inputs(vlm, [question.encoded for question in asked]))
 
-        limit = prompt_limit(vlm, first.encoded.length + first.limit)
-        answers |= zip(rows, fitting(vlm, rows, limit, ask), strict=True)
-    return [answers[row] for row in range(len(questions))]
+    def make(places: list[int]) -> list[Reply]:
+        for group in groups_of(vlm, [questions[place] for place in places]):
+            rows = [places[at] for at in group]
+            first = questions[rows[0]]
+            limit = prompt_limit(vlm, first.encoded.length + first.limit)
+            judged.update(zip(rows, fitting(vlm, rows, limit, ask), strict=True))
+        return [judged[place] for place in places]
+
+    wanted = [(question.encoded, ("reply", question.limit, question.letters)) for question in questions]
+    replies = vlm.once(wanted, make)
+    return [
+        # another question's, whose prompt is the same, is judged by this one's answer
+        judged.get(row) or replace(reply, right=question.right(reply.text))
+        for row, (question, reply) in enumerate(zip(questions, replies, strict=True))
+    ]
 
 
 def groups_of(vlm: VLM, questions: Sequence[Question]) -> list[list[int]]:

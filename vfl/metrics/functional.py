@@ -42,7 +42,7 @@ from vfl.metrics.result import (
 )
 from vfl.metrics.spec import SKIP, Metric
 from vfl.metrics.unique import information_parts
-from vfl.metrics.var import SMALL, masses
+from vfl.metrics.var import SMALL, measured_masses
 from vfl.models.encode import Encoded
 from vfl.models.vlm import VLM
 from vfl.probes.match import words
@@ -211,7 +211,7 @@ def states_and_attention(vlm: VLM, encoded: Encoded) -> tuple[Floats, Floats]:
         pool(after)
 
     with between_layers(vlm.layers, visit):
-        attention = masses(vlm, encoded)[0].mean(-1)
+        attention = measured_masses(vlm, encoded)[0].mean(-1)
     return torch.stack(pooled).numpy(), attention.numpy()
 
 

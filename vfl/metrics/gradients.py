@@ -6,10 +6,12 @@ x: the image's embeddings; x0: every image token at the mean vision embedding. W
 steps, the sum over i is logit(x) - logit(x0) (completeness). Source: Neo et al. (ICLR 2025).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from vfl.engine.decoder_inputs import prompt_inputs, take_rows
 from vfl.engine.last_output import last_output
@@ -63,7 +65,7 @@ def integrated_gradients(
     def summed(part: Sequence[int]) -> list[torch.Tensor]:
         """The sum of some steps' gradients, (V, d)."""
         shares = (torch.tensor(part, dtype=image.dtype, device=image.device) + 0.5) / steps
-        with torch.enable_grad():
+        with torch.enable_grad(), fixed_weights(vlm.model):
             points = (start + shares[:, None, None] * (image - start)).requires_grad_()
             (gradient,) = torch.autograd.grad(logits(points).sum(), points)
         return [gradient.sum(0)]
@@ -76,3 +78,16 @@ def integrated_gradients(
         gap = float(ends[0]) - float(ends[1])
     residual = abs(float(signed.sum(dtype=torch.float64)) - gap) / max(abs(gap), 1e-12)
     return Attribution(signed.abs().sum(-1).cpu(), residual)
+
+
+@contextmanager
+def fixed_weights(model: nn.Module) -> Iterator[None]:
+    """No weight asks for a gradient, so that a pass keeps only what the gradients of its inputs need."""
+    asking = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        for weight in asking:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in asking:
+            weight.requires_grad_(True)

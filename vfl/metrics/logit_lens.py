@@ -26,6 +26,11 @@ def lens_of(
         here: (T,) bool, V positions; by default the image tokens.
     """
     here = is_image_token(vlm, encoded) if here is None else here
+    chosen = tuple(here.nonzero().flatten().tolist())
+    return vlm.once([(encoded, ("lens", k, chosen))], lambda places: [_lens_of(vlm, encoded, k, here)])[0]
+
+
+def _lens_of(vlm: VLM, encoded: Encoded, k: int, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     tops: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def visit(layer_idx: int, before: torch.Tensor, after: torch.Tensor) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from vfl.engine.vision_embeddings import mean_embedding
+from vfl.engine.vision_embeddings import embeddings_of_each, mean_of
 from vfl.errors import InputError
 from vfl.metrics.accuracy import IMAGES, asked_images, images_asked
 from vfl.metrics.blanked_tokens import ablated_all
@@ -39,7 +39,7 @@ from vfl.metrics.token_sets import REGISTER_DEVIATIONS, Chosen, chosen_tokens, p
 from vfl.models.encode import Encoded, ImageLike
 from vfl.models.vlm import VLM
 from vfl.probes import match
-from vfl.probes.asking import first_tokens
+from vfl.probes.asking import first_tokens, question_of
 from vfl.probes.functions import recognition
 from vfl.probes.pair import Pair, Which
 
@@ -113,7 +113,7 @@ def token_ablation(
     if outside := [share for share in (*gradient_shares, *random_shares) if not 0 < share <= 1]:
         raise InputError(f"Sizes of sets are shares of the image's tokens, above 0 and at most 1; got {outside}.")
     if images is None:
-        blank = mean_embedding(vlm, dict.fromkeys(pair.path(which) for pair in pairs for which in asked_images(pair)))
+        blank = _mean_of_own(vlm, pairs)
     else:
         blank = cached_mean(vlm, Path(images), None if cache is None else Path(cache))
     places, generator = Places(vlm), torch.Generator().manual_seed(seed)
@@ -200,6 +200,13 @@ def token_ablation(
     # descriptions and polls are meant to end early
     cut = cut_answers({"vqa": outcomes["vqa"].cut} if "vqa" in outcomes and outcomes["vqa"].cut else {})
     return result(len(pairs), scalars, {}, options, without_object=without, **cut)
+
+
+def _mean_of_own(vlm: VLM, pairs: Sequence[Pair]) -> torch.Tensor:
+    """(d,) e_bar over the images that the pairs are asked on, each once."""
+    shown = {pair.path(which): question_of(vlm, pair) for pair in pairs for which in asked_images(pair)}
+    prompts = (vlm.ask(question, path) for path, question in shown.items())
+    return mean_of(embedding for lot in in_lots(prompts) for embedding in embeddings_of_each(vlm, lot))
 
 
 @dataclass

@@ -73,6 +73,11 @@ MASSES = ("vision", "text", "self")
 
 def masses(vlm: VLM, encoded: Encoded, *, query: Query = "predicts") -> torch.Tensor:
     """(3, L, H) attention mass of one prompt's query on vision, on text other than itself, and on itself."""
+    return vlm.once([(encoded, ("masses", query))], lambda places: [measured_masses(vlm, encoded, query=query)])[0]
+
+
+def measured_masses(vlm: VLM, encoded: Encoded, *, query: Query = "predicts") -> torch.Tensor:
+    """As `masses`, by a pass that takes place whatever is kept: hooks may look at it."""
     vision = is_vision(encoded)
     by_layer: list[torch.Tensor] = []
 

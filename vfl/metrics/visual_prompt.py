@@ -73,7 +73,7 @@ def visual_prompt(
             questions = [
                 [
                     question_on(vlm, pair, which, image)
-                    for image in (pair.open(which), outlined(pair, which, colour, width))
+                    for image in (pair.path(which), outlined(pair, which, colour, width))
                 ]
                 for pair, which in lot
             ]

@@ -1,6 +1,6 @@
 """A loaded vision-language model with everything the experiments need to know about it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -99,9 +99,19 @@ class VLM:
         content = [{"type": kind, kind: image}, {"type": "text", "text": question}]
         return self.encode([{"role": "user", "content": content}])
 
-    def once(self, encoded: Encoded, make: Callable[[], T]) -> T:
-        """What `make` gives for a prompt; a model that keeps its prompts may keep that too, and hand it out again."""
-        return make()
+    def once(
+        self, wanted: Sequence[tuple[Encoded, Hashable | None]], make: Callable[[list[int]], Sequence[T]]
+    ) -> list[T]:
+        """What `make` gives for prompts; a model that keeps its prompts may keep that too, and hand it out again.
+
+        Args:
+            wanted: prompts, each with what is made of it: equal where it is the same, None where it is not to be kept.
+            make: given the places of those that are not there yet, gives a value for each; the plain model keeps none.
+
+        Returns:
+            A value for each; not to be changed.
+        """
+        return list(make(list(range(len(wanted)))))
 
     def encode(self, messages: Sequence[Message], images: Sequence[ImageLike] = ()) -> Encoded:
         """Encode a conversation; the generation prompt is added when the last turn is the user's.

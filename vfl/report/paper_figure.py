@@ -1,7 +1,8 @@
 """How figures for a paper look, whatever they show; a notebook shows them, too."""
 
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -32,9 +33,14 @@ class PaperFigure(Figure):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        FigureCanvasAgg(self)
+        self._agg = FigureCanvasAgg(self)
+
+    def write_png(self, file: Path | BinaryIO, dpi: int) -> None:
+        """The figure as PNG, drawn once: `savefig` draws what has a layout twice, to settle it first."""
+        self.dpi = dpi
+        self._agg.print_png(file)
 
     def _repr_png_(self) -> bytes:
         picture = BytesIO()
-        self.savefig(picture, format="png", dpi=NOTEBOOK_DPI)
+        self.write_png(picture, NOTEBOOK_DPI)
         return picture.getvalue()

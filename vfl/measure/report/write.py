@@ -29,7 +29,7 @@ def write_report(
         if picture is None:
             continue
         with replacing(out / FIGURES / f"{name}.png") as temporary:
-            picture.savefig(temporary, format="png", dpi=200)
+            picture.write_png(temporary, dpi=200)
     with replacing(out / REPORT) as temporary:
         temporary.write_text(render(metrics, pictures, notes), encoding="utf-8")
     return out / REPORT
