@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vfl.engine.decode import greedy_answers
+from vfl.engine.branch import Branch, wide
 from vfl.engine.image_cache import ImageCache
 from vfl.engine.layer_trace import LayerTrace
 from vfl.engine.memory import guess_row_limit, in_parts
 from vfl.engine.plan import Plan
 from vfl.engine.row_start import Reading, RowStart, row_start
-from vfl.engine.rows import Context, KeysValues, Tokens, cut_tokens, run_rows, tokens_of
+from vfl.engine.rows import Context, Tokens, run_rows, tokens_of
 from vfl.errors import InputError
 from vfl.io.notebook import html_table
 from vfl.models.encode import Encoded
@@ -194,6 +194,8 @@ def run_plans(
 ) -> list[Row]:
     """Run plans, in the order of `sorted_plans`, from their trace on.
 
+    An answer that is scored is a draft, too: a row that says it up to its last token generates what comes after.
+
     Args:
         vlm: the model.
         plans: R plans.
@@ -204,80 +206,11 @@ def run_plans(
         max_new_tokens: of generated answers.
     """
     output, prompt = run_rows(vlm, plans, tokens_of(trace), context, trace=trace)
-    logits = _wide(vlm.logits(output[:, -1]))
-    branch = _Branch(vlm, plans, replace(context, readers=None), prompt, following)
-    scores = [branch.score_rows(rows, ids, logits) for ids, rows in asked]
-    logprobs = torch.stack(scores, dim=1) if scores else logits.new_zeros(len(plans), 0)
-    generated = branch.generate(logits, max_new_tokens) if max_new_tokens else [[] for _ in plans]
+    logits = wide(vlm.logits(output[:, -1]))
+    branch = Branch(vlm, plans, replace(context, readers=None), prompt, following)
+    scored = [branch.score_rows(rows, ids, logits) for ids, rows in asked]
+    logprobs = torch.stack([scores for scores, _ in scored], dim=1) if scored else logits.new_zeros(len(plans), 0)
+    begun = [start for _, start in scored if start is not None]
+    generated = branch.generate_all(logits, begun, max_new_tokens) if max_new_tokens else [[] for _ in plans]
     logits, logprobs = logits.cpu(), logprobs.cpu()
     return [Row(logits[row], logprobs[row], generated[row]) for row in range(len(plans))]
-
-
-@dataclass(frozen=True)
-class _Branch:
-    """Rows after their prompt: each goes on with tokens of its own through all layers."""
-
-    vlm: VLM
-    plans: list[Plan]
-    context: Context
-    past: list[KeysValues]
-    following: Tokens | None
-
-    def take(self, rows: list[int]) -> "_Branch":
-        """Some of the rows."""
-        owners = self.context.owners
-        return replace(
-            self,
-            plans=[self.plans[row] for row in rows],
-            context=self.context if owners is None else replace(self.context, owners=owners[rows]),
-            past=[(keys[rows], values[rows]) for keys, values in self.past],
-        )
-
-    def score_rows(self, rows: list[int], ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """(R,) as `score` for some rows, NaN for the others."""
-        if len(rows) == len(self.plans):
-            return self.score(ids, logits)
-        scores = torch.full_like(logits[:, 0], torch.nan)
-        if rows:
-            scores[rows] = self.take(rows).score(ids, logits[rows])
-        return scores
-
-    def score(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """(R,) mean log-probability per token of answers (1 or R, n); `logits` (R, vocabulary) predict the first."""
-        ids = ids.expand(len(self.plans), -1)
-        total = _log_softmax_at(logits, ids[:, 0])
-        if ids.shape[1] > 1:
-            output, _ = self._step(ids[:, :-1], 0, self.past)
-            for position in range(ids.shape[1] - 1):  # one position at a time: all logits at once would be large
-                total = total + _log_softmax_at(_wide(self.vlm.logits(output[:, position])), ids[:, position + 1])
-        return total / ids.shape[1]
-
-    def generate(self, logits: torch.Tensor, max_new_tokens: int) -> list[list[int]]:
-        """Greedy answers of all rows, without the end token."""
-        branch, past = self, self.past
-
-        def step(chosen: torch.Tensor, number: int) -> torch.Tensor:
-            nonlocal past
-            output, past = branch._step(chosen[:, None], number, past)
-            return _wide(self.vlm.logits(output[:, -1]))
-
-        def narrow(rows: list[int]) -> None:
-            nonlocal branch, past
-            branch = replace(branch, past=past).take(rows)
-            past = branch.past
-
-        return greedy_answers(logits, step, max_new_tokens, self.vlm.end_ids(), narrow)
-
-    def _step(self, ids: torch.Tensor, first: int, past: list[KeysValues]) -> tuple[torch.Tensor, list[KeysValues]]:
-        assert self.following is not None
-        tokens = cut_tokens(self.following, first, first + ids.shape[1])
-        return run_rows(self.vlm, self.plans, tokens, self.context, hidden=self.vlm.embed(ids), past=past)
-
-
-def _log_softmax_at(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """(R,) log-probabilities of a token each."""
-    return torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, None].to(logits.device))[:, 0]
-
-
-def _wide(logits: torch.Tensor) -> torch.Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
