@@ -34,16 +34,25 @@ def prompts(vlm):
         [Plan.own(), Plan.hide([0])],
     ]
     answers = ("two", "red and blue", "a cat", "two")
-    return [Swept(*one, 5, cache) for *one, cache in zip(encoded, plans, answers, caches, strict=True)]
+    return [
+        Swept(prompt, chosen, [answer, "none"][: 1 + at % 2], 5, cache, scored=[{0, 1}, {1}] if at == 1 else None)
+        for at, (prompt, chosen, answer, cache) in enumerate(zip(encoded, plans, answers, caches, strict=True))
+    ]
 
 
 def same(vlm, prompts):
     for asked, ours in zip(prompts, sweep_all(vlm, prompts), strict=True):
         alone = sweep(
-            vlm, asked.encoded, asked.plans, answers=[asked.answer], max_new_tokens=asked.max_new_tokens, own=asked.own
+            vlm,
+            asked.encoded,
+            asked.plans,
+            answers=asked.answers,
+            scored=asked.scored,
+            max_new_tokens=asked.max_new_tokens,
+            own=asked.own,
         )
         torch.testing.assert_close(ours.logits, alone.logits, rtol=0, atol=1e-9)
-        torch.testing.assert_close(ours.answer_logprobs, alone.answer_logprobs, rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours.answer_logprobs, alone.answer_logprobs, rtol=0, atol=1e-9, equal_nan=True)
         assert (ours.token_ids, ours.texts, ours.names) == (alone.token_ids, alone.texts, alone.names)
 
 
@@ -82,7 +91,9 @@ def test_plans_are_checked_on_their_own_prompt(loaded):
     vlm = loaded("qwen2_5_vl", dtype="float64")
     encoded = vlm.ask("how many cats", tiny.picture())
     foreign = prefill(vlm, vlm.ask("how many cats", tiny.picture(size=(2 * tiny.SIZE[0], tiny.SIZE[1]))))
-    asked = [Swept(encoded, [plan], "two", 0, prefill(vlm, encoded)) for plan in (Plan.own(), Plan.swap([1], foreign))]
+    asked = [
+        Swept(encoded, [plan], ["two"], 0, prefill(vlm, encoded)) for plan in (Plan.own(), Plan.swap([1], foreign))
+    ]
     for some in (asked, asked[1:]):
         with pytest.raises(InputError, match="swapping needs the same number at the same positions"):
             sweep_all(vlm, some)

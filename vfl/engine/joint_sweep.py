@@ -4,7 +4,7 @@ A small model, or a GPU with a short question, spends its time on starting kerne
 Results are those of `sweep` on each prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,16 +27,22 @@ class Swept:
     Attributes:
         encoded: the prompt.
         plans: what its text reads, a row each.
-        answer: scored for every plan.
+        answers: scored under teacher forcing.
         max_new_tokens: of the generated answers; 0 for none.
         own: the prompt's own image cache.
+        scored: for each plan, the numbers of the answers that it is scored by; all by all if None.
     """
 
     encoded: Encoded
     plans: Sequence[Plan]
-    answer: str
+    answers: Sequence[str]
     max_new_tokens: int
     own: ImageCache
+    scored: Sequence[Collection[int]] | None = None
+
+    def scores(self, plan: int, answer: int) -> bool:
+        """Whether a plan is scored by an answer, both by number."""
+        return self.scored is None or answer in self.scored[plan]
 
 
 @torch.no_grad()
@@ -63,7 +69,8 @@ def _alone(vlm: VLM, asked: Swept) -> SweepResult:
         vlm,
         asked.encoded,
         asked.plans,
-        answers=[asked.answer],
+        answers=asked.answers,
+        scored=asked.scored,
         max_new_tokens=asked.max_new_tokens,
         own=asked.own,
     )
@@ -98,27 +105,38 @@ def _together(vlm: VLM, asked: Sequence[Swept], first: RowStart) -> list[SweepRe
         assert one.own.image_key == one.encoded.image_key, "an image cache belongs to its prompt"
         check_plans(one.plans, one.encoded, "text")
     trace, shared = _joint(vlm, asked, first)
-    answers = [vlm.answer_ids(one.answer) for one in asked]
+    answers = [[vlm.answer_ids(answer) for answer in one.answers] for one in asked]
     max_new_tokens = asked[0].max_new_tokens
-    ahead = max([max_new_tokens, *map(len, answers)]) - 1
+    ahead = max([max_new_tokens, *(len(ids) for of_prompt in answers for ids in of_prompt)]) - 1
     following = first.answer_tokens(vlm, ahead) if ahead > 0 else None
-    rows = [(at, plan) for at, one in enumerate(asked) for plan in one.plans]
+    rows = [(at, number) for at, one in enumerate(asked) for number in range(len(one.plans))]
 
     def run(part: Sequence[int]) -> list[Row]:
-        owners = [rows[row][0] for row in part]
+        owners = [rows[at][0] for at in part]
         context = Context(shared, first.context.spans, owners=torch.tensor(owners))
-        lengths = sorted({len(answers[owner]) for owner in owners})
-        scored = []
-        for length in lengths:
-            places = [place for place, owner in enumerate(owners) if len(answers[owner]) == length]
-            ids = torch.tensor([answers[owners[place]] for place in places], device=vlm.device)
-            scored.append((ids, places))
-        plans = [rows[row][1] for row in part]
+        # Rows are scored together by their prompts' n-th answers of one length.
+        places: dict[tuple[int, int], list[int]] = {}
+        for place, (at, plan) in enumerate(rows[at] for at in part):
+            for number, ids in enumerate(answers[at]):
+                if asked[at].scores(plan, number):
+                    places.setdefault((number, len(ids)), []).append(place)
+        scored = [
+            (torch.tensor([answers[owners[place]][number] for place in of_length], device=vlm.device), of_length)
+            for (number, _), of_length in places.items()
+        ]
+        plans = [asked[at].plans[number] for at, number in (rows[at] for at in part)]
         found = run_plans(vlm, plans, trace, context, following, scored, max_new_tokens)
-        of_length = [lengths.index(len(answers[owner])) for owner in owners]
-        return [replace(row, logprobs=row.logprobs[at : at + 1]) for row, at in zip(found, of_length, strict=True)]
+        columns = {key: column for column, key in enumerate(places)}
+        ordered = []
+        for owner, row in zip(owners, found, strict=True):
+            scores = row.logprobs.new_full((len(answers[owner]),), torch.nan)
+            for number, ids in enumerate(answers[owner]):
+                if (column := columns.get((number, len(ids)))) is not None:
+                    scores[number] = row.logprobs[column]
+            ordered.append(replace(row, logprobs=scores))
+        return ordered
 
-    order = sorted_plans([plan for _, plan in rows], vlm.num_layers)
+    order = sorted_plans([asked[at].plans[number] for at, number in rows], vlm.num_layers)
     limit = vlm.row_limit or guess_row_limit(vlm, first.trace)
     done, fitting = in_parts(order, limit, run, "rows")
     if fitting < limit:
@@ -151,5 +169,5 @@ def _result(vlm: VLM, asked: Swept, rows: Sequence[Row]) -> SweepResult:
         token_ids=[row.ids for row in rows],
         shared_prefix=True,
         names=[plan.name for plan in asked.plans],
-        answers=[asked.answer],
+        answers=list(asked.answers),
     )

@@ -4,16 +4,18 @@ Pairs that ask the same target are swept in one visit: its prompt is run once, a
 the control that they share, are one batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vfl.engine.image_cache import can_share
+from vfl.engine.joint_sweep import Swept, sweep_all
 from vfl.engine.plan import Plan
 from vfl.engine.row_start import Reading, RowStart, row_start
-from vfl.engine.sweep import sweep
+from vfl.engine.sweep import SweepResult, sweep
 from vfl.errors import InputError
 from vfl.locate.curves import LayerSpan
 from vfl.models.vlm import VLM
@@ -23,6 +25,8 @@ from vfl.probes.pair import Pair, Which
 Record = dict[str, Any]
 Answers = dict[tuple[str, Path, int], str]
 """Unswapped answers of a group, by question, image and the tokens they may have."""
+Visit = Generator[list[Swept], list[SweepResult], list[Record]]
+"""A visit of pairs that ask the same target: it asks for sweeps, goes on with what they give, and ends with records."""
 
 
 def groups(pairs: Iterable[Pair]) -> list[list[Pair]]:
@@ -40,11 +44,17 @@ def sweep_group(asker: Asker, pairs: Sequence[Pair], blocks: Sequence[LayerSpan]
     What it gives depends on these pairs alone, so that a group that was interrupted and is swept again gives the same.
     """
     answers: Answers = {}
-    same = [list(visit) for _, visit in groupby(sorted(pairs, key=_visit), key=_visit)]
-    return [record for visit in same for record in sweep_visit(asker, visit, blocks, answers=answers, **options)]
+    return [
+        record for visit in visits(pairs) for record in sweep_visit(asker, visit, blocks, answers=answers, **options)
+    ]
 
 
-def _visit(pair: Pair) -> tuple[str, ...]:
+def visits(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs of one group by what they ask of which target."""
+    return [list(visit) for _, visit in groupby(sorted(pairs, key=_target), key=_target)]
+
+
+def _target(pair: Pair) -> tuple[str, ...]:
     return pair.image, pair.control_image or "", pair.question, pair.answer, pair.match, pair.label or ""
 
 
@@ -69,6 +79,47 @@ def sweep_pair(
 
 
 def sweep_visit(
+    asker: Asker, pairs: Sequence[Pair], blocks: Sequence[LayerSpan], *, reading: Reading = "text", **options: Any
+) -> list[Record]:
+    """As `sweep_pair` for pairs that ask the same target, with the options of `visit`."""
+    vlm = asker.vlm
+    kept: list[RowStart] = []  # the target's, which is asked first and swept last
+
+    def alone(asked: Swept) -> SweepResult:
+        start = kept[0] if kept and kept[0].encoded is asked.encoded else None
+        if start is None:
+            start = row_start(vlm, asked.encoded, reading, asked.own)
+            kept[:] = kept or [start]
+        limit, scored = asked.max_new_tokens, asked.scored
+        return sweep(
+            vlm, asked.encoded, asked.plans, answers=asked.answers, scored=scored, max_new_tokens=limit, start=start
+        )
+
+    return _finished([visit(asker, pairs, blocks, reading=reading, **options)], lambda asked: [*map(alone, asked)])[0]
+
+
+def sweep_visits(asker: Asker, several: Sequence[Sequence[Pair]], blocks: Sequence[LayerSpan]) -> list[list[Record]]:
+    """As `sweep_visit` for each visit, read as text: prompts of one shape are swept together."""
+    return _finished([visit(asker, pairs, blocks) for pairs in several], lambda asked: sweep_all(asker.vlm, asked))
+
+
+def _finished(under_way: Sequence[Visit], run: Callable[[list[Swept]], Sequence[SweepResult]]) -> list[list[Record]]:
+    """The records of visits that go on side by side, whatever they ask for being run together."""
+    records: dict[int, list[Record]] = {}
+    given: dict[int, list[SweepResult] | None] = dict.fromkeys(range(len(under_way)))
+    while given:
+        asked: dict[int, list[Swept]] = {}
+        for number, results in given.items():
+            try:
+                asked[number] = under_way[number].send(results)  # type: ignore[arg-type]  # None starts it
+            except StopIteration as end:
+                records[number] = end.value
+        swept = iter(run([one for wanted in asked.values() for one in wanted]) if asked else ())
+        given = {number: [next(swept) for _ in wanted] for number, wanted in asked.items()}
+    return [records[number] for number in range(len(under_way))]
+
+
+def visit(
     asker: Asker,
     pairs: Sequence[Pair],
     blocks: Sequence[LayerSpan],
@@ -78,8 +129,8 @@ def sweep_visit(
     unfiltered: bool = False,
     untrained: bool = False,
     answers: Answers | None = None,
-) -> list[Record]:
-    """As `sweep_pair` for pairs that ask the same target, one after the other; known `answers` aren't asked again.
+) -> Visit:
+    """The sweeps of pairs that ask the same target, one after the other; known `answers` aren't asked again.
 
     Args:
         untrained: the model answers nothing rightly. All pairs are kept and have control rows, and an answer has
@@ -97,11 +148,11 @@ def sweep_visit(
         except InputError as error:
             raise InputError(f"Pair {pair.id!r}: {error}") from error
     limit = max(token_limit(vlm, pair.limited(max_new_tokens)) for pair in pairs)
-    start = row_start(vlm, target.encoded, reading, target.image_cache)
     answers = {} if answers is None else answers
     keys = [(pair.question, pair.path(which), limit) for pair, which in images]
     new = [n for n, key in enumerate(keys) if key not in answers]
-    answers |= zip([keys[n] for n in new], _own_answers(asker.vlm, [asked[n] for n in new], start, limit), strict=True)
+    unswapped = yield _own_answers(asker.vlm, target, [asked[n] for n in new], reading, limit)
+    answers |= zip([keys[n] for n in new], [text for one in unswapped for text in one.texts], strict=True)
     own = [
         read_answer(vlm, pair, answers[key], image.encoded)
         for (pair, _), image, key in zip(images, asked, keys, strict=True)
@@ -126,15 +177,7 @@ def sweep_visit(
         place |= {("control", n): len(plans) for n in controlled}
         plans += [Plan.swap(block, control[0].image_cache) for block in layers]
         scored += [(0, *(1 + n for n in controlled))] * len(layers)
-    result = sweep(
-        vlm,
-        target.encoded,
-        plans,
-        answers=expected,
-        scored=scored,
-        max_new_tokens=limit if swept else 0,
-        start=start,
-    )
+    (result,) = yield [Swept(target.encoded, plans, expected, limit if swept else 0, target.image_cache, scored)]
     # The unswapped answer is that of the same batch, so that rounding can't tell it from the swapped ones.
     texts = [read_answer(vlm, first, text, target.encoded) for text in result.texts] if swept else [own[0]]
     scores = result.answer_logprobs.tolist()
@@ -171,32 +214,15 @@ def sweep_visit(
     return records
 
 
-def _own_answers(vlm: VLM, asked: Sequence[Asked], start: RowStart, limit: int) -> list[str]:
-    """The model's unswapped answer to each image.
+def _own_answers(vlm: VLM, target: Asked, asked: Sequence[Asked], reading: Reading, limit: int) -> list[Swept]:
+    """The sweeps that give the model's unswapped answer to each image.
 
     With every layer swapped for another image a row of the target is that image's own prompt, so all are rows of one
     sweep. Where what comes before the text may differ (full passes, another reading, other tokens), each has its own.
     """
-    target = start.encoded
-    if (
-        start.shared_prefix
-        and start.reading == "text"
-        and all(torch.equal(image.encoded.input_ids, target.input_ids) for image in asked)
-    ):
+    alike = all(torch.equal(image.encoded.input_ids, target.encoded.input_ids) for image in asked)
+    if asked and can_share(vlm, target.encoded) and reading == "text" and alike:
         every = range(vlm.num_layers)
-        plans = [Plan.own() if i.encoded is target else Plan.swap(every, i.image_cache) for i in asked]
-        return sweep(vlm, target, plans, max_new_tokens=limit, start=start).texts if plans else []
-    texts = []
-    for image in asked:
-        known = start if image.encoded is target else None
-        own = sweep(
-            vlm,
-            image.encoded,
-            [Plan.own()],
-            max_new_tokens=limit,
-            reading=start.reading,
-            own=image.image_cache,
-            start=known,
-        )
-        texts += own.texts
-    return texts
+        plans = [Plan.own() if i.encoded is target.encoded else Plan.swap(every, i.image_cache) for i in asked]
+        return [Swept(target.encoded, plans, (), limit, target.image_cache)]
+    return [Swept(image.encoded, [Plan.own()], (), limit, image.image_cache) for image in asked]

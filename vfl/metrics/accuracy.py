@@ -5,16 +5,14 @@ about every object. Beside every curve stand the accuracy without an image and t
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 
-from vfl.engine.joint_sweep import Swept, sweep_all
+from vfl.engine.joint_sweep import Swept
 from vfl.engine.memory import prompt_limit
 from vfl.engine.plan import Plan
 from vfl.errors import InputError
@@ -30,6 +28,7 @@ from vfl.metrics.result import (
     share_curve,
     share_scalar,
 )
+from vfl.metrics.swept_rows import swept_rows
 from vfl.models.depth import in_proportion
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asked, Asker, expected_text, is_cut, likeliest_letter, read_answer, token_limit
@@ -199,9 +198,9 @@ def _ask(
                         image_cache.check_swappable(prompt.encoded)
         except InputError as error:
             raise InputError(f"Pair {pair.id!r}: {error}") from error
-        prompts.append(Swept(prompt.encoded, plans, expected, limit, prompt.image_cache))
+        prompts.append(Swept(prompt.encoded, plans, [expected], limit, prompt.image_cache))
     outcomes = []
-    for (pair, which), one, rows in zip(images, prompts, _swept(vlm, prompts, keeps=keeps), strict=True):
+    for (pair, which), one, rows in zip(images, prompts, swept_rows(vlm, prompts, keeps=keeps), strict=True):
         if pair.by_logits:
             texts, cut = [likeliest_letter(vlm, pair.letters, row.logits) for row in rows], False
         else:
@@ -209,43 +208,6 @@ def _ask(
             cut = is_cut(rows[0].ids, one.max_new_tokens)
         outcomes.append(([pair.correct(text, which) for text in texts], [row.logprob for row in rows], cut))
     return outcomes
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A plan's answer, its tokens, (vocabulary,) logits of the first, and the right answer's log-probability."""
-
-    text: str
-    ids: list[int]
-    logits: torch.Tensor
-    logprob: float
-
-
-def _swept(vlm: VLM, prompts: Sequence[Swept], *, keeps: bool) -> list[list[_Row]]:
-    """What each plan of each prompt gives; plans that read no other image are the same in several metrics."""
-    rows = [(at, plan) for at, one in enumerate(prompts) for plan in one.plans]
-
-    def make(places: list[int]) -> list[_Row]:
-        plans: dict[int, list[Plan]] = {}
-        for place in places:
-            plans.setdefault(rows[place][0], []).append(rows[place][1])
-        results = sweep_all(vlm, [replace(prompts[at], plans=chosen) for at, chosen in plans.items()])
-        return [
-            _Row(*parts)
-            for result in results
-            for parts in zip(
-                result.texts, result.token_ids, result.logits, result.answer_logprobs[:, 0].tolist(), strict=True
-            )
-        ]
-
-    def named(one: Swept, plan: Plan) -> Hashable | None:
-        if not keeps or any(image_cache is not None for image_cache in plan.reads.values()):
-            return None
-        return "swept", frozenset(plan.reads), one.answer, one.max_new_tokens
-
-    wanted = [(prompts[at].encoded, named(prompts[at], plan)) for at, plan in rows]
-    found = iter(vlm.once(wanted, make))
-    return [[next(found) for _ in one.plans] for one in prompts]
 
 
 def _tolerated(accuracy: dict[str, Any], tolerance: float) -> float:

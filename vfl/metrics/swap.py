@@ -14,13 +14,17 @@ import numpy as np
 from vfl.engine.row_start import Reading
 from vfl.errors import InputError
 from vfl.locate.curves import outcomes
-from vfl.locate.pairs import groups, sweep_group
+from vfl.locate.pairs import groups, sweep_group, sweep_visits, visits
 from vfl.locate.records import table_of
+from vfl.metrics.accuracy import lot_size
+from vfl.metrics.prompts import in_lots
 from vfl.metrics.result import Result, by_function, mean_curve, no_scalar, result, share_curve, share_scalar
 from vfl.metrics.spec import SHARE, VFL, Metric
 from vfl.models.vlm import VLM
 from vfl.probes.asking import Asker
 from vfl.probes.pair import Pair
+
+IMAGES = 3  # of a visit: target, source and control
 
 
 def swap(vlm: VLM, pairs: Sequence[Pair], *, reading: Reading = "text") -> Result:
@@ -45,7 +49,12 @@ def swap(vlm: VLM, pairs: Sequence[Pair], *, reading: Reading = "text") -> Resul
     curves: dict[str, Any] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
         asked = groups(pairs[row] for row in rows)
-        records = [record for group in asked for record in sweep_group(asker, group, layers, reading=reading)]
+        if reading == "text":
+            size = lot_size(vlm, asker.ask(pairs[rows[0]], "image"), IMAGES)
+            lots = in_lots((visit for group in asked for visit in visits(group)), size)
+            records = [row for lot in lots for of_visit in sweep_visits(asker, lot, layers) for row in of_visit]
+        else:
+            records = [row for group in asked for row in sweep_group(asker, group, layers, reading=reading)]
         unswapped = [record for record in records if record["swap"] == "none"]
         names = [record["group"] or (record["pair_id"],) for record in unswapped]
         for name, key in (("accuracy", "target_correct"), ("kept", "kept")):
