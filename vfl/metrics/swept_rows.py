@@ -36,11 +36,10 @@ def swept_rows(vlm: VLM, prompts: Sequence[Swept], *, keeps: bool) -> list[list[
             plans.setdefault(rows[place][0], []).append(rows[place][1])
         results = sweep_all(vlm, [replace(prompts[at], plans=chosen) for at, chosen in plans.items()])
         return [
-            SweptRow(*parts)
+            # a copy of the logits: a row that is kept would hold those of all plans
+            SweptRow(result.texts[row], result.token_ids[row], logits.clone(), float(result.answer_logprobs[row, 0]))
             for result in results
-            for parts in zip(
-                result.texts, result.token_ids, result.logits, result.answer_logprobs[:, 0].tolist(), strict=True
-            )
+            for row, logits in enumerate(result.logits)
         ]
 
     def named(one: Swept, plan: Plan) -> Hashable | None:
