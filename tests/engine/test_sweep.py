@@ -9,7 +9,7 @@ from vfl.engine.image_cache import prefill
 from vfl.engine.joint_prefill import prefill_all
 from vfl.engine.plan import Plan
 from vfl.engine.row_start import row_start
-from vfl.engine.sweep import sweep
+from vfl.engine.sweep import run_plans, sorted_plans, sweep
 
 ANSWERS = ("three red cats", "a")
 
@@ -50,6 +50,31 @@ def test_sweep_equals_full_passes(vlm, reading):
             close(result.answer_logprobs[row, column], full.logprob(swapped, hidden, vlm.answer_ids(answer)))
         assert full.is_greedy(swapped, hidden, result.token_ids[row], 4)
     assert (result.logits[1:] - result.logits[0]).abs().max() > 1e-4, "the plans must do something"
+
+
+def test_an_answer_that_is_scored_is_a_draft_of_what_is_said(vlm):
+    """Whichever row's answer is given, also one that a row leaves, or that is longer than may be said."""
+    target, source = pair(vlm)
+    image_cache, start = prefill(vlm, source), row_start(vlm, target)
+    plans = [Plan.own(), Plan.hide(range(vlm.num_layers)), Plan.swap([0], image_cache)]
+    plans = [plans[row] for row in sorted_plans(plans, vlm.num_layers)]
+    said = sweep(vlm, target, plans, max_new_tokens=5, start=start).token_ids
+    following, steps = start.answer_tokens(vlm, 6), []
+    drafts = [[*row, 7, 7][:6] for row in said] + [[*said[0][:2], 7, 7]]
+
+    def run(asked):
+        steps.clear()
+        hook = vlm.layers[0].register_forward_pre_hook(lambda module, args: steps.append(args[0].shape[1]))
+        rows = run_plans(vlm, plans, start.trace, start.context, following, asked, 5)
+        hook.remove()
+        return [row.ids for row in rows]
+
+    for draft in drafts:
+        assert run([(torch.tensor([draft]), list(range(len(plans))))]) == said
+    with_all = [(torch.tensor([row[:4]]), [place]) for place, row in enumerate(said) if len(row) > 3]
+    if len(with_all) == len(plans):
+        assert run(with_all) == said
+        assert steps.count(1) <= 2 * len(plans), "each goes on from its draft's last token"
 
 
 def test_swapping_with_itself_is_the_identity(vlm):

@@ -52,6 +52,21 @@ def test_a_group_says_what_its_pairs_say_alone(embedded, grouped):
             }
 
 
+def test_visits_together_say_what_each_says_alone(embedded, grouped):
+    blocks = [(0, 0), (5, 5)]
+    for function in ("counting", "ocr"):
+        asked = [pair for pair in grouped if pair.function == function]
+        several = [visit for group in groups(asked) for visit in pairs.visits(group)]
+        asker = Asker(embedded)
+        for visit, rows in zip(several, pairs.sweep_visits(asker, several, blocks), strict=True):
+            alone = pairs.sweep_visit(asker, visit, blocks)
+            assert len(rows) == len(alone) > 0
+            for row, other in zip(rows, alone, strict=True):
+                for name in ("logprob_answer", "logprob_source_answer"):
+                    assert row.pop(name) == pytest.approx(other.pop(name), abs=2e-4)
+                assert row == other
+
+
 def test_an_answer_is_read_by_the_two_answers_of_each_pair(embedded, grouped, monkeypatch):
     """A text that holds both is no answer; one that holds the target's and some third is."""
     ocr = [pair for pair in grouped if pair.function == "ocr"]

@@ -273,6 +273,24 @@ def test_integrated_gradients_are_those_of_finite_differences(vlm, question, unt
     assert float(scores[at]) == pytest.approx(float(expected), rel=0.02)
 
 
+def test_weights_ask_for_gradients_again_also_after_an_error(vlm):
+    weights = list(vlm.model.parameters())
+    weights[0].requires_grad_(False)
+    asked = []
+
+    def failing():
+        with gradients_file.fixed_weights(vlm.model):
+            asked.extend(weight.requires_grad for weight in weights)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert not any(asked)
+    assert len(asked) == len(weights)
+    assert [weight.requires_grad for weight in weights] == [False, *[True] * (len(weights) - 1)]
+    weights[0].requires_grad_(True)
+
+
 def test_more_steps_of_integrated_gradients_come_nearer_to_completeness(vlm, question):
     blank = vision_embeddings(vlm, question.encoded).mean(0)
     everything = torch.ones(int(is_image_token(vlm, question.encoded).sum()), dtype=torch.bool)
