@@ -4,10 +4,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -26,28 +24,6 @@ STYLE: dict[Any, Any] = {
 WIDTH = 5.5  # inches
 LONGEST_NAME = 40  # characters: a longer name leaves no room for the curves
 NOTEBOOK_DPI = 150
-
-
-class PaperAxes(Axes):
-    """Axes of a grid whose ticks and labels take the same room wherever the layout moves them: it is measured once.
-
-    The layout asks for it twice, which is a quarter of the time that a figure of many panels takes.
-    """
-
-    _around: tuple[float, float, float, float] | None = None
-
-    def get_tightbbox(self, renderer: Any = None, *, for_layout_only: bool = False, **options: Any) -> Bbox | None:
-        """As of all axes; for the layout, from their place and what was around it at first, in pixels."""
-        if not for_layout_only:
-            return super().get_tightbbox(renderer, **options)
-        inner = self.get_window_extent(renderer)
-        if self._around is None:
-            outer = super().get_tightbbox(renderer, for_layout_only=True, **options)
-            if outer is None:
-                return None
-            self._around = (inner.x0 - outer.x0, inner.y0 - outer.y0, outer.x1 - inner.x1, outer.y1 - inner.y1)
-        left, below, right, above = self._around
-        return Bbox.from_extents(inner.x0 - left, inner.y0 - below, inner.x1 + right, inner.y1 + above)
 
 
 class PaperFigure(Figure):

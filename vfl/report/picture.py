@@ -14,7 +14,7 @@ from vfl.report.cloud import Cloud
 from vfl.report.dots import Dot
 from vfl.report.heat import Heat
 from vfl.report.lines import LEAST_SPAN, Panel, lines_of
-from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH, PaperAxes, PaperFigure
+from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH, PaperFigure
 from vfl.report.scales import Number, finite
 from vfl.report.words import SHARE, shortened
 
@@ -56,7 +56,7 @@ def picture(
     ink = inks(lines_of(panels))
     with rc_context(STYLE):
         drawn = PaperFigure(figsize=(WIDTH, height), layout="constrained")
-        places = list(drawn.subplots(rows, columns, squeeze=False, subplot_kw={"axes_class": PaperAxes}).flat)
+        places = list(drawn.subplots(rows, columns, squeeze=False).flat)
         for axes in places[count:]:
             axes.remove()
         left = iter(places)
