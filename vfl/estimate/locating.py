@@ -70,6 +70,9 @@ def visit(
 ) -> list[Pass]:
     """One pair: its images prefilled, its own answers, and a row for each block and swapped image.
 
+    As if every row said all tokens of its answer one by one; a row that says a right answer of several goes on from its
+    last one.
+
     Args:
         firsts: the lowest layer of each block, where its rows leave the plain pass.
         limit: rows that run together.

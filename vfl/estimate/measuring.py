@@ -28,7 +28,7 @@ FORWARDS: dict[str, float] = {
     "proximal": 1,
     "recommended": 8.6,
     "drop": 6.2,
-    "swap": 6.5,
+    "swap": 7,
     "head_weight": 2,
     "concentration": 1,
     "head_score": 1,
