@@ -177,6 +177,14 @@ MASKING = {
     "sets.visual7w.question": (None, "prompt are not published"),
     "sets.visual7w.each_most": (None, "One question an image"),
 }
+SKIPPING = {
+    "options.proximal.tau": (0.05, ""),
+    "options.late_entry.ks": ([0, 4, 8, 12], ""),
+    "options.drop.ks": ([0, 4, 8, 12], ""),
+    "sets.vqav2.hub": (None, "not named"),
+    "sets.textvqa.hub": (None, "other task groups"),
+    "judge": ("a language model", "judge"),
+}
 PROTOCOL = {
     "visual7w-llava-1.5-7b": MASKING,
     "visual7w-llava-1.5-13b": MASKING,
@@ -213,13 +221,9 @@ PROTOCOL = {
         "sets.coco.alone": (None, "is not printed"),
         "sets.coco.question": (None, "question is ours"),
     },
-    "skip-it-llava-1.5-7b": {
-        "options.proximal.tau": (0.05, ""),
-        "options.late_entry.ks": ([0, 4, 8, 12], ""),
-        "options.drop.ks": ([0, 4, 8, 12], ""),
-        "sets.vqav2.hub": (None, "not named"),
-        "judge": ("a language model", "judge"),
-    },
+    "skip-it-llava-1.5-7b": SKIPPING,
+    "skip-it-llava-1.5-13b": SKIPPING,
+    "skip-it-llava-next-7b": SKIPPING,
     "dropping-qwen2.5-vl-7b": {
         "options.drop.ks": ([0, 4, 8, 12], ""),
         "sets.textvqa.match": ("soft accuracy", "soft accuracy"),
