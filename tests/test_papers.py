@@ -280,7 +280,7 @@ def test_columns_become_questions(chosen, name, tmp_path):
     how = {"name": name, "column": None, "match": chosen.match, "choices": chosen.choices}
     samples = list(read(path, images=tmp_path, format="messages"))
     assert all(isinstance(sample, Sample) for sample in samples)
-    asked = [question(sample, tmp_path, number, **how) for number, sample in enumerate(samples)]
+    asked = [question(sample, tmp_path, **how) for sample in samples]
     assert [(pair.question, pair.answer) for pair in asked] == expected
     assert all(pair.function == name and pair.size == (96, 64) for pair in asked)
     assert all(pair.correct(pair.answer) and not pair.correct("zebra") for pair in asked)

@@ -1,6 +1,8 @@
 """Data to measure on: rows as questions on one image, what they can't be, and hashes over what was asked."""
 
+import io
 import json
+from base64 import b64encode
 
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from vfl.errors import InputError
 from vfl.measure.config import MeasureConfig, check_metrics
 from vfl.measure.question_pairs import AskedPair, judged
 from vfl.measure.source import source_of
+from vfl.metrics.result import cluster_of
 
 
 @pytest.fixture
@@ -50,6 +53,20 @@ def test_the_hash_is_over_what_is_asked(rows, tmp_path):
     assert rows(row("Is it red?", "No")).sha256() != plain
     Image.new("RGB", (20, 10), "blue").save(tmp_path / "data" / "a.png")
     assert rows(row("Is it red?", "Yes")).sha256() != plain
+
+
+def test_pictures_that_rows_hold_are_files_by_their_content(rows, tmp_path):
+    """One picture in two rows is one picture, and what another run left in the folder is never taken for a row's."""
+
+    def held(colour):
+        file = io.BytesIO()
+        Image.new("RGB", (20, 10), colour).save(file, "PNG")
+        return {"image": {"base64": b64encode(file.getvalue()).decode()}}
+
+    red, again, blue = rows(*(row("Which colour?", "red") | held(colour) for colour in ("red", "red", "blue"))).pairs
+    assert cluster_of(red) == cluster_of(again) != cluster_of(blue)
+    (green,) = rows(row("Which colour?", "green") | held("green")).pairs
+    assert green.open("image").getpixel((0, 0)) == (0, 128, 0)
 
 
 def test_rows_that_are_no_question_on_one_image_are_refused_or_left_out_by_name(rows):

@@ -1,13 +1,16 @@
 """Pairs as they are measured: a data set's question on its one image, and answers that a judge decides on."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pydantic import PrivateAttr, ValidationError, model_validator
 
 from vfl.data import Sample
 from vfl.errors import InputError
 from vfl.evaluate.items import items_of_data
+from vfl.io.atomic import replacing
 from vfl.io.files import open_image
 from vfl.measure.judge import Judge
 from vfl.measure.row_objects import CHOICES, USUAL, ObjectColumns, choices_of, object_of
@@ -61,14 +64,14 @@ def judged(pair: Pair, judge: Judge) -> AskedPair:
     return asked
 
 
-def question(sample: Sample, folder: Path, number: int, *, columns: ObjectColumns = USUAL, **how: Any) -> AskedPair:
+def question(sample: Sample, folder: Path, *, columns: ObjectColumns = USUAL, **how: Any) -> AskedPair:
     """A row as a question on its image.
 
     Args:
         sample: one user turn with one image, and the right answer; with its stored row, whose columns may say where the
             object is, what it is called, and what the answer chooses from.
-        folder: where an image goes that the row holds itself.
-        number: of the row, for that image's name.
+        folder: where an image goes that the row holds itself, named by its content: rows that hold the same one share
+            it, and what another run left there is never taken for this row's.
         columns: which of the row's columns hold its object.
         how: `name`, `column` and `match` of `items_of_data`, and `choices`, which go before the row's own.
 
@@ -92,10 +95,7 @@ def question(sample: Sample, folder: Path, number: int, *, columns: ObjectColumn
     try:
         path = image.path
         if path is None:
-            path = folder / f"{number:06d}.png"
-            if not path.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                image.open().save(path)
+            path = _written(image.open(), folder)
         else:
             image.check()  # now, and not in the middle of a metric
         size = open_image(path).size
@@ -134,6 +134,15 @@ def question(sample: Sample, folder: Path, number: int, *, columns: ObjectColumn
     if choices and not any(asked.correct(choice) for choice in choices):
         raise InputError(f"{sample.where}: the answer {item.expected!r} is none of the choices {', '.join(choices)}.")
     return asked
+
+
+def _written(picture: Image.Image, folder: Path) -> Path:
+    """The file of a picture in a folder; written whole, since its name is believed."""
+    path = folder / f"{sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()[:24]}.png"
+    if not path.exists():
+        with replacing(path) as temporary:
+            picture.save(temporary, format="PNG")
+    return path
 
 
 def _chosen_from(sample: Sample, choices: list[str], asked_for: str, expected: str) -> list[str]:

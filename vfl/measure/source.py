@@ -88,9 +88,9 @@ def _questions(config: MeasureConfig, data: str) -> Source:
     left_out: list[str] = []
     taken: Counter[str] = Counter()
     rows = read(path, images=config.images, format=config.format, image_column=config.image_column, keep_rows=True)
-    for number, row in enumerate(rows):
+    for row in rows:
         try:
-            asked = _asked(row, number, config, path.stem)
+            asked = _asked(row, config, path.stem)
         except InputError as error:
             if config.on_bad_row == "error":
                 raise InputError(f"{error} (on_bad_row: skip, or --on-bad-row skip, leaves such rows out.)") from error
@@ -116,13 +116,12 @@ def _questions(config: MeasureConfig, data: str) -> Source:
     return Source("questions", data, list(pairs), left_out, notes)
 
 
-def _asked(row: Sample | BadRow, number: int, config: MeasureConfig, name: str) -> AskedPair:
+def _asked(row: Sample | BadRow, config: MeasureConfig, name: str) -> AskedPair:
     if isinstance(row, BadRow):
         raise InputError(f"{row.where}: {row.reason}")
     return question(
         row,
         config.out / IMAGES,
-        number,
         columns=config.object_columns,
         name=name,
         column=config.column,
