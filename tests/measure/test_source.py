@@ -213,8 +213,23 @@ def test_generated_probes_and_idle_settings(tmp_path):
         (["cosinus"], {}, "choose from"),
         (["cosine"], {"var": {}}, "var, not measured here"),
         (["cosine"], {"cosine": {"epsilon": 1}}, "no option epsilon; it takes eps"),
+        (["cosine"], {"cosine": {"eps": "small"}}, "cosine.eps is 'small': input should be a valid number"),
+        (["cosine"], {"cosine": {"eps": None}}, "cosine.eps is None"),
+        (["drop"], {"drop": {"ks": 3}}, "drop.ks is 3"),
+        (["var"], {"var": {"layers": [1]}}, r"var.layers is \[1\]"),
+        (["knockout"], {"knockout": {"cuts": "object to last_token"}}, "knockout.cuts is 'object to last_token'"),
+        (["knockout"], {"knockout": {"windows": {"all": 3}}}, "knockout.windows is {'all': 3}"),
+        (["token_ablation"], {"token_ablation": {"chosen": {"mine": 3}}}, "token_ablation.chosen is {'mine': 3}"),
     ],
 )
 def test_unknown_metrics_and_options_are_refused(names, options, message):
     with pytest.raises(InputError, match=message):
         check_metrics(names, options)
+
+
+def test_options_are_what_metrics_take_however_they_come():
+    check_metrics(["drop"], {"drop": {"ks": range(3), "tolerance": 0}})
+    check_metrics(["var"], {"var": {"layers": [1, 2]}})
+    check_metrics(
+        ["token_ablation"], {"token_ablation": {"chosen": {"mine": [1, 2], "half": [[0, 0, 0.5, 1]]}, "images": None}}
+    )

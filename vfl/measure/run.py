@@ -115,11 +115,11 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
         functions=source.counts(),
         left_out=source.left_out,
     )
-    _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
     pairs = [pair.limited(config.max_new_tokens).lettered(config.letters) for pair in pairs]
     if config.metrics != ALL:
-        _refuse_unfit(vlm, config, pairs)
+        _refuse_unfit(vlm, config, pairs)  # before the folder is claimed: what is refused leaves no run to resume
+    _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
     asked = AskedOnce(vlm)
