@@ -13,7 +13,10 @@ from vfl.evaluate.items import items_of_data
 from vfl.io.atomic import replacing
 from vfl.io.files import open_image
 from vfl.measure.judge import Judge
-from vfl.measure.row_objects import CHOICES, USUAL, ObjectColumns, choices_of, object_of
+from vfl.measure.row_boxes import box_of_answer, spoken
+from vfl.measure.row_choices import choices_of, chosen_from
+from vfl.measure.row_objects import USUAL, ObjectColumns, object_of
+from vfl.models.boxes import pixel_text
 from vfl.probes import match
 from vfl.probes.pair import Pair, Which
 
@@ -100,14 +103,24 @@ def question(sample: Sample, folder: Path, *, columns: ObjectColumns = USUAL, **
             image.check()  # now, and not in the middle of a metric
         size = open_image(path).size
         shown = object_of(sample.row or {}, size, columns)
-        own_choices = [] if choices else choices_of(sample.row or {})
+        own = None if choices else choices_of(sample.row or {})
+        guessed = how.get("match", "auto") == "auto" and item.match == "text"
+        place = box_of_answer(item.expected, columns.format, size) if guessed else None
     except InputError as error:
         raise InputError(f"{sample.where}: {error}") from error
     content = item.messages[0]["content"]
     texts = [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
     asked_for = "".join(texts).strip()
-    if own_choices:
-        choices = _chosen_from(sample, own_choices, asked_for, item.expected)
+    expected, kind, boxes, read_as = item.expected, item.match, shown.boxes, shown.read_as
+    if place is not None:
+        answer, written = place
+        expected, kind = pixel_text(answer), "box"
+        boxes, read_as = boxes or [answer], read_as or f"the answers as {spoken(written)}"
+    elif own is not None and own.texts:
+        try:
+            choices, expected = chosen_from(own, asked_for, expected)
+        except InputError as error:
+            raise InputError(f"{sample.where}: {error}") from error
     if item.match == "letter" or match.are_letters(choices):
         # a question of two choices is not one of four: chance, and the letters that are compared, are its own
         listed = match.listed_letters(asked_for)
@@ -119,20 +132,20 @@ def question(sample: Sample, folder: Path, *, columns: ObjectColumns = USUAL, **
             image=path.name,
             source_image=path.name,
             question=asked_for,
-            answer=item.expected,
-            source_answer=item.expected,
-            match=item.match,
+            answer=expected,
+            source_answer=expected,
+            match=kind,
             choices=choices,
-            boxes={"image": shown.boxes} if shown.boxes else {},
+            boxes={"image": boxes} if boxes else {},
             label=shown.label,
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(f"{sample.where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     asked._folder, asked._size, asked._single = path.parent.resolve(), size, True
-    asked._boxes_read_as = shown.read_as
+    asked._boxes_read_as = read_as
     if choices and not any(asked.correct(choice) for choice in choices):
-        raise InputError(f"{sample.where}: the answer {item.expected!r} is none of the choices {', '.join(choices)}.")
+        raise InputError(f"{sample.where}: the answer {expected!r} is none of the choices {', '.join(choices)}.")
     return asked
 
 
@@ -143,24 +156,3 @@ def _written(picture: Image.Image, folder: Path) -> Path:
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG")
     return path
-
-
-def _chosen_from(sample: Sample, choices: list[str], asked_for: str, expected: str) -> list[str]:
-    """The answers by the column `choices`: its texts, or none where the letters that the question lists stand for them.
-
-    Raises:
-        InputError: where an answer is a letter that the question does not list with the choices.
-    """
-    if match.are_letters(choices):
-        return choices
-    letter = expected.strip(" .()")
-    if expected in choices or not (len(letter) == 1 and letter.isupper()):
-        return choices
-    listed = match.listed_letters(asked_for)
-    if len(listed) != len(choices):
-        raise InputError(
-            f"{sample.where}: the answer {expected!r} is a letter, the column {CHOICES} holds {len(choices)} texts, "
-            f"and the question lists {len(listed)} letters. Write the choices into the question as lines such as "
-            f'"A. {choices[0]}", or give the answer as one of the texts.'
-        )
-    return []

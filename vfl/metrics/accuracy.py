@@ -226,11 +226,11 @@ def tolerated(
         clusters: N names of what the samples belong to.
     """
     flags = np.asarray(correct, dtype=np.float64)
-    lost, won = ((flags[:, :1] - flags) * sign > 0 for sign in (1, -1))
-    lost, won = lost.astype(np.float64), won.astype(np.float64)
+    fell = flags[:, :1] - flags
+    lost, won = np.maximum(fell, 0), np.maximum(-fell, 0)
     most = difference_at_most(lost, won, clusters, BEYOND)
     least = -difference_at_most(won, lost, clusters, BEYOND)
-    fall = lost.mean(0) - won.mean(0)
+    fall = fell.mean(0)
     value, low, high = (_last_within(each, at, tolerance) for each in (fall, most, least))
     return {"value": value, "low": low, "high": high, "n": len(flags)}
 

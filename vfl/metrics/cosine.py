@@ -74,8 +74,8 @@ def by_modality(
 ) -> Result:
     """A result of (2, L) samples on images, vision and text.
 
-    `listed` names the layers whose whole interval passes (the mean where one image has none), "undecided" those of which
-    one end does.
+    `listed` names the layers whose whole interval passes (the mean where one image has none), "undecided" those of
+    which one end does.
     """
     curves = {}
     scalars = {}
