@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from inspect import signature
 from pathlib import Path
 
@@ -389,6 +390,18 @@ def test_both_numbers_stand_side_by_side(paper_file, tmp_path):
     assert texts == ["How many cats, 0? Answer with a number.", "How many cats, 2? Answer with a number."]
     again = run_paper(paper_file, resume=True)[1]
     assert again == beside
+
+
+def test_reports_of_a_table_link_each_other(paper_file, tmp_path):
+    content = yaml.safe_load(paper_file.read_text())
+    content |= {"metrics": ["cosine"], "options": {}, "published": []}
+    content["sets"]["dogs"] = content["sets"]["cats"]
+    paper_file.write_text(yaml.safe_dump(content))
+    paper, _ = run_paper(paper_file)
+    for name, other in (("cats", "dogs"), ("dogs", "cats")):
+        (link,) = re.findall(r'href="(\.\./[^"]+)"', (paper.out / name / "report.html").read_text())
+        assert (paper.out / name / link).resolve() == paper.out / other / "report.html"
+        assert (paper.out / name / link).is_file()
 
 
 def test_the_command_shows_both_numbers(paper_file):

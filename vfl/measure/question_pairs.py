@@ -1,5 +1,6 @@
 """Pairs as they are measured: a data set's question on its one image, and answers that a judge decides on."""
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,18 @@ from PIL import Image
 from pydantic import PrivateAttr, ValidationError, model_validator
 
 from vfl.data import Sample
+from vfl.data.imageref import ImageRef
 from vfl.errors import InputError
 from vfl.evaluate.items import items_of_data
 from vfl.io.atomic import replacing
+from vfl.io.audio import SUFFIX, sound_size
 from vfl.io.files import open_image
 from vfl.measure.judge import Judge
 from vfl.measure.row_boxes import box_of_answer, spoken
 from vfl.measure.row_choices import choices_of, chosen_from
-from vfl.measure.row_objects import USUAL, ObjectColumns, object_of
+from vfl.measure.row_objects import NONE, USUAL, ObjectColumns, object_of
 from vfl.models.boxes import pixel_text
+from vfl.models.medium import Modality
 from vfl.probes import match
 from vfl.probes.pair import Pair, Which
 
@@ -67,8 +71,10 @@ def judged(pair: Pair, judge: Judge) -> AskedPair:
     return asked
 
 
-def question(sample: Sample, folder: Path, *, columns: ObjectColumns = USUAL, **how: Any) -> AskedPair:
-    """A row as a question on its image.
+def question(
+    sample: Sample, folder: Path, *, columns: ObjectColumns = USUAL, medium: Modality = "image", **how: Any
+) -> AskedPair:
+    """A row as a question on its image, or on its sound.
 
     Args:
         sample: one user turn with one image, and the right answer; with its stored row, whose columns may say where the
@@ -76,6 +82,7 @@ def question(sample: Sample, folder: Path, *, columns: ObjectColumns = USUAL, **
         folder: where an image goes that the row holds itself, named by its content: rows that hold the same one share
             it, and what another run left there is never taken for this row's.
         columns: which of the row's columns hold its object.
+        medium: "audio" where the row holds a sound, which has no places: no box is read.
         how: `name`, `column` and `match` of `items_of_data`, and `choices`, which go before the row's own.
 
     Raises:
@@ -94,18 +101,14 @@ def question(sample: Sample, folder: Path, *, columns: ObjectColumns = USUAL, **
             f"{sample.where}: the answer {item.expected!r} has no words, or match: exact was given; metrics compare "
             "text, number or yesno."
         )
-    (image,) = sample.images
+    if medium == "audio":
+        columns = replace(columns, box=NONE)
     try:
-        path = image.path
-        if path is None:
-            path = _written(image.open(), folder)
-        else:
-            image.check()  # now, and not in the middle of a metric
-        size = open_image(path).size
+        path, size = _file_of(sample.images[0], folder, medium)  # opened now, and not in the middle of a metric
         shown = object_of(sample.row or {}, size, columns)
         own = None if choices else choices_of(sample.row or {})
         guessed = how.get("match", "auto") == "auto" and item.match == "text"
-        place = box_of_answer(item.expected, columns.format, size) if guessed else None
+        place = box_of_answer(item.expected, columns.format, size) if guessed and medium == "image" else None
     except InputError as error:
         raise InputError(f"{sample.where}: {error}") from error
     content = item.messages[0]["content"]
@@ -147,6 +150,27 @@ def question(sample: Sample, folder: Path, *, columns: ObjectColumns = USUAL, **
     if choices and not any(asked.correct(choice) for choice in choices):
         raise InputError(f"{sample.where}: the answer {expected!r} is none of the choices {', '.join(choices)}.")
     return asked
+
+
+def _file_of(image: ImageRef, folder: Path, medium: Modality) -> tuple[Path, tuple[int, int]]:
+    """A file with the row's image or sound, and its size; one that the row holds itself goes into the folder."""
+    if medium == "audio":
+        path = _sound_file(image.content(), folder) if image.path is None else image.path
+        return path, sound_size(path)
+    if image.path is None:
+        path = _written(image.open(), folder)
+    else:
+        path = image.path
+        image.check()
+    return path, open_image(path).size
+
+
+def _sound_file(content: bytes, folder: Path) -> Path:
+    path = folder / f"{sha256(content).hexdigest()[:24]}{SUFFIX}"
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    return path
 
 
 def _written(picture: Image.Image, folder: Path) -> Path:

@@ -75,6 +75,7 @@ def run(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
+    beside: Sequence[str] = (),
 ) -> Metrics:
     """Measure what a configuration names.
 
@@ -86,6 +87,7 @@ def run(
         overwrite: replace another run's results.
         resume: keep the metrics of `out` that were measured with the same options, and measure the others.
         progress: show a progress bar.
+        beside: folders next to `out` with the reports of other data, to which this one's links lead.
 
     Raises:
         InputError: for settings or data that can't be used; for a metric that was named and can't be measured; or when
@@ -94,7 +96,7 @@ def run(
     check_metrics(config.names, config.options)
     folder = folder_of(config)
     with folder.held(overwrite=overwrite, resume=resume):
-        return _run(config, folder, vlm, overwrite=overwrite, progress=progress)
+        return _run(config, folder, vlm, overwrite=overwrite, progress=progress, beside=beside)
 
 
 def folder_of(config: MeasureConfig) -> RunFolder:
@@ -102,11 +104,19 @@ def folder_of(config: MeasureConfig) -> RunFolder:
     return RunFolder(config.out, METRICS, holds="another run's metrics", grows=True)
 
 
-def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite: bool, progress: bool) -> Metrics:
+def _run(
+    config: MeasureConfig,
+    folder: RunFolder,
+    vlm: VLM | None,
+    *,
+    overwrite: bool,
+    progress: bool,
+    beside: Sequence[str],
+) -> Metrics:
     parts = config.out / PARTS
     judge = Judge(config.judge, config.out / VERDICTS) if config.judge else None
     vlm = vlm or load_from(config)
-    source = source_of(config)
+    source = source_of(config, vlm.medium.name)
     measured_on = MeasuredOn(
         kind=source.kind,
         name=source.name,
@@ -139,7 +149,7 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
         reasons = " ".join(f"{name}: {reason}" for name, reason in metrics.not_measured.items())
         raise InputError(f"None of the metrics can be measured here. {reasons}")
     pictures = _pictures(vlm, pairs, config) if VIEW_OF in metrics.metrics else []
-    write_report(config.out, metrics, pictures, notes=_notes(vlm, source, metrics))
+    write_report(config.out, metrics, pictures, notes=_notes(vlm, source, metrics), beside=beside)
     metrics.save(config.out)  # last: a folder with metrics.json is a finished run
     return metrics
 

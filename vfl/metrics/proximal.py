@@ -51,8 +51,8 @@ SPEC = Metric(
     title="Proximal redundancy",
     read="Share of tokens that a layer moves by no more than tau. Vision near 100 % in the first layers allows late "
     "entry, together with little attention to the image there (see the visual attention ratio). A layer is listed "
-    "where its whole interval reaches the share asked for, and undecided where one end does. The bound is the most that "
-    "the mean distance can be with this share (Proposition 1).",
+    "where its whole interval reaches the share asked for, and undecided where one end does. The bound is the most "
+    "that the mean distance can be with this share (Proposition 1).",
     use="Use it as the cheap first look before late_entry: it needs no answers, so it runs on unlabelled images.",
     source=SKIP,
     equation="p̂ₘ(l) = meanᵢ 1[d(hᵢ[l], hᵢ[l+1]) ≤ τ]",
