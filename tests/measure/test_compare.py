@@ -124,3 +124,27 @@ def test_the_command_sets_measurements_side_by_side(tmp_path, capsys):
     assert Image.open(tmp_path / "heads.png").size[0] > 500
     with pytest.raises(InputError, match=r"ends in \.md"):
         compare(folders, out=tmp_path / "table.html")
+
+
+def test_measure_compare_is_compare(tmp_path, capsys, monkeypatch):
+    """Runs are compared by either name; options alone are those of a model that lies in a folder of this name."""
+    from vfl.commands.main import run
+
+    folders = [tmp_path / name for name in ("small", "large")]
+    for folder in folders:
+        folder.mkdir()
+        measurement(folder, folder.name, RNG.random((3, 2)).tolist(), 0.5)
+    shown = []
+    for words in (["compare"], ["measure", "compare"]):
+        monkeypatch.setattr("sys.argv", ["vfl", *words, *map(str, folders)])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert "EMD" in shown[0]
+    monkeypatch.setattr("sys.argv", ["vfl", "measure", "compare", "--metrics", "nothing", "--out", str(tmp_path / "m")])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    assert "Unknown metrics 'nothing'" in capsys.readouterr().err

@@ -30,7 +30,7 @@ class Speed:
 
     @property
     def token_seconds(self) -> float:
-        """Time of a token after the first; of short answers it may drown in what their times differ by, even below 0."""
+        """Time of a token after the first; of short answers it may drown in the clock's noise, even below 0."""
         return (self.seconds - self.prompt_seconds) / (self.tokens - 1)
 
     @property
