@@ -285,6 +285,13 @@ def test_generated_probes_and_idle_settings(tmp_path):
         (["var"], {"var": {"layers": [1]}}, r"var.layers is \[1\]"),
         (["knockout"], {"knockout": {"cuts": "object to last_token"}}, "knockout.cuts is 'object to last_token'"),
         (["knockout"], {"knockout": {"windows": {"all": 3}}}, "knockout.windows is {'all': 3}"),
+        (["knockout"], {"knockout": {"cuts": []}}, "knockout.cuts names nothing"),
+        (["functional"], {"functional": {"clusters": -1}}, "functional.clusters is -1: counts"),
+        (
+            ["token_ablation"],
+            {"token_ablation": {"chosen": {"mine": [0, -1]}}},
+            "counts, layers and seeds are 0 or more",
+        ),
         (["token_ablation"], {"token_ablation": {"chosen": {"mine": 3}}}, "token_ablation.chosen is {'mine': 3}"),
     ],
 )

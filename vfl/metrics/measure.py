@@ -109,6 +109,19 @@ def _check_kind(option: str, value: Any, kind: Any) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(f"The option {option} is {value!r}: {first['msg'].lower()}.") from error
+    if kind == Sequence[str] and not value:
+        raise InputError(f"The option {option} names nothing; name one or more, or leave it out.")
+    if _below_0(value):
+        raise InputError(f"The option {option} is {value!r}: counts, layers and seeds are 0 or more.")
+
+
+def _below_0(value: Any) -> bool:
+    """Whether a whole number below 0 is among these; no metric counts anything so."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(map(_below_0, value))
+    return isinstance(value, int) and value < 0
 
 
 def _measure(vlm: VLM, spec: Metric, pairs: Sequence[Pair], options: Mapping[str, Any]) -> Result:
