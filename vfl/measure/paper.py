@@ -51,7 +51,7 @@ def run_paper(
 ) -> tuple[Paper, list[PublishedFigure]]:
     """Fetch a paper's data, measure it, and put its numbers beside ours (also as published.json in `out`).
 
-    Data that lies in `out` already is not fetched again.
+    Data that lies in `out` already is not fetched again, unless the file says something else of it now, or it was less.
 
     Args:
         file: the paper's file.
