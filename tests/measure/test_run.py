@@ -66,6 +66,14 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
     assert list(more.metrics) == ["cosine", "lens", "var"]
 
     measured.clear()
+    alone = run(config("similarity"), vlm=vlm, resume=True, progress=False)
+    assert measured == ["similarity"]
+    assert sorted(alone.metrics) == ["cosine", "lens", "similarity", "var"], "what was there is added to"
+    assert alone.metrics["cosine"] == first.metrics["cosine"]
+    assert sorted(alone.settings["metrics"]) == sorted(alone.metrics)
+    assert 'id="lens-data"' in (out / "report.html").read_text()
+
+    measured.clear()
     changed = run(config("cosine", options={"cosine": {"eps": 0.5}}), vlm=vlm, resume=True, progress=False)
     assert measured == ["cosine"]
     assert changed.metrics["cosine"]["options"]["eps"] == 0.5

@@ -85,7 +85,8 @@ def run(
         config: what to measure of which model, and where results go.
         vlm: the model, if it is loaded already.
         overwrite: replace another run's results.
-        resume: keep the metrics of `out` that were measured with the same options, and measure the others.
+        resume: keep the metrics of `out`, those that are not named too, and measure named ones that are not there or
+            were measured with other options.
         progress: show a progress bar.
         beside: folders next to `out` with the reports of other data, to which this one's links lead.
 
@@ -130,6 +131,12 @@ def _run(
     if config.metrics != ALL:
         _refuse_unfit(vlm, config, pairs)  # before the folder is claimed: what is refused leaves no run to resume
     _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
+    earlier = _earlier(parts, config.names)
+    if earlier:  # of a run that is added to: they stay in its results, and in the settings that make them again
+        given = {name: part["given"] for name, part in earlier.items() if part["given"]}
+        names = (*config.names, *earlier)
+        config = config.model_copy(update={"metrics": names, "options": given | config.options})
+        folder.save(_settings_of(config))
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
     asked = AskedOnce(vlm)
@@ -247,6 +254,12 @@ def _kept(parts: Path, name: str, options: dict[str, Any]) -> dict[str, Any] | N
         return None
     part: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return part if part["given"] == _plain(options) else None
+
+
+def _earlier(parts: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parts of metrics that are not named this time."""
+    kept = {name: parts / f"{name}.json" for name in known_metrics() if name not in names}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in kept.items() if path.exists()}
 
 
 def _base(config: MeasureConfig, vlm: VLM, measured_on: MeasuredOn) -> dict[str, Any]:
