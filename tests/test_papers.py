@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from inspect import signature
 from pathlib import Path
 
@@ -177,6 +178,14 @@ MASKING = {
     "sets.visual7w.question": (None, "prompt are not published"),
     "sets.visual7w.each_most": (None, "One question an image"),
 }
+SKIPPING = {
+    "options.proximal.tau": (0.05, ""),
+    "options.late_entry.ks": ([0, 4, 8, 12], ""),
+    "options.drop.ks": ([0, 4, 8, 12], ""),
+    "sets.vqav2.hub": (None, "not named"),
+    "sets.textvqa.hub": (None, "other task groups"),
+    "judge": ("a language model", "judge"),
+}
 PROTOCOL = {
     "visual7w-llava-1.5-7b": MASKING,
     "visual7w-llava-1.5-13b": MASKING,
@@ -213,13 +222,9 @@ PROTOCOL = {
         "sets.coco.alone": (None, "is not printed"),
         "sets.coco.question": (None, "question is ours"),
     },
-    "skip-it-llava-1.5-7b": {
-        "options.proximal.tau": (0.05, ""),
-        "options.late_entry.ks": ([0, 4, 8, 12], ""),
-        "options.drop.ks": ([0, 4, 8, 12], ""),
-        "sets.vqav2.hub": (None, "not named"),
-        "judge": ("a language model", "judge"),
-    },
+    "skip-it-llava-1.5-7b": SKIPPING,
+    "skip-it-llava-1.5-13b": SKIPPING,
+    "skip-it-llava-next-7b": SKIPPING,
     "dropping-qwen2.5-vl-7b": {
         "options.drop.ks": ([0, 4, 8, 12], ""),
         "sets.textvqa.match": ("soft accuracy", "soft accuracy"),
@@ -280,7 +285,7 @@ def test_columns_become_questions(chosen, name, tmp_path):
     how = {"name": name, "column": None, "match": chosen.match, "choices": chosen.choices}
     samples = list(read(path, images=tmp_path, format="messages"))
     assert all(isinstance(sample, Sample) for sample in samples)
-    asked = [question(sample, tmp_path, number, **how) for number, sample in enumerate(samples)]
+    asked = [question(sample, tmp_path, **how) for sample in samples]
     assert [(pair.question, pair.answer) for pair in asked] == expected
     assert all(pair.function == name and pair.size == (96, 64) for pair in asked)
     assert all(pair.correct(pair.answer) and not pair.correct("zebra") for pair in asked)
@@ -389,6 +394,44 @@ def test_both_numbers_stand_side_by_side(paper_file, tmp_path):
     assert texts == ["How many cats, 0? Answer with a number.", "How many cats, 2? Answer with a number."]
     again = run_paper(paper_file, resume=True)[1]
     assert again == beside
+
+
+def test_data_in_place_are_taken_where_they_are_those_that_are_asked_for(paper_file, tmp_path, monkeypatch):
+    """A trial of few rows must not stand for the whole set, nor one template's questions for another's."""
+    fetched = []
+    rows_of = hub.rows_of
+    monkeypatch.setattr(hub, "rows_of", lambda chosen: fetched.append(chosen.hub) or rows_of(chosen))
+    stated = read_paper(paper_file).sets["cats"]
+
+    def lines(chosen, most):
+        return hub.write_questions(chosen, tmp_path / "data", "cats", most).read_text().count("\n")
+
+    assert (lines(stated, 1), len(fetched)) == (1, 1)
+    assert (lines(stated, None), len(fetched)) == (3, 2)
+    assert (lines(stated, 2), len(fetched)) == (3, 2), "the first of those in place are measured"
+    other = stated.model_copy(update={"question": "{{ question }}"})
+    assert (lines(other, 2), len(fetched)) == (2, 3)
+
+
+def test_another_choice_of_objects_is_drawn_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "rows_of", lambda chosen: (iter([COCO_ROW]), COCO))
+    chosen = read_paper(PAPERS / "token-ablation-llava-1.5-7b.yaml").sets["coco"]
+    chosen = chosen.model_copy(update={"smallest": None, "largest": None})
+    (first,) = read_suite(hub.write_objects(chosen, tmp_path))
+    (second,) = read_suite(hub.write_objects(chosen.model_copy(update={"question": "What?"}), tmp_path))
+    assert (first.question, second.question) == (chosen.question, "What?")
+
+
+def test_reports_of_a_table_link_each_other(paper_file, tmp_path):
+    content = yaml.safe_load(paper_file.read_text())
+    content |= {"metrics": ["cosine"], "options": {}, "published": []}
+    content["sets"]["dogs"] = content["sets"]["cats"]
+    paper_file.write_text(yaml.safe_dump(content))
+    paper, _ = run_paper(paper_file)
+    for name, other in (("cats", "dogs"), ("dogs", "cats")):
+        (link,) = re.findall(r'href="(\.\./[^"]+)"', (paper.out / name / "report.html").read_text())
+        assert (paper.out / name / link).resolve() == paper.out / other / "report.html"
+        assert (paper.out / name / link).is_file()
 
 
 def test_the_command_shows_both_numbers(paper_file):

@@ -108,6 +108,7 @@ class FunctionEntry(_Strict):
     control: list[Rate | None] | None
     logprob_effect: list[float | None] | None
     blocks: list[Block] = []
+    gaps: list[Block] = []
     unfiltered: list[Rate | None] | None = None
     stability: list[Rate] | None = None
     chosen_by: Literal["single", "window", "range", "user", "nothing"] = "single"
@@ -157,8 +158,8 @@ class FunctionEntry(_Strict):
                 raise ValueError(f"{name} must have a number for every layer but those skipped, {skipped}")
         if any(after <= before for before, after in pairwise(self.layers)):
             raise ValueError(f"layers must ascend without repeats, got {self.layers}")
-        named = [*self.layers, *([] if self.peak is None else [self.peak]), *(k for b in self.blocks for k in b.layers)]
-        named += self.also_significant
+        named = [*self.layers, *([] if self.peak is None else [self.peak]), *self.also_significant]
+        named += [k for block in (*self.blocks, *self.gaps) for k in block.layers]
         if outside := [k for k in named if not 0 <= k < num_layers]:
             raise ValueError(f"layer {outside[0]} lies outside 0..{num_layers - 1}")
         if self.screen is not None and len(self.screen.scores) != num_layers:

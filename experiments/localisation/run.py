@@ -2,7 +2,8 @@
 
     python -m experiments.localisation.run runs/localisation/* embedded experiments/twin/weights [--out FILE.json]
 
-A model that the results hold already is left out, so that a stopped run goes on. Then `tables.py`.
+A model that the results hold already is left out, so that a stopped run goes on; with `--locate` what `vfl locate`
+names there is asked anew, for a change of its rule. Then `tables.py`.
 """
 
 import argparse
@@ -37,15 +38,20 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="embedded, or folders")
     parser.add_argument("--pairs", type=int, default=40, help="pairs of a function that methods see")
     parser.add_argument("--true-pairs", type=int, default=30, help="other pairs of a function, for the truth")
+    parser.add_argument("--locate", action="store_true", help="ask `vfl locate` anew, on models that the results hold")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     for model in options.models:
-        if Path(model).suffix == ".work" or (name := name_of(model)) in results:
+        name = name_of(model)
+        if Path(model).suffix == ".work" or (name in results) != options.locate:
             continue
         print(f"{name} ...", flush=True)
-        results[name] = of_model(model, name, options.pairs, options.true_pairs)
+        if options.locate:
+            locate_anew(model, results[name])
+        else:
+            results[name] = of_model(model, name, options.pairs, options.true_pairs)
         with replacing(options.out) as temporary:
             temporary.write_text(json.dumps(results) + "\n")
 
@@ -88,6 +94,14 @@ def of_model(model: str, name: str, pairs: int, true_pairs: int) -> dict[str, An
         "seconds": {method: round(took, 2) for method, took in seconds.items()},
         "functions": functions,
     }
+
+
+def locate_anew(model: str, result: dict[str, Any]) -> None:
+    """Put what `vfl locate` names now, and its CPU seconds, into the results of a model."""
+    fmap, took = timed(partial(located, vfl.load(model), list(result["functions"]), result["pairs"], SEED))
+    result["seconds"][SWAP] = round(took, 2)
+    for function, found in result["functions"].items():
+        found["named"][SWAP] = named(fmap.functions[function])
 
 
 def named(entry: FunctionEntry) -> dict[str, Any]:

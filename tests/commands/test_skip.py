@@ -1,6 +1,7 @@
 """`vfl skip` as a user runs it."""
 
 import os
+import re
 
 import pytest
 import tiny
@@ -42,6 +43,10 @@ def test_entry_and_exit_on_a_picture(run, tiny_folder, tmp_path):
     assert done.exit_code == 0, done.output
     assert "run at layers 1–2 and are read at 1–2" in done.output
     assert "16 vision tokens" in done.output
+    assert re.search(r"times as fast: the prompt [\d.]+ times, a token after it ([\d.]+ times|too short)", done.output)
+    assert "Nothing is skipped" not in done.output
+    done = run(tiny_folder("llava"), "--entry", 0, *common)
+    assert "Nothing is skipped" in done.output
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,16 @@ def test_nothing_skipped_is_the_plain_model_and_nothing_is_left(vlm, encoded):
         assert torch.equal(vlm.model(**inputs).logits, plain)
 
 
+def test_nothing_skipped_costs_no_hook(vlm, encoded, monkeypatch):
+    """Hooks that change nothing cost a tenth of each token's time."""
+    monkeypatch.setattr("vfl.engine.skip.running.skipping", None)
+    whole = Skip(vlm.num_layers, 0, vlm.num_layers)
+    assert whole.nothing
+    assert generate(vlm, encoded, whole, max_new_tokens=4)[0] == generate(vlm, encoded, None, max_new_tokens=4)[0]
+    assert not Skip(vlm.num_layers, 0, vlm.num_layers, frozenset({1})).nothing
+    assert not Skip(vlm.num_layers, 1, vlm.num_layers).nothing
+
+
 def test_fewer_tokens_are_computed(vlm, encoded):
     """The layers that vision tokens skip get the text alone."""
     seen: dict[int, int] = {}

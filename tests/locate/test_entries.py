@@ -75,7 +75,7 @@ def test_two_layers_that_can_each_serve_are_found_by_a_window() -> None:
     located, asked = staged(Fake(redundant(5, 6)))
     assert (located.layers, located.chosen_by) == ([5, 6], "window")
     assert [(block.layers, block.changed > 0.8) for block in located.blocks] == [([5, 6], True)]
-    assert asked == [L, len(WINDOWS)]
+    assert asked == [L, len(WINDOWS), 2], "at last what lies below and above"
 
 
 def test_three_redundant_layers_need_the_wider_window_and_gain_no_neighbour() -> None:

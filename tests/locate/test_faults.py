@@ -101,6 +101,8 @@ def test_a_function_whose_pairs_are_each_served_by_another_layer_is_not_passed_o
 def test_what_one_layer_serves_needs_no_prefixes_and_its_share_is_said() -> None:
     fake = Fake(sharp(9, 0.9), pairs=100)
     fake.blocks = window_blocks(L)
+    assert next_blocks(records({"f": fake}, L), "f", L, FAST) == [(0, 8), (10, L - 1)]
+    fake.blocks += [(0, 8), (10, L - 1)]
     table = records({"f": fake}, L)
     assert next_blocks(table, "f", L, FAST) == []
     result = entry(table)

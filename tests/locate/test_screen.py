@@ -15,6 +15,7 @@ from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry, FunctionMap, ModelId
 from vfl.locate.config import LocateConfig
 from vfl.locate.curves import outcomes
+from vfl.locate.gaps import gaps_of
 from vfl.locate.layer_rule import ChoiceConfig, Families, single_blocks, window_blocks
 from vfl.locate.map_entries import build_entries
 from vfl.locate.report.page import render_report
@@ -87,7 +88,8 @@ def test_blocks_without_a_layer_that_passed_are_left_out(tmp_path) -> None:
 
 
 def test_a_screened_map_is_that_of_the_full_sweep_with_gaps(tmp_path) -> None:
-    fake = Fake(sharp(5), lambda a, b: 0.1 if a == 2 else 0.0, blocks=window_blocks(L), pairs=PAIRS)
+    blocks = [*window_blocks(L), *gaps_of([5], L)]
+    fake = Fake(sharp(5), lambda a, b: 0.1 if a == 2 else 0.0, blocks=blocks, pairs=PAIRS)
     whole = records({"f": fake}, L)
     screen = screen_of(scores({5: 0.6, 2: 0.1}), tmp_path)
     before = screen.left_out(whole.slice(0, 0))
@@ -96,6 +98,7 @@ def test_a_screened_map_is_that_of_the_full_sweep_with_gaps(tmp_path) -> None:
     assert left_out == before, "the layers that passed explain the answers"
     assert next_blocks(swept, "f", L, CHOICE, left_out.blocks) == []
     full = build_entries(whole, L, CHOICE)["f"]
+    assert [block.layers[-1] for block in full.gaps] == [4, 11], "what was skipped is swapped with the others"
     entry = build_entries(swept, L, CHOICE, left_out={"f": left_out})["f"]
     assert entry.screen.skipped == [0, 1, 3, 4, 6, 7, 8, 9, 10, 11]
     curves = {"changed", "followed_source", "ci_low", "ci_high", "control", "logprob_effect", "unfiltered", "screen"}
@@ -109,6 +112,22 @@ def test_a_screened_map_is_that_of_the_full_sweep_with_gaps(tmp_path) -> None:
     words = "10 of 12 layers were skipped (0–1, 3–4, 6–11): each is estimated to do less than 2% of what the peak does"
     assert entry.screen.in_words().startswith(words)
     assert "changed no answer of 16 pairs" in entry.screen.in_words()
+
+
+def test_skipped_layers_that_serve_together_come_back(tmp_path) -> None:
+    """Each of 0 to 3 stands in for the others beside layer 6: no estimate and no window shows them, one swap does."""
+    wide = {(0, last) for last in range(3, 6)}
+    fake = Fake(lambda a, b: 0.9 if a <= 6 <= b or (a, b) in wide else 0.0, blocks=window_blocks(L), pairs=PAIRS)
+    screen = screen_of(scores({6: 0.6}), tmp_path)
+    left_out, wanted = screen.left_out(records({}, L)), [(0, 0)]
+    while wanted:
+        swept = without(records({"f": fake}, L), left_out.blocks, pairs=16)
+        left_out = screen.left_out(swept)
+        wanted = next_blocks(swept, "f", L, CHOICE, left_out.blocks)
+        fake.blocks += [block for block in wanted if block[0] != block[1] and block not in fake.blocks]
+    entry = build_entries(swept, L, CHOICE, left_out={"f": left_out})["f"]
+    assert entry.layers == [0, 1, 2, 3, 6]
+    assert entry.screen.skipped == [k for k in range(L) if k not in entry.layers]
 
 
 def test_what_the_screen_did_not_see_is_swept_after_all(tmp_path) -> None:

@@ -81,7 +81,11 @@ FOLLOWED = result(
     {"counting/accuracy": curve([0.9, 0.8, 0.9, 0.7], "skip")},
     skips=[{"name": name, "first": 0, "last": L} for name in ("none", "entry 2", "exit 5", "both")],
 )
-ABLATION = result({f"counting/{name}/generative": scalar(0.4, 0.2, 0.6) for name in ("object", "random")})
+ABLATION = result(
+    {f"polling/{name}": scalar(0.9, 0.8, 1) for name in ("right", "kept")}
+    | {f"polling/{name}": scalar(0.4, 0.2, 0.6) for name in ("object", "random_object")}
+    | {"polling/object/tokens": scalar(3, 2, 4), "gradients/residual": scalar(0.01, 0, 0.02)}
+)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from PIL import Image
 
 from vfl.errors import InputError
 from vfl.functionmap import ModelId
-from vfl.measure.compare import as_markdown, compare_measurements, emd, pearson_of, resampled
-from vfl.measure.compare_figure import matrices
+from vfl.measure.compare import as_markdown, at_depths, compare_measurements, emd, pearson_of
+from vfl.measure.compare_figure import dark, matrices
 from vfl.measure.metrics_file import MeasuredOn, Metrics
 
 RNG = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def test_pearson_head_by_head_and_over_relative_depth():
     table = RNG.random((6, 4))
     correlated = pearson_of(table, 2 * table + 1)
     assert correlated["pearson"] == pytest.approx(1)
-    assert correlated["resampled"] is None
+    assert correlated["layers"] is None
     assert correlated["n"] == 24
     weaker = pearson_of(table, table + 0.3 * RNG.random((6, 4)))
     assert weaker["low"] < weaker["pearson"] < weaker["high"]
@@ -32,10 +32,27 @@ def test_pearson_head_by_head_and_over_relative_depth():
     profile = np.linspace(0, 1, 6)[:, None] + np.linspace(0.5, 0, 4)
     other = np.linspace(0, 1, 11)[:, None] + np.linspace(0, 0.5, 8)
     correlated = pearson_of(profile, other)
-    assert correlated["resampled"] == (6, 4)
+    assert (correlated["layers"], correlated["n"]) == (6, 6)
     assert correlated["pearson"] == pytest.approx(1)
-    assert resampled(profile, (6, 4)) == pytest.approx(profile)
+    assert at_depths(profile[:, 0], 6) == pytest.approx(profile[:, 0])
     assert pearson_of(table, np.ones((6, 4)))["pearson"] is None
+
+
+def test_tables_of_noise_do_not_correlate_whatever_their_shapes():
+    """As they would if each layer's heads were sorted before they are set side by side."""
+    rng = np.random.default_rng(0)
+    found = [pearson_of(rng.random((28, 16)), rng.random((32, 32)))["pearson"] for _ in range(50)]
+    assert abs(np.mean(found)) < 0.1
+    assert np.abs(found).max() < 0.7
+
+
+def test_numbers_stand_out_from_their_cell():
+    assert [dark(colour) for colour in ((0, 0, 0, 1), (0.03, 0.19, 0.42, 1), (0.97, 0.98, 1, 1), (1, 1, 1, 1))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def scalar(value, low=None, high=None):
@@ -73,8 +90,8 @@ def test_what_measurements_share_stands_side_by_side(tmp_path):
     ]
     assert shared.scalars[0].values == ((0.5, 0.25, 0.75), (0.75, 0.25, 0.75), (0.25, 0.25, 0.75))
     same, other, _ = shared.heads
-    assert (same.emd, same.pearson, same.n, same.resampled) == (0, pytest.approx(1), 6, None)
-    assert other.resampled == (3, 2)
+    assert (same.emd, same.pearson, same.n, same.layers) == (0, pytest.approx(1), 6, None)
+    assert (other.layers, other.pearson) == (3, None), "three layers are too few"
     text = as_markdown(shared)
     assert "| drop | counting/accuracy | 50.0\u00a0% (25.0\u00a0% to 75.0\u00a0%) |" in text
     assert "| head_score | m (a) / m (b) | 0 | 1.000 |" in text
@@ -124,3 +141,27 @@ def test_the_command_sets_measurements_side_by_side(tmp_path, capsys):
     assert Image.open(tmp_path / "heads.png").size[0] > 500
     with pytest.raises(InputError, match=r"ends in \.md"):
         compare(folders, out=tmp_path / "table.html")
+
+
+def test_measure_compare_is_compare(tmp_path, capsys, monkeypatch):
+    """Runs are compared by either name; options alone are those of a model that lies in a folder of this name."""
+    from vfl.commands.main import run
+
+    folders = [tmp_path / name for name in ("small", "large")]
+    for folder in folders:
+        folder.mkdir()
+        measurement(folder, folder.name, RNG.random((3, 2)).tolist(), 0.5)
+    shown = []
+    for words in (["compare"], ["measure", "compare"]):
+        monkeypatch.setattr("sys.argv", ["vfl", *words, *map(str, folders)])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert "EMD" in shown[0]
+    monkeypatch.setattr("sys.argv", ["vfl", "measure", "compare", "--metrics", "nothing", "--out", str(tmp_path / "m")])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    assert "Unknown metrics 'nothing'" in capsys.readouterr().err

@@ -92,6 +92,8 @@ def test_dots_say_unit_axis_and_number(metrics):
     section = render(metrics).split('<section id="token_ablation">')[1].split("</section>")[0]
     assert "share of right answers that turn wrong, %" in section
     assert section.count('<span class="muted small">n 8</span>') == len(dots) == 2
+    assert "polling: kept" not in {dot.name for dot in dots}, "what was kept is no share of right answers that turn"
+    assert "kept" in section, "but a number of the table"
 
 
 def test_long_lists_are_folded_and_each_section_says_what_to_do(metrics):
@@ -109,7 +111,7 @@ def test_tables_are_heat_maps_and_lone_numbers_are_dots(metrics):
     assert len(heat_chart(heat.title, heat.rows, ("layer", range(6)), ("head", range(4))).cells) == 24
     assert figure.ranking == (["layer", "head", "value"], [["5", "3", "0.65"]])
     dots = drawn(metrics.metrics["token_ablation"], guide_of("token_ablation")).dots
-    assert (dots[0].name, dots[0].unit) == ("counting: object: generative", SHARE)
+    assert [(dot.name, dot.unit) for dot in dots] == [("polling: object", SHARE), ("polling: random object", SHARE)]
 
 
 def test_heads_are_a_scatter_of_two_tables_by_thirds_of_the_depth(metrics):

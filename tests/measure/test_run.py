@@ -14,7 +14,7 @@ from vfl.measure import run as run_module
 from vfl.measure.config import MeasureConfig
 from vfl.measure.metrics_file import read_metrics
 from vfl.measure.report.lens_view import TOP, lens_view, spread
-from vfl.measure.run import run
+from vfl.measure.run import folder_of, run
 from vfl.metrics.logit_lens import lens_of
 from vfl.metrics.measure import measure_named
 from vfl.metrics.regions import token_regions
@@ -64,6 +64,14 @@ def test_finished_metrics_are_kept_and_new_ones_added(vlm, suite, tmp_path, meas
     assert measured == ["var"]
     assert more.metrics["cosine"] == first.metrics["cosine"]
     assert list(more.metrics) == ["cosine", "lens", "var"]
+
+    measured.clear()
+    alone = run(config("similarity"), vlm=vlm, resume=True, progress=False)
+    assert measured == ["similarity"]
+    assert sorted(alone.metrics) == ["cosine", "lens", "similarity", "var"], "what was there is added to"
+    assert alone.metrics["cosine"] == first.metrics["cosine"]
+    assert sorted(alone.settings["metrics"]) == sorted(alone.metrics)
+    assert 'id="lens-data"' in (out / "report.html").read_text()
 
     measured.clear()
     changed = run(config("cosine", options={"cosine": {"eps": 0.5}}), vlm=vlm, resume=True, progress=False)
@@ -124,6 +132,7 @@ def test_questions_and_answers_are_measured_and_what_needs_pairs_is_left_out_by_
     with pytest.raises(InputError, match=r"token_ablation: it needs the object's name \(the column label of a row"):
         run(unnamed, vlm=vlm, progress=False)
     assert not [*tmp_path.glob("swap/**/cosine.json"), *tmp_path.glob("named/**/cosine.json")], "before the first pass"
+    assert not folder_of(unnamed).taken, "a corrected command needs no --resume"
     config = MeasureConfig(metrics="head_weight", out=tmp_path / "boxed", data=str(tmp_path / "boxed.json"))
     assert run(config, vlm=vlm, progress=False).metrics["head_weight"]["curves"]["region"]["n"] == 2
     assert "x, y, width, height in pixels" in (tmp_path / "boxed" / "report.html").read_text()

@@ -21,7 +21,7 @@ def asked(tmp_path_factory):
         lines.append(json.dumps({"id": f"q{number}", "images": [f"{number}.png"], "messages": turns}))
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
     how = {"name": "data", "column": None, "match": "auto", "choices": ()}
-    return [question(row, folder, n, **how) for n, row in enumerate(read(folder / "rows.jsonl"))]
+    return [question(row, folder, **how) for row in read(folder / "rows.jsonl")]
 
 
 @pytest.mark.parametrize("name", ["drop", "mask", "late_entry", "knockout", "head_masking", "functional", "lens"])
@@ -33,3 +33,10 @@ def test_every_row_counts_once(name, asked, tiny_folder):
     assert counted
     flat = [n for count in counted for n in (count if isinstance(count, list) else [count])]
     assert max(flat) == 3, counted
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_one_row_has_no_other_to_predict_it_from(asked, tiny_folder):
+    result = measure_named(load(tiny_folder("qwen2_5_vl")), ["functional"], asked[:1])["functional"]
+    assert (result["curves"], result["redundant"]) == ({}, {"data": []})
+    assert "one image" in result["undecided"]["data"]

@@ -1,6 +1,8 @@
 """Data to measure on: rows as questions on one image, what they can't be, and hashes over what was asked."""
 
+import io
 import json
+from base64 import b64encode
 
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from vfl.errors import InputError
 from vfl.measure.config import MeasureConfig, check_metrics
 from vfl.measure.question_pairs import AskedPair, judged
 from vfl.measure.source import source_of
+from vfl.metrics.result import cluster_of
 
 
 @pytest.fixture
@@ -50,6 +53,20 @@ def test_the_hash_is_over_what_is_asked(rows, tmp_path):
     assert rows(row("Is it red?", "No")).sha256() != plain
     Image.new("RGB", (20, 10), "blue").save(tmp_path / "data" / "a.png")
     assert rows(row("Is it red?", "Yes")).sha256() != plain
+
+
+def test_pictures_that_rows_hold_are_files_by_their_content(rows, tmp_path):
+    """One picture in two rows is one picture, and what another run left in the folder is never taken for a row's."""
+
+    def held(colour):
+        file = io.BytesIO()
+        Image.new("RGB", (20, 10), colour).save(file, "PNG")
+        return {"image": {"base64": b64encode(file.getvalue()).decode()}}
+
+    red, again, blue = rows(*(row("Which colour?", "red") | held(colour) for colour in ("red", "red", "blue"))).pairs
+    assert cluster_of(red) == cluster_of(again) != cluster_of(blue)
+    (green,) = rows(row("Which colour?", "green") | held("green")).pairs
+    assert green.open("image").getpixel((0, 0)) == (0, 128, 0)
 
 
 def test_rows_that_are_no_question_on_one_image_are_refused_or_left_out_by_name(rows):
@@ -102,12 +119,22 @@ def test_letters_are_those_that_the_question_lists(rows):
         ({"bbox": [2, 1, 12, 6]}, {"box_format": "xyxy"}),
         ({"bbox": [0.1, 0.1, 0.5, 0.5]}, {"box_format": "relative_xywh"}),
         ({"gt_box": [2, 1, 12, 6], "other_box": [0, 0, 1, 1]}, {"box_column": "gt_box"}),
+        ({"bbox": {"x": 2, "y": 1, "width": 10, "height": 5}}, {}),
+        ({"boxes": [{"xmin": 2, "ymin": 1, "xmax": 12, "ymax": 6, "name": "dog"}]}, {}),
+        ({"bbox": {"x": 0.1, "y": 0.1, "w": 0.5, "h": 0.5}}, {}),
+        ({"bbox": "[2, 1, 10, 5]"}, {}),
+        ({"boxes": [[100, 100, 600, 600]]}, {"box_format": "internvl"}),
+        ({"bbox": "<|box_start|>(100,100),(600,600)<|box_end|>"}, {"box_format": "qwen2"}),
+        ({"bbox_2d": [100, 100, 600, 600]}, {"box_format": "thousandths-json", "box_column": "bbox_2d"}),
+        ({"box_2d": [100, 100, 600, 600]}, {"box_format": "gemini", "box_column": "box_2d"}),
+        ({"bbox": "<loc0102><loc0102><loc0614><loc0614>"}, {"box_format": "paligemma"}),
+        ({"bbox": [102, 102, 614, 614]}, {"box_format": "paligemma"}),
     ],
 )
 def test_a_box_is_the_same_however_a_row_writes_it(rows, columns, settings):
     source = rows(row("What is it?", "a dog", label=" dog ", **columns), row("Is it?", "yes"), **settings)
     first, second = source.pairs
-    assert first.boxes["image"] == [pytest.approx([2, 1, 12, 6])]
+    assert first.boxes["image"] == [pytest.approx([2, 1, 12, 6], abs=0.02)]
     assert (first.label, second.label, second.boxes) == ("dog", None, {})
     column = next(iter(columns))
     assert [column in note and "1 rows" in note for note in source.notes] == [True]
@@ -123,6 +150,12 @@ def test_a_box_is_the_same_however_a_row_writes_it(rows, columns, settings):
         ({"segmentation": [[1, 1, 2, 2]]}, {}, "segmentation look like boxes"),
         ({"objects": {"bbox": [[1, 1, 2, 2]]}}, {}, r"objects\.bbox look like boxes"),
         ({"boxes": [[1, 1, 2, 2]], "bbox": [1, 1, 2, 2]}, {}, "boxes, bbox look like boxes"),
+        ({"bbox": [100, 100, 600, 600]}, {}, "box_format what its numbers are .*qwen2"),
+        ({"bbox": "(1,1),(2,2)"}, {}, "which box_format names"),
+        ({"bbox": "(1,1),(2,2),(3,3),(4,4)"}, {"box_format": "qwen2"}, "expected one box as qwen2 writes it"),
+        ({"bbox": [2000, 1, 2, 2]}, {"box_format": "qwen2"}, "expected one box as qwen2 writes it"),
+        ({"bbox": {"x": 1, "y": 2}}, {}, "expected a box of four numbers"),
+        ({"boxes": [[1, 1, 2, 2], [3, 3, 4, 4]], "label": ["dog", "cat"]}, {}, "expected the object's name"),
         ({"bbox": [1, 1, 2]}, {}, r"bbox holds \[1, 1, 2\]; expected a box of four numbers"),
         ({"bbox": [12, 1, 18, 6]}, {}, "no box inside the image of 20x10 pixels.*box_format"),
         ({"boxes": [[5, 1, 5, 6]]}, {}, "no box inside"),
@@ -143,6 +176,41 @@ def test_boxes_are_left_alone_where_that_is_said_and_texts_are_none(rows):
     assert (pair.boxes, pair.label) == ({}, None)
 
 
+@pytest.mark.parametrize(
+    ("answer", "settings", "box"),
+    [
+        ("[0.10, 0.10, 0.60, 0.60]", {}, "[2, 1, 12, 6]"),
+        ("[2, 1, 12, 6]", {}, "[2, 1, 12, 6]"),
+        ("(2,1),(12,6)", {}, "[2, 1, 12, 6]"),
+        ("<box>(100,100),(600,600)</box>", {"box_format": "qwen2"}, "[2, 1, 12, 6]"),
+        ('[{"bbox_2d": [100, 100, 600, 600], "label": "dog"}]', {"box_format": "thousandths-json"}, "[2, 1, 12, 6]"),
+        ("<loc0102><loc0102><loc0614><loc0614>", {"box_format": "paligemma"}, "[2, 1, 12, 6]"),
+    ],
+)
+def test_an_answer_that_is_a_box_is_compared_as_one(rows, answer, settings, box):
+    """As LLaVA's grounding data has them: by words, no model would ever be right."""
+    source = rows(row("Where is the dog?", answer, label="dog"), **settings)
+    (pair,) = source.pairs
+    assert (pair.match, pair.answer, pair.boxes["image"]) == (
+        "box",
+        box,
+        [pytest.approx([2, 1, 12, 6], abs=0.02)],
+    )
+    assert pair.correct("[2, 1, 11, 6]")
+    assert not pair.correct("[12, 1, 18, 6]")
+    assert "the answers as" in source.notes[0]
+
+
+def test_answers_that_hold_more_than_a_box_are_texts_and_boxes_must_lie_in_the_image(rows):
+    texts = ["at [2, 1, 12, 6]", "1, 2, 3, 4", "[1, 2, 3]", "[2, 1, 12, 6] and a dog"]
+    assert {pair.match for pair in rows(*(row("Where?", text) for text in texts)).pairs} == {"text"}
+    (pair,) = rows(row("Which numbers?", "[2, 1, 12, 6]"), match="text").pairs
+    assert pair.match == "text"
+    for answer, message in (("[100, 100, 600, 600]", "the answer holds.*box_format"), ("<loc0102>" * 4, "paligemma")):
+        with pytest.raises(InputError, match=message):
+            rows(row("Where?", answer))
+
+
 def test_a_row_has_choices_of_its_own(rows):
     listed = "Which?\nA. a dog\nB. a cat"
     animals = ["a dog", "a cat"]
@@ -152,14 +220,29 @@ def test_a_row_has_choices_of_its_own(rows):
     assert not text.correct("It is a dog.")
     (pair,) = rows(row(listed, "B", choices=animals), choices=("A", "B", "C")).pairs
     assert pair.letters == ["A", "B"]
+    by_letter = ({"A": "a dog", "B": "a cat"}, {"label": ["A", "B"], "text": animals})
+    told = rows(*(row(asked, "B", choices=choices) for asked in ("Which?", listed) for choices in by_letter)).pairs
+    assert [(pair.answer, pair.choices) for pair in told] == [("a cat", animals)] * 2 + [("B", ["A", "B"])] * 2
+    (number,) = rows(row("How many?", "2", choices=[1, 2])).pairs
+    assert number.choices == ["1", "2"]
     for choices, asked, answer, message in (
+        ({"A": "a dog", "B": "a cat"}, "Which?", "C", "'C' is a letter"),
+        ({"A": "a dog", "B": "a dog"}, "Which?", "A", "expected a list of different texts"),
+        ({"label": ["A"], "text": animals}, "Which?", "A", "expected a list of different texts"),
         (animals, "Which?", "B", "the question lists 0 letters"),
         (animals, "Which?", "a cow", "'a cow' is none of the choices"),
         ("a dog", "Which?", "a dog", "expected a list of different texts"),
-        ([1, 2], "Which?", "1", "expected a list of different texts"),
+        ([1, 1], "Which?", "1", "expected a list of different texts"),
     ):
         with pytest.raises(InputError, match=message):
             rows(row(asked, answer, choices=choices))
+
+
+def test_annotations_without_questions_say_how_they_become_some(tmp_path):
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    with pytest.raises(InputError, match="vfl probes make DIR --coco"):
+        source_of(MeasureConfig(data=str(annotations), out=tmp_path / "out"))
 
 
 def test_only_free_form_answers_are_judged(rows):
@@ -196,8 +279,30 @@ def test_generated_probes_and_idle_settings(tmp_path):
         (["cosinus"], {}, "choose from"),
         (["cosine"], {"var": {}}, "var, not measured here"),
         (["cosine"], {"cosine": {"epsilon": 1}}, "no option epsilon; it takes eps"),
+        (["cosine"], {"cosine": {"eps": "small"}}, "cosine.eps is 'small': input should be a valid number"),
+        (["cosine"], {"cosine": {"eps": None}}, "cosine.eps is None"),
+        (["drop"], {"drop": {"ks": 3}}, "drop.ks is 3"),
+        (["var"], {"var": {"layers": [1]}}, r"var.layers is \[1\]"),
+        (["knockout"], {"knockout": {"cuts": "object to last_token"}}, "knockout.cuts is 'object to last_token'"),
+        (["knockout"], {"knockout": {"windows": {"all": 3}}}, "knockout.windows is {'all': 3}"),
+        (["knockout"], {"knockout": {"cuts": []}}, "knockout.cuts names nothing"),
+        (["functional"], {"functional": {"clusters": -1}}, "functional.clusters is -1: counts"),
+        (
+            ["token_ablation"],
+            {"token_ablation": {"chosen": {"mine": [0, -1]}}},
+            "counts, layers and seeds are 0 or more",
+        ),
+        (["token_ablation"], {"token_ablation": {"chosen": {"mine": 3}}}, "token_ablation.chosen is {'mine': 3}"),
     ],
 )
 def test_unknown_metrics_and_options_are_refused(names, options, message):
     with pytest.raises(InputError, match=message):
         check_metrics(names, options)
+
+
+def test_options_are_what_metrics_take_however_they_come():
+    check_metrics(["drop"], {"drop": {"ks": range(3), "tolerance": 0}})
+    check_metrics(["var"], {"var": {"layers": [1, 2]}})
+    check_metrics(
+        ["token_ablation"], {"token_ablation": {"chosen": {"mine": [1, 2], "half": [[0, 0, 0.5, 1]]}, "images": None}}
+    )

@@ -1,6 +1,7 @@
 """The metrics on an audio language model: what makes sense there runs, the rest says that it does not apply."""
 
 import json
+from base64 import b64encode
 
 import pytest
 import tiny
@@ -79,6 +80,30 @@ def test_pairs_of_sounds_are_a_suite(suite, tmp_path):
 def test_metrics_of_pictures_say_that_they_do_not_apply(vlm, suite, name):
     with pytest.raises(InputError, match=f"{name} does not apply to Qwen2-Audio"):
         measure_named(vlm, [name], read_suite(suite))
+
+
+def test_rows_with_sounds_are_questions(vlm, suite, tmp_path):
+    """Files beside the rows, and sounds that the rows hold; the answers are the model's own."""
+    rows = []
+    for number, pair in enumerate(read_suite(suite)):
+        path = pair.path("image")
+        held = {"bytes": None, "path": str(path.name)}
+        if number % 2:
+            held = {"base64": b64encode(path.read_bytes()).decode()}
+        rows.append({"audio": held, "question": pair.question, "answer": pair.answer, "label": "a sound"})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    asked = {"data": str(tmp_path / "rows.json"), "images": suite, "match": "text"}
+    config = MeasureConfig(model=vlm.model_id, metrics="var,drop", out=tmp_path / "out", **asked)
+    measured = run(config, vlm=vlm, progress=False)
+    assert measured.data.kind == "questions"
+    assert measured.metrics["var"]["n"] == PAIRS
+    assert measured.metrics["drop"]["scalars"]["rows/accuracy"]["value"] == 1
+    with pytest.raises(InputError, match="hears sounds"):
+        run(MeasureConfig(metrics="token_ablation", out=tmp_path / "no", **asked), vlm=vlm, progress=False)
+    rows[0] |= {"audio": "absent.wav"}
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=r"row 1: .*absent\.wav"):
+        run(MeasureConfig(metrics="var", out=tmp_path / "gone", **asked), vlm=vlm, progress=False)
 
 
 def test_plain_answers_are_right_and_the_masses_sum_to_one(vlm, measured):

@@ -10,7 +10,7 @@ import torch
 from vfl.engine.layer_trace import trace_prompt
 from vfl.engine.states import is_vision
 from vfl.errors import InputError
-from vfl.metrics.cosine import adjacent_distances, cosine, cosine_distance
+from vfl.metrics.cosine import adjacent_distances, by_modality, cosine, cosine_distance
 from vfl.metrics.proximal import proximal
 
 
@@ -66,6 +66,16 @@ def test_layers_that_add_nothing_copy_everything(loaded):
         assert distance["copying"][modality] == share["redundant"][modality] == [1, 2]
         assert distance["curves"][modality]["value"][1] == pytest.approx(0, abs=1e-6)
         assert share["curves"][modality]["value"][1:3] == [1, 1]
+
+
+def test_layers_are_listed_by_their_whole_interval():
+    """One layer surely passes, one surely does not, and of one nothing can be said."""
+    samples = [torch.tensor([[0.1, 0.5 + shift, 0.9]] * 2) for shift in (-0.3, 0.3, -0.3, 0.3)]
+    made = by_modality(samples, range(4), "low", lambda value: value <= 0.5, {})
+    assert made["low"] == {"vision": [0], "text": [0]}
+    assert made["undecided"] == {"vision": [1], "text": [1]}
+    alone = by_modality(samples[:1], [0], "low", lambda value: value <= 0.5, {})
+    assert (alone["low"]["vision"], alone["undecided"]["vision"]) == ([0, 1], []), "one image has no interval"
 
 
 def test_distance_is_within_its_range_and_float32_at_least():

@@ -3,12 +3,14 @@
 import json
 from itertools import product
 
+import numpy as np
 import pytest
 
 from vfl.engine.image_cache import prefill
 from vfl.engine.plan import Plan
 from vfl.engine.sweep import sweep
 from vfl.errors import InputError
+from vfl.metrics.accuracy import tolerated
 from vfl.metrics.drop import drop
 from vfl.metrics.edited_prompts import question_on, reply
 from vfl.metrics.swap import swap
@@ -64,6 +66,25 @@ def test_some_ks_only_and_the_tolerated_one(vlm, pairs):
     assert drop(vlm, pairs[:1], ks=[4], tolerance=1.0)["scalars"]["naming/tolerated"]["value"] == 4
     with pytest.raises(InputError, match=f"the model has {vlm.num_layers}"):
         drop(vlm, pairs, ks=[vlm.num_layers + 1])
+
+
+def test_what_is_tolerated_has_an_interval_that_narrows_with_samples():
+    def of(samples, falls, **how):
+        """A fall at each point after the plain model's; the same samples fall."""
+        right = np.ones((samples, 1 + len(falls)))
+        for at, fall in enumerate(falls, start=1):
+            right[: round(fall * samples), at] = 0
+        return tolerated(right, [0, 2, 4, 8], 0.05, **({"clusters": range(samples)} | how))
+
+    falls = (0.0, 0.1, 0.5)
+    assert of(2000, falls) == {"value": 2, "low": 2, "high": 2, "n": 2000}
+    few = of(10, falls)
+    assert (few["low"], few["value"], few["high"]) == (0, 2, 8), "ten samples show nothing"
+    in_clusters = of(2000, falls, clusters=[at // 200 for at in range(2000)])
+    assert (in_clusters["low"], in_clusters["value"], in_clusters["high"]) == (0, 2, 8), "nor do ten clusters"
+    assert of(40, (0.05, 0.05, 0.05))["value"] == 8, "the tolerance itself is within it"
+    half = tolerated(1 - np.eye(2).repeat(500, 0), [0, 2], 0.05, range(1000))
+    assert half["value"] == half["high"] == 2, "what is won pays for what is lost"
 
 
 def test_swap_is_the_share_of_answers_that_change(vlm, pairs, untouched):

@@ -93,7 +93,9 @@ def run() -> None:
     try:
         if old := renamed_flag(arguments):
             raise InputError(f"{old[0]} was an option of vfl 0.1; write {old[1]}.")
-        command_line()(prog_name="vfl")
+        if arguments[:2] == ["measure", "compare"] and arguments[2:] and not arguments[2].startswith("-"):
+            arguments = arguments[1:]  # several arguments are runs to compare; alone, it is a model's folder
+        command_line()(arguments, prog_name="vfl")
     except InputError as error:
         if "--debug" in arguments:
             raise

@@ -34,7 +34,7 @@ def converse(
         InputError: for a row that cannot be used, with the reason.
     """
     for name in OTHER_MEDIA:
-        if row.get(name):
+        if row.get(name) and name not in (image_columns or ()):
             raise InputError(f"the row has {name}; only images are read")
     spoken = KINDS[kind][1](row)
     _check_order(spoken.turns)

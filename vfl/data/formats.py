@@ -24,6 +24,7 @@ LOOKED_AT = 100
 WRITTEN = ("vfl subset", "vfl negatives")
 """The kinds of manifests of this tool's own folders of rows."""
 
+COCO = ". COCO's annotations become questions with `vfl probes make DIR --coco FILE IMAGES`"
 _PRETTY = rb"\{(?:[^\n]*,)?[ \r]*\n\s*\""
 """An object over several lines."""
 _ONE_OBJECT = re.compile(_PRETTY + rb"|" + jsonarray.WRAPPED.pattern.encode())
@@ -130,7 +131,7 @@ def kind_of(source: Source) -> tuple[Kind, str]:
         f"{source.name}: {'no row of a known kind; found ' + ', '.join(columns) if columns else 'holds no rows'}."
         " Expected columns messages, or conversations, or prompt and completion, or prompt, chosen and rejected, or"
         " others of docs/data-formats.md (instruction and output, query and response, question and answer, texts);"
-        f" format= names one of {', '.join(KINDS)}"
+        f" format= names one of {', '.join(KINDS)}" + (COCO if {"images", "annotations"} <= set(columns) else "")
     )
 
 

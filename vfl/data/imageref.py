@@ -48,6 +48,11 @@ class ImageRef:
         """
         return as_rgb(self._read(decode=True))
 
+    def content(self) -> bytes:
+        """The stored bytes, whatever they hold; an address is fetched each time."""
+        source = self._source()
+        return source.read_bytes() if isinstance(source, Path) else source.getvalue()
+
     def check(self, *, decode: bool = True) -> None:
         """Raise what `open` would raise. Without `decode` only the header is read, which misses a cut-off file."""
         self._read(decode=decode)

@@ -14,10 +14,12 @@ from vfl.data.imageref import ImageRef
 from vfl.data.kinds import KINDS, Kind, kinds_of_row
 from vfl.data.rawrow import RawRow
 from vfl.data.sample import BadRow, Place, Sample
+from vfl.data.sounds import as_images
 from vfl.data.uids import Named, Namer, Unnamed, content_digest, repeated_ids, stored_digest
 from vfl.errors import InputError
 
 Names = Namer | Named | Unnamed
+Medium = Literal["image", "audio"]
 
 
 def read(
@@ -30,6 +32,7 @@ def read(
     image_column: str | Sequence[str] | None = None,
     keep_rows: bool = False,
     streaming: bool = False,
+    medium: Medium = "image",
 ) -> Iterator[Sample | BadRow]:
     """The rows of `source` in order, each as a sample or as a bad row; nothing is left out.
 
@@ -49,6 +52,8 @@ def read(
         image_column: the column, or columns in order, with the images; default: `images` or `image`.
         keep_rows: keep the stored row in `Sample.row`.
         streaming: read parquet of an address on the hub (hf://) piece by piece, without fetching the files.
+        medium: "audio" reads rows of an audio language model: sounds stand where images do, in `audio` or `audios`,
+            with <audio> in the text, and are the sample's `images`, unopened.
 
     Raises:
         InputError: at once for a source that is not there or of no known format, and while reading where a container
@@ -63,6 +68,7 @@ def read(
         image_column=image_column,
         keep_rows=keep_rows,
         streaming=streaming,
+        medium=medium,
     ).rows()
 
 
@@ -78,6 +84,7 @@ class Data:
     keep_rows: bool
     mixed: bool
     """Whether each row is of its own kind, where its columns tell."""
+    medium: Medium = "image"
 
     def rows(self, names: Names | None = None, hashes: Hashes | None = None) -> Iterator[Sample | BadRow]:
         """All rows; see `read`.
@@ -109,7 +116,7 @@ class Data:
             if names.ended:
                 return
             row_kind = _kind(raw, kind) if self.mixed else kind
-            row = _sample(raw, row_kind, folder, names, self.image_columns, self.keep_rows)
+            row = _sample(raw, row_kind, folder, names, self.image_columns, self.keep_rows, self.medium)
             yield replace(row, place=Place(number, raw.start, 0 if raw.start else before))
 
 
@@ -123,6 +130,7 @@ def open_data(
     image_column: str | Sequence[str] | None = None,
     keep_rows: bool = False,
     streaming: bool = False,
+    medium: Medium = "image",
 ) -> Data:
     """What `read` reads, to read it in several ways. Args and errors as of `read`."""
     root = None if images is None else Path(images)
@@ -138,7 +146,7 @@ def open_data(
     columns = (image_column,) if isinstance(image_column, str) else image_column
     if columns is not None:
         _check_columns(parts, columns)
-    return Data(parts, kinds, root, allow_remote, columns, keep_rows, mixed=format == "auto")
+    return Data(parts, kinds, root, allow_remote, columns, keep_rows, format == "auto", medium)
 
 
 def _kinds(parts: list[Source]) -> list[Kind]:
@@ -179,11 +187,13 @@ def _sample(
     names: Names,
     image_columns: Sequence[str] | None,
     keep_rows: bool,
+    medium: Medium,
 ) -> Sample | BadRow:
     if raw.row is None:
         return BadRow(raw.where, names.name(raw.given_id, stored_digest(raw.stored)), raw.problem)
     try:
-        conversation, images = converse(raw.row, kind, folder, raw.members, image_columns)
+        row = raw.row if medium == "image" else as_images(raw.row, image_columns)
+        conversation, images = converse(row, kind, folder, raw.members, image_columns)
     except InputError as error:
         missing = error.path if isinstance(error, MissingImageError) else None
         return BadRow(raw.where, names.name(raw.given_id, stored_digest(raw.row)), str(error), missing=missing)

@@ -17,6 +17,7 @@ from vfl.estimate.tokens import (
     said_of,
     weight_bytes,
 )
+from vfl.locate.gaps import gap_blocks
 from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
 from vfl.models.shape import Shape
 
@@ -27,7 +28,7 @@ RECORD_BYTES = 60  # of a row of pairs.parquet
 
 
 def locating(config: EstimateConfig, shape: Shape, card: Card) -> Cost:
-    """Find the layers of functions, a visit a pair: single layers and windows; at most prefixes and suffixes too."""
+    """Find the layers of functions: single layers and windows, then the gaps between named ones; at most all blocks."""
     prompt = prompt_of(config, shape, "locate")
     layers = shape.num_layers
     narrow, ends = [*single_blocks(layers), *window_blocks(layers)], end_blocks(layers)
@@ -37,13 +38,15 @@ def locating(config: EstimateConfig, shape: Shape, card: Card) -> Cost:
     limit = rows_that_fit(config, shape, prompt, card)
     reads = weight_bytes(config, shape)
     first = visit(shape, prompt, [block[0] for block in narrow], limit, reads)
-    again = visit(shape, prompt, [block[0] for block in ends], limit, reads)
+    between, wide = gap_blocks(layers)
+    again = visit(shape, prompt, [block[0] for block in between], limit, reads)
+    further = visit(shape, prompt, [block[0] for block in (*ends, *wide)], limit, reads)
     each = f"{functions} functions of {pairs} pairs"
     return Cost(
         unit="pair",
         count=math.ceil(functions / together) * pairs,
-        least=first,
-        most=[*first, *again],
+        least=[*first, *again],
+        most=[*first, *again, *further],
         memory=memory,
         disk={
             "pictures": functions * pairs * IMAGES * PICTURE_BYTES,
@@ -51,8 +54,8 @@ def locating(config: EstimateConfig, shape: Shape, card: Card) -> Cost:
         },
         assumed=[
             *said_of(config, shape, prompt),
-            f"{each}, all answered right; at least single layers and windows of 2 and 3, at most prefixes and suffixes"
-            " of every function too",
+            f"{each}, all answered right; at least single layers, windows of 2 and 3 and the layers between named ones,"
+            " at most windows of 4, prefixes and suffixes of every function too",
             *([f"{together} processes at a time, a function each"] if together > 1 else []),
         ],
     )

@@ -3,8 +3,9 @@
 import numpy as np
 
 from vfl.io.layers import runs
-from vfl.locate.curves import Outcomes
+from vfl.locate.curves import LayerSpan, Outcomes
 from vfl.locate.explained import explained
+from vfl.locate.gaps import Swept, gaps_of, open_gaps, wide_windows, with_wide_windows
 from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
 from vfl.locate.significance import Levels, levels, pairs_needed
 from vfl.stats import Floats
@@ -39,7 +40,31 @@ def choices(data: Outcomes, weights: Floats, config: ChoiceConfig) -> list[Choic
     above = significant(families, level.excess, level.p, config)
     if data.samples < pairs_needed(data.num_layers, config.alpha):
         return [Choice()] * len(weights)
-    return [choose(families, level.excess[s], above[s], config) for s in range(len(weights))]
+    chosen = [choose(families, level.excess[s], above[s], config) for s in range(len(weights))]
+    if not has_control(data, config):  # a floor, which is what one layer does, says nothing of many
+        return chosen
+    return [with_wide_windows(one, _swept(data, level, s), config) for s, one in enumerate(chosen)]
+
+
+def next_in_gaps(data: Outcomes, choice: Choice, config: ChoiceConfig) -> list[LayerSpan]:
+    """The gaps beside the chosen layers, and windows of four in those that are open."""
+    if choice.chosen_by == "range" or not has_control(data, config):
+        return []
+    swept = _swept(data, levels_of(data, np.ones((1, data.kept)), config), 0)
+    windows = [window for gap in open_gaps(choice, swept, config) for window in wide_windows(gap)]
+    return [*gaps_of(choice.layers, data.num_layers), *windows]
+
+
+def left_open(data: Outcomes, choice: Choice, config: ChoiceConfig) -> list[LayerSpan]:
+    """Gaps beside the chosen layers that change answers as a block, and no window in them tells which layers do."""
+    if not has_control(data, config):
+        return []
+    return open_gaps(choice, _swept(data, levels_of(data, np.ones((1, data.kept)), config), 0), config)
+
+
+def _swept(data: Outcomes, level: Levels, sample: int) -> Swept:
+    column = {block: n for n, block in enumerate(data.blocks)}
+    return Swept(data.num_layers, column, level.excess[sample], level.p[sample])
 
 
 def levels_of(data: Outcomes, weights: Floats, config: ChoiceConfig) -> Levels:

@@ -5,7 +5,7 @@ proved: every condition of the rule that the layer meets is a sum over samples, 
 the r that add most. That holds of the exact test, too: its p-value is P(X <= Y) with X and Y sums of |difference| times
 a coin, over the samples that speak for the layer and those that speak against it. Conditions are bounded each by
 itself, so the bound may lie below the truth; 1, which is always true, is given where the layers were tested against a
-floor or come from prefixes and suffixes.
+floor or come from prefixes and suffixes, or from windows of four, whose place depends on what else is named.
 
 Legend: G samples (pairs, or groups of them), B blocks (columns).
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from vfl.locate.choosing import choice_of, has_control, min_control
 from vfl.locate.curves import Outcomes
-from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, inside
+from vfl.locate.layer_rule import WIDTHS, Choice, ChoiceConfig, Families, inside
 from vfl.locate.significance import pairs_needed, sign_flips
 from vfl.proofs import Deletion
 from vfl.stats import Floats
@@ -82,7 +82,8 @@ def _orders(data: Outcomes, choice: Choice, layer: int, config: ChoiceConfig) ->
 
 def _proved(proof: "_Proof", choice: Choice, layer: int) -> int:
     """One more than the most deletions that are proved to leave the layer chosen."""
-    windows = [proof.data.blocks.index(block) for block in choice.named if block[0] <= layer <= block[1]]
+    swept_anyway = [block for block in choice.named if block[1] - block[0] < max(WIDTHS)]
+    windows = [proof.data.blocks.index(block) for block in swept_anyway if block[0] <= layer <= block[1]]
     holds: list[Callable[[int], bool]] = [lambda r: proof.single(layer, r)]
     holds += [lambda r, column=column: proof.window(column, r) for column in windows]  # type: ignore[misc]
     return 1 + max(_last(one, proof.data.samples) for one in holds)

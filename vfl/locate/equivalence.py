@@ -10,7 +10,8 @@ import numpy as np
 
 from vfl.locate.choosing import has_control
 from vfl.locate.curves import LayerSpan, Outcomes
-from vfl.locate.layer_rule import ChoiceConfig
+from vfl.locate.gaps import gaps_of
+from vfl.locate.layer_rule import ChoiceConfig, layers_in
 from vfl.proofs import Equivalence, State
 from vfl.stats import Bools, Floats, difference_at_most
 
@@ -20,7 +21,8 @@ def equivalence(data: Outcomes, found: Sequence[int], significant: Sequence[int]
 
     `read` are the layers that the rule chose, and those that are significant and not shown to change less than the
     margin. A layer that another can replace changes nothing alone, so what it adds to a window beside it is bounded,
-    too: the largest of its bounds counts, which needs no correction, since each of them would have to fail.
+    too, and what all of the run of layers do among which it stands, where these are not chosen and were swapped
+    together: the largest of its bounds counts, which needs no correction, since each of them would have to fail.
 
     Args:
         found: layers that the rule chose.
@@ -31,7 +33,7 @@ def equivalence(data: Outcomes, found: Sequence[int], significant: Sequence[int]
     at_most: list[float | None] = []
     states: list[State] = []
     for layer in range(data.num_layers):
-        bound = _at_most(data, layer, against_control, alpha)
+        bound = _at_most(data, layer, found, against_control, alpha)
         at_most.append(None if bound is None else round(max(bound, 0.0), 6))
         if layer in found:
             states.append("read")
@@ -42,23 +44,29 @@ def equivalence(data: Outcomes, found: Sequence[int], significant: Sequence[int]
     return Equivalence(margin=config.equivalence, at_most=at_most, states=states)
 
 
-def _at_most(data: Outcomes, layer: int, against_control: bool, alpha: float) -> float | None:
-    """The largest upper bound of what the layer changes, alone or beside others; None where it was not swept."""
-    column = data.blocks.index((layer, layer))
+def _at_most(data: Outcomes, layer: int, found: Sequence[int], against_control: bool, alpha: float) -> float | None:
+    """The largest upper bound of what the layer changes, alone or with others; None where it was not swept."""
     if not data.swept[layer]:
         return None
-    rows = ~np.isnan(data.changed[:, column])
-    disrupted = np.zeros_like(rows)
-    if against_control:
-        rows &= ~np.isnan(data.control[:, column])
-        disrupted = data.control[:, column] > 0
-    bounds = [_bound(data, data.changed[:, column] > 0, disrupted, rows, alpha)]
+    around = [gap for gap in gaps_of(found, data.num_layers) if layer in layers_in(gap) and gap in data.blocks]
+    bounds = [_alone(data, block, against_control, alpha) for block in ((layer, layer), *around)]
     for wider, rest in _beside(layer, data.blocks):
         one, other = (data.changed[:, data.blocks.index(block)] for block in (wider, rest))
         rows = ~np.isnan(one) & ~np.isnan(other)
         if rows.any():
             bounds.append(_bound(data, one > 0, other > 0, rows, alpha))
     return max(bounds)
+
+
+def _alone(data: Outcomes, block: LayerSpan, against_control: bool, alpha: float) -> float:
+    """The upper bound of what a block changes beyond the control, or at all where there is none."""
+    column = data.blocks.index(block)
+    rows = ~np.isnan(data.changed[:, column])
+    disrupted = np.zeros_like(rows)
+    if against_control:
+        rows &= ~np.isnan(data.control[:, column])
+        disrupted = data.control[:, column] > 0
+    return _bound(data, data.changed[:, column] > 0, disrupted, rows, alpha)
 
 
 def _bound(data: Outcomes, changed: Bools, before: Bools, rows: Bools, alpha: float) -> float:

@@ -18,6 +18,8 @@ def explained(data: Outcomes, spans: Sequence[LayerSpan], level: Levels) -> floa
     two images have different answers, so a swap of every layer changes all of them: 1 is everything.
     """
     columns = [data.blocks.index(span) for span in spans if span in data.blocks]
+    # A screen may have left out a layer of a named window; what that does alone is not known yet.
+    columns = [column for column in columns if not np.isnan(data.changed[:, column]).all()]
     rate = float((np.nan_to_num(data.changed[:, columns]) > 0).any(axis=1).mean())
     if level.has_control[columns].all():
         control = data.control[:, columns]

@@ -3,6 +3,7 @@
 from vfl.engine.memory import peak_memory
 from vfl.io.durations import duration
 from vfl.locate.config import LocateConfig
+from vfl.locate.gaps import gap_blocks
 from vfl.locate.layer_rule import end_blocks
 from vfl.models.pixel_limits import limits_of
 from vfl.models.vlm import VLM
@@ -38,10 +39,11 @@ class Forecast:
         seconds /= kept  # those that weren't kept took little
         asked = self.blocks if blocks is None else blocks
         further = self.blocks - asked
-        further += len(end_blocks(self.vlm.num_layers)) if self.config.mode == "auto" else 0
+        if self.config.mode == "auto":
+            further += len(end_blocks(self.vlm.num_layers)) + sum(map(len, gap_blocks(self.vlm.num_layers)))
         shortest, longest = seconds_left(seconds, self.left / self.processes, asked, further)
         least, most = map(duration, (shortest, longest))
-        needs = "all layers" if asked < self.blocks else "prefixes and suffixes too"
+        needs = "all layers" if asked < self.blocks else "wider blocks too"
         more = f", up to {most} if every function needs {needs}" if most != least else ""
         less = "" if self.config.unfiltered else "; those answered wrongly take less"
         shared = f" by {self.processes} processes" if self.processes > 1 else ""

@@ -11,11 +11,12 @@ from vfl import functionmap
 from vfl.errors import InputError
 from vfl.functionmap import FunctionEntry, Screen
 from vfl.io.layers import layer_list, runs
-from vfl.locate.choosing import choice_of, choices, levels_of, min_control
+from vfl.locate.choosing import choice_of, choices, left_open, levels_of, min_control
 from vfl.locate.curves import LayerSpan, Outcomes, curves, outcomes
 from vfl.locate.deletion import deletion
 from vfl.locate.equivalence import equivalence
 from vfl.locate.explained import explained, unexplained
+from vfl.locate.gaps import gaps_of
 from vfl.locate.layer_null import layer_null
 from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, layers_in, significant
 from vfl.locate.left_out import LeftOut
@@ -118,6 +119,8 @@ def _entry(
     share = explained(data, spans, single) if layers else None
     if share is not None and chosen_by != "user" and (few := unexplained(data, layers, share, single)):
         warnings.append(few)
+    if chosen_by != "user":
+        warnings += [_unresolved(data, gap) for gap in left_open(data, choice, config)]
     peak = _peak(layers, single.excess[0], single.effect[0])
     return FunctionEntry(
         layers=layers,
@@ -134,6 +137,7 @@ def _entry(
         control=None if curve.control is None else _list(curve.control),
         logprob_effect=None if curve.effect is None else _list(curve.effect),
         blocks=_blocks(data, choice, layers),
+        gaps=[_block(data, gap) for gap in gaps_of(layers, data.num_layers) if gap in data.blocks],
         unfiltered=None if data.unfiltered is None else _list(data.unfiltered),
         stability=stability,
         chosen_by=chosen_by,
@@ -222,6 +226,15 @@ def _verified(
             f"{excess[column]:.0%} of the answers more than the control: not named.",
         ]
     return choice, warnings
+
+
+def _unresolved(data: Outcomes, gap: LayerSpan) -> str:
+    """A run of unnamed layers that changes answers as a block."""
+    return (
+        f"Layers {layer_list(layers_in(gap))}, none of which is named, change {_block(data, gap).changed:.0%} of the "
+        "answers when they are swapped together: some of them take part, and the blocks that were swapped don't tell "
+        "which."
+    )
 
 
 def _own_layers(data: Outcomes, override: Sequence[int]) -> list[int]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.io.layers import runs
-from vfl.locate.choosing import choice_and_share
+from vfl.locate.choosing import choice_and_share, next_in_gaps
 from vfl.locate.curves import LayerSpan, outcomes
 from vfl.locate.explained import HALF
 from vfl.locate.layer_rule import ChoiceConfig, end_blocks, single_blocks, window_blocks
@@ -22,8 +22,9 @@ def next_blocks(
     """The blocks (first, last) to sweep next over the function's kept pairs; empty when there is nothing left to ask.
 
     Single layers and windows of 2 and 3 first, in one visit of a pair; prefixes and suffixes only where what these find
-    changes less than half of the kept pairs; at last the runs of chosen layers, swapped together, for the rate of the
-    whole block. Call it again with the new records each time. Blocks that a screen left out are `skipped`.
+    changes less than half of the kept pairs; then the runs of layers that are not chosen, each swapped together, with
+    windows of 4 in those that change answers; and the runs of chosen layers, for the rate of the whole block. Call it
+    again with the new records each time. Blocks that a screen left out are `skipped`.
     """
     config = choice or ChoiceConfig()
     narrow = [block for block in (*single_blocks(num_layers), *window_blocks(num_layers)) if block not in skipped]
@@ -44,7 +45,9 @@ def next_blocks(
         return wanted
     if not num_kept:
         return []
-    choice_so_far, share = choice_and_share(outcomes(records, function, num_layers, skipped), config)
+    data = outcomes(records, function, num_layers, skipped)
+    choice_so_far, share = choice_and_share(data, config)
     if share < HALF and (wanted := missing(end_blocks(num_layers))):
         return wanted
-    return missing([(run[0], run[-1]) for run in runs(choice_so_far.layers) if len(run) > 1])
+    together = [(run[0], run[-1]) for run in runs(choice_so_far.layers) if len(run) > 1]
+    return missing([*next_in_gaps(data, choice_so_far, config), *together])

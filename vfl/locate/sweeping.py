@@ -240,4 +240,4 @@ def _describe(blocks: Sequence[LayerSpan], num_layers: int) -> str:
         "windows": window_blocks(num_layers),
         "prefixes and suffixes": end_blocks(num_layers),
     }
-    return " and ".join(kind for kind, whole in kinds.items() if set(whole) <= set(blocks)) or "blocks"
+    return " and ".join(kind for kind, whole in kinds.items() if set(whole) <= set(blocks)) or "wider blocks"

@@ -47,7 +47,7 @@ class HeadRow:
     """Two measurements' head tables of one metric.
 
     `pearson` has a 95 % interval (Fisher's z, which takes cells for independent) and is None where a table is constant.
-    `resampled` is the common (L, H) of tables of different shapes, see `pearson_of`.
+    `layers` is the number of layers that tables of different shapes are compared at, see `pearson_of`; else None.
     """
 
     metric: str
@@ -58,7 +58,7 @@ class HeadRow:
     low: float | None
     high: float | None
     n: int
-    resampled: tuple[int, int] | None
+    layers: int | None
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,19 @@ def emd(first: ArrayLike, second: ArrayLike) -> float:
 def pearson_of(first: ArrayLike, second: ArrayLike) -> dict[str, Any]:
     """Correlation of two L x H head tables.
 
-    Tables of equal shape are compared head by head. Others have no heads in common: each layer's heads are sorted,
-    highest first, and both tables are interpolated linearly over relative depth and relative rank to the smaller number
-    of layers and of heads.
+    Tables of equal shape are compared head by head. Others have no heads in common: the means over each layer's heads
+    are, interpolated linearly over relative depth to the smaller number of layers. (Heads that are sorted by value
+    would correlate whatever they are: sorted noise does, at 0.9.)
 
     Returns:
-        "pearson", "low", "high", "n" and "resampled" of `HeadRow`.
+        "pearson", "low", "high", "n" and "layers" of `HeadRow`.
     """
     ours, theirs = _checked(first), _checked(second)
     common = None
     if ours.shape != theirs.shape:
-        common = (min(ours.shape[0], theirs.shape[0]), min(ours.shape[1], theirs.shape[1]))
-        ours, theirs = (resampled(-np.sort(-table, axis=1), common) for table in (ours, theirs))
-    row: dict[str, Any] = {"pearson": None, "low": None, "high": None, "n": ours.size, "resampled": common}
+        common = min(len(ours), len(theirs))
+        ours, theirs = (at_depths(table.mean(1), common) for table in (ours, theirs))
+    row: dict[str, Any] = {"pearson": None, "low": None, "high": None, "n": ours.size, "layers": common}
     if ours.size > 3 and np.ptp(ours) > 0 and np.ptp(theirs) > 0:
         correlation = pearsonr(ours.ravel(), theirs.ravel())
         low, high = correlation.confidence_interval(0.95)
@@ -141,12 +141,9 @@ def pearson_of(first: ArrayLike, second: ArrayLike) -> dict[str, Any]:
     return row
 
 
-def resampled(table: Floats, shape: tuple[int, int]) -> Floats:
-    """An L x H table at `shape`, by linear interpolation over relative depth, then relative rank."""
-    for length in shape:  # the first axis, then the other
-        at, to = np.linspace(0, 1, len(table)), np.linspace(0, 1, length)
-        table = np.array([np.interp(to, at, column) for column in table.T])
-    return table
+def at_depths(profile: Floats, count: int) -> Floats:
+    """(L,) values by layer at `count` equal steps of relative depth, by linear interpolation."""
+    return np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(profile)), profile)
 
 
 def _scalar_rows(metric: str, results: list[dict[str, Any] | None]) -> list[ScalarRow]:
@@ -187,7 +184,7 @@ def _values(row: ScalarRow) -> list[str]:
 def _head_cells(row: HeadRow) -> list[str]:
     correlation = "–" if row.pearson is None else f"{row.pearson:.3f}"
     ends = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
-    cells = f"{row.n}" if row.resampled is None else f"{row.n} (resampled to {row.resampled[0]} x {row.resampled[1]})"
+    cells = f"{row.n}" if row.layers is None else f"{row.layers} (means of layers)"
     return [row.metric, f"{row.first} / {row.second}", f"{row.emd:.3g}", correlation, ends, cells]
 
 

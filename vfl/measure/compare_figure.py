@@ -17,6 +17,7 @@ from vfl.measure.compare import Floats, HeadRow, MeasurementComparison
 from vfl.report.paper_figure import LONGEST_NAME, STYLE, WIDTH
 from vfl.report.words import shortened
 
+MIDDLE = 0.179  # luminance on which black and white contrast alike
 ROW_HEIGHT = 2.6  # inches, of a metric's two matrices
 
 
@@ -30,6 +31,12 @@ def matrices(labels: Sequence[str], rows: Sequence[HeadRow]) -> tuple[Floats, Fl
             matrix[here, here[::-1]] = np.nan if value is None else value
             matrix[here, here] = own
     return distance, correlation
+
+
+def dark(colour: Sequence[float]) -> bool:
+    """Whether white stands out more than black on a colour (red, green, blue in 0 to 1): relative luminance, WCAG 2."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722))) < MIDDLE
 
 
 def save_matrices(comparison: MeasurementComparison, path: Path) -> None:
@@ -61,7 +68,8 @@ def save_matrices(comparison: MeasurementComparison, path: Path) -> None:
                 axes.set_title(f"{metric}: {title}", loc="left", fontsize=8)
                 for (y, x), value in np.ndenumerate(matrix):
                     if np.isfinite(value):
-                        axes.text(x, y, f"{value:.2g}", ha="center", va="center", fontsize=6)
+                        ink = "white" if dark(shown.to_rgba(value)) else "black"
+                        axes.text(x, y, f"{value:.2g}", ha="center", va="center", fontsize=6, color=ink)
                 drawn.colorbar(shown, ax=axes, fraction=0.05, pad=0.02)
         with replacing(path) as temporary:
             drawn.savefig(temporary, format="png", dpi=200)

@@ -11,7 +11,8 @@ from vfl.errors import InputError
 from vfl.evaluate.right_answers import DataMatch
 from vfl.io.fields import Names, OnBadRow, SomeNames, split
 from vfl.loading.config import ModelConfig
-from vfl.measure.row_objects import BoxFormat, ObjectColumns
+from vfl.measure.row_boxes import BoxFormat
+from vfl.measure.row_objects import ObjectColumns
 from vfl.metrics.measure import check_names, check_options, known_metrics
 from vfl.probes.pair import LettersBy
 
@@ -66,8 +67,9 @@ class MeasureConfig(ModelConfig):
     )
     box_format: BoxFormat = Field(
         default="auto",
-        description="a box's numbers; auto: bbox is x, y, width, height, any other column x0, y0, x1, y1, in pixels; "
-        "numbers all in 0 to 1 are x0, y0, x1, y1 in shares of the sides (relative)",
+        description="a box's numbers; auto: bbox is x, y, width, height, any other column (and answer) x0, y0, x1, y1, "
+        "in pixels; numbers all in 0 to 1 are x0, y0, x1, y1 in shares of the sides (relative); or as a model family "
+        "writes them",
     )
     label_column: str = Field(default="label", min_length=1, description="column with the name of a row's object")
     letters: LettersBy = Field(

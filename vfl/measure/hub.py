@@ -17,6 +17,7 @@ from PIL import Image
 
 from vfl.errors import InputError
 from vfl.io.atomic import replacing
+from vfl.io.json_files import write_json
 from vfl.measure.paper_file import HubSet, ObjectSet, QuestionSet
 from vfl.measure.rendering import ITEM, render
 from vfl.probes.coco import coco_pairs
@@ -28,17 +29,19 @@ Row = Mapping[str, Any]
 IMAGES = "images"
 ANNOTATIONS = "annotations.json"
 NOTHING = "nothing"
+TAKEN = "taken.json"  # what a folder's data were made from
 
 
 def write_questions(chosen: QuestionSet, folder: Path, name: str, most: int | None = None) -> Path:
-    """Write NAME.jsonl of messages and the images it names, unless it is there; at most `most` questions.
+    """Write NAME.jsonl of messages and the images it names, unless these are there; at most `most` questions.
 
     Raises:
         InputError: when the set can't be fetched, lacks a column, or no row of it fits.
     """
     path = folder / f"{name}.jsonl"
-    if path.exists():
+    if path.exists() and _taken(folder, chosen, most):
         return path
+    (folder / TAKEN).unlink(missing_ok=True)
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     left_out: Counter[str] = Counter()
     asked = islice(questions(chosen, rows_of(chosen)[0], folder, left_out), most)
@@ -50,6 +53,7 @@ def write_questions(chosen: QuestionSet, folder: Path, name: str, most: int | No
             raise InputError(f"No row of {chosen.hub} can be asked: {_listed(left_out)}.")
     if left_out:
         logger.warning("%s: rows left out: %s", chosen.hub, _listed(left_out))
+    _note_taken(folder, chosen, most)
     return path
 
 
@@ -82,13 +86,15 @@ def questions(
 
 
 def write_objects(chosen: ObjectSet, folder: Path, most: int | None = None) -> Path:
-    """Write a probe suite of photographs with boxes, unless it is there.
+    """Write a probe suite of photographs with boxes, unless this one is there.
 
     Raises:
         InputError: when the set can't be fetched, lacks a column, or no pair can be made of it.
     """
-    if (folder / PROBES_FILE).exists():
+    if (folder / PROBES_FILE).exists() and _taken(folder, chosen, most):
         return folder
+    for stale in (TAKEN, PROBES_FILE):
+        (folder / stale).unlink(missing_ok=True)
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     rows, features = rows_of(chosen)
     annotations = coco_annotations(chosen, rows, class_names(chosen, features), folder)
@@ -100,7 +106,21 @@ def write_objects(chosen: ObjectSet, folder: Path, most: int | None = None) -> P
     for function, reasons in left_out.items():
         if reasons:
             logger.info("%s, %s: objects left out: %s", chosen.hub, function, _listed(reasons))
+    _note_taken(folder, chosen, most)
     return folder
+
+
+def _taken(folder: Path, chosen: HubSet, most: int | None) -> bool:
+    """Whether a folder's data are of this set, as many as are asked for."""
+    if not (folder / TAKEN).exists():
+        return False
+    before = json.loads((folder / TAKEN).read_text(encoding="utf-8"))
+    enough = before["most"] is None or (most is not None and most <= before["most"])
+    return bool(enough and before["set"] == chosen.model_dump(mode="json"))
+
+
+def _note_taken(folder: Path, chosen: HubSet, most: int | None) -> None:
+    write_json(folder / TAKEN, {"set": chosen.model_dump(mode="json"), "most": most})
 
 
 def _named(pair: DrawnPair, question: str) -> DrawnPair:

@@ -19,6 +19,7 @@ from vfl.report.lines import Panel, Series
 from vfl.report.scales import finite
 from vfl.report.words import shown, spoken
 
+ASKED = ("right", "kept")  # shares of all images asked, which fit on no axis of what becomes of those kept
 LEVELS = {"no_image": "no image", "chance": "chance"}  # scalars that are drawn as levels beside accuracies
 SHOWN_ROWS = 10
 LISTED = 40
@@ -61,8 +62,9 @@ def drawn(result: Mapping[str, Any], spec: Metric, functions: Iterable[str] = ()
     scalars = result["scalars"]
     dots = []
     if not panels and not heats:
-        for name, scalar in list(scalars.items())[:MOST_DOTS]:
-            unit = spec.unit_of(name)
+        shown_as_dots = [name for name in scalars if name.rsplit("/", 1)[-1] not in ASKED]
+        for name in shown_as_dots[:MOST_DOTS]:
+            scalar, unit = scalars[name], spec.unit_of(name)
             if scalar["value"] is not None and (scalar["low"] is not None or unit == SHARE):
                 dots.append(Dot(spoken(name), unit, scalar["value"], scalar["low"], scalar["high"], scalar["n"]))
         dots = [dot for dot in dots if dot.unit == SHARE] or dots  # shares and sizes fit on no common axis

@@ -51,7 +51,7 @@ def run_paper(
 ) -> tuple[Paper, list[PublishedFigure]]:
     """Fetch a paper's data, measure it, and put its numbers beside ours (also as published.json in `out`).
 
-    Data that lies in `out` already is not fetched again.
+    Data that lies in `out` already is not fetched again, unless the file says something else of it now, or it was less.
 
     Args:
         file: the paper's file.
@@ -68,14 +68,14 @@ def run_paper(
         elif isinstance(chosen, ObjectSet):
             write_objects(chosen, folder, paper.pairs)
     vlm = load_from(paper)
-    measured = {
-        name: _measured(config_of(paper, name), vlm, overwrite=overwrite, resume=resume).metrics for name in paper.sets
-    }
+    measured = {name: _measured(paper, name, vlm, overwrite=overwrite, resume=resume).metrics for name in paper.sets}
     figures = compare(paper.published, measured)
     save(paper.out, paper.title, paper.source, vlm.model_id, figures)
     return paper, figures
 
 
-def _measured(config: MeasureConfig, vlm: VLM, *, overwrite: bool, resume: bool) -> Metrics:
+def _measured(paper: Paper, name: str, vlm: VLM, *, overwrite: bool, resume: bool) -> Metrics:
     """One set; a paper that is resumed has sets that were not begun."""
-    return run(config, vlm=vlm, overwrite=overwrite, resume=resume and folder_of(config).taken)
+    config = config_of(paper, name)
+    others = [other for other in paper.sets if other != name]
+    return run(config, vlm=vlm, overwrite=overwrite, resume=resume and folder_of(config).taken, beside=others)

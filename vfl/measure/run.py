@@ -75,6 +75,7 @@ def run(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
+    beside: Sequence[str] = (),
 ) -> Metrics:
     """Measure what a configuration names.
 
@@ -84,8 +85,10 @@ def run(
         config: what to measure of which model, and where results go.
         vlm: the model, if it is loaded already.
         overwrite: replace another run's results.
-        resume: keep the metrics of `out` that were measured with the same options, and measure the others.
+        resume: keep the metrics of `out`, those that are not named too, and measure named ones that are not there or
+            were measured with other options.
         progress: show a progress bar.
+        beside: folders next to `out` with the reports of other data, to which this one's links lead.
 
     Raises:
         InputError: for settings or data that can't be used; for a metric that was named and can't be measured; or when
@@ -94,7 +97,7 @@ def run(
     check_metrics(config.names, config.options)
     folder = folder_of(config)
     with folder.held(overwrite=overwrite, resume=resume):
-        return _run(config, folder, vlm, overwrite=overwrite, progress=progress)
+        return _run(config, folder, vlm, overwrite=overwrite, progress=progress, beside=beside)
 
 
 def folder_of(config: MeasureConfig) -> RunFolder:
@@ -102,11 +105,19 @@ def folder_of(config: MeasureConfig) -> RunFolder:
     return RunFolder(config.out, METRICS, holds="another run's metrics", grows=True)
 
 
-def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite: bool, progress: bool) -> Metrics:
+def _run(
+    config: MeasureConfig,
+    folder: RunFolder,
+    vlm: VLM | None,
+    *,
+    overwrite: bool,
+    progress: bool,
+    beside: Sequence[str],
+) -> Metrics:
     parts = config.out / PARTS
     judge = Judge(config.judge, config.out / VERDICTS) if config.judge else None
     vlm = vlm or load_from(config)
-    source = source_of(config)
+    source = source_of(config, vlm.medium.name)
     measured_on = MeasuredOn(
         kind=source.kind,
         name=source.name,
@@ -115,11 +126,17 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
         functions=source.counts(),
         left_out=source.left_out,
     )
-    _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
     pairs = [pair.limited(config.max_new_tokens).lettered(config.letters) for pair in pairs]
     if config.metrics != ALL:
-        _refuse_unfit(vlm, config, pairs)
+        _refuse_unfit(vlm, config, pairs)  # before the folder is claimed: what is refused leaves no run to resume
+    _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
+    earlier = _earlier(parts, config.names)
+    if earlier:  # of a run that is added to: they stay in its results, and in the settings that make them again
+        given = {name: part["given"] for name, part in earlier.items() if part["given"]}
+        names = (*config.names, *earlier)
+        config = config.model_copy(update={"metrics": names, "options": given | config.options})
+        folder.save(_settings_of(config))
     measured = {name: part for name in config.names if (part := _kept(parts, name, config.options.get(name, {})))}
     waiting = [name for name in config.names if name not in measured]
     asked = AskedOnce(vlm)
@@ -139,7 +156,7 @@ def _run(config: MeasureConfig, folder: RunFolder, vlm: VLM | None, *, overwrite
         reasons = " ".join(f"{name}: {reason}" for name, reason in metrics.not_measured.items())
         raise InputError(f"None of the metrics can be measured here. {reasons}")
     pictures = _pictures(vlm, pairs, config) if VIEW_OF in metrics.metrics else []
-    write_report(config.out, metrics, pictures, notes=_notes(vlm, source, metrics))
+    write_report(config.out, metrics, pictures, notes=_notes(vlm, source, metrics), beside=beside)
     metrics.save(config.out)  # last: a folder with metrics.json is a finished run
     return metrics
 
@@ -237,6 +254,12 @@ def _kept(parts: Path, name: str, options: dict[str, Any]) -> dict[str, Any] | N
         return None
     part: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return part if part["given"] == _plain(options) else None
+
+
+def _earlier(parts: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parts of metrics that are not named this time."""
+    kept = {name: parts / f"{name}.json" for name in known_metrics() if name not in names}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in kept.items() if path.exists()}
 
 
 def _base(config: MeasureConfig, vlm: VLM, measured_on: MeasuredOn) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vfl.measure.config import MeasureConfig
 from vfl.measure.question_pairs import AskedPair, question
 from vfl.measure.row_objects import NONE
 from vfl.metrics.result import by_function
+from vfl.models.medium import Modality
 from vfl.probes.pair import PROBES_FILE, Pair
 from vfl.probes.style import STYLES
 
@@ -53,8 +54,12 @@ class Source:
         return digest.hexdigest()
 
 
-def source_of(config: MeasureConfig) -> Source:
+def source_of(config: MeasureConfig, medium: Modality = "image") -> Source:
     """The pairs that a configuration names; generated ones, and images that rows hold, are written below `out`.
+
+    Args:
+        config: what it says of data.
+        medium: what the model's span holds: rows of images, or of sounds.
 
     Raises:
         InputError: for data that can't be read, functions that it lacks, or settings that say nothing about it.
@@ -63,7 +68,7 @@ def source_of(config: MeasureConfig) -> Source:
     suite = data in STYLES or (Path(data) / PROBES_FILE).is_file()
     _refuse_idle(config, data, suite)
     if not suite:
-        return _questions(config, data)
+        return _questions(config, data, medium)
     pairs = suite_of(
         data,
         config.out / "probes",
@@ -77,7 +82,7 @@ def source_of(config: MeasureConfig) -> Source:
     return Source("probes", data, pairs, [])
 
 
-def _questions(config: MeasureConfig, data: str) -> Source:
+def _questions(config: MeasureConfig, data: str, medium: Modality) -> Source:
     path = Path(data)
     if not path.exists():
         raise InputError(
@@ -87,10 +92,17 @@ def _questions(config: MeasureConfig, data: str) -> Source:
     pairs: list[AskedPair] = []
     left_out: list[str] = []
     taken: Counter[str] = Counter()
-    rows = read(path, images=config.images, format=config.format, image_column=config.image_column, keep_rows=True)
-    for number, row in enumerate(rows):
+    rows = read(
+        path,
+        images=config.images,
+        format=config.format,
+        image_column=config.image_column,
+        keep_rows=True,
+        medium=medium,
+    )
+    for row in rows:
         try:
-            asked = _asked(row, number, config, path.stem)
+            asked = _asked(row, config, path.stem, medium)
         except InputError as error:
             if config.on_bad_row == "error":
                 raise InputError(f"{error} (on_bad_row: skip, or --on-bad-row skip, leaves such rows out.)") from error
@@ -116,14 +128,14 @@ def _questions(config: MeasureConfig, data: str) -> Source:
     return Source("questions", data, list(pairs), left_out, notes)
 
 
-def _asked(row: Sample | BadRow, number: int, config: MeasureConfig, name: str) -> AskedPair:
+def _asked(row: Sample | BadRow, config: MeasureConfig, name: str, medium: Modality) -> AskedPair:
     if isinstance(row, BadRow):
         raise InputError(f"{row.where}: {row.reason}")
     return question(
         row,
         config.out / IMAGES,
-        number,
         columns=config.object_columns,
+        medium=medium,
         name=name,
         column=config.column,
         match=config.match,

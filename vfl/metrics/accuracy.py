@@ -5,12 +5,13 @@ about every object. Beside every curve stand the accuracy without an image and t
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from vfl.engine.joint_sweep import Swept
 from vfl.engine.memory import prompt_limit
@@ -34,6 +35,7 @@ from vfl.models.vlm import VLM
 from vfl.probes.asking import Asked, Asker, expected_text, is_cut, likeliest_letter, read_answer, token_limit
 from vfl.probes.match import words
 from vfl.probes.pair import Pair, Which
+from vfl.stats import difference_at_most
 
 IMAGES: tuple[Which, ...] = ("image", "source_image")
 
@@ -56,6 +58,8 @@ def letters_by(pairs: Iterable[Pair]) -> str | None:
 
 
 TOLERANCE = 0.05
+BEYOND = 0.025  # on each side of a 95 % interval
+ROUNDING = 1e-9  # of shares that differ by the tolerance itself
 
 # The images of some pairs, asked -> for each the prompt to sweep and its plans, one a point.
 PlansOf = Callable[[Sequence[tuple[Pair, Which]], Sequence[Asked]], list[tuple[Asked, list[Plan]]]]
@@ -89,7 +93,7 @@ def accuracy_along(
         For each function f, curves "f/accuracy" (share of answers, Wilson) and "f/logprob" (of the right answer, nats
         per token, bootstrap), both over pairs; scalars "f/accuracy" (at 0), "f/no_image" (the image hidden from the
         text at all layers, positions kept), "f/chance", and "f/tolerated": the last point up to which accuracy stays
-        within `tolerance` of the plain model's. "cut" as of `cut_answers`.
+        within `tolerance` of the plain model's, with the interval of `tolerated`. "cut" as of `cut_answers`.
 
     Raises:
         InputError: without pairs.
@@ -123,13 +127,13 @@ def accuracy_along(
                 answered.append(([*chain(*flags)], [*chain(*scores)], was_cut[0]))
         correct = np.array([flags for flags, _, _ in answered], dtype=np.float64)
         cut[function] = [was_cut for _, _, was_cut in answered]
-        accuracy = curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at, clusters=clusters)
+        curves[f"{function}/accuracy"] = share_curve(correct[:, :-1], axis=axis, at=at, clusters=clusters)
         logprobs = [scores[:-1] for _, scores, _ in answered]
         curves[f"{function}/logprob"] = mean_curve(logprobs, axis=axis, at=at, clusters=clusters)
         scalars[f"{function}/accuracy"] = share_scalar(correct[:, 0], clusters=clusters)
         scalars[f"{function}/no_image"] = share_scalar(correct[:, -1], clusters=clusters)
         scalars[f"{function}/chance"] = no_scalar(chance(mine), len(answered))
-        scalars[f"{function}/tolerated"] = no_scalar(_tolerated(accuracy, tolerance), len(answered))
+        scalars[f"{function}/tolerated"] = tolerated(correct[:, :-1], list(at), tolerance, clusters)
     settled = {
         **options,
         f"{axis}s": list(at),
@@ -210,11 +214,33 @@ def _ask(
     return outcomes
 
 
-def _tolerated(accuracy: dict[str, Any], tolerance: float) -> float:
-    """The last point before accuracy first falls by more than the tolerance."""
-    held = 0
-    for point, value in zip(accuracy["at"], accuracy["value"], strict=True):
-        if value < accuracy["value"][0] - tolerance:
-            break
-        held = point
-    return held
+def tolerated(
+    correct: ArrayLike, at: Sequence[int], tolerance: float, clusters: Sequence[Hashable]
+) -> dict[str, float | None]:
+    """The last point before accuracy first falls by more than the tolerance, with a 95 % interval.
+
+    The ends are the last point up to which the fall is shown to stay within the tolerance, and the last one before it
+    is shown to leave it: paired, by the confidence bounds of `vfl.stats.difference_at_most`. With few samples nothing
+    is shown, and the interval is wide.
+
+    Args:
+        correct: (N, X), 1 where an answer is right; the first column is the plain model's.
+        at: X points, ascending.
+        tolerance: how much accuracy may fall.
+        clusters: N names of what the samples belong to.
+    """
+    flags = np.asarray(correct, dtype=np.float64)
+    fell = flags[:, :1] - flags
+    lost, won = np.maximum(fell, 0), np.maximum(-fell, 0)
+    most = difference_at_most(lost, won, clusters, BEYOND)
+    least = -difference_at_most(won, lost, clusters, BEYOND)
+    fall = fell.mean(0)
+    value, low, high = (_last_within(each, at, tolerance) for each in (fall, most, least))
+    return {"value": value, "low": low, "high": high, "n": len(flags)}
+
+
+def _last_within(falls: NDArray[np.float64], at: Sequence[int], tolerance: float) -> float:
+    """The last point before a fall first exceeds the tolerance; the plain model's own is none."""
+    over = falls > tolerance + ROUNDING
+    over[0] = False
+    return float(at[int(over.argmax()) - 1] if over.any() else at[-1])

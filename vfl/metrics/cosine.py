@@ -30,11 +30,11 @@ def cosine(vlm: VLM, prompts: Iterable[Encoded], *, eps: float = EPS) -> Result:
     Args:
         vlm: the model.
         prompts: N prompts.
-        eps: a layer is a copying layer of a modality where dbar <= eps.
+        eps: a layer is a copying layer of a modality where dbar <= eps, with its whole interval.
 
     Returns:
         Curves "vision" and "text" (L points each, cosine distance, bootstrap over samples), scalars with their means
-        over layers, and "copying": the copying layers of each modality.
+        over layers, and "copying": the copying layers of each modality; "undecided": those whose interval holds eps.
     """
     images: list[Hashable] = []
     samples = [adjacent_distances(vlm, encoded)[0] for encoded in noted(prompts, images)]
@@ -76,16 +76,27 @@ def by_modality(
     passes: Callable[[float], bool],
     options: dict[str, Any],
 ) -> Result:
-    """A result of (2, L) samples on images, vision and text; `listed` names the layers whose mean passes."""
+    """A result of (2, L) samples on images, vision and text.
+
+    `listed` names the layers whose whole interval passes (the mean where one image has none), "undecided" those of
+    which one end does.
+    """
     curves = {}
     scalars = {}
     for modality, name in enumerate(("vision", "text")):
         values = [sample[modality].tolist() for sample in samples]
         curves[name] = mean_curve(values, clusters=images)
         scalars[name] = mean_scalar([sum(value) / len(value) for value in values], clusters=images)
-    layers = {name: [at for at, value in enumerate(curve["value"]) if passes(value)] for name, curve in curves.items()}
+    layers: dict[str, dict[str, list[int]]] = {listed: {}, "undecided": {}}
+    for name, curve in curves.items():
+        ends = [
+            [passes(value if end is None else end) for end in (low, high)]
+            for value, low, high in zip(curve["value"], curve["low"], curve["high"], strict=True)
+        ]
+        layers[listed][name] = [at for at, passed in enumerate(ends) if all(passed)]
+        layers["undecided"][name] = [at for at, passed in enumerate(ends) if any(passed) and not all(passed)]
     settled = {**options, "vision": "span", "last_state": "before the final norm"}
-    return result(len(samples), scalars, curves, settled, **{listed: layers})
+    return result(len(samples), scalars, curves, settled, **layers)
 
 
 SPEC = Metric(
@@ -93,7 +104,8 @@ SPEC = Metric(
     needs="prompts",
     title="Distance of adjacent layers",
     read="How far a layer turns a token’s state: 0 is not at all. Vision near 0 where text moves marks layers that "
-    "copy the image along. The last point compares states before the final norm.",
+    "copy the image along; a layer is listed where its whole interval lies at ε or below, and undecided where ε lies "
+    "within it. The last point compares states before the final norm.",
     use="Take the layers listed as copying for vision as candidates for late entry, and check them with late_entry "
     "before you skip any.",
     source=f"{EARLY}; geometric redundancy in {SKIP}",

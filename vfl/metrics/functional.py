@@ -103,6 +103,10 @@ def functional(
     undecided: dict[str, str] = {}
     for function, rows in by_function([pair.function for pair in pairs]).items():
         mine = [pairs[row] for row in rows]
+        if sum(len(asked_images(pair)) for pair in mine) < 2:
+            redundant[function] = []
+            undecided[function] = "it has one image, and no other to predict its answer from; give more pairs"
+            continue
         seen = [states_and_attention(vlm, encoded) for encoded in prompts_of(vlm, mine, IMAGES)]
         states, attention = (np.stack(part) for part in zip(*seen, strict=True))  # (N, L+1, d), (N, L)
         spoken = [" ".join(words(answer)) for pair in mine for answer in _answers(pair)]

@@ -1,9 +1,12 @@
 """Several metrics by name on one model and one set of probe pairs: what training callbacks and commands call."""
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import isfunction, signature
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from vfl import metrics
 from vfl.errors import InputError
@@ -76,10 +79,11 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_options(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse options of metrics that are unknown or not measured, and options that a metric does not have.
+    """Refuse options of metrics that are unknown or not measured, options that a metric does not have, and values of
+    another kind than the metric takes.
 
     Raises:
-        InputError: names what is unknown and what there is.
+        InputError: names what is unknown and what there is, or the value and what was expected.
     """
     check_names(options)
     if idle := [name for name in options if name not in names]:
@@ -92,6 +96,32 @@ def check_options(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
                 f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}."
                 + (f" {hint[0].upper()}{hint[1:]}" if hint else "")
             )
+        hints = get_type_hints(known_metrics()[name].function)
+        for option, value in chosen.items():
+            _check_kind(f"{name}.{option}", value, hints.get(option, Any))
+
+
+def _check_kind(option: str, value: Any, kind: Any) -> None:
+    """Refuse a value that is not of an option's annotated kind; strictly, since the value itself is what is used."""
+    text = json.dumps(value, default=lambda other: list(other) if isinstance(other, Iterable) else str(other))
+    try:
+        TypeAdapter(kind).validate_json(text, strict=True)  # of JSON, where a list may be meant for a tuple
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InputError(f"The option {option} is {value!r}: {first['msg'].lower()}.") from error
+    if kind == Sequence[str] and not value:
+        raise InputError(f"The option {option} names nothing; name one or more, or leave it out.")
+    if _below_0(value):
+        raise InputError(f"The option {option} is {value!r}: counts, layers and seeds are 0 or more.")
+
+
+def _below_0(value: Any) -> bool:
+    """Whether a whole number below 0 is among these; no metric counts anything so."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(map(_below_0, value))
+    return isinstance(value, int) and value < 0
 
 
 def _measure(vlm: VLM, spec: Metric, pairs: Sequence[Pair], options: Mapping[str, Any]) -> Result:

@@ -25,13 +25,13 @@ def proximal(vlm: VLM, prompts: Iterable[Encoded], *, tau: float = TAU, share: f
         vlm: the model.
         prompts: N prompts.
         tau: largest distance of a token that counts as unmoved.
-        share: a layer is redundant for a modality where phat >= share.
+        share: a layer is redundant for a modality where phat >= share, with its whole interval.
 
     Returns:
         Curves "vision" and "text" (L points each, shares of tokens averaged over samples, bootstrap over samples),
-        scalars with their means over layers, and "redundant": the redundant layers of each modality. Curves
-        "vision/distance" and "text/distance" (the mean distance) beside "vision/bound" and "text/bound", what
-        Proposition 1 makes of the share: E[d] <= tau + (2 - tau) (1 - phat).
+        scalars with their means over layers, "redundant": the redundant layers of each modality, and "undecided":
+        those whose interval holds `share`. Curves "vision/distance" and "text/distance" (the mean distance) beside
+        "vision/bound" and "text/bound", what Proposition 1 makes of the share: E[d] <= tau + (2 - tau) (1 - phat).
     """
     images: list[Hashable] = []
     samples = [adjacent_distances(vlm, encoded, tau=tau) for encoded in noted(prompts, images)]
@@ -50,7 +50,8 @@ SPEC = Metric(
     needs="prompts",
     title="Proximal redundancy",
     read="Share of tokens that a layer moves by no more than tau. Vision near 100 % in the first layers allows late "
-    "entry, together with little attention to the image there (see the visual attention ratio). The bound is the most "
+    "entry, together with little attention to the image there (see the visual attention ratio). A layer is listed "
+    "where its whole interval reaches the share asked for, and undecided where one end does. The bound is the most "
     "that the mean distance can be with this share (Proposition 1).",
     use="Use it as the cheap first look before late_entry: it needs no answers, so it runs on unlabelled images.",
     source=SKIP,

@@ -62,13 +62,14 @@ def interval(ends: tuple[float, float]) -> str:
 def headline(entry: "FunctionEntry") -> tuple[float, tuple[float, float], str] | None:
     """The rate that stands for a function, its 95 % interval, and what was swapped; None where nothing was found.
 
-    The peak layer's own rate, or the best block's where the layers do it only together.
+    The peak layer's own rate, or the best block's where layers do more together.
     """
     if entry.peak is None:
         return None
     if entry.blocks and entry.chosen_by in ("window", "range"):
         best = max(entry.blocks, key=lambda block: block.changed)
-        return best.changed, best.ci, f"layers {layer_list(best.layers)} together"
+        if best.changed > entry.rate(entry.peak):
+            return best.changed, best.ci, f"layers {layer_list(best.layers)} together"
     return entry.rate(entry.peak), entry.interval(entry.peak), f"layer {entry.peak}"
 
 

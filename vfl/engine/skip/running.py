@@ -58,7 +58,7 @@ def generate(
     Args:
         vlm: the model.
         encoded: a prompt with one image span.
-        skip: where vision tokens run; None for the plain model, without hooks.
+        skip: where vision tokens run; without hooks for the plain model, which None and a skip of nothing are.
         max_new_tokens: bound on the answer.
         exactly: go on to the bound whatever the model says (for timing).
 
@@ -66,7 +66,7 @@ def generate(
         InputError: as `skipping`.
     """
     way: AbstractContextManager[DynamicCache] = (
-        nullcontext(DynamicCache()) if skip is None else skipping(vlm, encoded, skip)
+        nullcontext(DynamicCache()) if skip is None or skip.nothing else skipping(vlm, encoded, skip)
     )
     with untouched(vlm), way as cache:
         (ids,) = decode.generate(vlm, encoded.inputs, max_new_tokens, cache=cache, exactly=exactly)

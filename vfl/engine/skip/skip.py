@@ -44,6 +44,11 @@ class Skip:
         return range(self.entry, max(self.visible, default=self.entry - 1) + 1)
 
     @property
+    def nothing(self) -> bool:
+        """Whether vision tokens run at every layer and are read there: the plain model."""
+        return len(self.visible) == self.num_layers
+
+    @property
     def words(self) -> str:
         """For a person."""
         return f"vision tokens run at layers {layer_list(self.computed)} and are read at {layer_list(self.visible)}"

@@ -29,6 +29,11 @@ class Speed:
     cache_bytes: int
 
     @property
+    def token_seconds(self) -> float:
+        """Time of a token after the first; of short answers it may drown in the clock's noise, even below 0."""
+        return (self.seconds - self.prompt_seconds) / (self.tokens - 1)
+
+    @property
     def tokens_per_second(self) -> float:
         """New tokens over all the time, the prompt's included."""
         return self.tokens / self.seconds

@@ -46,11 +46,12 @@ def one_function(name: str, entry: FunctionEntry, stands_out: Sequence[Number] |
         for layer, row in enumerate(by_layer.rows)
     ]
     headings = ["first", "last", "chosen", "state", *by_layer.headings[1:]]
-    for block in entry.blocks:
+    for block in (*entry.blocks, *entry.gaps):
         rates = {CHANGED: block.changed, FOLLOWED: block.followed_source, CONTROL: block.control}
         rates |= {f"{CHANGED} low": block.ci[0], f"{CHANGED} high": block.ci[1]}
         cells = {with_unit(what, SHARE): rate for what, rate in rates.items()}
-        rows.append([block.layers[0], block.layers[-1], *(cells.get(heading) for heading in headings[2:])])
+        chosen = "yes" if block in entry.blocks else "no"
+        rows.append([block.layers[0], block.layers[-1], chosen, *(cells.get(heading) for heading in headings[3:])])
     return Sheet(by_layer.title, headings, rows)
 
 

@@ -44,7 +44,12 @@ class Section:
     options: list[tuple[str, str]]
 
 
-def render(metrics: Metrics, pictures: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()) -> str:
+def render(
+    metrics: Metrics,
+    pictures: Sequence[dict[str, Any]] = (),
+    notes: Sequence[str] = (),
+    beside: Sequence[str] = (),
+) -> str:
     """The page as text; what comes from data or models is escaped, by the template or in the lens' JSON."""
     script = (HERE / "lens.js").read_text(encoding="utf-8")
     return (
@@ -55,6 +60,7 @@ def render(metrics: Metrics, pictures: Sequence[dict[str, Any]] = (), notes: Seq
             sections=[_section(metrics, name) for name in ordered(list(metrics.metrics))],
             left_out=[(guide_of(name), reason) for name, reason in metrics.not_measured.items()],
             notes=notes,
+            beside=beside,
             settings=list(flat(metrics.settings)),
             pictures=pictures,
             pictures_json=Markup(safe_json(list(pictures))),

@@ -14,7 +14,11 @@ REPORT = "report.html"
 
 
 def write_report(
-    out: Path, metrics: Metrics, pictures: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()
+    out: Path,
+    metrics: Metrics,
+    pictures: Sequence[dict[str, Any]] = (),
+    notes: Sequence[str] = (),
+    beside: Sequence[str] = (),
 ) -> Path:
     """Write report.html and figures/NAME.png into a folder and return the page's path.
 
@@ -23,6 +27,7 @@ def write_report(
         metrics: what was measured.
         pictures: of the interactive lens (`lens_view`).
         notes: sentences about the model and the data.
+        beside: folders next to `out` with the run's other reports.
     """
     for name, result in metrics.metrics.items():
         picture = metric_figure(name, result, metrics.data.functions)
@@ -31,5 +36,5 @@ def write_report(
         with replacing(out / FIGURES / f"{name}.png") as temporary:
             picture.write_png(temporary, dpi=200)
     with replacing(out / REPORT) as temporary:
-        temporary.write_text(render(metrics, pictures, notes), encoding="utf-8")
+        temporary.write_text(render(metrics, pictures, notes, beside), encoding="utf-8")
     return out / REPORT

@@ -1,0 +1,96 @@
+"""What serves a function beside the named layers, in more of them than windows hold, is found, or said to be there."""
+
+from collections.abc import Callable
+
+import pytest
+from fake_records import Block, Fake, records, sharp
+
+from vfl.functionmap import FunctionEntry
+from vfl.locate.gaps import gaps_of, wide_windows
+from vfl.locate.layer_rule import ChoiceConfig
+from vfl.locate.map_entries import build_entries
+from vfl.locate.schedule import next_blocks
+
+L = 12
+QUICK = ChoiceConfig(bootstrap=40, permutations=0)
+
+
+def swept(fake: Fake, num_layers: int = L) -> tuple[FunctionEntry, list[list[Block]]]:
+    """The entry after all stages, and what each asked."""
+    fake.blocks, stages = [], []
+    while wanted := next_blocks(records({"f": fake}, num_layers), "f", num_layers, QUICK):
+        stages.append(wanted)
+        assert not set(wanted) & set(fake.blocks), "no block twice"
+        fake.blocks += wanted
+    return build_entries(records({"f": fake}, num_layers), num_layers, QUICK)["f"], stages
+
+
+def both(*sets: range, rate: float = 0.95) -> Callable[[int, int], float]:
+    """Each of the sets, swapped whole, changes the answer."""
+    return lambda a, b: rate if any(a <= one[0] and one[-1] <= b for one in sets) else 0.0
+
+
+def test_four_layers_beside_a_named_one_are_found_by_the_swap_of_all_that_is_not_named() -> None:
+    located, stages = swept(Fake(both(range(6, 7), range(4))))
+    assert (located.layers, located.peak, located.chosen_by) == ([0, 1, 2, 3, 6], 6, "window")
+    assert [block.layers for block in located.blocks] == [[0, 1, 2, 3]]
+    assert located.stability == [1.0] * 5
+    assert stages[1] == [(0, 5), (7, 11)]
+    assert stages[2] == wide_windows((0, 5)), "the other gap is shut, and the layers at 4 and 5 are no gap"
+    assert len(stages) == 3
+    assert located.deletion is not None
+    assert located.deletion.at_least[:4] == [1] * 4, "nothing is proved of what depends on the gap"
+    assert located.deletion.at_least[4] > 1
+
+
+def test_what_is_left_of_a_gap_is_a_gap_again() -> None:
+    located, stages = swept(Fake(both(range(19, 20), range(6, 10), range(12, 16))), num_layers=28)
+    assert located.layers == [*range(6, 10), *range(12, 16), 19]
+    assert [block.layers for block in located.gaps] == [list(range(6)), list(range(20, 28))]
+    assert stages[1] == [(0, 18), (20, 27)]
+    assert (0, 5) in stages[3]
+
+
+def test_a_gap_that_does_nothing_costs_one_swap_and_shows_that_its_layers_are_not_read() -> None:
+    located, stages = swept(Fake(sharp(5), pairs=80))
+    assert stages[1:] == [[(0, 4), (6, 11)]]
+    assert [(block.layers, block.changed) for block in located.gaps] == [
+        (list(range(5)), 0.0),
+        (list(range(6, 12)), 0.0),
+    ]
+    assert located.equivalence is not None
+    assert located.equivalence.of("not read") == [k for k in range(L) if k != 5]
+    assert located.warnings == []
+
+
+def test_five_layers_that_stand_in_for_each_other_are_not_named_and_it_is_said() -> None:
+    located, _ = swept(Fake(both(range(8, 9), range(1, 6)), pairs=80))
+    assert located.layers == [8]
+    (warning,) = located.warnings
+    assert warning.startswith("Layers 0–7, none of which is named, change 9")
+    assert located.equivalence is not None
+    assert located.equivalence.of("undecided") == list(range(8)), "none of them is shown not to be read"
+
+
+def test_disruption_opens_no_gap() -> None:
+    located, stages = swept(Fake(sharp(5), lambda a, b: 0.9 if b - a > 2 else 0.0, pairs=80))
+    assert (located.layers, located.warnings, len(stages)) == ([5], [], 2)
+    assert all(block.changed > 0.8 and block.control == block.changed for block in located.gaps)
+
+
+def test_a_floor_says_nothing_of_gaps() -> None:
+    located, stages = swept(Fake(both(range(6, 7), range(4)), control=False))
+    assert (located.layers, located.gaps, len(stages)) == ([6], [], 1)
+
+
+def test_below_half_of_the_peak_a_gap_stays_shut() -> None:
+    weak = Fake(lambda a, b: 0.9 if a <= 6 <= b else 0.4 if a <= 0 and b >= 3 else 0.0, pairs=80)
+    located, stages = swept(weak)
+    assert (located.layers, len(stages)) == ([6], 2)
+    assert located.equivalence is not None
+    assert located.equivalence.of("undecided") == list(range(6))
+
+
+@pytest.mark.parametrize(("layers", "gaps"), [([], []), ([5], [(0, 4), (6, 11)]), ([3, 7], [(8, 11)])])
+def test_gaps_are_runs_longer_than_a_window(layers: list[int], gaps: list[Block]) -> None:
+    assert gaps_of(layers, L) == gaps
