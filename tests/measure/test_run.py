@@ -177,3 +177,36 @@ def test_pictures_are_spread_over_functions(vlm, suite):
     pairs = [first, first.model_copy(update={"id": "x"}), second.model_copy(update={"function": "other"})]
     assert [pair.id for pair in spread(pairs, 2)] == [first.id, second.id]
     assert len(spread(pairs, 9)) == 3
+
+
+WRONG = {
+    "mask": [{"ks": [99]}, {"ways": "some"}],
+    "late_entry": [{"ks": [99]}],
+    "drop": [{"ks": [99]}],
+    "injection": [{"ns": [99]}, {"unrelated": "none"}],
+    "similarity": [{"below": 99}, {"ways": "some"}],
+    "knockout": [{"cuts": ["a to b"]}, {"windows": {"early": [0, 99]}}, {"sliding": 99}],
+    "head_masking": [{"ks": [999]}, {"mode": "half"}, {"stages": ["first"]}, {"draws": 0}],
+    "persistence": [{"first": "second"}],
+    "var": [{"layers": [0, 99]}],
+    "concentration": [{"base": "ten"}],
+    "head_score": [{"base": "ten"}, {"eps": 0.0}],
+    "recommended": [{"small": 1.5}],
+    "visual_prompt": [{"width": 0.7}, {"colour": "loud"}],
+    "token_ablation": [{"evaluations": ["all"]}, {"random_shares": [1.5]}, {"gradient_steps": 0}],
+    "functional": [{"ridge": 0.0}, {"small": 2.0}],
+    "informational": [{"radius": 3.0}],
+}
+
+
+@pytest.mark.parametrize("metrics", ["cosine,{}", "all"])
+@pytest.mark.parametrize(("name", "options"), [(name, one) for name, some in WRONG.items() for one in some])
+def test_values_that_a_metric_cannot_be_measured_with_are_refused_before_any_pass(
+    vlm, suite, tmp_path, monkeypatch, name, options, metrics
+):
+    """Also of metrics that come last, hours later."""
+    monkeypatch.setattr("vfl.measure.run.measure_named", lambda *_, **__: pytest.fail("measured"))
+    config = MeasureConfig(metrics=metrics.format(name), data=str(suite), out=tmp_path / "out", options={name: options})
+    with pytest.raises(InputError, match=f"{name}: .*Nothing was measured"):
+        run(config, vlm=vlm, progress=False)
+    assert not folder_of(config).taken, "a corrected command needs no --resume"

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ def _run(
     )
     pairs = [judged(pair, judge) for pair in source.pairs] if judge else source.pairs
     pairs = [pair.limited(config.max_new_tokens).lettered(config.letters) for pair in pairs]
+    _refuse_options(vlm, config)
     if config.metrics != ALL:
         _refuse_unfit(vlm, config, pairs)  # before the folder is claimed: what is refused leaves no run to resume
     _claim(folder, config, _base(config, vlm, measured_on), overwrite=overwrite)
@@ -192,6 +194,25 @@ def _lacking(result: dict[str, Any]) -> str:
     """What samples of a result without numbers lack, where the metric says it."""
     without = result.get("without_object")
     return f" ({len(without)} of {result['n']} have no box or label)." if without else "."
+
+
+def _refuse_options(vlm: VLM, config: MeasureConfig) -> None:
+    """Refuse options that a metric can't be measured with on this model, before any is measured.
+
+    Raises:
+        InputError: names each metric with its reason.
+    """
+    reasons = []
+    for name, options in config.options.items():
+        check = known_metrics()[name].check
+        if check is None:
+            continue
+        try:
+            check(vlm, **{option: options[option] for option in signature(check).parameters if option in options})
+        except InputError as error:
+            reasons.append(f"{name}: {error}")
+    if reasons:
+        raise InputError(f"{' '.join(reasons)} Nothing was measured.")
 
 
 def _refuse_unfit(vlm: VLM, config: MeasureConfig, pairs: Sequence[Pair]) -> None:

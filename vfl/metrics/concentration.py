@@ -46,7 +46,7 @@ def concentration(
     Raises:
         InputError: for an unknown base.
     """
-    check_base(base)
+    check(vlm, base=base)
     options = {"base": base, "renormalise": renormalise}
 
     def both(layer_idx: int, weights: torch.Tensor) -> torch.Tensor:
@@ -70,6 +70,11 @@ def concentration_of(weights: torch.Tensor, *, base: str = "matched", renormalis
     return 1 - entropy / (math.log(num_tokens) if base == "matched" else math.log2(num_tokens))
 
 
+def check(vlm: VLM, *, base: str = "matched") -> None:
+    """Raises InputError for an unknown base."""
+    check_base(base)
+
+
 def check_base(base: str) -> None:
     """Raises InputError for an unknown base."""
     if base not in BASES:
@@ -78,6 +83,7 @@ def check_base(base: str) -> None:
 
 SPEC = Metric(
     function=concentration,
+    check=check,
     needs="prompts",
     title="Concentration of heads",
     read="How sharply a head looks within the image: 0 is evenly over all tokens, 1 is a single token. In the "

@@ -31,7 +31,7 @@ def drop(vlm: VLM, pairs: Sequence[Pair], *, ks: Sequence[int] | None = None, to
         InputError: without pairs, or for a k outside of 0 .. L.
     """
     num_layers = vlm.num_layers
-    hidden = points(ks, range(num_layers + 1), vlm, "ks")
+    hidden = check(vlm, ks=ks)
 
     def plans_of(images: Sequence[tuple[Pair, Which]], asked: Sequence[Asked]) -> list[tuple[Asked, list[Plan]]]:
         return [(one, [Plan.hide(range(num_layers - k, num_layers)) for k in hidden]) for one in asked]
@@ -39,8 +39,14 @@ def drop(vlm: VLM, pairs: Sequence[Pair], *, ks: Sequence[int] | None = None, to
     return accuracy_along(vlm, pairs, hidden, plans_of, axis="k", tolerance=tolerance, options={})
 
 
+def check(vlm: VLM, *, ks: Sequence[int] | None = None) -> list[int]:
+    """The numbers of last layers; InputError for one outside of 0 .. L."""
+    return points(ks, range(vlm.num_layers + 1), vlm, "ks")
+
+
 SPEC = Metric(
     function=drop,
+    check=check,
     needs="pairs",
     title="Vision token dropping",
     read="Accuracy with the image hidden from the text in the last k layers. Each function holds until its own layers "

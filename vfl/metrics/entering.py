@@ -15,6 +15,11 @@ from vfl.probes.asking import Asked
 from vfl.probes.pair import Pair, Which
 
 
+def entry_points(vlm: VLM, ks: Sequence[int] | None = None) -> list[int]:
+    """Entry layers, by default the paper's in proportion; InputError for one outside of 0 .. L."""
+    return points(ks, eighths(vlm.num_layers), vlm, "ks")
+
+
 def accuracy_by_entry(
     vlm: VLM,
     pairs: Sequence[Pair],
@@ -34,7 +39,7 @@ def accuracy_by_entry(
         options: what else changes a number.
     """
     num_layers = vlm.num_layers
-    entries = points(ks, eighths(num_layers), vlm, "ks")
+    entries = entry_points(vlm, ks)
 
     def plans_of(images: Sequence[tuple[Pair, Which]], asked: Sequence[Asked]) -> list[tuple[Asked, list[Plan]]]:
         # elsewhere nothing is edited, or nothing is read

@@ -93,10 +93,7 @@ def functional(
         InputError: without pairs, for a ridge that is not above 0, or a `small` outside of 0 .. 1.
     """
     check_pairs(pairs, "functional")
-    if ridge <= 0:
-        raise InputError(f"ridge={ridge}: without it every image would be predicted from too few others; give > 0.")
-    if not 0 <= small <= 1:
-        raise InputError(f"small={small}: give a share of the peak's attention, from 0 to 1.")
+    check(vlm, small=small, ridge=ridge)
     curves: dict[str, Any] = {}
     scalars: dict[str, Any] = {}
     redundant: dict[str, list[int]] = {}
@@ -258,8 +255,17 @@ def _answers(pair: Pair) -> list[str]:
     return [pair.source_answer if which == "source_image" else pair.answer for which in asked_images(pair)]
 
 
+def check(vlm: VLM, *, small: float = SMALL, ridge: float = RIDGE) -> None:
+    """Raises InputError for a ridge that is not above 0, or a `small` outside of 0 .. 1."""
+    if ridge <= 0:
+        raise InputError(f"ridge={ridge}: without it every image would be predicted from too few others; give > 0.")
+    if not 0 <= small <= 1:
+        raise InputError(f"small={small}: give a share of the peak's attention, from 0 to 1.")
+
+
 SPEC = Metric(
     function=functional,
+    check=check,
     needs="pairs",
     title="Functional redundancy",
     read="How much better the answer is predicted from the next layer’s states than from this one’s. A layer is listed "

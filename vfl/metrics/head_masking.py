@@ -93,23 +93,9 @@ def head_masking(
         InputError: without pairs, for an unknown mode or stage, or more heads than a stage has.
     """
     check_pairs(pairs, "head_masking")
-    if mode not in MODES:
-        raise InputError(f"mode={mode!r} is unknown; expected one of {', '.join(MODES)}.")
-    if unknown := [stage for stage in stages if stage not in STAGES]:
-        raise InputError(f"stages={unknown} are unknown; choose from {', '.join(STAGES)}.")
-    if draws < 1:
-        raise InputError(f"draws={draws}: top heads say little without random ones beside them; give 1 or more.")
+    numbers = check(vlm, ks=ks, mode=mode, draws=draws, others=others, stages=stages)
     scores = torch.tensor(head_score(vlm, prompts_of(vlm, pairs), query=query)["heads"])  # type: ignore[arg-type]
     members = {stage: heads_of_stage(scores, stage) for stage in stages}
-    smallest = min(len(heads) for heads in members.values())
-    numbers = sorted({*(paper_ks(smallest) if ks is None else ks)})
-    if not numbers or not 0 < numbers[0] <= numbers[-1] <= smallest:
-        raise InputError(f"ks={numbers}: give numbers of heads from 1 to {smallest}, those of the smallest stage.")
-    if others and 2 * numbers[-1] > smallest:
-        raise InputError(
-            f"others: {numbers[-1]} heads that are not among the {numbers[-1]} highest need {2 * numbers[-1]}; the "
-            f"smallest stage has {smallest}. Give smaller ks."
-        )
     generator = torch.Generator().manual_seed(seed)
     shuffled = {
         (stage, draw): [heads[at] for at in torch.randperm(len(heads), generator=generator).tolist()]
@@ -177,6 +163,35 @@ def layers_of_stage(stage: str, num_layers: int) -> range:
     """A third of the layers."""
     third = STAGES.index(stage)
     return range(round(third * num_layers / 3), round((third + 1) * num_layers / 3))
+
+
+def check(
+    vlm: VLM,
+    *,
+    ks: Sequence[int] | None = None,
+    mode: str = "zero",
+    draws: int = 2,
+    others: bool = False,
+    stages: Sequence[str] = STAGES,
+) -> list[int]:
+    """Numbers of heads, ascending; InputError for an unknown mode or stage, or more heads than a stage has."""
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r} is unknown; expected one of {', '.join(MODES)}.")
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise InputError(f"stages={unknown} are unknown; choose from {', '.join(STAGES)}.")
+    if draws < 1:
+        raise InputError(f"draws={draws}: top heads say little without random ones beside them; give 1 or more.")
+    num_heads = vlm.model.config.get_text_config(decoder=True).num_attention_heads
+    smallest = min(len(layers_of_stage(stage, vlm.num_layers)) * num_heads for stage in stages)
+    numbers = sorted({*(paper_ks(smallest) if ks is None else ks)})
+    if not numbers or not 0 < numbers[0] <= numbers[-1] <= smallest:
+        raise InputError(f"ks={numbers}: give numbers of heads from 1 to {smallest}, those of the smallest stage.")
+    if others and 2 * numbers[-1] > smallest:
+        raise InputError(
+            f"others: {numbers[-1]} heads that are not among the {numbers[-1]} highest need {2 * numbers[-1]}; the "
+            f"smallest stage has {smallest}. Give smaller ks."
+        )
+    return numbers
 
 
 def heads_of_stage(scores: torch.Tensor, stage: str) -> list[Head]:
@@ -337,6 +352,7 @@ def _listed(heads: Sequence[tuple[int, int]]) -> list[list[int]]:
 
 SPEC = Metric(
     function=head_masking,
+    check=check,
     needs="pairs",
     title="Masking visual heads",
     read="Accuracy with the highest-scored heads of a third of the depth switched off, beside as many random ones. The "

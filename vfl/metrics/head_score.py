@@ -53,9 +53,7 @@ def head_score(
     Raises:
         InputError: for an unknown base, or eps <= 0.
     """
-    check_base(base)
-    if eps <= 0:
-        raise InputError(f"eps={eps}: func(l) divides by l + eps from layer 0 on; give a positive number.")
+    check(vlm, base=base, eps=eps)
 
     def score(layer_idx: int, weights: torch.Tensor) -> torch.Tensor:
         func = k / (layer_idx + eps) + a * math.exp(-b * layer_idx)
@@ -65,8 +63,16 @@ def head_score(
     return by_head(vlm, prompts, query, score, options)
 
 
+def check(vlm: VLM, *, base: str = "matched", eps: float = 1.0) -> None:
+    """Raises InputError for an unknown base, or eps <= 0."""
+    check_base(base)
+    if eps <= 0:
+        raise InputError(f"eps={eps}: func(l) divides by l + eps from layer 0 on; give a positive number.")
+
+
 SPEC = Metric(
     function=head_score,
+    check=check,
     needs="prompts",
     title="Visual head score",
     read="Image attention raised by concentration, most in early layers. The highest are candidates for masking; the "

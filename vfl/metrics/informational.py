@@ -64,8 +64,7 @@ def informational(
     Raises:
         InputError: for a radius outside of 0 .. 2.
     """
-    if not 0 < radius < 2:
-        raise InputError(f"radius={radius}: cosine distances lie in 0 to 2; give one between.")
+    check(vlm, radius=radius)
     bounds: dict[str, list[list[float]]] = {}
     samples = 0
     images: list[Hashable] = []
@@ -131,8 +130,15 @@ def _unit(states: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(wide, dim=-1)
 
 
+def check(vlm: VLM, *, radius: float = RADIUS) -> None:
+    """Raises InputError for a radius outside of 0 .. 2."""
+    if not 0 < radius < 2:
+        raise InputError(f"radius={radius}: cosine distances lie in 0 to 2; give one between.")
+
+
 SPEC = Metric(
     function=informational,
+    check=check,
     needs="prompts",
     title="Informational redundancy",
     read="Bounds on what a layer adds that the layer before did not hold. Compare the upper bound, the least of three, "

@@ -50,9 +50,7 @@ def injection(
     Raises:
         InputError: without pairs, for an n outside of 0 .. L, or where a pair has no other image of its size.
     """
-    if unrelated not in UNRELATED:
-        raise InputError(f"unrelated={unrelated!r} is unknown; expected one of {', '.join(UNRELATED)}.")
-    firsts = points(ns, range(vlm.num_layers + 1), vlm, "ns")
+    firsts = check(vlm, ns=ns, unrelated=unrelated)
 
     def plans_of(images: Sequence[tuple[Pair, Which]], asked: Sequence[Asked]) -> list[tuple[Asked, list[Plan]]]:
         shown = []
@@ -111,8 +109,16 @@ def _without_another(pairs: Sequence[Pair], options: Mapping[str, Any]) -> str |
     return None
 
 
+def check(vlm: VLM, *, ns: Sequence[int] | None = None, unrelated: str = "other") -> list[int]:
+    """First layers of the clean image; InputError for one outside of 0 .. L, or an unknown kind of other image."""
+    if unrelated not in UNRELATED:
+        raise InputError(f"unrelated={unrelated!r} is unknown; expected one of {', '.join(UNRELATED)}.")
+    return points(ns, range(vlm.num_layers + 1), vlm, "ns")
+
+
 SPEC = Metric(
     function=injection,
+    check=check,
     needs="pairs",
     title="Causal injection",
     read="Below layer n the text reads an unrelated image, from n on the right one. Accuracy stays while nothing below "

@@ -100,11 +100,8 @@ def knockout(
         InputError: without pairs, for unknown cuts, or windows outside of the model.
     """
     check_pairs(pairs, "knockout")
-    known = [f"{source} to {target}" for target in TARGETS for source in SOURCES]
-    if unknown := [cut for cut in cuts if cut not in known]:
-        raise InputError(f"cuts={unknown} are unknown; choose from {', '.join(known)}.")
+    spans = check(vlm, cuts=cuts, windows=windows, sliding=sliding)
     asked = partial(question_on, prefix=prefix)
-    spans = _windows(vlm, windows) | _sliding(vlm, sliding)
     places = Places(vlm)
     scalars: dict[str, Any] = {}
     curves: dict[str, Any] = {}
@@ -153,6 +150,20 @@ def knockout(
     }
     without = [pair.id for pair in pairs if not any(pair.boxes.get(which) for which in IMAGES)]
     return result(len(pairs), scalars, curves, options, windows=listed, without_object=without, **cut_answers(cut))
+
+
+def check(
+    vlm: VLM,
+    *,
+    cuts: Sequence[str] = CUTS,
+    windows: Mapping[str, Sequence[int]] | None = None,
+    sliding: int | None = None,
+) -> dict[str, tuple[int, int]]:
+    """First and last layer of each window; InputError for unknown cuts, or windows outside of the model."""
+    known = [f"{source} to {target}" for target in TARGETS for source in SOURCES]
+    if unknown := [cut for cut in cuts if cut not in known]:
+        raise InputError(f"cuts={unknown} are unknown; choose from {', '.join(known)}.")
+    return _windows(vlm, windows) | _sliding(vlm, sliding)
 
 
 def window_layers(num_layers: int) -> dict[str, tuple[int, int]]:
@@ -275,6 +286,7 @@ def _without_objects(pairs: Sequence[Pair], options: Mapping[str, Any]) -> str |
 
 SPEC = Metric(
     function=knockout,
+    check=check,
     needs="pairs",
     title="Attention knockout",
     read="Within a window of layers, the target no longer reads the source. Accuracy falls, and the plain answer’s "

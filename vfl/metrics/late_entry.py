@@ -14,7 +14,7 @@ from vfl.engine.derived_caches import late_entries
 from vfl.engine.late_text import late_text
 from vfl.engine.plan import Plan
 from vfl.metrics.accuracy import TOLERANCE, accuracy_along
-from vfl.metrics.entering import accuracy_by_entry
+from vfl.metrics.entering import accuracy_by_entry, entry_points
 from vfl.metrics.result import Result
 from vfl.metrics.spec import EARLY, SHARE, Metric
 from vfl.models.vlm import VLM
@@ -70,6 +70,7 @@ def late_entry(
 
 SPEC = Metric(
     function=late_entry,
+    check=entry_points,
     needs="pairs",
     title="Late entry",
     read="The vision tokens skip layers 0 to k−1 and enter at layer k as the projector made them. Up to the k where "

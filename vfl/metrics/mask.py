@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from vfl.engine.derived_caches import all_alone, all_blind_to_text
 from vfl.errors import InputError
 from vfl.metrics.accuracy import TOLERANCE
-from vfl.metrics.entering import accuracy_by_entry
+from vfl.metrics.entering import accuracy_by_entry, entry_points
 from vfl.metrics.result import Result
 from vfl.metrics.spec import EARLY, Metric
 from vfl.models.vlm import VLM
@@ -49,8 +49,14 @@ def mask(
     Raises:
         InputError: without pairs, for a k outside of 0 .. L, unknown ways, or a model whose vision states see the text.
     """
-    check_ways(ways)
+    check(vlm, ks=ks, ways=ways)
     return accuracy_by_entry(vlm, pairs, ks, WAYS[ways], tolerance, {"ways": ways})
+
+
+def check(vlm: VLM, *, ks: Sequence[int] | None = None, ways: str = "all") -> None:
+    """Raises InputError for a k outside of 0 .. L, or unknown ways."""
+    entry_points(vlm, ks)
+    check_ways(ways)
 
 
 def check_ways(ways: str) -> None:
@@ -61,6 +67,7 @@ def check_ways(ways: str) -> None:
 
 SPEC = Metric(
     function=mask,
+    check=check,
     needs="pairs",
     title="Masking the first layers",
     read="In layers 0 to k−1 the text does not see the image, and an image token sees nothing but itself (ways: all; "

@@ -36,8 +36,7 @@ def persistence(vlm: VLM, prompts: Iterable[Encoded], *, first: str = "embedding
     Raises:
         InputError: for an unknown `first`.
     """
-    if first not in FIRST:
-        raise InputError(f"first={first!r} is unknown; expected one of {', '.join(FIRST)}.")
+    check(vlm, first=first)
     samples = []
     images: list[Hashable] = []
     for encoded in noted(prompts, images):
@@ -53,8 +52,15 @@ def persistence(vlm: VLM, prompts: Iterable[Encoded], *, first: str = "embedding
     return result(len(samples), scalars, curves, {"first": first, "vision": "image tokens"})
 
 
+def check(vlm: VLM, *, first: str = "embedding") -> None:
+    """Raises InputError for an unknown `first`."""
+    if first not in FIRST:
+        raise InputError(f"first={first!r} is unknown; expected one of {', '.join(FIRST)}.")
+
+
 SPEC = Metric(
     function=persistence,
+    check=check,
     needs="prompts",
     title="Logit-lens persistence",
     read="Share of tokens whose likeliest vocabulary entry is still the first one. High early values of vision, where "

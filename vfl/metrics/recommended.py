@@ -60,8 +60,7 @@ def recommended(
         InputError: without pairs, for a `small` outside of 0 .. 1, or a model whose vision states depend on later text.
     """
     check_pairs(pairs, "recommended")
-    if not 0 <= small < 1:
-        raise InputError(f"small={small}: give a share of the peak's attention, from 0 to below 1.")
+    check(vlm, small=small)
     distances, attention = [], []
     for encoded in prompts_of(vlm, pairs):
         distances.append(adjacent_distances(vlm, encoded)[0, 0].tolist())
@@ -130,8 +129,15 @@ def plan_of(skip: Skip, entered: ImageCache | None = None) -> Plan:
     return hidden | Plan.swap(visible, entered)
 
 
+def check(vlm: VLM, *, small: float = SMALL) -> None:
+    """Raises InputError for a `small` outside of 0 .. 1."""
+    if not 0 <= small < 1:
+        raise InputError(f"small={small}: give a share of the peak's attention, from 0 to below 1.")
+
+
 SPEC = Metric(
     function=recommended,
+    check=check,
     needs="pairs",
     title="Recommended late entry and early exit",
     read="The layers that vision tokens may skip by the two curves: enter after layers that neither move vision nor "

@@ -49,11 +49,7 @@ def similarity(vlm: VLM, prompts: Iterable[Encoded], *, below: int | None = None
     Raises:
         InputError: for a `below` outside of 1 .. L-1, or unknown ways.
     """
-    check_ways(ways)
-    num_layers = vlm.num_layers
-    first = max(1, in_proportion(4, num_layers)) if below is None else below
-    if not 0 < first < num_layers:
-        raise InputError(f"below={below}: the model has {num_layers} layers; give 1 to {num_layers - 1}.")
+    first = check(vlm, below=below, ways=ways)
     images: list[Hashable] = []
     samples = [similarities(vlm, encoded, first, ways) for encoded in noted(prompts, images)]
     curves, scalars = {}, {}
@@ -130,8 +126,19 @@ def _each_state(vlm: VLM, visit: Callable[[int, torch.Tensor], None]) -> Iterato
         yield
 
 
+def check(vlm: VLM, *, below: int | None = None, ways: str = "all") -> int:
+    """The number of first layers; InputError for one outside of 1 .. L-1, or unknown ways."""
+    check_ways(ways)
+    num_layers = vlm.num_layers
+    first = max(1, in_proportion(4, num_layers)) if below is None else below
+    if not 0 < first < num_layers:
+        raise InputError(f"below={below}: the model has {num_layers} layers; give 1 to {num_layers - 1}.")
+    return first
+
+
 SPEC = Metric(
     function=similarity,
+    check=check,
     needs="prompts",
     title="States after masking and skipping",
     read="Similarity of a token’s state to that of the plain model when the first layers are masked (no attention "

@@ -54,6 +54,8 @@ class Metric:
         dots: what the axis of lone numbers shows.
         scatter: two tables by layer and head whose heads are drawn against each other: to the right and upwards.
         table_units: of tables whose unit is another than `unit`.
+        check: `check(vlm, **some of the options)` raises InputError for values that the model can't be measured with;
+            asked before a pass, and by `function` itself.
         unfit: why the metric can't apply to these pairs with these options, None where it can; asked before a pass.
         only_images: why a model that hears sounds can't be asked; empty where it can.
     """
@@ -72,6 +74,7 @@ class Metric:
     dots: str = ""
     scatter: tuple[str, str] | None = None
     table_units: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[..., object] | None = None
     unfit: Callable[[Sequence[Pair], Mapping[str, Any]], str | None] | None = None
     only_images: str = ""
 

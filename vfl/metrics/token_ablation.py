@@ -108,10 +108,13 @@ def token_ablation(
         InputError: without pairs, for unknown evaluations, shares outside of 0 .. 1, or sets that an image lacks.
     """
     check_pairs(pairs, "token_ablation")
-    if unknown := [name for name in evaluations if name not in EVALUATIONS]:
-        raise InputError(f"evaluations={unknown} are unknown; choose from {', '.join(EVALUATIONS)}.")
-    if outside := [share for share in (*gradient_shares, *random_shares) if not 0 < share <= 1]:
-        raise InputError(f"Sizes of sets are shares of the image's tokens, above 0 and at most 1; got {outside}.")
+    check(
+        vlm,
+        evaluations=evaluations,
+        gradient_shares=gradient_shares,
+        gradient_steps=gradient_steps,
+        random_shares=random_shares,
+    )
     if images is None:
         blank = _mean_of_own(vlm, pairs)
     else:
@@ -304,8 +307,28 @@ def _flipped(evaluation: str, plain: Reply, edited: Reply) -> bool:
     return plain.token != edited.token if evaluation == "vqa" else not edited.right
 
 
+def check(
+    vlm: VLM,
+    *,
+    evaluations: Sequence[str] = EVALUATIONS,
+    gradient_shares: Sequence[float] = GRADIENT_SHARES,
+    gradient_steps: int = STEPS,
+    random_shares: Sequence[float] = RANDOM_SHARES,
+) -> None:
+    """Raises InputError for unknown evaluations, or none, shares outside of 0 .. 1, or no steps."""
+    if not evaluations:
+        raise InputError(f"evaluations names nothing; choose from {', '.join(EVALUATIONS)}.")
+    if unknown := [name for name in evaluations if name not in EVALUATIONS]:
+        raise InputError(f"evaluations={unknown} are unknown; choose from {', '.join(EVALUATIONS)}.")
+    if outside := [share for share in (*gradient_shares, *random_shares) if not 0 < share <= 1]:
+        raise InputError(f"Sizes of sets are shares of the image's tokens, above 0 and at most 1; got {outside}.")
+    if gradient_steps < 1:
+        raise InputError(f"gradient_steps={gradient_steps}: give 1 or more steps of integrated gradients.")
+
+
 SPEC = Metric(
     function=token_ablation,
+    check=check,
     needs="pairs with boxes and labels",
     title="Ablating vision tokens",
     read="Share of right answers that turn wrong when a set of vision tokens is replaced by the mean embedding. "

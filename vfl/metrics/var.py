@@ -49,9 +49,7 @@ def var(
     Raises:
         InputError: for layers that the model lacks, or an unknown query.
     """
-    first, last = layers or svar_layers(vlm.num_layers)
-    if not 0 <= first <= last < vlm.num_layers:
-        raise InputError(f"layers={(first, last)} for SVAR: the model has {vlm.num_layers}, 0 to {vlm.num_layers - 1}.")
+    first, last = check(vlm, layers=layers)
     images: list[Hashable] = []
     samples = [masses(vlm, encoded, query=query) for encoded in noted(prompts, images)]
     by_layer = [sample.mean(-1) for sample in samples]  # (3, L)
@@ -134,8 +132,17 @@ def svar_layers(num_layers: int) -> tuple[int, int]:
     return first, max(first, min(last, num_layers - 1))
 
 
+def check(vlm: VLM, *, layers: tuple[int, int] | None = None) -> tuple[int, int]:
+    """First and last layer of SVAR; InputError for layers that the model lacks."""
+    first, last = layers or svar_layers(vlm.num_layers)
+    if not 0 <= first <= last < vlm.num_layers:
+        raise InputError(f"layers={(first, last)} for SVAR: the model has {vlm.num_layers}, 0 to {vlm.num_layers - 1}.")
+    return first, last
+
+
 SPEC = Metric(
     function=var,
+    check=check,
     needs="prompts",
     title="Visual attention ratio",
     read="Attention of the position that predicts the answer: how much goes to the image, to other text, and to itself "

@@ -54,12 +54,7 @@ def visual_prompt(
         InputError: without pairs, or for an unknown colour or width.
     """
     check_pairs(pairs, "visual_prompt")
-    if not 0 < width < 0.5:
-        raise InputError(f"width={width}: give the outline's share of the image's shorter side, above 0 and below .5.")
-    try:
-        ImageColor.getrgb(colour)
-    except ValueError as error:
-        raise InputError(f"colour={colour!r} is no colour; give a name such as red, or #rrggbb.") from error
+    check(vlm, colour=colour, width=width)
     asked = list(boxed_images(pairs))
     places = Places(vlm)
     scalars: dict[str, Any] = {}
@@ -116,8 +111,19 @@ def outlined(pair: Pair, which: Which, colour: str = COLOUR, width: float = WIDT
     return image
 
 
+def check(vlm: VLM, *, colour: str = COLOUR, width: float = WIDTH) -> None:
+    """Raises InputError for an unknown colour or width."""
+    if not 0 < width < 0.5:
+        raise InputError(f"width={width}: give the outline's share of the image's shorter side, above 0 and below .5.")
+    try:
+        ImageColor.getrgb(colour)
+    except ValueError as error:
+        raise InputError(f"colour={colour!r} is no colour; give a name such as red, or #rrggbb.") from error
+
+
 SPEC = Metric(
     function=visual_prompt,
+    check=check,
     needs="pairs with boxes",
     title="Drawing a box",
     read="Accuracy with the object’s outline drawn into the image (on) and without (off), and how much attention falls "
