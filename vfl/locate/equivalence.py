@@ -49,7 +49,11 @@ def _at_most(data: Outcomes, layer: int, found: Sequence[int], against_control: 
     if not data.swept[layer]:
         return None
     around = [gap for gap in gaps_of(found, data.num_layers) if layer in layers_in(gap) and gap in data.blocks]
-    bounds = [_alone(data, block, against_control, alpha) for block in ((layer, layer), *around)]
+    # Where a swap of more layers changes no less, a layer of a gap is called unread wrongly only if the gap's bound
+    # fails, and then all of its layers at once: the gap has the share of alpha that its layers have together.
+    bounds = [
+        _alone(data, block, against_control, alpha * len(layers_in(block))) for block in ((layer, layer), *around)
+    ]
     for wider, rest in _beside(layer, data.blocks):
         one, other = (data.changed[:, data.blocks.index(block)] for block in (wider, rest))
         rows = ~np.isnan(one) & ~np.isnan(other)
