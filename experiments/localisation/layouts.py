@@ -36,6 +36,7 @@ class Layout:
     name: str
     variants: dict[str, tuple[Variant, ...]]
     decoys: tuple[int, ...] = ()
+    steps: int = 300  # of training
 
     def planted(self, function: str) -> list[int]:
         """The layers that the design gives to a function."""
@@ -69,8 +70,8 @@ def both(first: int, second: int) -> tuple[Variant, ...]:
     return (Variant(frozenset({first}), part="first"), Variant(frozenset({second}), part="rest"))
 
 
-def _layout(name: str, *variants: tuple[Variant, ...], decoys: tuple[int, ...] = ()) -> Layout:
-    return Layout(name, dict(zip(FUNCTIONS, variants, strict=True)), decoys)
+def _layout(name: str, *variants: tuple[Variant, ...], decoys: tuple[int, ...] = (), steps: int = 300) -> Layout:
+    return Layout(name, dict(zip(FUNCTIONS, variants, strict=True)), decoys, steps)
 
 
 # In the order of FUNCTIONS: recognition, counting, grounding, ocr.
@@ -81,7 +82,7 @@ LAYOUTS = {
         _layout("two-layer", together(2, 3), together(5, 6), together(6, 7), together(4, 5)),
         _layout("redundant", either(2, 3, 4), either(1, 2, 3), either(4, 5, 6), either(7, 8, 9)),
         _layout("conjunctive", alone(2), alone(5), both(4, 7), both(3, 6)),
-        _layout("distributed", *(either(*range(first, first + 5)) for first in (0, 0, 3, 5))),
+        _layout("distributed", *(either(*range(first, first + 5)) for first in (0, 0, 3, 5)), steps=2000),
         _layout("decoy", alone(5), alone(4), alone(6), alone(7), decoys=(2, 8)),
     )
 }

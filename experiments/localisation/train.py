@@ -1,9 +1,9 @@
 """Trains the models of the benchmark from the embedded one: a few hundred steps of planting elsewhere.
 
-    python -m experiments.localisation.train [NAME ...] [--work runs/localisation] [--steps 300]
+    python -m experiments.localisation.train [NAME ...] [--work runs/localisation] [--steps N]
 
 Each of `layouts.LAYOUTS` becomes a folder with model and processor, its weights rounded to float16 (4.4 MB). Goes on
-where it was stopped. About ten minutes of one core a model.
+where it was stopped. Six to ten minutes of one core for 300 steps.
 """
 
 import argparse
@@ -183,14 +183,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(LAYOUTS)}")
     parser.add_argument("--work", type=Path, default=Path("runs/localisation"))
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, help="default: 300, and 2000 for distributed")
     options = parser.parse_args()
     if unknown := set(options.names) - set(LAYOUTS):
         parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(LAYOUTS)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     for name in options.names or LAYOUTS:
         if not (options.work / name).exists():
-            train(name, options.work, options.steps)
+            train(name, options.work, options.steps or LAYOUTS[name].steps)
 
 
 if __name__ == "__main__":
