@@ -1,15 +1,19 @@
 """What serves a function beside the named layers, in more of them than windows hold, is found, or said to be there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import pyarrow as pa
 import pytest
 from fake_records import Block, Fake, records, sharp
 
 from vfl.functionmap import FunctionEntry
+from vfl.locate.config import LocateConfig
 from vfl.locate.gaps import gaps_of, wide_windows
-from vfl.locate.layer_rule import ChoiceConfig
+from vfl.locate.layer_rule import ChoiceConfig, end_blocks, window_blocks
 from vfl.locate.map_entries import build_entries
+from vfl.locate.records import joined, table_of
 from vfl.locate.schedule import next_blocks
+from vfl.locate.sweeping import _next_stage, first_blocks
 
 L = 12
 QUICK = ChoiceConfig(bootstrap=40, permutations=0)
@@ -94,3 +98,40 @@ def test_below_half_of_the_peak_a_gap_stays_shut() -> None:
 @pytest.mark.parametrize(("layers", "gaps"), [([], []), ([5], [(0, 4), (6, 11)]), ([3, 7], [(8, 11)])])
 def test_gaps_are_runs_longer_than_a_window(layers: list[int], gaps: list[Block]) -> None:
     assert gaps_of(layers, L) == gaps
+
+
+class _Pair:
+    group = None
+
+    def __init__(self, number: int) -> None:
+        self.id = f"f-{number:04d}"
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_first_pairs_foretell_what_the_others_are_asked_in_their_one_visit(tmp_path, served) -> None:
+    """So that all but the first 20 pairs have their images prefilled once."""
+    blocks = [*window_blocks(L), *gaps_of([5], L), *end_blocks(L)]
+    whole = records({"f": Fake(sharp(5) if served else lambda a, b: 0.0, pairs=50, blocks=list(set(blocks)))}, L)
+    pairs = [_Pair(number) for number in range(50)]
+    config = LocateConfig(out=tmp_path, mode="auto", choice=QUICK)
+    table, stages, first = whole.slice(0, 0), [], set(first_blocks(L, config))
+    while stage := _next_stage(table, L, function="f", pairs=pairs, config=config, screen=None):
+        wanted, todo = stage
+        stages.append((len(todo), set(wanted) >= first, len(set(wanted) - first)))
+        table = joined([table, _asked(whole, wanted, {pair.id for pair in todo})])
+    others = len(set(end_blocks(L)) - first)
+    assert (
+        stages == [(20, True, 0), (30, True, 2), (20, False, 2)]
+        if served
+        else [
+            (20, True, 0),
+            (30, True, 0),
+            (50, False, others),
+        ]
+    )
+
+
+def _asked(whole: pa.Table, blocks: Sequence[Block], ids: set[str]) -> pa.Table:
+    spans = set(blocks) | {(-1, -1)}
+    rows = [row for row in whole.to_pylist() if row["pair_id"] in ids and (row["first"], row["last"]) in spans]
+    return table_of(rows)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vfl.engine.memory import row_bytes, row_limit
 from vfl.engine.operations import head_operations, pass_operations, tower_operations
@@ -19,6 +20,7 @@ from vfl.estimate.tokens import (
 )
 from vfl.locate.gaps import gap_blocks
 from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
+from vfl.locate.schedule import AHEAD
 from vfl.models.shape import Shape
 
 PAIRS = 100
@@ -34,12 +36,17 @@ def locating(config: EstimateConfig, shape: Shape, card: Card) -> Cost:
     narrow, ends = [*single_blocks(layers), *window_blocks(layers)], end_blocks(layers)
     functions, pairs = len(config.functions), config.pairs or PAIRS
     together = 1 if config.spread else min(config.gpus, functions)
-    memory = sweep_memory(config, shape, prompt, card, 1 + 2 * len(narrow))
+    memory = sweep_memory(config, shape, prompt, card, 1 + 2 * len([*narrow, *gap_blocks(layers)[0]]))
     limit = rows_that_fit(config, shape, prompt, card)
     reads = weight_bytes(config, shape)
-    first = visit(shape, prompt, [block[0] for block in narrow], limit, reads)
     between, wide = gap_blocks(layers)
-    again = visit(shape, prompt, [block[0] for block in between], limit, reads)
+    first = visit(shape, prompt, [block[0] for block in (*narrow, *between)], limit, reads)
+    # The first pairs, which foretell the gaps, are visited once more.
+    part = min(1.0, AHEAD / pairs)
+    again = [
+        replace(one, operations=one.operations * part, launches=one.launches * part)
+        for one in visit(shape, prompt, [block[0] for block in between], limit, reads)
+    ]
     further = visit(shape, prompt, [block[0] for block in (*ends, *wide)], limit, reads)
     each = f"{functions} functions of {pairs} pairs"
     return Cost(

@@ -1,15 +1,17 @@
 """Which blocks of layers to sweep next for a function, in `--mode auto`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vfl.io.layers import runs
 from vfl.locate.choosing import choice_and_share, next_in_gaps
-from vfl.locate.curves import LayerSpan, outcomes
+from vfl.locate.curves import LayerSpan, Outcomes, outcomes
 from vfl.locate.explained import HALF
-from vfl.locate.layer_rule import ChoiceConfig, end_blocks, single_blocks, window_blocks
+from vfl.locate.layer_rule import Choice, ChoiceConfig, end_blocks, single_blocks, window_blocks
+
+AHEAD = 20  # pairs that are swept first, and foretell with what the others can be asked in their one visit
 
 
 def next_blocks(
@@ -49,5 +51,27 @@ def next_blocks(
     choice_so_far, share = choice_and_share(data, config)
     if share < HALF and (wanted := missing(end_blocks(num_layers))):
         return wanted
-    together = [(run[0], run[-1]) for run in runs(choice_so_far.layers) if len(run) > 1]
-    return missing([*next_in_gaps(data, choice_so_far, config), *together])
+    return missing(_beside(data, choice_so_far, config))
+
+
+def blocks_ahead(
+    records: pa.Table, function: str, pair_ids: Sequence[str], num_layers: int, choice: ChoiceConfig
+) -> list[LayerSpan]:
+    """What these first pairs, swept with single layers and windows, foretell that all will be asked with after that.
+
+    Others can be asked with it in the same visit, in which their images are prefilled once. What is foretold wrongly
+    is a block that no rule looks at. None where too few pairs were kept, or prefixes and suffixes would come first.
+    """
+    rows = records.filter(pc.field("function") == function)
+    rows = rows.filter(pc.is_in(rows["pair_id"], value_set=pa.array(pair_ids, pa.string())))
+    if not pc.any(rows["kept"]).as_py():
+        return []
+    data = outcomes(rows, function, num_layers)
+    chosen, share = choice_and_share(data, choice)
+    return [] if share < HALF else list(dict.fromkeys(_beside(data, chosen, choice)))
+
+
+def _beside(data: Outcomes, chosen: Choice, config: ChoiceConfig) -> list[LayerSpan]:
+    """The gaps between the chosen layers, with windows in those that are open, and the runs of chosen ones."""
+    together = [(run[0], run[-1]) for run in runs(chosen.layers) if len(run) > 1]
+    return [*next_in_gaps(data, chosen, config), *together]

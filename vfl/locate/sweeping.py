@@ -20,7 +20,7 @@ from vfl.locate.forecast import Forecast
 from vfl.locate.layer_rule import end_blocks, single_blocks, window_blocks
 from vfl.locate.pairs import groups, sweep_group, sweep_pair
 from vfl.locate.records import joined, pending, read_saved, table_of, write_part
-from vfl.locate.schedule import next_blocks
+from vfl.locate.schedule import AHEAD, blocks_ahead, next_blocks
 from vfl.locate.screen_rule import Screening, saved_screenings, screening
 from vfl.locate.screen_stage import screen
 from vfl.probes.asking import Asker, question_of
@@ -140,10 +140,26 @@ def _next_stage(
         # Where layers come back in, the others have been swept.
         first = [b for b in first if b not in left_out and _lacking(records, function, pairs, [b], config)]
     if todo := _lacking(records, function, pairs, first, config):
-        return first, todo
+        if config.mode != "auto" or screen is not None:
+            return first, todo
+        ahead = _ahead(pairs)
+        if soon := [pair for pair in todo if pair.id in ahead]:
+            return first, soon
+        foretold = blocks_ahead(records, function, ahead, num_layers, config.choice)
+        return [*first, *(block for block in foretold if block not in first)], todo
     blocks = next_blocks(records, function, num_layers, config.choice, left_out) if config.mode == "auto" else []
     todo = _lacking(records, function, pairs, blocks, config) if blocks else []
     return (blocks, todo) if todo else None
+
+
+def _ahead(pairs: Sequence[Pair]) -> list[str]:
+    """The ids of the first pairs, whole groups of them."""
+    ids: list[str] = []
+    for group in groups(pairs):
+        if len(ids) >= AHEAD:
+            break
+        ids += [pair.id for pair in group]
+    return ids
 
 
 def first_blocks(num_layers: int, config: LocateConfig) -> list[LayerSpan]:
