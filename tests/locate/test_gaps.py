@@ -7,7 +7,7 @@ from fake_records import Block, Fake, records, sharp
 
 from vfl.functionmap import FunctionEntry
 from vfl.locate.gaps import gaps_of, wide_windows
-from vfl.locate.layer_rule import ChoiceConfig
+from vfl.locate.layer_rule import ChoiceConfig, end_blocks, window_blocks
 from vfl.locate.map_entries import build_entries
 from vfl.locate.schedule import next_blocks
 
@@ -81,6 +81,35 @@ def test_disruption_opens_no_gap() -> None:
 def test_a_floor_says_nothing_of_gaps() -> None:
     located, stages = swept(Fake(both(range(6, 7), range(4)), control=False))
     assert (located.layers, located.gaps, len(stages)) == ([6], [], 1)
+
+
+def test_prefixes_and_suffixes_alone_name_no_window_and_open_no_gap() -> None:
+    """Layers 1 and 2 stand in for each other: without the window of them, 0-2 or 0-3 would be named in its place."""
+    suffix = Fake(both(range(6, 7), range(1, 3)), blocks=end_blocks(L))
+    located = build_entries(records({"f": suffix}, L), L, QUICK)["f"]
+    assert (located.layers, located.chosen_by, located.blocks, located.warnings) == ([6], "single", [], [])
+    suffix.blocks = [*end_blocks(L), *window_blocks(L)]
+    assert build_entries(records({"f": suffix}, L), L, QUICK)["f"].layers == [1, 2, 6]
+
+
+def test_a_prefix_of_four_is_named_once_all_windows_of_its_gap_are_swept() -> None:
+    fake = Fake(both(range(8, 9), range(4), rate=0.4), blocks=[*window_blocks(L), *end_blocks(L)])
+    located = build_entries(records({"f": fake}, L), L, QUICK)["f"]
+    assert located.layers == [8]
+    assert any(warning.startswith("Layers 0–7, none of which is named") for warning in located.warnings)
+    located, stages = swept(fake)
+    assert located.layers == [0, 1, 2, 3, 8]
+    assert set(wide_windows((0, 7))) <= {block for stage in stages for block in stage}
+
+
+def test_a_block_that_the_rule_names_is_none_of_a_users_layers() -> None:
+    fake = Fake(both(range(6, 7), range(4)))
+    swept(fake)
+    located = build_entries(records({"f": fake}, L), L, QUICK, {"f": [4]})["f"]
+    assert (located.blocks, [block.layers for block in located.gaps]) == ([], [[0, 1, 2, 3]])
+    assert located.explained == 0.0, "of what layer 4 does"
+    theirs = build_entries(records({"f": fake}, L), L, QUICK, {"f": [0, 1, 2, 3, 6]})["f"]
+    assert [block.layers for block in theirs.blocks] == [[0, 1, 2, 3]]
 
 
 def test_below_half_of_the_peak_a_gap_stays_shut() -> None:
