@@ -83,13 +83,13 @@ def test_a_floor_says_nothing_of_gaps() -> None:
     assert (located.layers, located.gaps, len(stages)) == ([6], [], 1)
 
 
-def test_prefixes_and_suffixes_alone_name_no_window_and_open_no_gap() -> None:
-    """Layers 1 and 2 stand in for each other: without the window of them, 0-2 or 0-3 would be named in its place."""
-    suffix = Fake(both(range(6, 7), range(1, 3)), blocks=end_blocks(L))
+def test_prefixes_and_suffixes_alone_name_no_window_of_four_and_open_no_gap() -> None:
+    """Layers 2 and 3 stand in for each other: without the window of them, 0-3 would be named in its place."""
+    suffix = Fake(both(range(6, 7), range(2, 4)), blocks=end_blocks(L))
     located = build_entries(records({"f": suffix}, L), L, QUICK)["f"]
     assert (located.layers, located.chosen_by, located.blocks, located.warnings) == ([6], "single", [], [])
     suffix.blocks = [*end_blocks(L), *window_blocks(L)]
-    assert build_entries(records({"f": suffix}, L), L, QUICK)["f"].layers == [1, 2, 6]
+    assert build_entries(records({"f": suffix}, L), L, QUICK)["f"].layers == [2, 3, 6]
 
 
 def test_a_prefix_of_four_is_named_once_all_windows_of_its_gap_are_swept() -> None:

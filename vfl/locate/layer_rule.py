@@ -62,21 +62,20 @@ class Families:
 
     blocks: tuple[LayerSpan, ...]
     num_layers: int
-    windows: tuple[int, ...]  # each of these lists is tested only if it is complete
-    ends: tuple[int, ...]  # prefixes and suffixes
+    windows: tuple[int, ...]
+    ends: tuple[int, ...]  # prefixes and suffixes; each list is tested only if it is complete
 
     @classmethod
     def of(cls, blocks: Sequence[LayerSpan], num_layers: int) -> "Families":
         column = {block: n for n, block in enumerate(blocks)}
-
-        def whole(family: Sequence[LayerSpan]) -> tuple[int, ...]:
-            return tuple(column[b] for b in family) if set(family) <= column.keys() else ()
-
+        windows = [b for b in window_blocks(num_layers) if b in column]
+        ends = end_blocks(num_layers)
+        complete = all(b in column for b in ends)
         return cls(
             blocks=tuple(blocks),
             num_layers=num_layers,
-            windows=whole(window_blocks(num_layers)),
-            ends=whole(end_blocks(num_layers)),
+            windows=tuple(column[b] for b in windows),
+            ends=tuple(column[b] for b in ends if complete),
         )
 
 
