@@ -56,9 +56,10 @@ def _at_most(data: Outcomes, layer: int, found: Sequence[int], against_control: 
     ]
     for wider, rest in _beside(layer, data.blocks):
         changed = data.changed[:, [data.blocks.index(block) for block in (wider, *rest)]]
-        rows = ~np.isnan(changed).any(axis=1)
+        rows = np.asarray(~np.isnan(changed).any(axis=1))
         if rows.any():
-            bounds.append(_bound(data, changed[:, 0] > 0, (changed[:, 1:] > 0).any(axis=1), rows, alpha))
+            before = np.asarray((changed[:, 1:] > 0).any(axis=1))
+            bounds.append(_bound(data, changed[:, 0] > 0, before, rows, alpha))
     return max(bounds)
 
 
