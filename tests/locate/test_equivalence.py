@@ -46,6 +46,16 @@ def test_a_layer_that_others_can_replace_is_not_called_unread() -> None:
     assert 6 in states(nearly)["undecided"]
 
 
+def test_the_middle_one_of_three_that_stand_in_for_each_other_is_not_called_unread() -> None:
+    """Beside two of them it adds nothing: what the three change, and those on its sides don't, tells of it."""
+    weak = Fake(
+        lambda a, b: max([0.9 for k in (2, 6) if a <= k <= b] + [0.18 if a <= 3 and b >= 5 else 0.0]),
+        pairs=80,
+        blocks=window_blocks(L),
+    )
+    assert states(weak) == {"read": [2, 6], "not read": [0, 1, 7, 8, 9], "undecided": [3, 4, 5]}
+
+
 def test_a_weak_layer_is_read_where_it_is_significant_and_large() -> None:
     weak = Fake(lambda a, b: 0.9 if a <= 5 <= b else 0.3 if a <= 8 <= b else 0.0)
     built = entry(weak)

@@ -87,6 +87,35 @@ def test_a_floor_says_nothing_of_gaps() -> None:
     assert (located.layers, located.gaps, len(stages)) == ([6], [], 1)
 
 
+def test_prefixes_and_suffixes_alone_name_no_window_of_four_and_open_no_gap() -> None:
+    """Layers 2 and 3 stand in for each other: without the window of them, 0-3 would be named in its place."""
+    suffix = Fake(both(range(6, 7), range(2, 4)), blocks=end_blocks(L))
+    located = build_entries(records({"f": suffix}, L), L, QUICK)["f"]
+    assert (located.layers, located.chosen_by, located.blocks, located.warnings) == ([6], "single", [], [])
+    suffix.blocks = [*end_blocks(L), *window_blocks(L)]
+    assert build_entries(records({"f": suffix}, L), L, QUICK)["f"].layers == [2, 3, 6]
+
+
+def test_a_prefix_of_four_is_named_once_all_windows_of_its_gap_are_swept() -> None:
+    fake = Fake(both(range(8, 9), range(4), rate=0.4), blocks=[*window_blocks(L), *end_blocks(L)])
+    located = build_entries(records({"f": fake}, L), L, QUICK)["f"]
+    assert located.layers == [8]
+    assert any(warning.startswith("Layers 0–7, none of which is named") for warning in located.warnings)
+    located, stages = swept(fake)
+    assert located.layers == [0, 1, 2, 3, 8]
+    assert set(wide_windows((0, 7))) <= {block for stage in stages for block in stage}
+
+
+def test_a_block_that_the_rule_names_is_none_of_a_users_layers() -> None:
+    fake = Fake(both(range(6, 7), range(4)))
+    swept(fake)
+    located = build_entries(records({"f": fake}, L), L, QUICK, {"f": [4]})["f"]
+    assert (located.blocks, [block.layers for block in located.gaps]) == ([], [[0, 1, 2, 3]])
+    assert located.explained == 0.0, "of what layer 4 does"
+    theirs = build_entries(records({"f": fake}, L), L, QUICK, {"f": [0, 1, 2, 3, 6]})["f"]
+    assert [block.layers for block in theirs.blocks] == [[0, 1, 2, 3]]
+
+
 def test_below_half_of_the_peak_a_gap_stays_shut() -> None:
     weak = Fake(lambda a, b: 0.9 if a <= 6 <= b else 0.4 if a <= 0 and b >= 3 else 0.0, pairs=80)
     located, stages = swept(weak)

@@ -6,7 +6,7 @@ from vfl.io.layers import runs
 from vfl.locate.curves import LayerSpan, Outcomes
 from vfl.locate.explained import explained
 from vfl.locate.gaps import Swept, gaps_of, open_gaps, wide_windows, with_wide_windows
-from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant
+from vfl.locate.layer_rule import Choice, ChoiceConfig, Families, choose, layers_in, significant, window_blocks
 from vfl.locate.significance import Levels, levels, pairs_needed
 from vfl.stats import Floats
 
@@ -41,14 +41,14 @@ def choices(data: Outcomes, weights: Floats, config: ChoiceConfig) -> list[Choic
     if data.samples < pairs_needed(data.num_layers, config.alpha):
         return [Choice()] * len(weights)
     chosen = [choose(families, level.excess[s], above[s], config) for s in range(len(weights))]
-    if not has_control(data, config):  # a floor, which is what one layer does, says nothing of many
+    if not _tells_of_gaps(data, config):
         return chosen
     return [with_wide_windows(one, _swept(data, level, s), config) for s, one in enumerate(chosen)]
 
 
 def next_in_gaps(data: Outcomes, choice: Choice, config: ChoiceConfig) -> list[LayerSpan]:
     """The gaps beside the chosen layers, and windows of four in those that are open."""
-    if choice.chosen_by == "range" or not has_control(data, config):
+    if choice.chosen_by == "range" or not _tells_of_gaps(data, config):
         return []
     swept = _swept(data, levels_of(data, np.ones((1, data.kept)), config), 0)
     windows = [window for gap in open_gaps(choice, swept, config) for window in wide_windows(gap)]
@@ -57,9 +57,17 @@ def next_in_gaps(data: Outcomes, choice: Choice, config: ChoiceConfig) -> list[L
 
 def left_open(data: Outcomes, choice: Choice, config: ChoiceConfig) -> list[LayerSpan]:
     """Gaps beside the chosen layers that change answers as a block, and no window in them tells which layers do."""
-    if not has_control(data, config):
+    if not _tells_of_gaps(data, config):
         return []
     return open_gaps(choice, _swept(data, levels_of(data, np.ones((1, data.kept)), config), 0), config)
+
+
+def _tells_of_gaps(data: Outcomes, config: ChoiceConfig) -> bool:
+    """Whether a gap can be compared with all that lies in it, beyond a control.
+
+    A floor, which is what one layer does, says nothing of many; `--mode single` and `suffix` lack the windows.
+    """
+    return has_control(data, config) and set(window_blocks(data.num_layers)) <= set(data.blocks)
 
 
 def _swept(data: Outcomes, level: Levels, sample: int) -> Swept:

@@ -11,7 +11,7 @@ import numpy as np
 from vfl.locate.choosing import has_control
 from vfl.locate.curves import LayerSpan, Outcomes
 from vfl.locate.gaps import gaps_of
-from vfl.locate.layer_rule import ChoiceConfig, layers_in
+from vfl.locate.layer_rule import WIDTHS, ChoiceConfig, layers_in
 from vfl.proofs import Equivalence, State
 from vfl.stats import Bools, Floats, difference_at_most
 
@@ -55,10 +55,11 @@ def _at_most(data: Outcomes, layer: int, found: Sequence[int], against_control: 
         _alone(data, block, against_control, alpha * len(layers_in(block))) for block in ((layer, layer), *around)
     ]
     for wider, rest in _beside(layer, data.blocks):
-        one, other = (data.changed[:, data.blocks.index(block)] for block in (wider, rest))
-        rows = ~np.isnan(one) & ~np.isnan(other)
+        changed = data.changed[:, [data.blocks.index(block) for block in (wider, *rest)]]
+        rows = np.asarray(~np.isnan(changed).any(axis=1))
         if rows.any():
-            bounds.append(_bound(data, one > 0, other > 0, rows, alpha))
+            before = np.asarray((changed[:, 1:] > 0).any(axis=1))
+            bounds.append(_bound(data, changed[:, 0] > 0, before, rows, alpha))
     return max(bounds)
 
 
@@ -80,11 +81,12 @@ def _bound(data: Outcomes, changed: Bools, before: Bools, rows: Bools, alpha: fl
     return float(bound[0])
 
 
-def _beside(layer: int, blocks: Sequence[LayerSpan]) -> list[tuple[LayerSpan, LayerSpan]]:
-    """Swept windows at whose end the layer stands, each with the block that is left without it."""
+def _beside(layer: int, blocks: Sequence[LayerSpan]) -> list[tuple[LayerSpan, list[LayerSpan]]]:
+    """Swept windows that hold the layer, each with what is left of it on either side."""
     there, out = set(blocks), []
     for first, last in blocks:
-        rest = (first + 1, last) if layer == first else (first, last - 1)
-        if layer in (first, last) and 1 < last - first + 1 <= 3 and rest in there:
-            out.append(((first, last), rest))
+        if first <= layer <= last and 1 < last - first + 1 <= max(WIDTHS):
+            rest = [side for side in ((first, layer - 1), (layer + 1, last)) if side[0] <= side[1]]
+            if there.issuperset(rest):
+                out.append(((first, last), rest))
     return out

@@ -43,8 +43,10 @@ class Forecast:
             further += len(end_blocks(self.vlm.num_layers)) + sum(map(len, gap_blocks(self.vlm.num_layers)))
         shortest, longest = seconds_left(seconds, self.left / self.processes, asked, further)
         least, most = map(duration, (shortest, longest))
-        needs = "all layers" if asked < self.blocks else "wider blocks too"
-        more = f", up to {most} if every function needs {needs}" if most != least else ""
+        # What lies between named layers is swapped in a second visit, which most functions have.
+        needs = " if every function needs all layers" if asked < self.blocks else " with the wider blocks that follow"
+        narrow = " for single layers and windows" if asked == self.blocks else ""
+        more = f"{narrow}, up to {most}{needs}" if most != least else ""
         less = "" if self.config.unfiltered else "; those answered wrongly take less"
         shared = f" by {self.processes} processes" if self.processes > 1 else ""
         of = "the first kept pair" if pairs == 1 else "each kept pair of the first group"

@@ -59,7 +59,9 @@ def open_gaps(choice: Choice, swept: Swept, config: ChoiceConfig) -> list[LayerS
 def with_wide_windows(choice: Choice, swept: Swept, config: ChoiceConfig) -> Choice:
     """The choice, with those windows of four in its open gaps that do together what their parts do not."""
     while open_ := open_gaps(choice, swept, config):
-        named = _standing([window for gap in open_ for window in wide_windows(gap)], choice, swept, config)
+        # Prefixes and suffixes of four are windows, too: without the others of their gap they are not tested.
+        whole = [gap for gap in open_ if set(wide_windows(gap)) <= swept.column.keys()]
+        named = _standing([window for gap in whole for window in wide_windows(gap)], choice, swept, config)
         if not named:
             break
         layers = sorted({*choice.layers, *(k for window in named for k in layers_in(window))})
@@ -80,8 +82,9 @@ def _standing(blocks: Sequence[LayerSpan], choice: Choice, swept: Swept, config:
     peak = max(swept.rate(block) for block in (*((k, k) for k in choice.layers), *choice.named))
 
     def stands(block: LayerSpan) -> bool:
-        rate, parts = swept.rate(block), [part for part in _narrow(block) if part in swept.column]
-        return rate >= max(config.floor, config.half * peak) and rate - max(map(swept.rate, parts)) >= config.margin
+        rate = swept.rate(block)
+        beyond = rate - max(map(swept.rate, _narrow(block)))
+        return rate >= max(config.floor, config.half * peak) and beyond >= config.margin
 
     return [block for block, is_above in zip(there, above, strict=True) if is_above and stands(block)]
 

@@ -257,7 +257,8 @@ def _stability(data: Outcomes, layers: Sequence[int], config: ChoiceConfig) -> l
 
 def _blocks(data: Outcomes, choice: Choice, layers: Sequence[int]) -> list[functionmap.Block]:
     """Every block named, and every run of chosen layers that was swapped together."""
-    spans = {(run[0], run[-1]) for run in runs(layers) if len(run) > 1} | set(choice.named)
+    spans = {(run[0], run[-1]) for run in runs(layers) if len(run) > 1}
+    spans |= {block for block in choice.named if set(layers_in(block)) <= set(layers)}  # a user's may be others
     return [_block(data, block) for block in sorted(spans) if block in data.blocks]
 
 
