@@ -230,10 +230,11 @@ def _verified(
 
 def _unresolved(data: Outcomes, gap: LayerSpan) -> str:
     """A run of unnamed layers that changes answers as a block."""
+    block = _block(data, gap)
+    control = "" if block.control is None else f" (the control {block.control:.0%})"
     return (
-        f"Layers {layer_list(layers_in(gap))}, none of which is named, change {_block(data, gap).changed:.0%} of the "
-        "answers when they are swapped together: some of them take part, and the blocks that were swapped don't tell "
-        "which."
+        f"Layers {layer_list(block.layers)}, none of which is named, change {block.changed:.0%} of the answers when they "
+        f"are swapped together{control}: some of them take part, and the blocks that were swapped don't tell which."
     )
 
 
