@@ -234,7 +234,8 @@ def _unresolved(data: Outcomes, gap: LayerSpan) -> str:
     control = "" if block.control is None else f" (the control {block.control:.0%})"
     return (
         f"Layers {layer_list(block.layers)}, none of which is named, change {block.changed:.0%} of the answers when "
-        f"they are swapped together{control}: some of them take part, and the blocks that were swapped don't tell which."
+        f"they are swapped together{control}: some of them take part, and the blocks that were swapped don't tell "
+        "which."
     )
 
 
