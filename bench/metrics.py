@@ -86,13 +86,18 @@ def table(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
     if before is None:
         return "\n".join([f"{'CPU seconds':24}", *(f"{name:24}{seconds[name]:8.1f}" for name in names)])
     lines = [f"{'CPU seconds':24}{'before':>8}{'now':>8}{'times':>8}{'largest difference':>20}"]
+    changed = []
     for name in names:
-        apart = (
-            "" if name == TOTAL else f"{difference(before['metrics'].get(name), now['metrics'].get(name), name):.1g}"
-        )
+        apart = ""
+        if name != TOTAL:
+            try:
+                apart = f"{difference(before['metrics'].get(name), now['metrics'].get(name), name):.1g}"
+            except ValueError as error:  # the seconds took minutes, and are worth knowing all the same
+                apart = "another result"
+                changed.append(str(error))
         ratio = others[name] / seconds[name]
         lines.append(f"{name:24}{others[name]:8.1f}{seconds[name]:8.1f}{ratio:8.1f}{apart:>20}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *changed])
 
 
 def difference(before: Any, now: Any, name: str) -> float:
