@@ -24,6 +24,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-5
+WIDTH = 160  # characters of a line
 TOTAL = "all, with the report"
 # Seconds of a clock: the only numbers that differ from run to run.
 CLOCKED = ("recommended/scalars/speedup",)
@@ -94,7 +95,7 @@ def table(before: dict[str, Any] | None, now: dict[str, Any]) -> str:
                 apart = f"{difference(before['metrics'].get(name), now['metrics'].get(name), name):.1g}"
             except ValueError as error:  # the seconds took minutes, and are worth knowing all the same
                 apart = "another result"
-                changed.append(str(error))
+                changed.append(str(error)[:WIDTH])
         ratio = others[name] / seconds[name]
         lines.append(f"{name:24}{others[name]:8.1f}{seconds[name]:8.1f}{ratio:8.1f}{apart:>20}")
     return "\n".join([*lines, *changed])
