@@ -36,11 +36,12 @@ def locating(config: EstimateConfig, shape: Shape, card: Card) -> Cost:
     narrow, ends = [*single_blocks(layers), *window_blocks(layers)], end_blocks(layers)
     functions, pairs = len(config.functions), config.pairs or PAIRS
     together = 1 if config.spread else min(config.gpus, functions)
-    memory = sweep_memory(config, shape, prompt, card, 1 + 2 * len([*narrow, *gap_blocks(layers)[0]]))
+    between, wide = gap_blocks(layers)
+    swept = [*narrow, *between]
+    memory = sweep_memory(config, shape, prompt, card, 1 + 2 * len(swept))
     limit = rows_that_fit(config, shape, prompt, card)
     reads = weight_bytes(config, shape)
-    between, wide = gap_blocks(layers)
-    first = visit(shape, prompt, [block[0] for block in (*narrow, *between)], limit, reads)
+    first = visit(shape, prompt, [block[0] for block in swept], limit, reads)
     # The first pairs, which foretell the gaps, are visited once more.
     part = min(1.0, AHEAD / pairs)
     again = [
@@ -57,7 +58,7 @@ def locating(config: EstimateConfig, shape: Shape, card: Card) -> Cost:
         memory=memory,
         disk={
             "pictures": functions * pairs * IMAGES * PICTURE_BYTES,
-            "records": functions * pairs * 2 * len(narrow) * RECORD_BYTES,
+            "records": functions * pairs * 2 * len(swept) * RECORD_BYTES,
         },
         assumed=[
             *said_of(config, shape, prompt),
